@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/* The guest's side of an ivshmem device: finding BAR2 in sysfs, and the right one of several. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core.h"
+
+#define PCI_DEVICES "/sys/bus/pci/devices"
+#define IVSHMEM_VENDOR 0x1af4
+#define IVSHMEM_DEVICE 0x1110
+#define MAX_BARS 16
+
+static long read_hex(const char *pci, const char *file)
+{
+	char path[128], text[32] = "";
+	int fd, n;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/%s", pci, file);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	n = (int)read(fd, text, sizeof(text) - 1);
+	close(fd);
+	return n > 0 ? strtol(text, NULL, 16) : -1;
+}
+
+static void enable(const char *pci)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/enable", pci);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		/* Fails for a device that is enabled already, which is as good. */
+		if (write(fd, "1", 1) < 0)
+			htrace_log(HTRACE_LOG_DEBUG, "%s: enable: %s", path, strerror(errno));
+		close(fd);
+	}
+}
+
+/* Write-combining where the kernel offers it: uncached stores are ten times as slow. */
+static int open_resource(const char *pci, bool *wc)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/resource2_wc", pci);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	*wc = fd >= 0;
+	if (fd >= 0)
+		return fd;
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/resource2", pci);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int map_bar(struct htrace_bar *b, const char *pci, char *err, size_t errlen)
+{
+	struct stat st;
+	int ret;
+
+	memset(b, 0, sizeof(*b));
+	snprintf(b->pci, sizeof(b->pci), "%.15s", pci);
+	enable(pci);
+	b->fd = open_resource(pci, &b->write_combining);
+	if (b->fd < 0) {
+		ret = b->fd;
+		htrace_errf(err, errlen, "ivshmem device %s: cannot open BAR2: %s%s", pci,
+			    strerror(-ret),
+			    ret == -EPERM ? " (not root, or kernel lockdown)" :
+			    ret == -ENOENT ? " (no address assigned to it: hot-plugged without room?)" :
+					     "");
+		return ret;
+	}
+	if (fstat(b->fd, &st) || (__u64)st.st_size < HTRACE_REGION_MIN) {
+		htrace_errf(err, errlen, "ivshmem device %s: BAR2 of %lld bytes is too small, give the "
+			    "device at least 1M", pci, (long long)st.st_size);
+		close(b->fd);
+		return -ENOSPC;
+	}
+	b->size = (size_t)st.st_size;
+	b->mem = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, 0);
+	if (b->mem == MAP_FAILED) {
+		ret = -errno;
+		htrace_errf(err, errlen, "ivshmem device %s: cannot map BAR2: %s%s", pci,
+			    strerror(-ret), ret == -EPERM ? " (kernel lockdown?)" :
+			    ret == -EINVAL ? " (a driver has claimed it)" : "");
+		close(b->fd);
+		return ret;
+	}
+	return 0;
+}
+
+static enum htrace_bar_content content_of(const struct htrace_bar *b)
+{
+	const struct htrace_super *s = b->mem;
+	const struct htrace_host *h = (const void *)((const char *)b->mem + HTRACE_HOST_OFF);
+	const volatile __u64 *w = b->mem;
+
+	if (s->magic == HTRACE_MAGIC)
+		return HTRACE_BAR_REGION;
+	/* Left by one that died while it made the region anew. */
+	if (!s->magic && s->version_major == HTRACE_ABI_MAJOR && s->region_size == b->size)
+		return HTRACE_BAR_REGION;
+	for (size_t i = 0; i < sizeof(*s) / 8; i++)
+		if (w[i])
+			return HTRACE_BAR_FOREIGN;
+	if (h->magic == HTRACE_HOST_MAGIC && h->state == HTRACE_HOST_WAITING)
+		return HTRACE_BAR_WAITED;
+	return HTRACE_BAR_EMPTY;
+}
+
+void htrace_bar_close(struct htrace_bar *bar)
+{
+	if (bar->mem && bar->mem != MAP_FAILED)
+		munmap(bar->mem, bar->size);
+	if (bar->fd >= 0)
+		close(bar->fd);
+	bar->mem = NULL;
+	bar->fd = -1;
+}
+
+static int list_devices(char pci[][16])
+{
+	DIR *d = opendir(PCI_DEVICES);
+	struct dirent *e;
+	int nr = 0;
+
+	if (!d)
+		return 0;
+	while ((e = readdir(d)) != NULL && nr < MAX_BARS) {
+		if (strlen(e->d_name) >= 16 || read_hex(e->d_name, "vendor") != IVSHMEM_VENDOR ||
+		    read_hex(e->d_name, "device") != IVSHMEM_DEVICE)
+			continue;
+		strcpy(pci[nr++], e->d_name);
+	}
+	closedir(d);
+	return nr;
+}
+
+static int open_one(struct htrace_bar *bar, const char *pci, char *err, size_t errlen)
+{
+	int ret = map_bar(bar, pci, err, errlen);
+
+	if (!ret && content_of(bar) == HTRACE_BAR_FOREIGN) {
+		htrace_errf(err, errlen, "ivshmem device %s holds something that is not libhtrace's; "
+			    "clear its memory on the host if it may be used", bar->pci);
+		htrace_bar_close(bar);
+		ret = -EEXIST;
+	}
+	return ret;
+}
+
+/* Of several devices: the best content, if only one has it. */
+static int choose(struct htrace_bar *bar, char pci[][16], int nr, char *err, size_t errlen)
+{
+	static const enum htrace_bar_content order[] = { HTRACE_BAR_REGION, HTRACE_BAR_WAITED,
+							 HTRACE_BAR_EMPTY };
+	int content[MAX_BARS], ret = -ENODEV;
+
+	for (int i = 0; i < nr; i++) {
+		struct htrace_bar b;
+		int e = map_bar(&b, pci[i], err, errlen);
+
+		content[i] = -1;
+		if (e) {
+			ret = e;
+			continue;
+		}
+		content[i] = content_of(&b);
+		htrace_bar_close(&b);
+		if (content[i] == HTRACE_BAR_FOREIGN && ret == -ENODEV) {
+			htrace_errf(err, errlen, "all %d ivshmem devices hold something that is not "
+				    "libhtrace's", nr);
+			ret = -EEXIST;
+		}
+	}
+	for (size_t o = 0; o < sizeof(order) / sizeof(*order); o++) {
+		int found = -1, count = 0;
+
+		for (int i = 0; i < nr; i++) {
+			if (content[i] == (int)order[o]) {
+				found = i;
+				count++;
+			}
+		}
+		if (count == 1)
+			return open_one(bar, pci[found], err, errlen);
+		if (count > 1) {
+			htrace_errf(err, errlen, "%d ivshmem devices could be the one (%s, %s%s); choose "
+				    "with --region PCI-ADDRESS, or start host-reader on its file first",
+				    count, pci[0], pci[1], nr > 2 ? ", ..." : "");
+			return -ENOTUNIQ;
+		}
+	}
+	return ret;
+}
+
+int htrace_bar_open(struct htrace_bar *bar, const char *which, char *err, size_t errlen)
+{
+	char pci[MAX_BARS][16];
+	int nr;
+
+	memset(bar, 0, sizeof(*bar));
+	bar->fd = -1;
+	if (which && strcmp(which, "auto")) {
+		if (strlen(which) >= sizeof(bar->pci) ||
+		    read_hex(which, "vendor") != IVSHMEM_VENDOR ||
+		    read_hex(which, "device") != IVSHMEM_DEVICE) {
+			htrace_errf(err, errlen, "%s is not the PCI address of an ivshmem device (give "
+				    "it as in /sys/bus/pci/devices)", which);
+			return -ENODEV;
+		}
+		return open_one(bar, which, err, errlen);
+	}
+	nr = list_devices(pci);
+	if (!nr) {
+		htrace_errf(err, errlen, "no ivshmem device in this machine; add one to the VM: "
+			    "-device ivshmem-plain,memdev=ID");
+		return -ENODEV;
+	}
+	if (nr == 1)
+		return open_one(bar, pci[0], err, errlen);
+	return choose(bar, pci, nr, err, errlen);
+}

@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * Reading one ring. Whatever is in it may be wrong at any time: each shared word is loaded once
+ * into a local, positions are ours, records are copied out before they are looked at, and a block
+ * that does not add up is skipped and counted. docs/memory-ordering.md argues each load.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <htrace/consumer.h>
+
+#include "core.h"
+
+#define MAX_STRIKES 64 /* corrupt blocks in a row, then the ring is quarantined */
+#define RETRIES 4      /* of a read that producers disturbed, per call */
+
+/* What we know of one block slot. */
+struct slot {
+	__u64 seen;  /* events of this slot, over all laps, that are accounted for */
+	__u64 lap;   /* lap of the last visit */
+	bool known;  /* visited at all */
+};
+
+struct htrace_consumer {
+	const struct htrace_ring *ring;
+	struct htrace_geometry g;
+	__u64 anchor;
+	__u64 *consumed;
+	__u64 pos;
+	__u64 head;      /* as last seen */
+	__u64 dropped;   /* of the ring, as far as reported */
+	bool dropped_known;
+	bool quarantined;
+	bool begun;        /* the slot of the block at pos is accounted for this lap */
+	__u64 block_seen;  /* events of the block at pos that were delivered */
+	__u64 skip_until;  /* discard: records before this were consumed by an earlier reader */
+	__u64 bad_block;   /* start + 1 of an open block that did not validate */
+	__u32 strikes;
+	struct htrace_batch loss; /* collected for the next batch */
+	struct htrace_consumer_stats stats;
+	struct slot *slots;
+	unsigned char *buf; /* one block */
+	char error[160];
+};
+
+/* One block as the loads of one attempt saw it. */
+struct look {
+	__u64 beg, end;      /* positions to deliver: [pos, end) */
+	__u64 base, before;  /* descriptor */
+	__u64 tag, dropped;
+	__u32 schema;
+	__u32 events; /* of the block so far, by the commit counter */
+	bool complete;
+};
+
+static __u64 block_size(const struct htrace_consumer *c)
+{
+	return 1ULL << c->g.block_shift;
+}
+
+static __u64 ring_size(const struct htrace_consumer *c)
+{
+	return c->g.ring_mask + 1;
+}
+
+static __u64 slot_of(const struct htrace_consumer *c, __u64 pos)
+{
+	return (pos & c->g.ring_mask) >> c->g.block_shift;
+}
+
+static const struct htrace_block *block_at(const struct htrace_consumer *c, __u64 pos)
+{
+	return (const struct htrace_block *)((const char *)c->ring + c->g.desc_off) +
+	       slot_of(c, pos);
+}
+
+static bool anchored(const struct htrace_consumer *c)
+{
+	return !c->anchor || __atomic_load_n(&c->ring->anchor, __ATOMIC_RELAXED) == c->anchor;
+}
+
+static __u64 load_head(struct htrace_consumer *c)
+{
+	return __atomic_load_n(&c->ring->head, __ATOMIC_ACQUIRE);
+}
+
+static int quarantine(struct htrace_consumer *c, const char *why)
+{
+	if (why != c->error)
+		snprintf(c->error, sizeof(c->error), "%s", why);
+	c->quarantined = true;
+	return -EILSEQ;
+}
+
+/* ------------------------------------------------------------------------------- life and start */
+
+/*
+ * What each slot held before our time, so that what is overwritten from now on can be told from
+ * it. Plain guesses from a peer's words: enter_block() refuses what turns out impossible.
+ */
+static void take_stock(struct htrace_consumer *c, __u64 head)
+{
+	__u64 block = block_size(c), nr = ring_size(c) / block;
+
+	for (__u64 i = 0; i < nr; i++) {
+		__u64 beg = c->pos + i * block, lap = beg >> c->g.ring_shift;
+		__u64 bytes = lap << c->g.block_shift;
+		const struct htrace_block *b = block_at(c, beg);
+		__u64 commit = __atomic_load_n(&b->commit, __ATOMIC_ACQUIRE);
+		__u64 before = __atomic_load_n(&b->events_before, __ATOMIC_RELAXED);
+		struct slot *s = &c->slots[slot_of(c, beg)];
+
+		if (beg >= head) {
+			/* not begun yet: all of the lap before, if that is complete */
+			before += (__u32)((__u32)((commit - bytes) >> 32) - (__u32)before);
+			s->known = (__u32)commit == (__u32)bytes;
+		} else {
+			s->known = __atomic_load_n(&b->beg, __ATOMIC_RELAXED) == beg;
+		}
+		s->known &= before <= bytes / HTRACE_REC_HDR;
+		if (!s->known)
+			continue;
+		s->seen = before;
+		s->lap = lap;
+		c->loss.before += before;
+		c->stats.before += before;
+	}
+}
+
+int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image *img,
+			const struct htrace_consumer_opts *opts)
+{
+	struct htrace_consumer_opts o = { 0 };
+	struct htrace_consumer *c;
+	__u64 head, block;
+
+	if (!img || !img->ring || img->geometry.block_shift > HTRACE_BLOCK_SHIFT_MAX ||
+	    img->geometry.ring_shift <= img->geometry.block_shift ||
+	    (opts && (opts->sz < sizeof(opts->sz) || opts->sz > sizeof(o))))
+		return -EINVAL;
+	if (opts)
+		memcpy(&o, opts, opts->sz);
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	c->ring = img->ring;
+	c->g = img->geometry;
+	c->anchor = img->anchor;
+	c->consumed = o.consumed;
+	block = block_size(c);
+	c->slots = calloc(ring_size(c) / block, sizeof(*c->slots));
+	c->buf = malloc(block);
+	if (!c->slots || !c->buf) {
+		htrace_consumer_free(c);
+		return -ENOMEM;
+	}
+	head = load_head(c);
+	if (head > 1ULL << 62) {
+		quarantine(c, "head is absurd");
+	} else if (o.start == HTRACE_START_NEWEST) {
+		c->pos = head ? (head - 1) & ~(block - 1) : 0;
+	} else if (c->g.policy == HTRACE_DISCARD) {
+		/* What an earlier reader consumed is gone, even in the midst of a block. */
+		const __u64 *word = img->placement != HTRACE_PLACEMENT_VSHMEM && o.consumed ?
+					    o.consumed : &c->ring->consumed;
+		__u64 consumed = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+
+		if (consumed > head || head - consumed > ring_size(c))
+			consumed = head > ring_size(c) ? head - ring_size(c) : 0;
+		c->skip_until = consumed;
+		c->pos = consumed & ~(block - 1);
+	} else if (head > ring_size(c)) {
+		c->pos = ((head - 1) & ~(block - 1)) - (ring_size(c) - block);
+	}
+	c->head = head;
+	if (!c->quarantined)
+		take_stock(c, head);
+	*out = c;
+	return 0;
+}
+
+void htrace_consumer_free(struct htrace_consumer *c)
+{
+	if (!c)
+		return;
+	free(c->slots);
+	free(c->buf);
+	free(c);
+}
+
+/* ---------------------------------------------------------------------------------- accounting */
+
+static void count_dropped(struct htrace_consumer *c, __u64 total)
+{
+	__u64 delta = total - c->dropped;
+
+	/* It only grows; a counter that jumps by what no ring can drop is not believed. */
+	if (delta >> 63 || delta > 1ULL << 48)
+		return;
+	c->dropped = total;
+	c->loss.dropped += delta;
+	c->stats.dropped += delta;
+}
+
+/* First look at a block of this lap: what was overwritten in its slot since the last visit? */
+static bool enter_block(struct htrace_consumer *c, const struct look *l)
+{
+	struct slot *s = &c->slots[slot_of(c, l->beg)];
+	__u64 lap = l->beg >> c->g.ring_shift, missed = l->before - s->seen;
+
+	if (!s->known) {
+		if (l->before > (lap << c->g.block_shift) / HTRACE_REC_HDR)
+			return false;
+		c->loss.before += l->before;
+		c->stats.before += l->before;
+	} else {
+		if (missed > ((lap - s->lap) << c->g.block_shift) / HTRACE_REC_HDR)
+			return false;
+		c->loss.overwritten += missed;
+		c->stats.overwritten += missed;
+	}
+	s->known = true;
+	s->seen = l->before;
+	s->lap = lap;
+	c->begun = true;
+	c->block_seen = 0;
+	return true;
+}
+
+static void leave_block(struct htrace_consumer *c, __u64 next)
+{
+	c->pos = next;
+	c->begun = false;
+	c->block_seen = 0;
+	c->bad_block = 0;
+}
+
+/* A complete block that does not add up is passed over, with the events that it claims. */
+static int reject(struct htrace_consumer *c, const struct look *l, const char *why)
+{
+	struct slot *s = &c->slots[slot_of(c, l->beg)];
+	__u64 claimed = l->events > c->block_seen ? l->events - c->block_seen : 0;
+
+	snprintf(c->error, sizeof(c->error), "block at %#llx: %s", (unsigned long long)l->beg, why);
+	if (!l->complete) {
+		c->bad_block = l->beg + 1; /* wait for its end, then pass over it */
+		return 0;
+	}
+	if (claimed > block_size(c) / HTRACE_REC_HDR)
+		claimed = block_size(c) / HTRACE_REC_HDR;
+	c->loss.corrupt += claimed;
+	c->stats.corrupt += claimed;
+	c->stats.corrupt_blocks++;
+	/* Keep the slot's account in step with what the producers will say next lap. */
+	s->known = c->begun;
+	s->seen = l->before + l->events;
+	s->lap = l->beg >> c->g.ring_shift;
+	leave_block(c, l->beg + block_size(c));
+	if (++c->strikes >= MAX_STRIKES)
+		return quarantine(c, c->error);
+	return 1;
+}
+
+/* ------------------------------------------------------------------------------------- looking */
+
+enum { LOOK_NOTHING, LOOK_OK, LOOK_AGAIN, LOOK_BAD };
+
+/*
+ * Load everything about the block at pos. Either it is complete (head is past it and the commit
+ * counter says that each byte of this lap was committed), or it is open and quiet: head, counter,
+ * head again, the heads agree and the counter equals what is reserved.
+ */
+static int look(struct htrace_consumer *c, __u64 head, struct look *l)
+{
+	const struct htrace_block *b = block_at(c, c->pos);
+	__u64 block = block_size(c), lap = c->pos >> c->g.ring_shift, commit, bytes;
+
+	memset(l, 0, sizeof(*l));
+	l->beg = c->pos & ~(block - 1);
+	l->complete = head - l->beg >= block;
+	bytes = (lap << c->g.block_shift) + (l->complete ? block : head - l->beg);
+	commit = __atomic_load_n(&b->commit, __ATOMIC_ACQUIRE);
+	if (!l->complete && load_head(c) != head)
+		return LOOK_AGAIN;
+	if ((__u32)commit != (__u32)bytes)
+		return LOOK_NOTHING;
+	l->base = __atomic_load_n(&b->base, __ATOMIC_RELAXED);
+	l->before = __atomic_load_n(&b->events_before, __ATOMIC_RELAXED);
+	l->tag = __atomic_load_n(&b->beg, __ATOMIC_RELAXED);
+	l->schema = __atomic_load_n(&b->schema, __ATOMIC_RELAXED);
+	l->events = (__u32)((commit - bytes) >> 32) - (__u32)l->before;
+	if (l->complete) {
+		l->end = __atomic_load_n(&b->end, __ATOMIC_RELAXED);
+		l->dropped = __atomic_load_n(&b->dropped, __ATOMIC_RELAXED);
+		if (l->end < c->pos || l->end <= l->beg || l->end - l->beg > block - 8 ||
+		    l->end & 7)
+			return LOOK_BAD;
+	} else {
+		l->end = head;
+	}
+	return LOOK_OK;
+}
+
+static void copy_out(struct htrace_consumer *c, const struct look *l)
+{
+	htrace_copy_once(c->buf, (const char *)c->ring + c->g.data_off + (c->pos & c->g.ring_mask),
+			 l->end - c->pos + (l->complete ? 8 : 0));
+}
+
+/*
+ * Walk the copied records: forms, lengths, ids. Counts them, and drops from the front those that
+ * were consumed before our time. NULL, or what is wrong.
+ */
+static const char *validate(struct htrace_consumer *c, const struct look *l, struct htrace_batch *b)
+{
+	__u32 len = (__u32)(l->end - c->pos), off = 0, events = 0, skipped = 0, skip = 0;
+
+	while (off < len) {
+		__u64 word = *(const htrace_word *)(c->buf + off);
+		__u32 id = word & 0xffff, n = (__u32)(word >> 16) & 0xffff;
+		__u32 size = n & ~HTRACE_REC_FLAGS;
+
+		if (!id || id > HTRACE_MAX_EVENTS)
+			return "record id";
+		if ((n & HTRACE_REC_FLAGS) > HTRACE_REC_EXTENDED)
+			return "record flags";
+		if (size < HTRACE_REC_HDR * (1 + (n & HTRACE_REC_EXTENDED)) || size > len - off)
+			return "record length";
+		if (c->pos + off < c->skip_until) {
+			skipped++;
+			skip = off + size;
+		}
+		events++;
+		off += size;
+	}
+	if (l->complete && *(const htrace_word *)(c->buf + len) !=
+				   (HTRACE_ID_PAD | (l->end & 0xffffffffULL) << 32))
+		return "closing word";
+	if (c->block_seen + events != l->events)
+		return "number of events";
+	c->loss.before += skipped;
+	c->stats.before += skipped;
+	b->data = c->buf + skip;
+	b->len = len - skip;
+	b->pos = c->pos + skip;
+	b->events = events - skipped;
+	return NULL;
+}
+
+/* ------------------------------------------------------------------------------------- reading */
+
+/* Hand the collected loss over to the batch. */
+static void take_loss(struct htrace_consumer *c, struct htrace_batch *b)
+{
+	b->overwritten = c->loss.overwritten;
+	b->dropped = c->loss.dropped;
+	b->corrupt = c->loss.corrupt;
+	b->before = c->loss.before;
+	memset(&c->loss, 0, sizeof(c->loss));
+}
+
+static bool any_loss(const struct htrace_consumer *c)
+{
+	return c->loss.overwritten || c->loss.dropped || c->loss.corrupt || c->loss.before;
+}
+
+static bool lapped(struct htrace_consumer *c, __u64 head)
+{
+	__u64 beg = c->pos & ~(block_size(c) - 1);
+
+	return head - beg > ring_size(c);
+}
+
+/* Overtaken: go on at the oldest block that is still whole. */
+static void skip_to_oldest(struct htrace_consumer *c, __u64 head)
+{
+	c->stats.lapped++;
+	leave_block(c, ((head - 1) & ~(block_size(c) - 1)) - (ring_size(c) - block_size(c)));
+}
+
+static void deliver(struct htrace_consumer *c, const struct look *l, struct htrace_batch *b)
+{
+	__u32 walked = l->events - (__u32)c->block_seen;
+
+	if (b->events)
+		take_loss(c, b); /* what came before them; what the block's end tells comes after */
+	c->slots[slot_of(c, l->beg)].seen += walked;
+	c->block_seen += walked;
+	c->stats.events += b->events;
+	c->stats.bytes += b->len;
+	c->strikes = 0;
+	if (l->complete) {
+		leave_block(c, l->beg + block_size(c));
+		count_dropped(c, l->dropped);
+	} else {
+		c->pos = l->end;
+	}
+	if (c->consumed)
+		__atomic_store_n(c->consumed, c->pos, __ATOMIC_RELEASE);
+}
+
+/* One block's worth: 1 a batch, 0 nothing, -EAGAIN disturbed, or a final error. */
+static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch *b)
+{
+	const char *why;
+	struct look l;
+	int ret;
+
+	ret = look(c, head, &l);
+	if (ret == LOOK_AGAIN)
+		return -EAGAIN;
+	if (ret == LOOK_NOTHING)
+		return lapped(c, c->head = load_head(c)) ? -EAGAIN : 0;
+	if (ret == LOOK_OK)
+		copy_out(c, &l);
+	/* The copy, then head: nobody may have reserved in the block's next lap meanwhile. */
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	c->head = load_head(c);
+	if (lapped(c, c->head))
+		return -EAGAIN;
+	if (!anchored(c))
+		return -ESTALE;
+	if (l.tag != l.beg)
+		why = "descriptor of another lap";
+	else if (ret == LOOK_BAD)
+		why = "end of the block";
+	else if (!c->begun && !enter_block(c, &l))
+		why = "count of earlier events";
+	else if (c->bad_block == l.beg + 1)
+		why = c->error[0] ? "did not validate while open" : "bad";
+	else
+		why = validate(c, &l, b);
+	if (why) {
+		ret = reject(c, &l, why);
+		return ret == 1 ? -EAGAIN : ret;
+	}
+	b->base = l.base;
+	b->schema = l.schema;
+	deliver(c, &l, b);
+	return 1;
+}
+
+static int read_once(struct htrace_consumer *c, struct htrace_batch *b)
+{
+	__u64 head = load_head(c);
+
+	if (!anchored(c))
+		return -ESTALE;
+	if (head < c->pos || head > 1ULL << 62)
+		return quarantine(c, "head went backwards, or is absurd");
+	c->head = head;
+	if (head == c->pos) {
+		/* Drained: all drops so far belong here. */
+		count_dropped(c, __atomic_load_n(&c->ring->dropped, __ATOMIC_ACQUIRE));
+		return 0;
+	}
+	if (lapped(c, head)) {
+		if (c->g.policy == HTRACE_DISCARD && ++c->strikes >= MAX_STRIKES)
+			return quarantine(c, "producers overran a ring that discards");
+		skip_to_oldest(c, head);
+	}
+	return read_block(c, head, b);
+}
+
+int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b)
+{
+	int ret = -EAGAIN;
+
+	memset(b, 0, sizeof(*b));
+	if (c->quarantined)
+		return -EILSEQ;
+	for (int i = 0; i < RETRIES && ret == -EAGAIN; i++) {
+		ret = read_once(c, b);
+		if (ret == 1 && !b->events)
+			ret = -EAGAIN; /* only a block's end, or records of an earlier reader's */
+	}
+	if (ret == 1 || (ret < 0 && ret != -EAGAIN))
+		return ret;
+	b->len = b->events = 0;
+	b->pos = c->pos;
+	if (!any_loss(c))
+		return 0;
+	take_loss(c, b);
+	return 1;
+}
+
+__u64 htrace_consumer_backlog(const struct htrace_consumer *c)
+{
+	return c->head > c->pos ? c->head - c->pos : 0;
+}
+
+bool htrace_consumer_ready(const struct htrace_consumer *c)
+{
+	return !c->quarantined &&
+	       __atomic_load_n(&c->ring->head, __ATOMIC_RELAXED) != c->pos;
+}
+
+void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_consumer_stats *s)
+{
+	struct htrace_consumer_stats now = c->stats;
+	size_t sz = s->sz && s->sz < sizeof(now) ? s->sz : sizeof(now);
+
+	now.sz = sz;
+	now.refused = __atomic_load_n(&c->ring->refused, __ATOMIC_RELAXED);
+	now.position = c->pos;
+	now.head = c->head;
+	memcpy(s, &now, sz);
+}
+
+const char *htrace_consumer_error(const struct htrace_consumer *c)
+{
+	return c->error;
+}

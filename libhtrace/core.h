@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/* What the region's sources share among themselves. */
+#ifndef HTRACE_CORE_H
+#define HTRACE_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <htrace/region.h>
+
+#include "internal.h"
+
+static inline __u64 htrace_align(__u64 v, __u64 to)
+{
+	return (v + to - 1) & ~(to - 1);
+}
+
+typedef __u64 __attribute__((may_alias)) htrace_word;
+
+/* Copy @len bytes (a multiple of 8) of shared memory by words, each read exactly once. */
+static inline void htrace_copy_once(void *to, const void *from, size_t len)
+{
+	const volatile htrace_word *src = (const volatile htrace_word *)from;
+	htrace_word *dst = (htrace_word *)to;
+
+	for (size_t i = 0; i < len / 8; i++)
+		dst[i] = src[i];
+}
+
+/*
+ * Does @len bytes at @off lie in @size? Written so that it cannot overflow.
+ */
+static inline bool htrace_inside(__u64 off, __u64 len, __u64 size)
+{
+	return off <= size && len <= size - off;
+}
+
+/*
+ * Everything that can be said against a (private copy of a) superblock of a region of @size bytes:
+ * 0, -EPROTONOSUPPORT or -EPROTO, with one line in @err.
+ */
+int htrace_super_check(const struct htrace_super *s, __u64 size, char *err, size_t errlen);
+void htrace_geometry_of(const struct htrace_ringset *set, struct htrace_geometry *g);
+/* The running kernel's boot id; zero where there is none. */
+void htrace_boot_id(__u8 id[16]);
+/* Random, never 0. */
+__u64 htrace_random(void);
+
+/*
+ * SIGBUS in a guarded range (the file behind it shrank) puts zero pages there and raises the flag,
+ * instead of killing the process.
+ */
+int htrace_sigbus_guard(void *mem, size_t len, bool writable, volatile bool *shrunk);
+void htrace_sigbus_unguard(void *mem);
+
+/* A reader's mapping of a region. */
+struct htrace_view {
+	int fd;
+	void *mem; /* read-only */
+	size_t size;
+	void *host; /* host area, writable, or NULL */
+	bool host_is_whole; /* host points into a writable mapping of all of the file */
+	__u64 dev, ino;
+	volatile bool shrunk;
+	bool attached;
+	struct htrace_super super; /* validated copy */
+	/* guest RAM */
+	void *space; /* the page runs side by side, read-only */
+	size_t space_len;
+	struct htrace_anchor *anchors; /* verified copies */
+	__u32 nr_anchors;
+	struct htrace_run *runs;
+	__u32 nr_runs;
+	int vmm_pid;
+	char ram_name[256];
+};
+
+void htrace_view_unmap_ram(struct htrace_view *v);
+/* The writing side's page runs, NULL if the region has none. */
+struct htrace_runs *htrace_region_runs(struct htrace_region *r);
+
+#endif

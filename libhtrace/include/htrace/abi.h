@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * The shared-memory format of libhtrace: the one definition, for user space, BPF and kernel code.
+ *
+ * Everything is little-endian, of fixed width, and free of pointers. Each shared word says who
+ * writes it, who reads it, and with which order. docs/format.md tells the same as prose.
+ *
+ * A *region* is what guest and host share (an ivshmem BAR, or a file or memfd on one machine).
+ * A *ring image* is one ring with its descriptors; it lies in the region, or in guest RAM, where
+ * the region's page runs say which guest-physical pages it consists of.
+ */
+#ifndef HTRACE_ABI_H
+#define HTRACE_ABI_H
+
+#if !defined(__VMLINUX_H__) && !defined(__u64_defined)
+#include <linux/types.h>
+#endif
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "libhtrace's shared format is little-endian; this target is not"
+#endif
+#if !defined(__bpf__) && defined(__SIZEOF_POINTER__) && __SIZEOF_POINTER__ != 8
+#error "libhtrace needs 64-bit atomic words: 32-bit targets are not supported"
+#endif
+
+/* Major: readers refuse another one. Minor: additions that an older reader may ignore. */
+#define HTRACE_ABI_MAJOR 1
+#define HTRACE_ABI_MINOR 0
+
+#define HTRACE_CACHELINE 64
+
+/*
+ * Region layout. Areas that have different writers never share a granule, so that each side can
+ * map what it only reads as read-only, with pages of 4, 16 or 64 KiB alike.
+ */
+#define HTRACE_GRANULE 65536ULL
+#define HTRACE_SUPER_OFF 0ULL
+#define HTRACE_HOST_OFF HTRACE_GRANULE            /* struct htrace_host, written by the host */
+#define HTRACE_HOST_RINGS_OFF (2 * HTRACE_GRANULE) /* struct htrace_host_ring[], by the host */
+#define HTRACE_FIXED_END (3 * HTRACE_GRANULE)      /* areas named by the superblock follow */
+#define HTRACE_REGION_MIN (1ULL << 20)
+#define HTRACE_REGION_MAX (1ULL << 40)
+
+#define HTRACE_MAX_RINGSETS 4
+#define HTRACE_MAX_RINGS 1024 /* of all ring sets together: slots in the host area */
+#define HTRACE_MAX_CPUS 1024
+
+#define HTRACE_MAGIC 0x3130454341525448ULL      /* "HTRACE01" */
+#define HTRACE_HOST_MAGIC 0x3130545348525448ULL /* "HTRHST01" */
+
+/* Where a ring set's images lie. */
+enum htrace_placement {
+	HTRACE_PLACEMENT_LOCAL = 1,   /* in the region, which is a file or memfd of this machine */
+	HTRACE_PLACEMENT_IVSHMEM = 2, /* in the region, which is an ivshmem BAR */
+	HTRACE_PLACEMENT_VSHMEM = 3,  /* in guest RAM: the page runs, in their order, are the space */
+};
+
+/* What a producer does that finds no free block. */
+enum htrace_policy {
+	HTRACE_DISCARD = 1,   /* drop the new record and count it */
+	HTRACE_OVERWRITE = 2, /* take the oldest block (flight recorder) */
+};
+
+enum htrace_clock_id {
+	HTRACE_CLOCK_MONOTONIC = 1, /* nanoseconds, CLOCK_MONOTONIC of the producing machine */
+	HTRACE_CLOCK_TSC = 2,       /* ticks of the producing machine's invariant TSC */
+};
+
+struct htrace_area {
+	__u64 off; /* from the region's start, a multiple of HTRACE_GRANULE */
+	__u64 len;
+};
+
+/*
+ * A set of rings of one geometry. Ring i's image begins at off + i * stride of the set's space and
+ * its words in the host area are those of slot first_slot + i.
+ */
+struct htrace_ringset {
+	__u32 placement; /* enum htrace_placement */
+	__u32 policy;    /* enum htrace_policy */
+	__u32 kind;      /* enum htrace_ring_kind */
+	__u32 nr_rings;
+	__u32 first_slot;
+	__u32 ring_shift;  /* log2 of the data size */
+	__u32 block_shift; /* log2 of the block size; at least 2 blocks a ring */
+	__u32 desc_off;    /* of struct htrace_block[], from the image's start */
+	__u32 data_off;    /* of the data, from the image's start */
+	__u32 reserved;
+	__u64 off;
+	__u64 stride; /* at least data_off + ring size; what follows the data is slack */
+};
+
+enum htrace_ring_kind {
+	HTRACE_RING_PER_CPU = 1,    /* ring i holds what happened on CPU i */
+	HTRACE_RING_PER_THREAD = 2, /* rings are claimed by threads of user-space tracers */
+};
+
+/*
+ * Superblock. Writer: the guest (local: whoever creates the region). Reader: the host.
+ * Immutable while magic is set. To make a region anew the writer clears magic, fences, writes the
+ * rest, and stores magic last (release). A reader loads magic (acquire), copies the rest once, and
+ * takes the copy only if magic and session are unchanged after it.
+ */
+struct htrace_super {
+	__u64 magic; /* HTRACE_MAGIC */
+	__u16 version_major;
+	__u16 version_minor;
+	__u32 super_size; /* sizeof(struct htrace_super) of the writer; a reader takes what it knows */
+	__u64 region_size;
+	__u64 session;    /* random, not 0; another one whenever the region is made anew */
+	__u8 boot_id[16]; /* of the producing kernel; zero if it has none */
+	__u64 features_required; /* a reader refuses what it does not know */
+	__u64 features_optional;
+	__u32 clock_id;         /* enum htrace_clock_id */
+	__u32 guest_page_shift; /* unit of the page runs */
+	__u32 nr_cpus;
+	__u32 nr_ringsets;
+	struct htrace_area guest;  /* struct htrace_guest */
+	struct htrace_area schema; /* struct htrace_schema_area */
+	struct htrace_area names;  /* struct htrace_names */
+	struct htrace_area runs;   /* struct htrace_runs; len 0 without a vshmem ring set */
+	struct htrace_ringset ringset[HTRACE_MAX_RINGSETS];
+};
+
+/* ------------------------------------------------------------------ host area (host writes) */
+
+enum htrace_host_state {
+	HTRACE_HOST_NONE = 0,
+	HTRACE_HOST_WAITING = 1,  /* a reader waits for a guest; the region may be all zero else */
+	HTRACE_HOST_ATTACHED = 2, /* it reads the session named beside */
+	HTRACE_HOST_REFUSED = 3,  /* it cannot read the session; reason says why */
+	HTRACE_HOST_GONE = 4,     /* it ended properly */
+};
+
+enum htrace_host_reason {
+	HTRACE_REASON_NONE = 0,
+	HTRACE_REASON_NO_RAM = 1,     /* guest RAM cannot be mapped */
+	HTRACE_REASON_UNVERIFIED = 2, /* no anchor was found where the page runs say */
+	HTRACE_REASON_INVALID = 3,    /* the region's contents were refused */
+	HTRACE_REASON_VERSION = 4,
+};
+
+/*
+ * Host header, at HTRACE_HOST_OFF. Writer: the host's reader. Reader: the guest's agent, which
+ * trusts none of it with more than its own sleep times. The host never reads it back.
+ */
+struct htrace_host {
+	__u64 magic; /* HTRACE_HOST_MAGIC, stored last (release) */
+	__u32 version_major;
+	__u32 state;  /* enum htrace_host_state */
+	__u64 session; /* the superblock's session that state speaks of */
+	__u64 verified; /* == session: all anchors were found; direct placement is in use */
+	__u32 reason;   /* enum htrace_host_reason */
+	__u32 sync;     /* reserved for the reader's wake-up policy */
+	__u64 heartbeat;  /* incremented at least once a second (relaxed) */
+	__u64 names_wanted; /* incremented when the names table should be written anew */
+	__u64 drained;   /* == session: everything of a closing session was read */
+	__u64 clock_ping; /* ping-pong of clocks: host's request counter */
+	__u64 clock_tsc;  /* host's TSC at that request */
+	__u64 command;    /* control: command counter, 0 = none yet */
+	__u64 reserved[4];
+};
+
+/* One ring's words, at HTRACE_HOST_RINGS_OFF + 64 * slot. Writer: host. Reader: guest. */
+struct htrace_host_ring {
+	__u64 consumed;  /* position up to which the ring was read (release): discard policy */
+	__u64 event_idx; /* wake-up: ring the doorbell when head passes this position (release) */
+	__u64 exit_epoch; /* exits of the vCPU so far; odd while it is out of guest mode (release) */
+	__u64 reserved[5];
+};
+
+/* ---------------------------------------------------------------- guest areas (guest writes) */
+
+enum htrace_guest_state {
+	HTRACE_GUEST_NONE = 0,
+	HTRACE_GUEST_RUNNING = 1,
+	HTRACE_GUEST_CLOSING = 2, /* programs are detached; the rings can be read to their end */
+	HTRACE_GUEST_CLOSED = 3,  /* ring memory is no longer the session's */
+};
+
+#define HTRACE_CLOCK_SAMPLES 64
+#define HTRACE_MAX_PROGS 128
+#define HTRACE_PROG_NAME 32
+
+/* A pair of readings of one instant, as far as the writer could make it one. */
+struct htrace_clock_sample {
+	__u64 tsc;   /* 0 where there is none */
+	__u64 mono;  /* CLOCK_MONOTONIC, ns */
+	__u64 real;  /* CLOCK_REALTIME, ns */
+	__u64 width; /* TSC ticks between the reading before and the one after mono */
+};
+
+#define HTRACE_PROG_MISSES_COUNTED 1u /* the kernel counts what it skips of this program */
+
+/* What one BPF program did, by the kernel's own counters. */
+struct htrace_prog {
+	char name[HTRACE_PROG_NAME];
+	__u64 misses; /* calls that the kernel skipped (recursion_misses): events lost before us */
+	__u64 runs;   /* run_cnt, where kernel.bpf_stats_enabled is set; else 0 */
+	__u32 flags;
+	__u32 reserved;
+};
+
+/*
+ * Guest header. Writer: the agent (or the region's creator). Reader: the host, each word once.
+ * Single words are independent (relaxed) unless said otherwise.
+ */
+struct htrace_guest {
+	__u32 state; /* enum htrace_guest_state (release, after what it announces) */
+	__u32 agent_pid;
+	__u64 agent_starts;  /* agents that served this session: > 1 after one was adopted */
+	__u64 heartbeat;     /* incremented every heartbeat_ms */
+	__u64 heartbeat_mono; /* CLOCK_MONOTONIC at that time */
+	__u32 heartbeat_ms;
+	__u32 nr_progs;      /* valid entries of prog[] (release) */
+	__u64 agent_cpu_ns;  /* CPU time that the agent used since its start */
+	__u64 agent_start_mono; /* CLOCK_MONOTONIC at its start */
+	__u64 names_served;  /* the host's names_wanted that the table answers */
+	__u64 clock_head;    /* samples written so far (release); the last is [(head - 1) % 64] */
+	__u64 clock_pong;    /* ping-pong of clocks: the request that is answered */
+	__u64 clock_tsc;     /* guest's TSC at the answer */
+	__u64 answer;        /* control: the last command carried out */
+	__u64 reserved[4];
+	char release[64];  /* uname -r; bytes of any value, not necessarily terminated */
+	char hostname[64]; /* uname -n; likewise */
+	struct htrace_clock_sample clock[HTRACE_CLOCK_SAMPLES];
+	struct htrace_prog prog[HTRACE_MAX_PROGS];
+};
+
+/* Task names that held at `time` (tasks that ran before tracing began). */
+struct htrace_name {
+	__u64 time; /* region clock: holds from then on */
+	__u32 tid;
+	__u32 tgid;
+	char comm[16];
+};
+
+/* Writer: agent. generation is odd while the table is being written (seqlock). */
+struct htrace_names {
+	__u64 generation;
+	__u32 nr;        /* entries that follow */
+	__u32 truncated; /* tasks for which there was no room */
+	__u64 reserved[6];
+	/* struct htrace_name name[]; */
+};
+
+/* A guest-physically contiguous piece of the vshmem space. */
+struct htrace_run {
+	__u64 gpfn;     /* guest page frame number, unit 1 << guest_page_shift */
+	__u64 nr_pages;
+};
+
+/* The 8 bytes at guest-physical address gpa hold nonce as long as the session owns its pages. */
+struct htrace_anchor {
+	__u64 gpa; /* a multiple of 8, within one of the runs */
+	__u64 nonce; /* random, not 0 */
+};
+
+#define HTRACE_MAX_ANCHORS 4096
+#define HTRACE_MAX_RUNS 65536
+
+/* Written before the superblock's magic, then immutable. Anchors come first, then the runs. */
+struct htrace_runs {
+	__u32 nr_anchors;
+	__u32 nr_runs;
+	__u64 nr_pages; /* sum over the runs */
+	__u64 reserved[6];
+	/* struct htrace_anchor anchor[]; struct htrace_run run[]; */
+};
+
+/* ------------------------------------------------------------------------------- schema area */
+
+/*
+ * The schema: a header and a sequence of entries that only ever grows within a session. An entry
+ * is a struct htrace_schema_entry, then its fixed part, then its members; len covers it all.
+ * Entries refer to types by number, only to ones that were declared before.
+ */
+struct htrace_schema_area {
+	__u64 generation; /* incremented after entries were added (release) */
+	__u32 bytes;      /* length of the entries, a multiple of 8; written before generation */
+	__u32 reserved0;
+	__u64 reserved[6];
+	/* entries */
+};
+
+#define HTRACE_NAME_MAX 64 /* with the terminating NUL: [A-Za-z_][A-Za-z0-9_]{0,62} */
+#define HTRACE_SCHEMA_MAX (16u << 20)
+#define HTRACE_MAX_TYPES 65536
+#define HTRACE_MAX_EVENTS 60000
+#define HTRACE_MAX_DEPTH 8      /* of nested types */
+#define HTRACE_MAX_FIELDS 4096  /* of an event, arrays of structs expanded */
+/* Bytes that decoding one record may touch: members of unions lie over each other and add up. */
+#define HTRACE_MAX_EXPANDED (8 * HTRACE_REC_MAX)
+
+enum htrace_schema_kind {
+	HTRACE_SCHEMA_TYPE = 1,
+	HTRACE_SCHEMA_EVENT = 2,
+};
+
+enum htrace_type_kind {
+	HTRACE_TYPE_INT = 1,    /* size 1, 2, 4, 8 (16: bytes are shown in hex) */
+	HTRACE_TYPE_ENUM = 2,   /* size 1, 2, 4, 8; members name values */
+	HTRACE_TYPE_ARRAY = 3,  /* nr elements of type ref; nr 0: to the end of the record */
+	HTRACE_TYPE_STRING = 4, /* size bytes of text, NUL-terminated if shorter; 0: to the end */
+	HTRACE_TYPE_STRUCT = 5, /* members in order of offset, not overlapping */
+	HTRACE_TYPE_UNION = 6,  /* members, all at offset 0 */
+};
+
+/* How an integer wants to be shown. */
+enum htrace_hint {
+	HTRACE_HINT_NONE = 0,
+	HTRACE_HINT_HEX = 1,
+	HTRACE_HINT_POINTER = 2,
+	HTRACE_HINT_TID = 3,     /* a task: its name is looked up at the record's time */
+	HTRACE_HINT_SYSCALL = 4, /* a system call number of the producing kernel (x86-64) */
+	HTRACE_HINT_BOOL = 5,
+	HTRACE_HINT_CHAR = 6,
+	HTRACE_HINT_TASK_STATE = 7, /* as sched_switch's prev_state */
+	HTRACE_HINT_FLOAT = 8, /* reserved */
+};
+
+#define HTRACE_TYPE_SIGNED 1u
+
+struct htrace_schema_entry {
+	__u16 kind; /* enum htrace_schema_kind */
+	__u16 reserved;
+	__u32 len; /* bytes with this header, a multiple of 8 */
+};
+
+struct htrace_schema_type {
+	struct htrace_schema_entry entry;
+	__u32 type; /* this type's number: 1, 2, 3, ... in order of declaration */
+	__u16 kind; /* enum htrace_type_kind */
+	__u8 hint;  /* enum htrace_hint */
+	__u8 flags;
+	/*
+	 * Bytes. Array, string: 0 if it reaches to the end of the record; only the last member of an
+	 * event's struct may, and the struct's size then is that of C, without it.
+	 */
+	__u32 size;
+	__u32 ref;  /* array: the element's type */
+	__u32 nr;   /* array: elements; struct, union, enum: members that follow */
+	__u32 reserved;
+	char name[HTRACE_NAME_MAX]; /* may be empty */
+	/* struct, union: struct htrace_schema_member[nr]; enum: struct htrace_schema_value[nr] */
+};
+
+struct htrace_schema_member {
+	__u32 type;
+	__u32 bit_off;  /* from the start of the struct */
+	__u32 bit_size; /* 0: whole type, byte-aligned; else a bit-field of an integer or enum */
+	__u32 reserved;
+	char name[HTRACE_NAME_MAX];
+};
+
+struct htrace_schema_value {
+	__s64 value;
+	char name[HTRACE_NAME_MAX];
+};
+
+struct htrace_schema_event {
+	struct htrace_schema_entry entry;
+	__u32 id;   /* record id, 1 ... HTRACE_MAX_EVENTS, unique in the session */
+	__u32 type; /* a struct */
+	__u32 flags;
+	__u32 reserved;
+	char name[HTRACE_NAME_MAX];
+};
+
+/* --------------------------------------------------------------------------------------- ring */
+
+/*
+ * Header of a ring image. Positions are 64-bit byte counts that run freely and are never masked
+ * in memory. A line has one kind of writer and one rate of writing.
+ */
+struct htrace_ring {
+	/* Line 0. Writers: producers (CAS, full order). Reader: consumer (acquire). */
+	__u64 head; /* bytes reserved so far */
+	__u64 pad0[7];
+	/* Line 1. Writers: producers (atomic add). Reader: consumer (acquire). */
+	__u64 dropped; /* events dropped so far, for whatever reason */
+	__u64 refused; /* of these: larger than a block or than the slack allows */
+	__u64 pad1[6];
+	/*
+	 * Line 2. vshmem: the agent forwards the host's consumed here (release); producers read it
+	 * (acquire). In a region the producers read the host area's word itself instead.
+	 */
+	__u64 consumed;
+	__u64 pad2[7];
+	/* Line 3. Writer: whoever made the ring, before the region's magic. Reader: consumer. */
+	__u64 anchor; /* vshmem: the nonce of this page's anchor; 0 when the ring was given up */
+	__u32 index;  /* of the ring in its set */
+	__u32 cpu;    /* per-CPU rings */
+	__u64 owner;  /* per-thread rings: pid << 32 | tid of the owner; 0 = free (CAS) */
+	__u64 owner_start; /* the owner's start time in clock ticks since boot */
+	__u64 generation;  /* incremented when a per-thread ring is taken by another owner */
+	__u64 pad3[3];
+};
+
+/*
+ * Descriptor of one block: 64 bytes. Lap n of slot i holds the positions from
+ * n * ring size + i * block size on.
+ */
+struct htrace_block {
+	/*
+	 * Writers: producers (atomic add, release). Reader: consumer (acquire).
+	 * Cumulative over laps: (events << 32) + bytes, where bytes is the full 64-bit count, so
+	 * events = (commit - bytes) >> 32, modulo 2^32.
+	 */
+	__u64 commit;
+	/* Writer: opener of the *next* block, before it adds the padding to commit. */
+	__u64 end;     /* position after the last record */
+	__u64 t_end;   /* time of the record that closed the block, >= all in it but for NMIs */
+	__u64 dropped; /* ring's dropped when the block was closed */
+	/* Writer: opener of this block, after its CAS and a full fence, before its own commit. */
+	__u64 base;          /* time of the first record: base of the short form */
+	__u64 events_before; /* events in this slot in all earlier laps */
+	__u64 beg;           /* position of the block's start */
+	__u32 schema;        /* schema generation (low 32 bits) that the opener wrote under */
+	__u32 reserved;
+};
+
+/*
+ * Record: an 8-byte header in one store, for an extended record 8 bytes of full time, the payload,
+ * zero to seven bytes of padding. Records are 8-byte aligned and do not cross blocks.
+ *
+ * Header, from bit 0: id (16), length in bytes with header and padding (16, multiple of 8, the low
+ * three bits are flags), low 32 bits of the time (32).
+ *
+ * Short form: time = base + (__s32)(low - (__u32)base), for base - 2^30 <= time < base + 2^31.
+ */
+#define HTRACE_REC_HDR 8u
+#define HTRACE_REC_EXTENDED 1u /* flag: 8 bytes of full time follow the header */
+#define HTRACE_REC_FLAGS 7u
+#define HTRACE_REC_MAX 65528u
+
+/* Closes a block behind its last record: id HTRACE_ID_PAD, length 0, low half of end as the time. */
+#define HTRACE_ID_PAD 0xffffu
+
+#define HTRACE_BLOCK_SHIFT_MIN 9u  /* blocks of 512 bytes */
+#define HTRACE_BLOCK_SHIFT_MAX 20u
+#define HTRACE_RING_SHIFT_MAX 40u
+#define HTRACE_MAX_BLOCKS 65536u /* in a ring */
+
+#endif /* HTRACE_ABI_H */

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * Regions: memory that guest and host (or two processes) share. docs/format.md has the layout.
+ *
+ * Functions return 0 or -errno unless they say otherwise. None may be called from a signal
+ * handler. A handle may be used by one thread at a time.
+ */
+#ifndef HTRACE_REGION_H
+#define HTRACE_REGION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <htrace/abi.h>
+#include <htrace/ring.h>
+#include <htrace/version.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------- the writing side: guest, or local */
+
+struct htrace_region;
+
+struct htrace_region_opts {
+	size_t sz; /* sizeof(struct htrace_region_opts) */
+	/*
+	 * Rings to make; 0 rings = none. Placement LOCAL or IVSHMEM puts the images into the region,
+	 * VSHMEM only describes them (the caller owns the memory, see htrace_vshmem_publish()).
+	 */
+	__u32 placement; /* enum htrace_placement */
+	__u32 policy;    /* enum htrace_policy */
+	__u32 kind;      /* enum htrace_ring_kind */
+	__u32 nr_rings;
+	__u64 ring_size;  /* data bytes per ring, power of two; 0: as large as fits */
+	__u64 block_size; /* power of two; 0: ring_size / 16, within 4 KiB ... 64 KiB */
+	__u32 clock_id;   /* enum htrace_clock_id; 0: CLOCK_MONOTONIC */
+	__u32 nr_cpus;    /* 0: those configured */
+	bool io_memory;   /* the memory is a BAR: write-combining, no atomics, fences matter */
+};
+
+/* Geometry of a ring image for a ring and block size. -EINVAL if it cannot be. */
+int htrace_geometry_init(struct htrace_geometry *g, __u64 ring_size, __u64 block_size,
+			 enum htrace_policy policy);
+/* Bytes of one ring image: header, descriptors, data and slack; a multiple of @page_size. */
+__u64 htrace_image_size(const struct htrace_geometry *g, size_t page_size);
+
+/*
+ * Make a region anew in @size bytes at @mem (shared, writable, page-aligned), which stay the
+ * caller's and must outlive it. An older session there ends. The superblock is *not* published
+ * yet: fill the areas, then call htrace_region_publish().
+ * -EINVAL: options make no sense. -ENOSPC: @size is too small for them.
+ */
+int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
+			 const struct htrace_region_opts *opts);
+/*
+ * Take over the region at @mem that an earlier process of this boot left: rings, session and
+ * schema stay as they are. -ENOENT: there is none of this boot (boot_id, version, clean state).
+ */
+int htrace_region_adopt(struct htrace_region **out, void *mem, size_t size, bool io_memory);
+/* Set the magic, last: from now on readers may attach. */
+void htrace_region_publish(struct htrace_region *r);
+/* Give up the handle; the memory stays as it is. */
+void htrace_region_release(struct htrace_region *r);
+
+/*
+ * A local region in a new memfd (@path NULL) or file (created; an existing one is refused with
+ * -EEXIST unless it is a closed or dead region). Mapped, formatted, not published. htrace_region_
+ * release() unmaps it. @fd receives a descriptor that the caller closes.
+ */
+int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
+			       const struct htrace_region_opts *opts, int *fd);
+
+struct htrace_super *htrace_region_super(struct htrace_region *r);
+struct htrace_guest *htrace_region_guest(struct htrace_region *r);
+/* Area starts; their lengths are in the superblock. */
+struct htrace_schema_area *htrace_region_schema(struct htrace_region *r);
+struct htrace_names *htrace_region_names(struct htrace_region *r);
+/* The host's words. Hostile or absent hosts: use them for nothing that matters but sleep. */
+const struct htrace_host *htrace_region_host(const struct htrace_region *r);
+const struct htrace_host_ring *htrace_region_host_ring(const struct htrace_region *r, __u32 slot);
+/* Ring @index of a set that lies in the region; NULL if it does not. */
+struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32 index,
+				       struct htrace_geometry *g);
+/* Order earlier stores into the region before later ones, in WC memory too. */
+void htrace_region_fence(const struct htrace_region *r);
+/* Append a clock sample (reads TSC and clocks) and beat the heart. */
+void htrace_region_beat(struct htrace_region *r, __u64 agent_cpu_ns);
+/* Announce a state (enum htrace_guest_state), ordered after all that was written before. */
+void htrace_region_set_state(struct htrace_region *r, __u32 state);
+/*
+ * Append @len bytes of schema entries (multiple of 8). -ENOSPC if the area is full. The schema is
+ * validated by htrace_schema_parse() as a reader would; -EINVAL if that refuses it.
+ */
+int htrace_region_add_schema(struct htrace_region *r, const void *entries, size_t len);
+
+/* ---------------------------------------------------------------------- guest: ivshmem BAR */
+
+struct htrace_bar {
+	char pci[16];     /* address, as 0000:00:03.0 */
+	void *mem;
+	size_t size;
+	bool write_combining;
+	int fd;
+};
+
+enum htrace_bar_content {
+	HTRACE_BAR_EMPTY,   /* all of the superblock is zero, no host waits */
+	HTRACE_BAR_WAITED,  /* likewise, but a host's reader waits for a guest there */
+	HTRACE_BAR_REGION,  /* a region of ours */
+	HTRACE_BAR_FOREIGN, /* something else: not to be touched */
+};
+
+/*
+ * Find and map the ivshmem BAR2 to use. @which: NULL or "auto", or a PCI address. Among several
+ * devices the one that holds a region wins, then one whose host waits, then the only empty one.
+ * -ENODEV: no device. -ENOTUNIQ: cannot choose. -ENOSPC: BAR below HTRACE_REGION_MIN.
+ * -EEXIST: foreign content. -EPERM/-EACCES: not root, or lockdown. @err gets one line.
+ */
+int htrace_bar_open(struct htrace_bar *bar, const char *which, char *err, size_t errlen);
+void htrace_bar_close(struct htrace_bar *bar);
+
+/* ------------------------------------------------------------- guest: rings in guest memory */
+
+/*
+ * Publish the @len bytes at @mem (mapped, resident, locked pages such as a BPF map's) as the
+ * vshmem space of the region: writes anchors and page runs, and puts nonces into each image's
+ * header and last page. Before htrace_region_publish() only.
+ * -EPERM: page frame numbers are hidden (CAP_SYS_ADMIN). -ENOSPC: more runs than fit.
+ */
+int htrace_vshmem_publish(struct htrace_region *r, void *mem, size_t len);
+/* Do the page runs in the (adopted) region still describe @mem? 0 or -ESTALE. */
+int htrace_vshmem_check(struct htrace_region *r, void *mem, size_t len);
+/* Clear all nonces, ordered before any later release of the pages. */
+void htrace_vshmem_retire(struct htrace_region *r, void *mem, size_t len);
+
+/* ------------------------------------------------------------------------- the reading side */
+
+/* A region as its reader sees it: geometry copied once, validated, private from then on. */
+struct htrace_view;
+
+enum htrace_view_result {
+	HTRACE_VIEW_OK = 0,
+};
+
+/*
+ * Map the file at @path for reading, with the host area writable (read-only files: no host area,
+ * rings then are read without telling the producers). @writable_host false maps all read-only.
+ * The file may be empty of a guest yet: see htrace_view_attach().
+ * -ENOENT, -EACCES...: as open(2). -ENOSPC: shorter than HTRACE_REGION_MIN. -EINVAL: not a file.
+ */
+int htrace_view_open(struct htrace_view **out, const char *path, bool writable_host, char *err,
+		     size_t errlen);
+/* Likewise for an open descriptor (a memfd); @fd stays the caller's. */
+int htrace_view_open_fd(struct htrace_view **out, int fd, bool writable_host, char *err,
+			size_t errlen);
+void htrace_view_close(struct htrace_view *v);
+
+/*
+ * Copy the superblock and validate everything in it.
+ * 0: attached; -EAGAIN: no guest yet (nothing there, or being made); -EPROTO: not a region, or
+ * refused, @err says what is wrong; -EPROTONOSUPPORT: another major version.
+ * Can be called again (after the session changed), which invalidates what was handed out.
+ */
+int htrace_view_attach(struct htrace_view *v, char *err, size_t errlen);
+/* The validated copy. */
+const struct htrace_super *htrace_view_super(const struct htrace_view *v);
+/* Is the session that was attached to still the region's? One load. */
+bool htrace_view_current(const struct htrace_view *v);
+/* Did the file shrink under the mapping (SIGBUS was caught)? */
+bool htrace_view_shrunk(const struct htrace_view *v);
+size_t htrace_view_size(const struct htrace_view *v);
+/* Device and inode of the backing file. */
+void htrace_view_file(const struct htrace_view *v, __u64 *dev, __u64 *ino);
+
+/* Consistent private copy of the guest header, without the arrays at its end if @arrays false. */
+void htrace_view_guest(const struct htrace_view *v, struct htrace_guest *copy, bool arrays);
+__u64 htrace_view_heartbeat(const struct htrace_view *v);
+__u32 htrace_view_state(const struct htrace_view *v);
+/* Latest clock sample; -EAGAIN if there is none or it kept changing. */
+int htrace_view_clock(const struct htrace_view *v, struct htrace_clock_sample *s);
+/*
+ * Copy the schema entries if their generation differs from *@generation (0: never read).
+ * 1: *@buf (malloc'd, the caller frees it) and *@len hold them, *@generation is new. 0: unchanged.
+ */
+int htrace_view_schema(const struct htrace_view *v, __u64 *generation, void **buf, size_t *len);
+/* Copy the names table. Number of entries in *@names (malloc'd), -EAGAIN: being written. */
+int htrace_view_names(const struct htrace_view *v, __u64 *generation, struct htrace_name **names);
+
+/* The host's words. NULL if mapped read-only. */
+struct htrace_host *htrace_view_host(struct htrace_view *v);
+struct htrace_host_ring *htrace_view_host_ring(struct htrace_view *v, __u32 slot);
+
+/*
+ * Map the vshmem space: @pid's guest RAM (0: found as the process that maps the region's file),
+ * or the RAM file @ram (NULL: found among the process's mappings). Read-only. Verified by the
+ * anchors, every page run within the bounds of the verified file.
+ * -ESRCH: no such process. -ENOENT: it has no shared guest RAM. -EPROTO: runs refused.
+ * -ENXIO: no anchor found where it should be. -ENOMEM: vm.max_map_count. @err gets one line.
+ */
+int htrace_view_map_ram(struct htrace_view *v, int pid, const char *ram, char *err, size_t errlen);
+/* What was mapped, for messages: "/dev/shm/ram, 3 runs". */
+const char *htrace_view_ram_name(const struct htrace_view *v);
+int htrace_view_vmm_pid(const struct htrace_view *v);
+
+/* A ring's image in this process; -ENXIO if its space is not mapped. Read-only memory. */
+struct htrace_image {
+	const struct htrace_ring *ring;
+	struct htrace_geometry geometry;
+	__u32 kind; /* enum htrace_ring_kind */
+	__u32 placement;
+	__u32 index;
+	__u32 slot;
+	__u64 anchor; /* value that ring->anchor has while the memory is the session's; 0: none */
+};
+int htrace_view_ring(const struct htrace_view *v, __u32 set, __u32 index, struct htrace_image *img);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * When to look at the rings. A policy decides only when records are read, never which.
+ *
+ * The reader's loop: htrace_sync_wait(); read all rings; tell htrace_sync_did(); again.
+ */
+#ifndef HTRACE_SYNC_H
+#define HTRACE_SYNC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <htrace/abi.h>
+#include <htrace/version.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+/* What a policy may ask about the rings that it serves. */
+struct htrace_sync_target {
+	size_t sz;
+	bool (*ready)(void *ctx); /* is there something to read? cheap: a load per ring */
+	void *ctx;
+};
+
+/*
+ * A policy. All calls come from the reader's thread, except wake, which may come from any thread
+ * or signal handler. Only wait must be there.
+ */
+struct htrace_sync_ops {
+	size_t sz;
+	const char *name;
+	/* Set up for @target; @arg is what follows ':' in the policy's name, or NULL. State in *priv. */
+	int (*arm)(void **priv, const struct htrace_sync_target *target, const char *arg);
+	/*
+	 * Return when the rings should be read, at the latest after @max_ns. 1: probably something
+	 * to read; 0: time is up; -EINTR: woken by wake or a signal.
+	 */
+	int (*wait)(void *priv, __u64 max_ns);
+	/* @events were read after the last wait, @backlog bytes are left. */
+	void (*did)(void *priv, __u64 events, __u64 backlog);
+	void (*wake)(void *priv);
+	void (*close)(void *priv);
+};
+
+struct htrace_sync;
+
+/*
+ * Register a policy under its name (the ops stay the caller's and must outlive all use).
+ * Names are of lower-case letters, digits, '-' and '_', up to 32 bytes.
+ * -EEXIST: the name is taken. -EINVAL: the ops are not complete. -ENOSPC: too many policies.
+ * Not thread-safe against htrace_sync_new().
+ */
+int htrace_sync_register(const struct htrace_sync_ops *ops);
+/*
+ * Make a policy by name: "spin", "adaptive", "adaptive:MAX_USEC", "timer:USEC", or a registered one.
+ * -ENOENT: no such policy. -EINVAL: its argument is wrong.
+ *
+ * spin: looks all the time, with a pause between looks. A signal does not end its wait, wake does.
+ *
+ * adaptive: polls as often as it takes to find about 64 events at a time at the rate that it
+ * measured (weight 1/8 a poll), between 50 us and MAX_USEC (50 ... 1000000, default 2000); while
+ * nothing comes, the interval doubles up to MAX_USEC; with a backlog left it is 50 us.
+ *
+ * timer: polls every USEC (1 ... 1000000) microseconds, on a grid.
+ *
+ * Sleeping adds the thread's timer slack (50 us unless prctl(PR_SET_TIMERSLACK) says otherwise).
+ */
+int htrace_sync_new(struct htrace_sync **out, const char *policy,
+		    const struct htrace_sync_target *target);
+int htrace_sync_wait(struct htrace_sync *s, __u64 max_ns);
+void htrace_sync_did(struct htrace_sync *s, __u64 events, __u64 backlog);
+void htrace_sync_wake(struct htrace_sync *s);
+void htrace_sync_free(struct htrace_sync *s);
+/* Names of all policies, comma-separated, for messages. */
+const char *htrace_sync_names(void);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif

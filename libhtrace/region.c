@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/* The writing side of a region: layout, making it anew, taking it over, and its living words. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <htrace/schema.h>
+
+#include "core.h"
+
+struct htrace_region {
+	char *mem;
+	size_t size;
+	bool io_memory;
+	bool mapped; /* the mapping is ours */
+	struct htrace_super super; /* what is or will be published */
+	void *schema; /* private copy of the entries: BARs are slow to read */
+	size_t schema_len;
+};
+
+/* ------------------------------------------------------------------------------- identities */
+
+void htrace_boot_id(__u8 id[16])
+{
+	char text[37] = "";
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	int n = 0;
+
+	memset(id, 0, 16);
+	if (fd < 0)
+		return;
+	if (read(fd, text, 36) == 36) {
+		for (char *p = text; *p && n < 32; p++) {
+			int v = *p >= '0' && *p <= '9' ? *p - '0' :
+				*p >= 'a' && *p <= 'f' ? *p - 'a' + 10 : -1;
+
+			if (v >= 0) {
+				id[n / 2] = (__u8)(id[n / 2] << 4 | v);
+				n++;
+			}
+		}
+	}
+	close(fd);
+}
+
+__u64 htrace_random(void)
+{
+	__u64 v = 0;
+
+	while (!v)
+		if (getrandom(&v, sizeof(v), 0) != sizeof(v))
+			v = (__u64)time(NULL) << 20 ^ (__u64)getpid();
+	return v;
+}
+
+/* ------------------------------------------------------------------------------------- layout */
+
+static __u64 clamp(__u64 v, __u64 low, __u64 high)
+{
+	return v < low ? low : v > high ? high : v;
+}
+
+static void place(struct htrace_area *a, __u64 *at, __u64 len)
+{
+	a->off = *at;
+	a->len = htrace_align(len, HTRACE_GRANULE);
+	*at += a->len;
+}
+
+static __u64 largest_ring(__u64 room, __u32 nr_rings, __u64 block_size, enum htrace_policy policy)
+{
+	struct htrace_geometry g;
+
+	for (__u64 size = 1ULL << 32; size >= 1024; size >>= 1)
+		if (!htrace_geometry_init(&g, size, block_size, policy) &&
+		    htrace_image_size(&g, 4096) <= room / nr_rings)
+			return size;
+	return 0;
+}
+
+static int lay_out(struct htrace_super *s, __u64 size, const struct htrace_region_opts *o)
+{
+	struct htrace_ringset *set = &s->ringset[0];
+	struct htrace_geometry g;
+	__u64 at = HTRACE_FIXED_END, ring_size = o->ring_size;
+	int err;
+
+	if (size < HTRACE_REGION_MIN)
+		return -ENOSPC;
+	place(&s->guest, &at, sizeof(struct htrace_guest));
+	place(&s->schema, &at, clamp(size / 16, HTRACE_GRANULE, 1 << 20));
+	place(&s->names, &at, clamp(size / 16, HTRACE_GRANULE, 4 << 20));
+	if (o->placement == HTRACE_PLACEMENT_VSHMEM)
+		place(&s->runs, &at,
+		      clamp(size / 8, HTRACE_GRANULE, sizeof(struct htrace_runs) +
+			    HTRACE_MAX_RUNS * sizeof(struct htrace_run) +
+			    HTRACE_MAX_ANCHORS * sizeof(struct htrace_anchor)));
+	if (at > size)
+		return -ENOSPC;
+	if (!o->nr_rings)
+		return 0;
+	if (o->nr_rings > HTRACE_MAX_RINGS)
+		return -EINVAL;
+	if (!ring_size)
+		ring_size = o->placement == HTRACE_PLACEMENT_VSHMEM ? 4 << 20 :
+			    largest_ring(size - at, o->nr_rings, o->block_size, o->policy);
+	if (!ring_size)
+		return -ENOSPC;
+	err = htrace_geometry_init(&g, ring_size, o->block_size, o->policy);
+	if (err)
+		return err;
+	s->nr_ringsets = 1;
+	set->placement = o->placement;
+	set->policy = o->policy;
+	set->kind = o->kind;
+	set->nr_rings = o->nr_rings;
+	set->ring_shift = g.ring_shift;
+	set->block_shift = g.block_shift;
+	set->desc_off = g.desc_off;
+	set->data_off = g.data_off;
+	set->stride = htrace_image_size(&g, (size_t)sysconf(_SC_PAGESIZE));
+	set->off = o->placement == HTRACE_PLACEMENT_VSHMEM ? 0 : at;
+	if (o->placement != HTRACE_PLACEMENT_VSHMEM &&
+	    !htrace_inside(at, set->stride * set->nr_rings, size))
+		return -ENOSPC;
+	return 0;
+}
+
+/* ------------------------------------------------------------------------------ making it anew */
+
+void htrace_region_fence(const struct htrace_region *r)
+{
+	/* A full fence also drains write-combining buffers on x86. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+#ifdef __x86_64__
+	if (r->io_memory)
+		__builtin_ia32_sfence();
+#else
+	(void)r;
+#endif
+}
+
+/* Zero in 8-byte stores: memset may use forms that device memory does not take. */
+static void zero(void *mem, size_t len)
+{
+	volatile __u64 *p = mem;
+
+	for (size_t i = 0; i < len / 8; i++)
+		p[i] = 0;
+}
+
+static void zero_rings(struct htrace_region *r)
+{
+	const struct htrace_ringset *set = &r->super.ringset[0];
+
+	if (!r->super.nr_ringsets || set->placement == HTRACE_PLACEMENT_VSHMEM)
+		return;
+	for (__u32 i = 0; i < set->nr_rings; i++) {
+		struct htrace_ring *ring = (void *)(r->mem + set->off + i * set->stride);
+
+		zero(ring, set->data_off); /* the data need not be */
+		ring->index = i;
+		ring->cpu = i;
+	}
+}
+
+static void fill_guest(struct htrace_guest *g)
+{
+	struct utsname u;
+
+	g->agent_pid = (__u32)getpid();
+	g->heartbeat_ms = 0;
+	if (!uname(&u)) {
+		memcpy(g->release, u.release, strnlen(u.release, sizeof(g->release)));
+		memcpy(g->hostname, u.nodename, strnlen(u.nodename, sizeof(g->hostname)));
+	}
+}
+
+int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
+			 const struct htrace_region_opts *opts)
+{
+	struct htrace_region_opts o = { 0 };
+	struct htrace_region *r;
+	struct htrace_super *s;
+	int err;
+
+	if (!opts || opts->sz < sizeof(opts->sz) || opts->sz > sizeof(o))
+		return -EINVAL;
+	memcpy(&o, opts, opts->sz);
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->mem = mem;
+	r->size = size;
+	r->io_memory = o.io_memory;
+	s = &r->super;
+	s->version_major = HTRACE_ABI_MAJOR;
+	s->version_minor = HTRACE_ABI_MINOR;
+	s->super_size = sizeof(*s);
+	s->region_size = size;
+	s->session = htrace_random();
+	htrace_boot_id(s->boot_id);
+	s->clock_id = o.clock_id ? o.clock_id : HTRACE_CLOCK_MONOTONIC;
+	s->guest_page_shift = (__u32)__builtin_ctzl((unsigned long)sysconf(_SC_PAGESIZE));
+	s->nr_cpus = o.nr_cpus ? o.nr_cpus : (__u32)sysconf(_SC_NPROCESSORS_CONF);
+	err = lay_out(s, size, &o);
+	if (err) {
+		free(r);
+		return err;
+	}
+	/* The old session ends here: readers see no magic until it is all written. */
+	((volatile struct htrace_super *)mem)->magic = 0;
+	htrace_region_fence(r);
+	zero(r->mem + s->guest.off, htrace_align(sizeof(struct htrace_guest), 8));
+	zero(r->mem + s->schema.off, sizeof(struct htrace_schema_area));
+	zero(r->mem + s->names.off, sizeof(struct htrace_names));
+	if (s->runs.len)
+		zero(r->mem + s->runs.off, sizeof(struct htrace_runs));
+	zero_rings(r);
+	fill_guest(htrace_region_guest(r));
+	memcpy((char *)mem + 8, (char *)s + 8, sizeof(*s) - 8);
+	*out = r;
+	return 0;
+}
+
+void htrace_region_publish(struct htrace_region *r)
+{
+	htrace_region_fence(r);
+	r->super.magic = HTRACE_MAGIC;
+	__atomic_store_n(&((struct htrace_super *)r->mem)->magic, HTRACE_MAGIC, __ATOMIC_RELEASE);
+	htrace_region_fence(r);
+}
+
+int htrace_region_adopt(struct htrace_region **out, void *mem, size_t size, bool io_memory)
+{
+	const struct htrace_schema_area *area;
+	struct htrace_region *r;
+	char why[128];
+	__u8 boot[16];
+
+	if (size < HTRACE_REGION_MIN)
+		return -ENOENT;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->mem = mem;
+	r->size = size;
+	r->io_memory = io_memory;
+	memcpy(&r->super, mem, sizeof(r->super));
+	htrace_boot_id(boot);
+	if (r->super.magic != HTRACE_MAGIC || htrace_super_check(&r->super, size, why, sizeof(why)) ||
+	    memcmp(boot, r->super.boot_id, sizeof(boot)) ||
+	    htrace_region_guest(r)->state != HTRACE_GUEST_RUNNING)
+		goto none;
+	area = htrace_region_schema(r);
+	r->schema_len = area->bytes;
+	if (r->schema_len > r->super.schema.len - sizeof(*area))
+		goto none;
+	r->schema = malloc(r->schema_len ? r->schema_len : 1);
+	if (!r->schema) {
+		free(r);
+		return -ENOMEM;
+	}
+	memcpy(r->schema, area + 1, r->schema_len);
+	htrace_region_guest(r)->agent_pid = (__u32)getpid();
+	*out = r;
+	return 0;
+none:
+	free(r);
+	return -ENOENT;
+}
+
+void htrace_region_release(struct htrace_region *r)
+{
+	if (!r)
+		return;
+	if (r->mapped)
+		munmap(r->mem, r->size);
+	free(r->schema);
+	free(r);
+}
+
+/* May the file at @path be made anew: not a region, empty, closed, or its maker dead? */
+static bool reusable(const char *path)
+{
+	struct htrace_view *v;
+	struct htrace_guest g;
+	char why[128];
+	bool yes = false;
+
+	if (htrace_view_open(&v, path, false, why, sizeof(why)))
+		return false;
+	if (htrace_view_attach(v, why, sizeof(why)) == 0) {
+		htrace_view_guest(v, &g, false);
+		yes = g.state == HTRACE_GUEST_CLOSED ||
+		      (kill((pid_t)g.agent_pid, 0) < 0 && errno == ESRCH);
+	}
+	htrace_view_close(v);
+	return yes;
+}
+
+int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
+			       const struct htrace_region_opts *opts, int *fd_out)
+{
+	bool made = true;
+	void *mem = MAP_FAILED;
+	int fd, err;
+
+	if (path) {
+		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd < 0 && errno == EEXIST && reusable(path)) {
+			made = false;
+			fd = open(path, O_RDWR | O_CLOEXEC);
+		}
+	} else {
+		fd = memfd_create("htrace", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	}
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)size)) {
+		err = -errno;
+		goto fail;
+	}
+	if (!path) /* a reader need not fear SIGBUS then */
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mem == MAP_FAILED) {
+		err = -errno;
+		goto fail;
+	}
+	err = htrace_region_format(out, mem, size, opts);
+	if (err)
+		goto fail;
+	(*out)->mapped = true;
+	if (fd_out)
+		*fd_out = fd;
+	else
+		close(fd);
+	return 0;
+fail:
+	if (mem != MAP_FAILED)
+		munmap(mem, size);
+	close(fd);
+	if (path && made)
+		unlink(path);
+	return err;
+}
+
+/* ------------------------------------------------------------------------------------- pieces */
+
+struct htrace_super *htrace_region_super(struct htrace_region *r)
+{
+	return &r->super;
+}
+
+struct htrace_guest *htrace_region_guest(struct htrace_region *r)
+{
+	return (void *)(r->mem + r->super.guest.off);
+}
+
+struct htrace_schema_area *htrace_region_schema(struct htrace_region *r)
+{
+	return (void *)(r->mem + r->super.schema.off);
+}
+
+struct htrace_names *htrace_region_names(struct htrace_region *r)
+{
+	return (void *)(r->mem + r->super.names.off);
+}
+
+struct htrace_runs *htrace_region_runs(struct htrace_region *r)
+{
+	return r->super.runs.len ? (void *)(r->mem + r->super.runs.off) : NULL;
+}
+
+const struct htrace_host *htrace_region_host(const struct htrace_region *r)
+{
+	return (const void *)(r->mem + HTRACE_HOST_OFF);
+}
+
+const struct htrace_host_ring *htrace_region_host_ring(const struct htrace_region *r, __u32 slot)
+{
+	if (slot >= HTRACE_MAX_RINGS)
+		return NULL;
+	return (const struct htrace_host_ring *)(r->mem + HTRACE_HOST_RINGS_OFF) + slot;
+}
+
+struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32 index,
+				       struct htrace_geometry *g)
+{
+	const struct htrace_ringset *s = &r->super.ringset[set];
+
+	if (set >= r->super.nr_ringsets || index >= s->nr_rings ||
+	    s->placement == HTRACE_PLACEMENT_VSHMEM)
+		return NULL;
+	if (g)
+		htrace_geometry_of(s, g);
+	return (void *)(r->mem + s->off + index * s->stride);
+}
+
+/* --------------------------------------------------------------------------------- living words */
+
+static __u64 now(clockid_t id)
+{
+	struct timespec t;
+
+	clock_gettime(id, &t);
+	return (__u64)t.tv_sec * 1000000000ULL + (__u64)t.tv_nsec;
+}
+
+static __u64 tsc(void)
+{
+#ifdef __x86_64__
+	__u64 v;
+
+	/* Fenced on both sides: unfenced readings contradict each other by 100 ns. */
+	__builtin_ia32_lfence();
+	v = __builtin_ia32_rdtsc();
+	__builtin_ia32_lfence();
+	return v;
+#else
+	return 0;
+#endif
+}
+
+/* The tightest of a few readings: an interrupt between them would make a wide one. */
+static void sample_clocks(struct htrace_clock_sample *best)
+{
+	best->width = ~0ULL;
+	for (int i = 0; i < 4; i++) {
+		struct htrace_clock_sample s;
+		__u64 before = tsc(), after;
+
+		s.mono = now(CLOCK_MONOTONIC);
+		after = tsc();
+		s.tsc = before + (after - before) / 2;
+		s.width = after - before;
+		s.real = now(CLOCK_REALTIME);
+		if (s.width < best->width)
+			*best = s;
+	}
+}
+
+void htrace_region_beat(struct htrace_region *r, __u64 agent_cpu_ns)
+{
+	struct htrace_guest *g = htrace_region_guest(r);
+	struct htrace_clock_sample s;
+	__u64 head = g->clock_head;
+
+	sample_clocks(&s);
+	g->clock[head % HTRACE_CLOCK_SAMPLES] = s;
+	g->agent_cpu_ns = agent_cpu_ns;
+	g->heartbeat_mono = s.mono;
+	htrace_region_fence(r);
+	__atomic_store_n(&g->clock_head, head + 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&g->heartbeat, g->heartbeat + 1, __ATOMIC_RELEASE);
+	htrace_region_fence(r);
+}
+
+void htrace_region_set_state(struct htrace_region *r, __u32 state)
+{
+	htrace_region_fence(r);
+	__atomic_store_n(&htrace_region_guest(r)->state, state, __ATOMIC_RELEASE);
+	htrace_region_fence(r);
+}
+
+int htrace_region_add_schema(struct htrace_region *r, const void *entries, size_t len)
+{
+	struct htrace_schema_area *a = htrace_region_schema(r);
+	struct htrace_schema *parsed;
+	char why[160];
+	void *all;
+
+	if (len % 8)
+		return -EINVAL;
+	if (len > r->super.schema.len - sizeof(*a) - r->schema_len)
+		return -ENOSPC;
+	all = realloc(r->schema, r->schema_len + len + 1);
+	if (!all)
+		return -ENOMEM;
+	r->schema = all;
+	memcpy((char *)all + r->schema_len, entries, len);
+	if (htrace_schema_parse(&parsed, all, r->schema_len + len, why, sizeof(why))) {
+		htrace_log(HTRACE_LOG_ERROR, "schema refused: %s", why);
+		return -EINVAL;
+	}
+	htrace_schema_free(parsed);
+	memcpy((char *)(a + 1) + r->schema_len, entries, len);
+	r->schema_len += len;
+	a->bytes = (__u32)r->schema_len;
+	htrace_region_fence(r);
+	__atomic_store_n(&a->generation, a->generation + 1, __ATOMIC_RELEASE);
+	htrace_region_fence(r);
+	return 0;
+}

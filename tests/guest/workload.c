@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What runs inside test guests (and the demo): work whose system calls and task switches are known.
+ *
+ *   workload mark VALUE            on each CPU: getpgid(VALUE)
+ *   workload mix SECONDS [N]       N busy tasks per CPU (default 2): calls, pipes, sleeps, forks
+ *   workload count N VALUE         on each CPU: N times getpgid(VALUE, i)
+ *   workload calls N               N cheap system calls; prints their nanoseconds
+ *   workload fill MIB [SECONDS]    fills memory with random bytes and holds it
+ */
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		exit(3);
+}
+
+static int wait_all(void)
+{
+	int status, bad = 0;
+
+	while (wait(&status) > 0 || errno == EINTR)
+		bad |= status;
+	return bad ? 1 : 0;
+}
+
+static int mark(long value, int cpus)
+{
+	for (int cpu = 0; cpu < cpus; cpu++) {
+		pin(cpu);
+		syscall(SYS_getpgid, value, cpu, 0, 0, 0, 0);
+	}
+	return 0;
+}
+
+static int count(long n, long value, int cpus)
+{
+	for (int cpu = 0; cpu < cpus; cpu++) {
+		if (fork())
+			continue;
+		pin(cpu);
+		for (long i = 0; i < n; i++)
+			syscall(SYS_getpgid, value, i, 0, 0, 0, 0);
+		_exit(0);
+	}
+	return wait_all();
+}
+
+static void nap(long ns)
+{
+	struct timespec t = { .tv_nsec = ns };
+
+	nanosleep(&t, NULL);
+}
+
+/* Two tasks that wake each other through pipes, with calls, yields, sleeps and forks between. */
+static void partner(int in, int out, double end, int first)
+{
+	unsigned long round = 0;
+	char c = 'x';
+
+	if (first && write(out, &c, 1) != 1)
+		_exit(1);
+	while (now() < end && read(in, &c, 1) == 1) {
+		for (long i = 0; i < 6; i++)
+			syscall(SYS_getpriority, i, round, round * i, -1L, 1L << 40, 0x1234);
+		if (round % 16 == 0)
+			sched_yield();
+		if (round % 64 == 0)
+			nap(200000);
+		if (first && round % 512 == 0) {
+			pid_t pid = fork();
+
+			if (!pid) {
+				execl("/proc/self/exe", "workload", "nothing", NULL);
+				_exit(1);
+			}
+			if (pid > 0)
+				waitpid(pid, NULL, 0);
+		}
+		round++;
+		if (write(out, &c, 1) != 1)
+			break;
+	}
+	_exit(0);
+}
+
+static int mix(double seconds, int pairs, int cpus)
+{
+	double end = now() + seconds;
+
+	for (int cpu = 0; cpu < cpus; cpu++) {
+		for (int p = 0; p < pairs; p++) {
+			int a[2], b[2];
+
+			if (pipe(a) || pipe(b))
+				return 1;
+			for (int side = 0; side < 2; side++) {
+				if (fork())
+					continue;
+				pin(cpu);
+				close(side ? a[1] : a[0]);
+				close(side ? b[0] : b[1]);
+				if (side)
+					partner(a[0], b[1], end, 0);
+				partner(b[0], a[1], end, 1);
+			}
+			close(a[0]), close(a[1]), close(b[0]), close(b[1]);
+		}
+	}
+	wait_all(); /* partners of those that stopped first get SIGPIPE or EOF */
+	return 0;
+}
+
+static int calls(long n)
+{
+	double start;
+
+	pin(0);
+	for (long i = 0; i < n / 10; i++)
+		syscall(SYS_getppid);
+	start = now();
+	for (long i = 0; i < n; i++)
+		syscall(SYS_getppid);
+	printf("%.0f\n", (now() - start) * 1e9);
+	return 0;
+}
+
+static int fill(size_t mib, int seconds)
+{
+	size_t len = mib << 20, i;
+	unsigned long x = 88172645463325252UL, *p;
+
+	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return 1;
+	for (i = 0; i < len / sizeof(*p); i++) {
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+		p[i] = x;
+	}
+	sleep((unsigned int)seconds);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+	int cpus = (int)sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (!strcmp(what, "nothing"))
+		return 0;
+	if (!strcmp(what, "mark") && argc == 3)
+		return mark(atol(argv[2]), cpus);
+	if (!strcmp(what, "mix") && argc >= 3)
+		return mix(atof(argv[2]), argc > 3 ? atoi(argv[3]) : 2, cpus);
+	if (!strcmp(what, "count") && argc == 4)
+		return count(atol(argv[2]), atol(argv[3]), cpus);
+	if (!strcmp(what, "calls") && argc == 3)
+		return calls(atol(argv[2]));
+	if (!strcmp(what, "fill") && argc >= 3)
+		return fill((size_t)atol(argv[2]), argc > 3 ? atoi(argv[3]) : 0);
+	fprintf(stderr, "workload: see the head of its source for what it does\n");
+	return 2;
+}

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Runs every test: the unit tests of a build directory, then the whole-system tests.
+
+The last line is `N passed, N failed, N skipped`. Exit status 0 only if nothing failed and the
+skipped tests are exactly those that tests/expected-skips names for a machine like this one.
+"""
+
+import argparse
+import glob
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+import time
+import traceback
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, 'system'))
+
+
+class Results:
+    def __init__(self):
+        self.passed = self.failed = 0
+        self.skipped = {}
+        self.seconds = {}
+        self.failures = []
+
+    def ok(self, name):
+        self.passed += 1
+
+    def fail(self, name):
+        self.failed += 1
+        self.failures.append(name)
+
+    def skip(self, name, reason):
+        self.skipped[name] = reason
+        print(f'SKIP {name}: {reason}', flush=True)
+
+
+def run_unit(exe, label, results):
+    """A test program that prints TAP: each of its cases counts."""
+    suite = label + os.path.basename(exe)
+    start = time.time()
+    run = subprocess.run([exe], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                         errors='replace', check=False)
+    cases = re.findall(r'^(not ok|ok) (\d+)(.*)$', run.stdout, re.M)
+    bad = 0
+    for status, number, text in cases:
+        name = f'{suite} {number}{text}'
+        if '# SKIP' in text:
+            results.skip(name, text.split('# SKIP')[1].strip())
+        elif status == 'ok':
+            results.ok(name)
+        else:
+            bad += 1
+            results.fail(name)
+    plan = re.search(r'^1\.\.(\d+)', run.stdout, re.M)
+    if not cases or (plan and int(plan[1]) != len(cases)) or (run.returncode and not bad):
+        results.fail(f'{suite}: exit {run.returncode}, {len(cases)} cases')
+        bad += 1
+    if bad:
+        print(run.stdout)
+    print(f'{"FAIL" if bad else "PASS"} {suite}: {len(cases)} cases, '
+          f'{time.time() - start:.1f} s', flush=True)
+
+
+def system_tests():
+    for path in sorted(glob.glob(os.path.join(HERE, 'system', 'test_*.py'))):
+        module_name = os.path.basename(path)[:-3]
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if name.startswith('test_') and function.__module__ == module_name:
+                params = getattr(function, 'params', [()])
+                for p in params:
+                    suffix = '[' + ','.join(map(str, p)) + ']' if p else ''
+                    yield f'{module_name[5:]}.{name[5:]}{suffix}', function, p
+
+
+def run_system(name, function, params, results):
+    from harness import Skip, say
+    print(f'---- {name}', flush=True)
+    start = time.time()
+    try:
+        function(*params)
+    except Skip as e:
+        results.skip(name, str(e))
+        return
+    except Exception:  # a test may fail in any way
+        traceback.print_exc(file=sys.stdout)
+        results.fail(name)
+        print(f'FAIL {name}: {time.time() - start:.1f} s', flush=True)
+        return
+    results.ok(name)
+    say('')
+    print(f'PASS {name}: {time.time() - start:.1f} s', flush=True)
+
+
+def expected_skips():
+    """Names of the tests that must be skipped on this machine."""
+    from harness import CONDITIONS
+    names = {}
+    with open(os.path.join(HERE, 'expected-skips'), encoding='utf-8') as f:
+        for line in f:
+            if line.strip() and not line.startswith('#'):
+                name, condition, reason = (part.strip() for part in line.split(':', 2))
+                if CONDITIONS[condition]():
+                    names[name] = reason
+    return names
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--build', default=os.path.join(os.path.dirname(HERE), 'build'))
+    parser.add_argument('--sanitized', help='build directory with sanitizers: unit tests only')
+    parser.add_argument('--only', default='', help='regular expression on test names')
+    parser.add_argument('--list', action='store_true')
+    args = parser.parse_args()
+    os.environ['HTRACE_BUILD'] = os.path.abspath(args.build)
+    results = Results()
+    start = time.time()
+
+    for build, label in (args.build, 'unit.'), (args.sanitized, 'sanitized.'):
+        if not build:
+            continue
+        units = sorted(p for p in glob.glob(os.path.join(build, 'tests', 'test_*'))
+                       if os.access(p, os.X_OK) and os.path.isfile(p))
+        if not units:
+            print(f'run.py: no unit tests in {build}: build first, with check installed')
+            results.fail('unit tests are missing')
+        for exe in units:
+            if re.search(args.only, label + os.path.basename(exe)):
+                if args.list:
+                    print(label + os.path.basename(exe))
+                else:
+                    run_unit(exe, label, results)
+    for name, function, params in system_tests():
+        if re.search(args.only, name):
+            if args.list:
+                print(name)
+            else:
+                run_system(name, function, params, results)
+    if args.list:
+        return 0
+
+    if not args.only:
+        expected = expected_skips()
+        for name in results.skipped:
+            if name not in expected:
+                results.fail(f'{name} was skipped, but tests/expected-skips does not say so')
+        for name, reason in expected.items():
+            if name not in results.skipped:
+                results.fail(f'{name} should have been skipped ({reason}); update expected-skips')
+    for name in results.failures:
+        print(f'FAILED {name}')
+    print(f'{(time.time() - start) / 60:.1f} minutes')
+    print(f'{results.passed} passed, {results.failed} failed, {len(results.skipped)} skipped')
+    return 1 if results.failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

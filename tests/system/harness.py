@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the whole-system tests share: skipping, figures, and facts about this machine."""
+
+import functools
+import os
+import subprocess
+
+from vm import TOOLS, kernel_path
+
+
+class Skip(Exception):
+    """This machine lacks what the test needs; the text says what."""
+
+
+def say(*words):
+    """A figure or step, shown with the test's result."""
+    text = ' '.join(map(str, words))
+    if text:
+        print('     ' + text, flush=True)
+
+
+def params(*lists):
+    """Run a test once for each tuple."""
+    def set_params(function):
+        function.params = [p if isinstance(p, tuple) else (p,) for p in lists]
+        return function
+    return set_params
+
+
+@functools.lru_cache
+def no_kvm():
+    """Does no Linux guest run under KVM here? (tools/run-vm.sh tries it.)"""
+    run = subprocess.run([os.path.join(TOOLS, 'run-vm.sh'), '--kernel', kernel_path('6.12'),
+                          '--initrd', '/dev/null', '--dry-run', '--accel', 'auto'],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=True)
+    return 'accel kvm' not in run.stdout and 'accel=kvm' not in run.stdout
+
+
+CONDITIONS = {
+    'no-kvm': no_kvm,
+}

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Guests for the system tests: the project's own tools/, driven from Python."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get('HTRACE_BUILD', os.path.join(TOP, 'build'))
+READER = os.path.join(BUILD, 'host-reader', 'host-reader')
+AGENT = os.path.join(BUILD, 'guest-agent', 'guest-agent')
+WORKLOAD = os.path.join(BUILD, 'tests', 'workload')
+COUNTED = os.path.join(BUILD, 'tests', 'counted.bpf.o')
+TOOLS = os.path.join(TOP, 'tools')
+
+
+def tool(name, *args):
+    """Run one of tools/, give its output."""
+    run = subprocess.run([os.path.join(TOOLS, name), *map(str, args)], stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True)
+    if run.returncode:
+        raise RuntimeError(f'{name} {" ".join(map(str, args))}: {run.stderr.strip()}')
+    return run.stdout.strip()
+
+
+_kernels = {}
+
+
+def kernel_path(version):
+    if version not in _kernels:
+        _kernels[version] = tool('fetch-kernel.sh', version).splitlines()[-1]
+    return _kernels[version]
+
+
+class VM:
+    """One guest. `script` is shell code that it runs; its output and exit status come back."""
+
+    def __init__(self, script, kernel='6.12', cpus=1, memory='512M', regions=1, region_size='16M',
+                 disk_mib=0, add=(), machine='q35', reboot=False, append=''):
+        self.dir = tempfile.mkdtemp(prefix='htrace-vm-', dir='/dev/shm')
+        self.regions = [os.path.join(self.dir, f'region{i}') for i in range(regions)]
+        self.region = self.regions[0] if regions else None
+        self.ram = os.path.join(self.dir, 'ram')
+        self.disk = os.path.join(self.dir, 'disk') if disk_mib else None
+        self.console_path = os.path.join(self.dir, 'console')
+        self.qemu = None
+        self.cpus = cpus
+        path = kernel_path(kernel)
+        run = os.path.join(self.dir, 'run.sh')
+        with open(run, 'w', encoding='utf-8') as f:
+            f.write('#!/bin/sh\n' + script)
+        initrd = os.path.join(self.dir, 'initrd')
+        args = ['--kernel', path, '--run', run, '--add', AGENT, '--add', WORKLOAD]
+        for item in add:
+            args += ['--add', item]
+        if self.disk:
+            with open(self.disk, 'wb') as f:
+                f.truncate(disk_mib << 20)
+            args += ['--module', 'virtio_blk']
+        tool('make-initramfs.sh', *args, initrd)
+        self.command = [os.path.join(TOOLS, 'run-vm.sh'), '--kernel', path, '--initrd', initrd,
+                        '--cpus', str(cpus), '--memory', memory, '--machine', machine,
+                        '--region-size', region_size, '--console', self.console_path]
+        for region in self.regions:
+            self.command += ['--region', region]
+        if self.disk:
+            self.command += ['--disk', self.disk]
+        if append:
+            self.command += ['--append', append]
+        if not reboot:
+            self.command += ['--no-reboot']
+
+    def start(self):
+        self.log = open(os.path.join(self.dir, 'qemu.log'), 'wb')
+        self.qemu = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log,
+                                     stderr=self.log)
+        return self
+
+    def console(self):
+        try:
+            with open(self.console_path, 'rb') as f:
+                text = f.read().decode('utf-8', 'replace')
+        except FileNotFoundError:
+            return ''
+        return re.sub(r'\x1b[^a-zA-Z]*[a-zA-Z]', '', text.replace('\r', ''))
+
+    def wait_for(self, text, timeout=120, count=1):
+        """Until the console shows `text` (a regular expression) `count` times."""
+        end = time.time() + timeout
+        while time.time() < end:
+            if len(re.findall(text, self.console())) >= count:
+                return
+            if self.qemu.poll() is not None and len(re.findall(text, self.console())) < count:
+                break
+            time.sleep(0.05)
+        raise RuntimeError(f'guest did not print {text!r}; its console:\n{self.console()[-3000:]}')
+
+    def finish(self, timeout=180):
+        """Until the guest has powered off; its script's exit status."""
+        try:
+            self.qemu.wait(timeout)
+        except subprocess.TimeoutExpired as e:
+            raise RuntimeError(f'guest hangs; its console:\n{self.console()[-3000:]}') from e
+        found = re.findall(r'htrace-vm: exit (\d+)', self.console())
+        if not found:
+            with open(os.path.join(self.dir, 'qemu.log'), encoding='utf-8') as f:
+                raise RuntimeError(f'guest ended without a status: {f.read()}\n'
+                                   f'{self.console()[-3000:]}')
+        return int(found[-1])
+
+    def close(self):
+        if self.qemu and self.qemu.poll() is None:
+            self.qemu.kill()
+            self.qemu.wait()
+        if self.qemu:
+            self.log.close()
+        if not os.environ.get('HTRACE_KEEP'):
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Reader:
+    """A host-reader process with its output in files."""
+
+    def __init__(self, vm_or_source, *args, ram=None, name='reader'):
+        if isinstance(vm_or_source, VM):
+            self.dir = vm_or_source.dir
+            source = f'ivshmem:{vm_or_source.region}' + (f',ram={ram}' if ram else '')
+        else:
+            self.dir = tempfile.mkdtemp(prefix='htrace-reader-', dir='/dev/shm')
+            source = vm_or_source
+        self.out_path = os.path.join(self.dir, name + '.out')
+        self.err_path = os.path.join(self.dir, name + '.err')
+        with open(self.out_path, 'wb') as out, open(self.err_path, 'wb') as err:
+            self.process = subprocess.Popen([READER, *args, source], stdin=subprocess.DEVNULL,
+                                            stdout=out, stderr=err)
+
+    def out(self):
+        with open(self.out_path, encoding='utf-8') as f:
+            return f.read()
+
+    def err(self):
+        with open(self.err_path, encoding='utf-8') as f:
+            return f.read()
+
+    def wait_for(self, text, timeout=60, where='err', count=1):
+        end = time.time() + timeout
+        while time.time() < end:
+            if len(re.findall(text, getattr(self, where)())) >= count:
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError(f'host-reader did not print {text!r}:\n{self.err()[-3000:]}')
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def stop(self, timeout=30):
+        """SIGINT, and its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout)

@@ -1,0 +1,837 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Regions: made, attached to, and every malformed one refused. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <htrace/consumer.h>
+#include <htrace/producer.h>
+#include <htrace/schema.h>
+
+#include "core.h"
+#include "unit.h"
+
+#define SIZE (4u << 20)
+
+static char err[256];
+
+static const struct htrace_region_opts local_opts = {
+	.sz = sizeof(local_opts), .placement = HTRACE_PLACEMENT_LOCAL, .policy = HTRACE_OVERWRITE,
+	.kind = HTRACE_RING_PER_THREAD, .nr_rings = 4, .ring_size = 65536,
+};
+
+/* A published local region in a memfd, and its reader's view. */
+static struct htrace_region *make(int *fd)
+{
+	struct htrace_region *r;
+
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &local_opts, fd), 0);
+	htrace_region_set_state(r, HTRACE_GUEST_RUNNING);
+	return r;
+}
+
+static struct htrace_view *view(int fd)
+{
+	struct htrace_view *v = NULL;
+
+	ck_assert_msg(htrace_view_open_fd(&v, fd, true, err, sizeof(err)) == 0, "%s", err);
+	return v;
+}
+
+static int push_all(struct htrace_region *r)
+{
+	struct htrace_producer p;
+
+	ck_assert_int_eq(htrace_producer_get(&p, r, 0, -1), 0);
+	for (__u64 i = 0; i < 100; i++)
+		ck_assert_int_eq(htrace_push(&p, 5, &i, sizeof(i)), 0);
+	return (int)p.ring->index;
+}
+
+static __u32 drain(struct htrace_consumer *c)
+{
+	struct htrace_batch b;
+	__u32 n = 0;
+
+	while (htrace_consumer_read(c, &b) == 1)
+		n += b.events;
+	return n;
+}
+
+START_TEST(test_roundtrip)
+{
+	struct htrace_consumer_opts o = { .sz = sizeof(o) };
+	struct htrace_consumer *c;
+	struct htrace_region *r;
+	struct htrace_image img;
+	struct htrace_view *v;
+	int fd, index;
+
+	r = make(&fd);
+	v = view(fd);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), -EAGAIN);
+	htrace_region_publish(r);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	ck_assert(htrace_view_current(v));
+	ck_assert_uint_eq(htrace_view_super(v)->ringset[0].nr_rings, 4);
+	ck_assert_uint_eq(htrace_view_state(v), HTRACE_GUEST_RUNNING);
+	index = push_all(r);
+	ck_assert_int_eq(htrace_view_ring(v, 0, (__u32)index, &img), 0);
+	ck_assert_int_eq(htrace_consumer_new(&c, &img, &o), 0);
+	ck_assert_uint_eq(drain(c), 100);
+	ck_assert_int_eq(htrace_view_ring(v, 0, 4, &img), -ENXIO);
+	ck_assert_int_eq(htrace_view_ring(v, 1, 0, &img), -ENXIO);
+	htrace_consumer_free(c);
+	htrace_view_close(v);
+	htrace_region_release(r);
+	close(fd);
+}
+END_TEST
+
+/* Another session in the same memory is noticed, and attached to. */
+START_TEST(test_session_change)
+{
+	struct htrace_region *r, *r2;
+	struct htrace_view *v;
+	void *mem;
+	__u64 first;
+	int fd;
+
+	r = make(&fd);
+	htrace_region_publish(r);
+	v = view(fd);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	first = htrace_view_super(v)->session;
+	mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ck_assert_int_eq(htrace_region_format(&r2, mem, SIZE, &local_opts), 0);
+	ck_assert(!htrace_view_current(v));
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), -EAGAIN);
+	htrace_region_publish(r2);
+	ck_assert(!htrace_view_current(v));
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	ck_assert_uint_ne(htrace_view_super(v)->session, first);
+	htrace_view_close(v);
+	htrace_region_release(r);
+	htrace_region_release(r2);
+	munmap(mem, SIZE);
+	close(fd);
+}
+END_TEST
+
+/* An agent of the same boot takes the region over; a closed one, or another boot's, it does not. */
+START_TEST(test_adopt)
+{
+	struct htrace_region *r, *r2;
+	__u64 session;
+	void *mem;
+	int fd;
+
+	r = make(&fd);
+	mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ck_assert_int_eq(htrace_region_adopt(&r2, mem, SIZE, false), -ENOENT); /* no magic */
+	htrace_region_publish(r);
+	session = htrace_region_super(r)->session;
+	ck_assert_int_eq(htrace_region_adopt(&r2, mem, SIZE, false), 0);
+	ck_assert_uint_eq(htrace_region_super(r2)->session, session);
+	htrace_region_release(r2);
+	((struct htrace_super *)mem)->boot_id[3] ^= 1;
+	ck_assert_int_eq(htrace_region_adopt(&r2, mem, SIZE, false), -ENOENT);
+	((struct htrace_super *)mem)->boot_id[3] ^= 1;
+	htrace_region_set_state(r, HTRACE_GUEST_CLOSED);
+	ck_assert_int_eq(htrace_region_adopt(&r2, mem, SIZE, false), -ENOENT);
+	htrace_region_release(r);
+	munmap(mem, SIZE);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_producer_rings)
+{
+	struct htrace_producer p[5];
+	struct htrace_region *r;
+	int fd;
+
+	r = make(&fd);
+	for (int i = 0; i < 4; i++)
+		ck_assert_int_eq(htrace_producer_get(&p[i], r, 0, -1), 0);
+	ck_assert_int_eq(htrace_producer_get(&p[4], r, 0, -1), -EBUSY);
+	ck_assert_int_eq(htrace_producer_get(&p[4], r, 0, 2), -EBUSY);
+	ck_assert_int_eq(htrace_producer_get(&p[4], r, 0, 4), -ENXIO);
+	ck_assert_int_eq(htrace_producer_get(&p[4], r, 1, 0), -ENXIO);
+	htrace_producer_put(&p[2]);
+	ck_assert_int_eq(htrace_producer_get(&p[4], r, 0, -1), 0);
+	ck_assert_uint_eq(p[4].ring->index, 2);
+	htrace_region_release(r);
+	close(fd);
+}
+END_TEST
+
+/* Making a region: sizes and options that cannot be. */
+START_TEST(test_format_refusals)
+{
+	struct htrace_region_opts o = local_opts;
+	struct htrace_region *r;
+	int fd;
+
+	o.nr_rings = 1000;
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &o, &fd), -ENOSPC);
+	o.nr_rings = HTRACE_MAX_RINGS + 1;
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &o, &fd), -EINVAL);
+	o = local_opts;
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, 65536, &o, &fd), -ENOSPC);
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, 1 << 19, &o, &fd), -ENOSPC);
+	o.ring_size = 60000;
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &o, &fd), -EINVAL);
+	o.ring_size = 4 << 20;
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &o, &fd), -ENOSPC);
+	o = local_opts;
+	o.policy = 0;
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &o, &fd), -EINVAL);
+	o = local_opts;
+	o.sz = 0;
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &o, &fd), -EINVAL);
+	o.sz = sizeof(o) + 8;
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &o, &fd), -EINVAL);
+	/* ring size left open: as large as fits */
+	o = local_opts;
+	o.ring_size = 0;
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &o, &fd), 0);
+	ck_assert_uint_ge(htrace_region_super(r)->ringset[0].ring_shift, 19);
+	htrace_region_release(r);
+	close(fd);
+}
+END_TEST
+
+/* ------------------------------------------------------------------------- malformed superblocks */
+
+static const struct bad {
+	const char *what;
+	size_t off;
+	int width;
+	__u64 value;
+	int ret;
+	const char *says;
+} bads[] = {
+#define SB(field, value, ret, says) \
+	{ #field, offsetof(struct htrace_super, field), sizeof(((struct htrace_super *)0)->field), \
+	  value, ret, says }
+#define RS(field, value, says) SB(ringset[0].field, value, -EPROTO, says)
+	SB(magic, 0x1122334455667788ULL, -EPROTO, "other than"),
+	SB(version_major, 2, -EPROTONOSUPPORT, "version 2"),
+	SB(version_major, 0, -EPROTONOSUPPORT, "version 0"),
+	SB(features_required, 1, -EPROTONOSUPPORT, "features"),
+	SB(super_size, 8, -EPROTO, "superblock of 8"),
+	SB(super_size, 0xffffffff, -EPROTO, "superblock"),
+	SB(region_size, SIZE / 2, -EPROTO, "in a file"),
+	SB(region_size, ~0ULL, -EPROTO, "in a file"),
+	SB(session, 0, -EPROTO, "session"),
+	SB(clock_id, 9, -EPROTO, "clock"),
+	SB(guest_page_shift, 11, -EPROTO, "page shift"),
+	SB(guest_page_shift, 63, -EPROTO, "page shift"),
+	SB(nr_cpus, 0, -EPROTO, "CPUs"),
+	SB(nr_cpus, 1 << 30, -EPROTO, "CPUs"),
+	SB(nr_ringsets, 5, -EPROTO, "ring sets"),
+	SB(guest.off, 65536, -EPROTO, "guest area"),
+	SB(guest.off, 3 * 65536 + 8, -EPROTO, "guest area"),
+	SB(guest.off, SIZE, -EPROTO, "guest area"),
+	SB(guest.off, ~0xffffULL, -EPROTO, "guest area"),
+	SB(guest.len, 64, -EPROTO, "guest area"),
+	SB(guest.len, ~0ULL, -EPROTO, "guest area"),
+	SB(schema.off, 1ULL << 63, -EPROTO, "schema area"),
+	SB(schema.len, 8, -EPROTO, "schema area"),
+	SB(names.off, SIZE, -EPROTO, "names area"),
+	SB(names.len, 0, -EPROTO, "names area"),
+	SB(runs.len, 8, -EPROTO, "page runs area"),
+	RS(placement, 0, "placement"),
+	RS(placement, 4, "placement"),
+	RS(policy, 0, "policy"),
+	RS(policy, 3, "policy"),
+	RS(kind, 0, "kind"),
+	RS(nr_rings, 0, "number of rings"),
+	RS(nr_rings, HTRACE_MAX_RINGS + 1, "number of rings"),
+	RS(nr_rings, 0xffffffff, "number of rings"),
+	RS(nr_rings, 100, "outside"),
+	RS(first_slot, HTRACE_MAX_RINGS - 3, "number of rings"),
+	RS(first_slot, 0xffffffff, "number of rings"),
+	RS(block_shift, 8, "size"),
+	RS(block_shift, 21, "size"),
+	RS(block_shift, 0xffffffff, "size"),
+	RS(ring_shift, 12, "size"),
+	RS(ring_shift, 41, "size"),
+	RS(ring_shift, 64 + 16, "size"),
+	RS(ring_shift, 30, "number of blocks"),
+	RS(ring_shift, 22, "offsets"), /* more descriptors than fit before the data */
+	RS(desc_off, 128, "offsets"),
+	RS(desc_off, 257, "offsets"),
+	RS(desc_off, 0xffffffc0, "offsets"),
+	RS(data_off, 256, "offsets"),
+	RS(data_off, 4097, "offsets"),
+	RS(data_off, 0xffffffc0, "stride"),
+	RS(stride, 65536, "stride"),
+	RS(stride, 69632 + 8, "stride"),
+	RS(stride, 0, "stride"),
+	RS(stride, ~0xfffULL, "stride"),
+	RS(stride, 1ULL << 41, "outside"),
+	RS(off, 0, "outside"),
+	RS(off, SIZE, "outside"),
+	RS(off, ~0xfffULL, "outside"),
+	RS(off, 8, "stride"),
+};
+
+START_TEST(test_bad_super)
+{
+	const struct bad *bad = &bads[_i];
+	struct htrace_region *r;
+	struct htrace_view *v;
+	char *mem;
+	int fd;
+
+	r = make(&fd);
+	htrace_region_publish(r);
+	v = view(fd);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	memcpy(mem + bad->off, &bad->value, (size_t)bad->width);
+	strcpy(err, "");
+	ck_assert_msg(htrace_view_attach(v, err, sizeof(err)) == bad->ret, "%s = %#llx: %s",
+		      bad->what, (unsigned long long)bad->value, err);
+	ck_assert_msg(strstr(err, bad->says) != NULL, "%s: %s", bad->what, err);
+	htrace_view_close(v);
+	htrace_region_release(r);
+	munmap(mem, SIZE);
+	close(fd);
+}
+END_TEST
+
+/* Two ring sets in guest RAM would need two spaces. */
+START_TEST(test_two_vshmem)
+{
+	struct htrace_super *s;
+	struct htrace_region *r;
+	struct htrace_view *v;
+	int fd;
+
+	r = make(&fd);
+	htrace_region_publish(r);
+	v = view(fd);
+	s = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	s->nr_ringsets = 2;
+	s->ringset[1] = s->ringset[0];
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	s->ringset[0].placement = s->ringset[1].placement = HTRACE_PLACEMENT_VSHMEM;
+	s->runs = s->names;
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), -EPROTO);
+	ck_assert_ptr_nonnull(strstr(err, "two ring sets"));
+	htrace_view_close(v);
+	htrace_region_release(r);
+	munmap(s, SIZE);
+	close(fd);
+}
+END_TEST
+
+/* Random bytes all over the superblock: attaches or refuses, never crashes. */
+START_TEST(test_random_super)
+{
+	struct htrace_image img;
+	struct htrace_region *r;
+	struct htrace_guest g;
+	struct htrace_view *v;
+	__u64 seed = 7, gen;
+	unsigned char *mem, good[sizeof(struct htrace_super)];
+	int fd, accepted = 0;
+
+	r = make(&fd);
+	htrace_region_publish(r);
+	v = view(fd);
+	mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	memcpy(good, mem, sizeof(good));
+	for (int i = 0; i < 200000; i++) {
+		memcpy(mem, good, sizeof(good));
+		for (int k = 0; k < 1 + i % 4; k++) {
+			seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+			mem[8 + seed % (sizeof(good) - 8)] ^= 1u << (seed >> 32) % 8;
+		}
+		if (htrace_view_attach(v, err, sizeof(err)))
+			continue;
+		accepted++;
+		htrace_view_guest(v, &g, true);
+		for (__u32 k = 0; k < htrace_view_super(v)->ringset[0].nr_rings; k++) {
+			if (htrace_view_ring(v, 0, k, &img))
+				continue;
+			/* all of the image must be readable */
+			const volatile char *p = (const volatile char *)img.ring;
+			(void)p[0], (void)p[img.geometry.data_off + img.geometry.ring_mask];
+		}
+		void *buf;
+		size_t len;
+		gen = 0;
+		if (htrace_view_schema(v, &gen, &buf, &len) == 1)
+			free(buf);
+		struct htrace_name *names;
+		if (htrace_view_names(v, &gen, &names) >= 0)
+			free(names);
+	}
+	ck_assert_int_gt(accepted, 1000);
+	htrace_view_close(v);
+	htrace_region_release(r);
+	munmap(mem, SIZE);
+	close(fd);
+}
+END_TEST
+
+/* -------------------------------------------------------------------------------- bad files */
+
+START_TEST(test_bad_files)
+{
+	char path[] = "/tmp/htrace-unit-XXXXXX", fifo[64];
+	struct htrace_view *v;
+	int fd = mkstemp(path);
+
+	ck_assert_int_eq(htrace_view_open(&v, "/nonexistent/region", true, err, sizeof(err)), -ENOENT);
+	ck_assert_int_eq(htrace_view_open(&v, "/tmp", false, err, sizeof(err)), -EINVAL);
+	ck_assert_int_eq(htrace_view_open(&v, path, true, err, sizeof(err)), -ENOSPC); /* empty */
+	ck_assert_int_eq(ftruncate(fd, HTRACE_REGION_MIN - 1), 0);
+	ck_assert_int_eq(htrace_view_open(&v, path, true, err, sizeof(err)), -ENOSPC);
+	ck_assert_int_eq(ftruncate(fd, HTRACE_REGION_MIN), 0);
+	ck_assert_int_eq(htrace_view_open(&v, path, true, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), -EAGAIN); /* all zero: waits */
+	ck_assert_int_eq(pwrite(fd, "hello", 5, 100), 5);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), -EPROTO); /* foreign */
+	htrace_view_close(v);
+	snprintf(fifo, sizeof(fifo), "%s.fifo", path);
+	ck_assert_int_eq(mkfifo(fifo, 0600), 0);
+	ck_assert_int_eq(htrace_view_open(&v, fifo, true, err, sizeof(err)), -EINVAL);
+	unlink(fifo);
+	unlink(path);
+	close(fd);
+}
+END_TEST
+
+/* The file shrinks under the reader: a flag, not a death. */
+START_TEST(test_shrunk)
+{
+	char path[] = "/tmp/htrace-unit-XXXXXX";
+	struct htrace_consumer *c;
+	struct htrace_region *r;
+	struct htrace_image img;
+	struct htrace_view *v;
+	int fd = mkstemp(path), index;
+	struct htrace_batch b;
+
+	close(fd);
+	unlink(path);
+	ck_assert_int_eq(htrace_region_create_local(&r, path, SIZE, &local_opts, &fd), 0);
+	htrace_region_publish(r);
+	index = push_all(r);
+	ck_assert_int_eq(htrace_view_open(&v, path, true, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_ring(v, 0, (__u32)index, &img), 0);
+	ck_assert_int_eq(htrace_consumer_new(&c, &img, NULL), 0);
+	ck_assert_int_eq(ftruncate(fd, 4096), 0);
+	while (htrace_consumer_read(c, &b) == 1)
+		ck_assert_uint_eq(b.events, 0);
+	ck_assert(htrace_view_shrunk(v));
+	ck_assert(!htrace_view_current(v));
+	htrace_view_host(v)->heartbeat++;
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), -EPROTO);
+	htrace_consumer_free(c);
+	htrace_view_close(v);
+	htrace_region_release(r);
+	unlink(path);
+	close(fd);
+}
+END_TEST
+
+START_TEST(test_create_existing)
+{
+	char path[] = "/tmp/htrace-unit-XXXXXX";
+	struct htrace_region *r, *r2;
+	int fd = mkstemp(path), status;
+	pid_t pid;
+
+	/* a file that is no region is not touched */
+	ck_assert_int_eq(write(fd, "precious", 8), 8);
+	ck_assert_int_eq(htrace_region_create_local(&r, path, SIZE, &local_opts, NULL), -EEXIST);
+	ck_assert_int_eq(lseek(fd, 0, SEEK_END), 8);
+	close(fd);
+	unlink(path);
+	pid = fork();
+	if (!pid) {
+		if (htrace_region_create_local(&r, path, SIZE, &local_opts, NULL))
+			_exit(1);
+		htrace_region_set_state(r, HTRACE_GUEST_RUNNING);
+		htrace_region_publish(r);
+		_exit(0);
+	}
+	waitpid(pid, &status, 0);
+	ck_assert_int_eq(status, 0);
+	/* its maker is dead */
+	ck_assert_int_eq(htrace_region_create_local(&r, path, SIZE, &local_opts, NULL), 0);
+	htrace_region_set_state(r, HTRACE_GUEST_RUNNING);
+	htrace_region_publish(r);
+	/* its maker is alive */
+	ck_assert_int_eq(htrace_region_create_local(&r2, path, SIZE, &local_opts, NULL), -EEXIST);
+	htrace_region_set_state(r, HTRACE_GUEST_CLOSED);
+	ck_assert_int_eq(htrace_region_create_local(&r2, path, SIZE, &local_opts, NULL), 0);
+	htrace_region_release(r);
+	htrace_region_release(r2);
+	unlink(path);
+}
+END_TEST
+
+/* ----------------------------------------------------------------------- the guest's tables */
+
+START_TEST(test_tables)
+{
+	struct htrace_schema_builder *builder;
+	struct htrace_clock_sample s;
+	struct htrace_name *names, *table;
+	struct htrace_names *area;
+	struct htrace_schema *schema;
+	struct htrace_region *r;
+	struct htrace_view *v;
+	__u64 gen = 0;
+	const void *entries;
+	size_t len;
+	void *buf;
+	int fd, type, id;
+
+	r = make(&fd);
+	ck_assert_int_eq(htrace_builder_new(&builder, NULL, 0), 0);
+	type = htrace_builder_int(builder, "int", 4, true, HTRACE_HINT_NONE);
+	struct htrace_schema_member m = { .type = (__u32)type, .name = "value" };
+	type = htrace_builder_struct(builder, "s", false, 4, &m, 1);
+	id = htrace_builder_event(builder, "thing", type);
+	ck_assert_int_gt(id, 0);
+	entries = htrace_builder_entries(builder, &len);
+	ck_assert_int_eq(htrace_region_add_schema(r, entries, len), 0);
+	ck_assert_int_eq(htrace_region_add_schema(r, entries, len), -EINVAL); /* declared twice */
+	htrace_region_publish(r);
+	v = view(fd);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_schema(v, &gen, &buf, &len), 1);
+	ck_assert_int_eq(htrace_schema_parse(&schema, buf, len, err, sizeof(err)), 0);
+	ck_assert_ptr_nonnull(htrace_schema_event(schema, (__u32)id));
+	ck_assert_int_eq(htrace_view_schema(v, &gen, &buf, &len), 0); /* unchanged */
+	htrace_schema_free(schema);
+	/* a length beyond the area is cut to it */
+	htrace_region_schema(r)->bytes = 0xfffffff8;
+	htrace_region_schema(r)->generation++;
+	free(buf);
+	ck_assert_int_eq(htrace_view_schema(v, &gen, &buf, &len), 1);
+	ck_assert_uint_le(len, htrace_view_super(v)->schema.len);
+	free(buf);
+
+	ck_assert_int_eq(htrace_view_clock(v, &s), -EAGAIN);
+	for (int i = 0; i < 200; i++)
+		htrace_region_beat(r, (__u64)i);
+	ck_assert_int_eq(htrace_view_clock(v, &s), 0);
+	ck_assert_uint_eq(s.mono, htrace_region_guest(r)->heartbeat_mono);
+	ck_assert_uint_eq(htrace_view_heartbeat(v), 200);
+
+	area = htrace_region_names(r);
+	table = (struct htrace_name *)(area + 1);
+	memcpy(table[0].comm, "init", 5);
+	table[0].tid = 1;
+	area->nr = 1;
+	ck_assert_int_eq(htrace_view_names(v, &gen, &names), 1);
+	ck_assert_str_eq(names[0].comm, "init");
+	free(names);
+	area->generation = 3;
+	ck_assert_int_eq(htrace_view_names(v, &gen, &names), -EAGAIN); /* being written */
+	area->generation = 4;
+	area->nr = ~0u;
+	ck_assert_int_gt(htrace_view_names(v, &gen, &names), 0); /* cut to the area */
+	free(names);
+	htrace_builder_free(builder);
+	htrace_view_close(v);
+	htrace_region_release(r);
+	close(fd);
+}
+END_TEST
+
+/* --------------------------------------------------------------------------- rings in guest RAM */
+
+#define RAM_SIZE (64ULL << 20)
+#define PAGES 64
+
+/* A "guest" whose RAM is a file and whose ring pages are scattered in it. */
+struct fake {
+	char region_path[64], ram_path[64];
+	int region_fd, ram_fd;
+	char *region, *ram, *space; /* space: the ring's pages as the guest sees them */
+	struct htrace_region *r;
+	struct htrace_runs *runs;
+	struct htrace_anchor *anchor;
+	struct htrace_run *run;
+	size_t len;
+};
+
+static void fake_guest(struct fake *f, __u64 ram_size, __u64 high_from)
+{
+	struct htrace_region_opts o = local_opts;
+	size_t nr;
+
+	o.placement = HTRACE_PLACEMENT_VSHMEM;
+	o.kind = HTRACE_RING_PER_CPU;
+	o.nr_rings = 2;
+	memset(f, 0, sizeof(*f));
+	strcpy(f->region_path, "/tmp/htrace-unit-XXXXXX");
+	strcpy(f->ram_path, "/tmp/htrace-unit-XXXXXX");
+	f->region_fd = mkstemp(f->region_path);
+	f->ram_fd = mkstemp(f->ram_path);
+	ck_assert_int_eq(ftruncate(f->region_fd, SIZE), 0);
+	ck_assert_int_eq(ftruncate(f->ram_fd, (off_t)ram_size), 0);
+	f->region = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, f->region_fd, 0);
+	ck_assert_int_eq(htrace_region_format(&f->r, f->region, SIZE, &o), 0);
+	f->len = (size_t)htrace_region_super(f->r)->ringset[0].stride * 2;
+	nr = f->len / 4096;
+	f->space = mmap(NULL, f->len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	f->runs = htrace_region_runs(f->r);
+	f->anchor = (struct htrace_anchor *)(f->runs + 1);
+	f->runs->nr_anchors = 4;
+	f->runs->nr_pages = nr;
+	f->run = (struct htrace_run *)(f->anchor + 4);
+	/* pages in falling order, as a kernel hands them out; from the middle on above 4 GiB */
+	for (size_t i = 0; i < nr; i++) {
+		__u64 pfn = 0x1000 + 2 * (nr - i), off = pfn << 12;
+
+		if (high_from && i >= nr / 2) {
+			off = high_from + (pfn << 12);
+			pfn += 1ULL << 20;
+		}
+		ck_assert_ptr_ne(mmap(f->space + i * 4096, 4096, PROT_READ | PROT_WRITE,
+				      MAP_SHARED | MAP_FIXED, f->ram_fd, (off_t)off), MAP_FAILED);
+		f->run[i].gpfn = pfn;
+		f->run[i].nr_pages = 1;
+	}
+	f->runs->nr_runs = (__u32)nr;
+	for (__u32 i = 0; i < 4; i++) {
+		__u64 stride = f->len / 2, off = i / 2 * stride;
+
+		off += i & 1 ? stride - 8 : offsetof(struct htrace_ring, anchor);
+		f->anchor[i].gpa = f->run[off / 4096].gpfn * 4096 + off % 4096;
+		f->anchor[i].nonce = 0x1111000011110000ULL + i;
+		*(__u64 *)(f->space + off) = f->anchor[i].nonce;
+	}
+	htrace_region_set_state(f->r, HTRACE_GUEST_RUNNING);
+	htrace_region_publish(f->r);
+}
+
+static void fake_end(struct fake *f)
+{
+	htrace_region_release(f->r);
+	munmap(f->space, f->len);
+	munmap(f->region, SIZE);
+	unlink(f->region_path);
+	unlink(f->ram_path);
+	close(f->region_fd);
+	close(f->ram_fd);
+}
+
+static void fake_push(struct fake *f, __u32 index, int n)
+{
+	struct htrace_geometry g;
+	struct htrace_slot slot;
+	struct htrace_ring *ring = (void *)(f->space + index * (f->len / 2));
+
+	htrace_geometry_of(&htrace_region_super(f->r)->ringset[0], &g);
+	for (int i = 0; i < n; i++) {
+		ck_assert_ptr_nonnull(htrace_reserve(ring, &g, &ring->consumed, 1, 16, 0, 1000, &slot));
+		htrace_commit(&slot);
+	}
+}
+
+static int map_fake(struct fake *f, struct htrace_view **v)
+{
+	ck_assert_int_eq(htrace_view_open(v, f->region_path, true, err, sizeof(err)), 0);
+	ck_assert_msg(htrace_view_attach(*v, err, sizeof(err)) == 0, "%s", err);
+	strcpy(err, "");
+	return htrace_view_map_ram(*v, 0, f->ram_path, err, sizeof(err));
+}
+
+static const struct { __u64 size, high_from; } layouts[] = {
+	{ RAM_SIZE, 0 }, { 3ULL << 30, 2ULL << 30 }, { 5ULL << 30, 3ULL << 30 },
+	{ 5ULL << 30, 0xe0000000ULL },
+};
+
+START_TEST(test_vshmem)
+{
+	struct htrace_consumer *c;
+	struct htrace_image img;
+	struct htrace_view *v;
+	struct htrace_batch b;
+	struct fake f;
+
+	fake_guest(&f, layouts[_i].size, layouts[_i].high_from);
+	ck_assert_msg(map_fake(&f, &v) == 0, "%s", err);
+	for (__u32 i = 0; i < 2; i++) {
+		ck_assert_int_eq(htrace_view_ring(v, 0, i, &img), 0);
+		ck_assert_uint_eq(img.anchor, f.anchor[2 * i].nonce);
+		ck_assert_int_eq(htrace_consumer_new(&c, &img, NULL), 0);
+		fake_push(&f, i, 1000);
+		ck_assert_uint_eq(drain(c), 1000);
+		/* the guest gives the pages up */
+		fake_push(&f, i, 10);
+		((struct htrace_ring *)(f.space + i * (f.len / 2)))->anchor = 0;
+		ck_assert_int_eq(htrace_consumer_read(c, &b), -ESTALE);
+		htrace_consumer_free(c);
+	}
+	htrace_view_close(v);
+	fake_end(&f);
+}
+END_TEST
+
+enum { RUN_OUTSIDE, RUN_WRAP, RUN_HUGE, RUN_ZERO, RUN_HOLE, RUN_STRADDLE, RUNS_NONE, RUNS_MANY,
+       RUNS_OVER_AREA, ANCHORS_NONE, ANCHORS_MANY, ANCHOR_WRONG, ANCHOR_NONCE_0, ANCHOR_ODD,
+       ANCHOR_ELSEWHERE, HIGH_UNANCHORED, NR_BAD_RUNS };
+
+static const struct { int ret; const char *says; } bad_runs[] = {
+	[RUN_OUTSIDE] = { -EPROTO, "outside guest RAM" },
+	[RUN_WRAP] = { -EPROTO, "half of guest memory" },
+	[RUN_HUGE] = { -EPROTO, "page runs of" },
+	[RUN_ZERO] = { -EPROTO, "page runs of 0" },
+	[RUN_HOLE] = { -EPROTO, "outside guest RAM" },
+	[RUN_STRADDLE] = { -EPROTO, "outside guest RAM" },
+	[RUNS_NONE] = { -EPROTO, "0 page runs" },
+	[RUNS_MANY] = { -EPROTO, "refused" },
+	[RUNS_OVER_AREA] = { -EPROTO, "refused" },
+	[ANCHORS_NONE] = { -EPROTO, "0 anchors" },
+	[ANCHORS_MANY] = { -EPROTO, "refused" },
+	[ANCHOR_WRONG] = { -ENXIO, "3 of 4 anchors" },
+	[ANCHOR_NONCE_0] = { -ENXIO, "3 of 4 anchors" },
+	[ANCHOR_ODD] = { -ENXIO, "3 of 4 anchors" },
+	[ANCHOR_ELSEWHERE] = { -ENXIO, "3 of 4 anchors" },
+	[HIGH_UNANCHORED] = { -EPROTO, "half of guest memory" },
+};
+
+START_TEST(test_bad_runs)
+{
+	struct htrace_view *v;
+	struct fake f;
+	int ret;
+
+	fake_guest(&f, RAM_SIZE, 0);
+	switch (_i) {
+	case RUN_OUTSIDE: f.run[3].gpfn = RAM_SIZE >> 12; break;
+	case RUN_WRAP: f.run[3].gpfn = ~0ULL >> 12; break;
+	case RUN_HUGE: f.run[3].nr_pages = 1ULL << 30; break;
+	case RUN_ZERO: f.run[3].nr_pages = 0; break;
+	case RUN_HOLE: f.run[3].gpfn = 0xf0000; break;
+	case RUN_STRADDLE:
+		f.run[3].gpfn = (RAM_SIZE >> 12) - 1;
+		f.run[3].nr_pages = 2;
+		break;
+	case RUNS_NONE: f.runs->nr_runs = 0; break;
+	case RUNS_MANY: f.runs->nr_runs = ~0u; break;
+	case RUNS_OVER_AREA: f.runs->nr_runs = 65536; break;
+	case ANCHORS_NONE: f.runs->nr_anchors = 0; break;
+	case ANCHORS_MANY: f.runs->nr_anchors = ~0u; break;
+	case ANCHOR_WRONG: f.anchor[2].nonce ^= 1; break;
+	case ANCHOR_NONCE_0: f.anchor[2].nonce = 0; break;
+	case ANCHOR_ODD: f.anchor[2].gpa += 4; break;
+	case ANCHOR_ELSEWHERE: f.anchor[2].gpa = 1ULL << 60; break;
+	case HIGH_UNANCHORED: f.run[3].gpfn = 1ULL << 20; break;
+	}
+	ret = map_fake(&f, &v);
+	ck_assert_msg(ret == bad_runs[_i].ret, "%d: %s", ret, err);
+	ck_assert_msg(strstr(err, bad_runs[_i].says) != NULL, "%s", err);
+	htrace_view_close(v);
+	fake_end(&f);
+}
+END_TEST
+
+/* A ring whose header is not anchored is not read, even if other anchors are right. */
+START_TEST(test_unanchored_ring)
+{
+	struct htrace_image img;
+	struct htrace_view *v;
+	struct fake f;
+
+	fake_guest(&f, RAM_SIZE, 0);
+	f.anchor[2] = f.anchor[3];
+	ck_assert_int_eq(map_fake(&f, &v), 0);
+	ck_assert_int_eq(htrace_view_ring(v, 0, 0, &img), 0);
+	ck_assert_int_eq(htrace_view_ring(v, 0, 1, &img), -ENXIO);
+	htrace_view_close(v);
+	fake_end(&f);
+}
+END_TEST
+
+/* Found by itself: the process that maps the region's file writable, and its shared RAM. */
+START_TEST(test_find_ram)
+{
+	struct htrace_view *v;
+	int ready[2], status;
+	struct fake f;
+	pid_t pid;
+	char c;
+
+	fake_guest(&f, RAM_SIZE, 0);
+	ck_assert_int_eq(htrace_view_open(&v, f.region_path, true, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	munmap(f.region, SIZE);
+	f.region = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, f.region_fd, 0);
+	ck_assert_int_eq(htrace_view_map_ram(v, 0, NULL, err, sizeof(err)), -ESRCH);
+	ck_assert_int_eq(pipe(ready), 0);
+	pid = fork();
+	if (!pid) { /* the "VMM" */
+		mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, f.region_fd, 0);
+		mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, f.ram_fd, 0);
+		if (write(ready[1], "x", 1) == 1)
+			pause();
+		_exit(0);
+	}
+	ck_assert_int_eq(read(ready[0], &c, 1), 1);
+	ck_assert_msg(htrace_view_map_ram(v, 0, NULL, err, sizeof(err)) == 0, "%s", err);
+	ck_assert_int_eq(htrace_view_vmm_pid(v), pid);
+	ck_assert_ptr_nonnull(strstr(htrace_view_ram_name(v), f.ram_path));
+	ck_assert_int_eq(htrace_view_map_ram(v, pid, NULL, err, sizeof(err)), 0);
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	htrace_view_close(v);
+	fake_end(&f);
+}
+END_TEST
+
+static Suite *make_suite(void)
+{
+	Suite *s = suite_create("region");
+	TCase *t = tcase_create("region"), *bad = tcase_create("malformed");
+	TCase *ram = tcase_create("vshmem");
+
+	tcase_set_timeout(bad, 120);
+	tcase_add_test(t, test_roundtrip);
+	tcase_add_test(t, test_session_change);
+	tcase_add_test(t, test_adopt);
+	tcase_add_test(t, test_producer_rings);
+	tcase_add_test(t, test_format_refusals);
+	tcase_add_test(t, test_tables);
+	tcase_add_test(t, test_create_existing);
+	suite_add_tcase(s, t);
+	tcase_add_loop_test(bad, test_bad_super, 0, (int)(sizeof(bads) / sizeof(*bads)));
+	tcase_add_test(bad, test_two_vshmem);
+	tcase_add_test(bad, test_random_super);
+	tcase_add_test(bad, test_bad_files);
+	tcase_add_test(bad, test_shrunk);
+	suite_add_tcase(s, bad);
+	tcase_add_loop_test(ram, test_vshmem, 0, (int)(sizeof(layouts) / sizeof(*layouts)));
+	tcase_add_loop_test(ram, test_bad_runs, 0, NR_BAD_RUNS);
+	tcase_add_test(ram, test_unanchored_ring);
+	tcase_add_test(ram, test_find_ram);
+	suite_add_tcase(s, ram);
+	return s;
+}
+
+int main(void)
+{
+	return unit_run(make_suite());
+}
