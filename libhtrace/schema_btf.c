@@ -148,8 +148,6 @@ static int conv_int(struct conv *c, const struct plain *p)
 	enum htrace_hint hint = p->hint;
 	char name[16];
 
-	if (p->t->size > 16)
-		return refuse(c, -EINVAL, "integers of %u bytes cannot be recorded", p->t->size);
 	snprintf(name, sizeof(name), "%c%u", is_signed ? 's' : 'u', p->t->size * 8);
 	if (is_char(p))
 		hint = HTRACE_HINT_CHAR;

@@ -3,13 +3,15 @@
  * What runs inside test guests (and the demo): work whose system calls and task switches are known.
  *
  *   workload mark VALUE            on each CPU: getpgid(VALUE)
- *   workload mix SECONDS [N]       N busy tasks per CPU (default 2): calls, pipes, sleeps, forks
+ *   workload mix SECONDS [N [R]]   N pairs of tasks per CPU (default 2): calls, pipes, sleeps, forks;
+ *                                  at most R rounds of about 22 events per second and pair
  *   workload count N VALUE         on each CPU: N times getpgid(VALUE, i)
  *   workload calls N               N cheap system calls; prints their nanoseconds
  *   workload fill MIB [SECONDS]    fills memory with random bytes and holds it
  */
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,8 +78,9 @@ static void nap(long ns)
 }
 
 /* Two tasks that wake each other through pipes, with calls, yields, sleeps and forks between. */
-static void partner(int in, int out, double end, int first)
+static void partner(int in, int out, double end, int first, double rate)
 {
+	double start = now(), ahead;
 	unsigned long round = 0;
 	char c = 'x';
 
@@ -90,6 +93,8 @@ static void partner(int in, int out, double end, int first)
 			sched_yield();
 		if (round % 64 == 0)
 			nap(200000);
+		if (rate > 0 && first && (ahead = start + (double)round / rate - now()) > 0)
+			nap((long)(ahead * 1e9) % 999999999);
 		if (first && round % 512 == 0) {
 			pid_t pid = fork();
 
@@ -107,7 +112,7 @@ static void partner(int in, int out, double end, int first)
 	_exit(0);
 }
 
-static int mix(double seconds, int pairs, int cpus)
+static int mix(double seconds, int pairs, double rate, int cpus)
 {
 	double end = now() + seconds;
 
@@ -123,9 +128,10 @@ static int mix(double seconds, int pairs, int cpus)
 				pin(cpu);
 				close(side ? a[1] : a[0]);
 				close(side ? b[0] : b[1]);
+				signal(SIGPIPE, SIG_IGN);
 				if (side)
-					partner(a[0], b[1], end, 0);
-				partner(b[0], a[1], end, 1);
+					partner(a[0], b[1], end, 0, rate);
+				partner(b[0], a[1], end, 1, rate);
 			}
 			close(a[0]), close(a[1]), close(b[0]), close(b[1]);
 		}
@@ -174,7 +180,8 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "mark") && argc == 3)
 		return mark(atol(argv[2]), cpus);
 	if (!strcmp(what, "mix") && argc >= 3)
-		return mix(atof(argv[2]), argc > 3 ? atoi(argv[3]) : 2, cpus);
+		return mix(atof(argv[2]), argc > 3 ? atoi(argv[3]) : 2,
+			   argc > 4 ? atof(argv[4]) : 0, cpus);
 	if (!strcmp(what, "count") && argc == 4)
 		return count(atol(argv[2]), atol(argv[3]), cpus);
 	if (!strcmp(what, "calls") && argc == 3)

@@ -27,6 +27,29 @@ def tool(name, *args):
     return run.stdout.strip()
 
 
+# Shell functions that every guest script has.
+SHELL = """
+agent_start() { # guest-agent's options; returns when it traces
+	guest-agent "$@" 2>> /tmp/agent.log &
+	agent=$!
+	for i in $(seq 300); do
+		grep -q 'guest-agent: tracing' /tmp/agent.log && return 0
+		kill -0 $agent 2>/dev/null || break
+		sleep 0.1
+	done
+	cat /tmp/agent.log
+	return 1
+}
+agent_stop() {
+	kill -TERM $agent
+	wait $agent
+	status=$?
+	cat /tmp/agent.log
+	rm -f /tmp/agent.log
+	return $status
+}
+"""
+
 _kernels = {}
 
 
@@ -52,9 +75,9 @@ class VM:
         path = kernel_path(kernel)
         run = os.path.join(self.dir, 'run.sh')
         with open(run, 'w', encoding='utf-8') as f:
-            f.write('#!/bin/sh\n' + script)
+            f.write('#!/bin/sh\n' + SHELL + script)
         initrd = os.path.join(self.dir, 'initrd')
-        args = ['--kernel', path, '--run', run, '--add', AGENT, '--add', WORKLOAD]
+        args = ['--kernel', path, '--run', run, '--add', AGENT + ':/bin/', '--add', WORKLOAD + ':/bin/']
         for item in add:
             args += ['--add', item]
         if self.disk:
@@ -78,6 +101,14 @@ class VM:
         self.log = open(os.path.join(self.dir, 'qemu.log'), 'wb')
         self.qemu = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log,
                                      stderr=self.log)
+        end = time.time() + 60
+        while self.regions and time.time() < end:  # QEMU makes them
+            if all(os.path.exists(r) and os.path.getsize(r) for r in self.regions):
+                break
+            if self.qemu.poll() is not None:
+                with open(os.path.join(self.dir, 'qemu.log'), encoding='utf-8') as f:
+                    raise RuntimeError('QEMU did not start: ' + f.read())
+            time.sleep(0.02)
         return self
 
     def console(self):

@@ -162,6 +162,14 @@ START_TEST(test_refused)
 }
 END_TEST
 
+START_TEST(test_tail)
+{
+	add_valid();
+	blob->len += 4;
+	expect_refused("4 bytes are left, too few for an entry");
+}
+END_TEST
+
 /* Names up to 63 bytes, all their characters; what is behind a name's end does not matter. */
 START_TEST(test_names)
 {
@@ -223,6 +231,7 @@ int main(void)
 	tcase_add_test(t, test_valid);
 	tcase_add_test(t, test_nothing);
 	tcase_add_loop_test(t, test_refused, 0, sizeof(refused) / sizeof(refused[0]));
+	tcase_add_test(t, test_tail);
 	tcase_add_test(t, test_names);
 	tcase_add_test(t, test_newer);
 	suite_add_tcase(s, t);

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Events from BPF programs, written straight into shared memory.
+ *
+ *	#include <htrace/htrace.bpf.h>     (after "vmlinux.h", if that is used)
+ *	#include <bpf/bpf_tracing.h>
+ *
+ *	struct file_open {
+ *		htrace_tid_t tid;
+ *		__s32 flags;
+ *	};
+ *	HTRACE_EVENT(file_open);
+ *
+ *	SEC("fentry/do_sys_openat2")
+ *	int BPF_PROG(file_open)
+ *	{
+ *		struct htrace_slot slot;
+ *		struct file_open *e = htrace_begin(file_open, &slot);
+ *
+ *		if (!e)
+ *			return 0;
+ *		e->tid = bpf_get_current_pid_tgid();
+ *		e->flags = 0;
+ *		htrace_end(&slot);
+ *		return 0;
+ *	}
+ *
+ *	char LICENSE[] SEC("license") = "GPL";
+ *
+ * Compile with clang -O2 -g -target bpf -mcpu=v3, run with guest-agent --bpf FILE.bpf.o. The host
+ * learns the struct from the object's BTF and decodes the event by itself.
+ *
+ * Works in every program type whose helpers include bpf_map_lookup_elem and bpf_ktime_get_ns, in
+ * any context, and never waits: when there is no room the record is dropped and counted.
+ */
+#ifndef HTRACE_BPF_H
+#define HTRACE_BPF_H
+
+#ifndef __VMLINUX_H__
+#include <linux/bpf.h>
+#endif
+
+#include <bpf/bpf_helpers.h>
+
+#include <htrace/abi.h>
+#include <htrace/ring.h>
+
+/*
+ * Types that say how an integer is to be shown. Use them for members of events; they survive in
+ * BTF by their names.
+ */
+typedef __u32 htrace_tid_t;        /* a task: shown with its name */
+typedef __u64 htrace_hex_t;        /* in hexadecimal */
+typedef __u64 htrace_ptr_t;        /* an address */
+typedef __s32 htrace_syscall_t;    /* a system call's number: shown by name */
+typedef __u32 htrace_task_state_t; /* as sched_switch's prev_state: shown as ps(1) does */
+
+/* The rings, one element per possible CPU. The agent makes the map; sizes here only stand in. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, 4096);
+} htrace_rings SEC(".maps");
+
+/* Set by the agent before loading, so that the verifier takes them for constants. */
+const volatile struct htrace_geometry htrace_geo;
+const volatile __u32 htrace_schema_gen;
+
+/*
+ * Declare event @name with payload struct @name, at file level, once. The agent finds the variable
+ * in BTF by its prefix, learns the struct from `type` and writes the record id into `id`.
+ */
+#define HTRACE_EVENT(name)         \
+	const volatile struct {    \
+		__u32 id;          \
+		struct name type[0]; \
+	} htrace_event__##name
+
+/* This CPU's ring. NULL never happens, but the verifier wants it asked. */
+HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&htrace_rings, &cpu);
+}
+
+/*
+ * Reserve a record of event @name with @len bytes of payload (for structs that end in a flexible
+ * array; the verifier wants to see accesses bounded by a constant all the same). Evaluates to a
+ * struct @name *, uninitialised, or NULL: dropped and counted. Fill it all in, then htrace_end().
+ */
+#define htrace_begin_len(name, len, slot)                                                     \
+	({                                                                                    \
+		struct htrace_geometry geo_ = {                                               \
+			.ring_mask = htrace_geo.ring_mask,                                    \
+			.ring_shift = htrace_geo.ring_shift,                                  \
+			.block_shift = htrace_geo.block_shift,                                \
+			.desc_off = htrace_geo.desc_off,                                      \
+			.data_off = htrace_geo.data_off,                                      \
+			.max_payload = htrace_geo.max_payload,                                \
+			.policy = htrace_geo.policy,                                          \
+		};                                                                            \
+		struct htrace_ring *this_ = htrace_this_ring();                               \
+		struct name *event_ = 0;                                                      \
+		if (this_)                                                                    \
+			event_ = htrace_reserve(this_, &geo_, &this_->consumed,               \
+						htrace_event__##name.id, (len),               \
+						htrace_schema_gen, bpf_ktime_get_ns(), (slot)); \
+		event_;                                                                       \
+	})
+
+/* Likewise for exactly one struct @name. */
+#define htrace_begin(name, slot) htrace_begin_len(name, sizeof(struct name), slot)
+
+/* Publish the record. Must follow every htrace_begin() that did not give NULL. */
+#define htrace_end(slot) htrace_commit(slot)
+
+#endif /* HTRACE_BPF_H */

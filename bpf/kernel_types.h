@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The few kernel types that the built-in programs look into. Names are all that counts: offsets
+ * are relocated when a program is loaded (CO-RE), so that no vmlinux.h and no BTF of the build
+ * machine is needed, and members that nobody uses are left out.
+ */
+#ifndef HTRACE_KERNEL_TYPES_H
+#define HTRACE_KERNEL_TYPES_H
+
+#include <linux/types.h>
+
+#include <stdbool.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct thread_info {
+	__u32 status; /* x86 */
+	__u32 cpu;
+};
+
+struct task_struct {
+	struct thread_info thread_info;
+	int exit_state;
+	int prio;
+	int pid;
+	int tgid;
+	char comm[16];
+};
+
+struct linux_binprm {
+	const char *filename;
+};
+
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long r10, r9, r8, dx, si, di, cx, bx, bp, orig_ax;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs {
+	__u64 regs[31];
+	__u64 orig_x0;
+	__s32 syscallno;
+};
+#else
+#error "system calls are not described for this architecture"
+#endif
+
+#pragma clang attribute pop
+
+#endif /* HTRACE_KERNEL_TYPES_H */

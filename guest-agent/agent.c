@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The agent's life: find the region, take over what an earlier agent left or begin anew, publish,
+ * attach, idle, close.
+ *
+ * The order is made so that a failure leaves an older session as it was (programs are loaded
+ * before the region is touched), that pages are pinned before they are published, and that they
+ * carry no nonce any more when they are given back.
+ */
+#include "agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <htrace/region.h>
+
+#include "health.h"
+#include "message.h"
+#include "names.h"
+#include "pins.h"
+
+#define DRAIN_NS 3000000000ULL
+
+struct agent {
+	struct htrace_bar bar; /* also for a file: fd, mem, size */
+	struct htrace_region *region;
+	struct rings rings;
+	struct htrace_geometry geometry;
+	struct htrace_schema_builder *schema;
+	bool adopted;
+	bool ours; /* the region and its session, to be closed at the end */
+	struct health health;
+	sigset_t stop;
+};
+
+/* --------------------------------------------------------------------------- what it stands on */
+
+static int check_machine(void)
+{
+	if (geteuid()) {
+		say("not root: loading BPF programs and finding guest memory need it; use sudo");
+		return -1;
+	}
+	if (access("/sys/kernel/btf/vmlinux", R_OK)) {
+		say("this kernel has no BTF (/sys/kernel/btf/vmlinux): %s; it needs one built with "
+		    "CONFIG_DEBUG_INFO_BTF, as distributions' are", strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+static int open_file(struct htrace_bar *bar, const char *path)
+{
+	struct stat st;
+	__u64 magic;
+
+	bar->fd = open(path, O_RDWR | O_CLOEXEC);
+	if (bar->fd < 0 || fstat(bar->fd, &st)) {
+		say("cannot open the region %s: %s%s", path, strerror(errno),
+		    errno == ENOENT ? "; make one: truncate -s 16M PATH" : "");
+		return -1;
+	}
+	if (st.st_size < (off_t)HTRACE_REGION_MIN) {
+		say("the region %s is too small: %lld bytes; give it at least 1M", path,
+		    (long long)st.st_size);
+		return -1;
+	}
+	bar->size = (size_t)st.st_size;
+	bar->mem = mmap(NULL, bar->size, PROT_READ | PROT_WRITE, MAP_SHARED, bar->fd, 0);
+	if (bar->mem == MAP_FAILED) {
+		bar->mem = NULL;
+		say("cannot map the region %s: %s", path, strerror(errno));
+		return -1;
+	}
+	magic = *(volatile __u64 *)bar->mem;
+	if (magic && magic != HTRACE_MAGIC) {
+		say("%s holds something that is not a region; use another file", path);
+		return -1;
+	}
+	return 0;
+}
+
+static int open_region(struct agent *a, const char *where)
+{
+	char why[256] = "";
+
+	a->bar.fd = -1;
+	if (strchr(where, '/'))
+		return open_file(&a->bar, where);
+	if (!htrace_bar_open(&a->bar, where, why, sizeof(why)))
+		return 0;
+	say("cannot use a region: %s", why);
+	return -1;
+}
+
+static const char *region_name(const struct agent *a, const struct options *o)
+{
+	return a->bar.pci[0] ? a->bar.pci : o->region;
+}
+
+/* ------------------------------------------------------------------------- taking over, or anew */
+
+/* The rings' shape as the region says; false unless it is exactly what we would make of it. */
+static bool shape_of(const struct agent *a, struct htrace_geometry *g)
+{
+	const struct htrace_ringset *s = &htrace_region_super(a->region)->ringset[0];
+
+	return htrace_region_super(a->region)->nr_ringsets == 1 &&
+	       s->placement == HTRACE_PLACEMENT_VSHMEM &&
+	       !htrace_geometry_init(g, 1ULL << s->ring_shift, 1ULL << s->block_shift, s->policy) &&
+	       g->desc_off == s->desc_off && g->data_off == s->data_off && s->off == 0 &&
+	       s->stride == a->rings.stride && s->nr_rings == a->rings.nr &&
+	       s->stride == htrace_image_size(g, (size_t)sysconf(_SC_PAGESIZE)) &&
+	       (int)s->nr_rings == libbpf_num_possible_cpus();
+}
+
+/*
+ * The programs of an agent that was killed end a little after it. Give them time, so that no event
+ * is recorded twice.
+ */
+static void wait_for_quiet(const struct rings *r)
+{
+	__u64 before = ~0ULL, sum;
+
+	for (int i = 0; i < 50; i++) {
+		sum = 0;
+		for (__u32 k = 0; k < r->nr; k++)
+			sum += __atomic_load_n(&rings_at(r, k)->head, __ATOMIC_RELAXED);
+		if (sum == before)
+			return;
+		before = sum;
+		usleep(20000);
+	}
+}
+
+/* The session that an earlier agent left, if both its region and its rings are still there. */
+static void try_adopt(struct agent *a, const struct options *o)
+{
+	bool pinned = !rings_open_pinned(&a->rings);
+
+	if (htrace_region_adopt(&a->region, a->bar.mem, a->bar.size, a->bar.write_combining))
+		a->region = NULL;
+	a->adopted = pinned && a->region && shape_of(a, &a->geometry) &&
+		     !htrace_vshmem_check(a->region, a->rings.mem, a->rings.len);
+	if (a->adopted) {
+		wait_for_quiet(&a->rings);
+		if ((o->policy_given && o->policy != (enum htrace_policy)a->geometry.policy) ||
+		    (o->buffer_given && o->buffer != a->geometry.ring_mask + 1))
+			say("the session of an earlier agent goes on, with its policy and buffer size; "
+			    "stop the agent properly (SIGTERM) to change them");
+		return;
+	}
+	htrace_region_release(a->region);
+	a->region = NULL;
+}
+
+static int check_memory(__u64 need)
+{
+	__u64 have = (__u64)sysconf(_SC_AVPHYS_PAGES) * (__u64)sysconf(_SC_PAGESIZE), kb;
+	char line[128];
+	FILE *f = fopen("/proc/meminfo", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %llu kB", &kb) == 1)
+			have = kb << 10;
+	if (f)
+		fclose(f);
+	if (need <= have / 2)
+		return 0;
+	say("the rings would take %llu MiB, more than half of the memory that is available (%llu "
+	    "MiB); use a smaller --buffer", (unsigned long long)need >> 20,
+	    (unsigned long long)have >> 20);
+	return -1;
+}
+
+static int make_rings(struct agent *a, const struct options *o)
+{
+	int nr = libbpf_num_possible_cpus();
+
+	if (nr < 1 || nr > HTRACE_MAX_CPUS) {
+		say("%d possible CPUs; this version serves 1 to %d", nr, HTRACE_MAX_CPUS);
+		return -1;
+	}
+	if (htrace_geometry_init(&a->geometry, o->buffer, 0, o->policy)) {
+		say("rings of %llu bytes cannot be", (unsigned long long)o->buffer);
+		return -1;
+	}
+	if (check_memory((__u64)nr * htrace_image_size(&a->geometry, (size_t)sysconf(_SC_PAGESIZE))))
+		return -1;
+	return rings_create(&a->rings, &a->geometry, (__u32)nr);
+}
+
+/* The session's schema so far is in the builder, the new part of it is not yet in the region. */
+static int declare_events(struct agent *a, struct loader *l)
+{
+	const struct htrace_schema_area *old = a->adopted ? htrace_region_schema(a->region) : NULL;
+
+	if (htrace_builder_new(&a->schema, old ? old + 1 : NULL, old ? old->bytes : 0)) {
+		say("the session's schema cannot be continued; stop the agent properly (SIGTERM) and "
+		    "start it again");
+		return -1;
+	}
+	return loader_declare(l, a->schema);
+}
+
+static int load_programs(struct agent *a, struct loader *l)
+{
+	const struct htrace_schema_area *old = a->adopted ? htrace_region_schema(a->region) : NULL;
+	size_t added;
+
+	if (declare_events(a, l))
+		return -1;
+	htrace_builder_entries(a->schema, &added);
+	return loader_load(l, a->rings.fd, &a->geometry,
+			   (__u32)((old ? old->generation : 0) + (added ? 1 : 0)));
+}
+
+static int format_region(struct agent *a, const struct options *o)
+{
+	struct htrace_region_opts opts = {
+		.sz = sizeof(opts),
+		.placement = HTRACE_PLACEMENT_VSHMEM,
+		.policy = a->geometry.policy,
+		.kind = HTRACE_RING_PER_CPU,
+		.nr_rings = a->rings.nr,
+		.ring_size = a->geometry.ring_mask + 1,
+		.block_size = 1ULL << a->geometry.block_shift,
+		.clock_id = HTRACE_CLOCK_MONOTONIC,
+		.nr_cpus = a->rings.nr,
+		.io_memory = a->bar.write_combining,
+	};
+	int err = htrace_region_format(&a->region, a->bar.mem, a->bar.size, &opts);
+
+	if (!err)
+		return 0;
+	a->region = NULL;
+	if (err == -ENOSPC)
+		say("region %s is too small: %zu KiB; give the device more memory",
+		    region_name(a, o), a->bar.size >> 10);
+	else
+		say("region %s cannot be used: %s", region_name(a, o), strerror(-err));
+	return -1;
+}
+
+static int publish_pages(struct agent *a, const struct options *o)
+{
+	int err = htrace_vshmem_publish(a->region, a->rings.mem, a->rings.len);
+
+	if (err == -ENOSPC)
+		say("region %s is too small for the list of %llu MiB of ring pages; give the device "
+		    "more memory, or use a smaller --buffer", region_name(a, o),
+		    (unsigned long long)a->rings.len >> 20);
+	else if (err == -EPERM)
+		say("cannot find the rings in guest memory: page frame numbers are hidden; the agent "
+		    "needs CAP_SYS_ADMIN in the initial user namespace");
+	else if (err)
+		say("cannot find the rings in guest memory: %s", strerror(-err));
+	return err;
+}
+
+static int add_schema(struct agent *a)
+{
+	const void *entries;
+	size_t len;
+	int err;
+
+	entries = htrace_builder_entries(a->schema, &len);
+	err = len ? htrace_region_add_schema(a->region, entries, len) : 0;
+	if (err == -ENOSPC)
+		say("the region's schema area is full; use fewer tracers, or give the device more "
+		    "memory");
+	else if (err)
+		say("the events' description is refused: %s", strerror(-err));
+	htrace_builder_free(a->schema);
+	a->schema = NULL;
+	return err;
+}
+
+static int publish_new(struct agent *a, const struct options *o)
+{
+	struct htrace_guest *g;
+
+	if (format_region(a, o) || add_schema(a) || rings_pin(&a->rings) || publish_pages(a, o))
+		return -1;
+	g = htrace_region_guest(a->region);
+	g->agent_starts = 1;
+	g->agent_start_mono = monotonic_ns();
+	g->heartbeat_ms = HEARTBEAT_MS;
+	names_update(a->region);
+	htrace_region_publish(a->region);
+	return 0;
+}
+
+static int publish_adopted(struct agent *a)
+{
+	struct htrace_guest *g = htrace_region_guest(a->region);
+
+	if (add_schema(a))
+		return -1;
+	g->agent_starts++;
+	g->agent_start_mono = monotonic_ns();
+	return 0;
+}
+
+/* --------------------------------------------------------------------------------- start, stop */
+
+static int start(struct agent *a, const struct options *o, struct loader *l)
+{
+	struct rings old = { 0 };
+
+	if (check_machine() || loader_check_hooks(l) || pins_lock() || open_region(a, o->region))
+		return -1;
+	try_adopt(a, o);
+	if (!a->adopted) {
+		old = a->rings;
+		if (make_rings(a, o))
+			return -1;
+	}
+	if (load_programs(a, l))
+		return -1;
+	if (old.mem) {
+		say("an earlier agent's rings are discarded: region %s does not hold their session",
+		    region_name(a, o));
+		rings_discard(&old);
+	}
+	a->ours = true;
+	if (a->adopted ? publish_adopted(a) : publish_new(a, o))
+		return -1;
+	/* Tasks that come up between the names and the attached programs: read the names again. */
+	if (loader_attach(l))
+		return -1;
+	names_update(a->region);
+	health_init(&a->health, a->region, l, &a->rings, &a->geometry);
+	htrace_region_set_state(a->region, HTRACE_GUEST_RUNNING);
+	say("%s %zu programs, %u CPUs x %llu KiB (%s), direct placement: rings in guest memory, "
+	    "region %s", a->adopted ? "continuing the session:" : "tracing:", l->nr_programs,
+	    a->rings.nr, (a->geometry.ring_mask + 1) >> 10,
+	    a->geometry.policy == HTRACE_DISCARD ? "discard" : "overwrite", region_name(a, o));
+	return 0;
+}
+
+static void idle(struct agent *a)
+{
+	for (;;) {
+		__u64 ns = health_work(&a->health);
+		struct timespec t = { (time_t)(ns / 1000000000ULL), (long)(ns % 1000000000ULL) };
+
+		if (sigtimedwait(&a->stop, NULL, &t) >= 0)
+			return;
+	}
+}
+
+/* Let a reader that is there read the rings to their end. */
+static void wait_for_reader(struct agent *a)
+{
+	const struct htrace_host *host = htrace_region_host(a->region);
+	__u64 session = htrace_region_super(a->region)->session;
+	__u64 end = monotonic_ns() + DRAIN_NS;
+
+	while (health_reader_attached(&a->health) && monotonic_ns() < end) {
+		if (__atomic_load_n(&host->drained, __ATOMIC_ACQUIRE) == session)
+			return;
+		usleep(10000);
+		health_work(&a->health);
+	}
+}
+
+static void stop(struct agent *a, struct loader *l)
+{
+	__u64 dropped = 0, cpu_ns;
+	struct timespec t;
+
+	loader_detach(l);
+	health_final(&a->health);
+	htrace_region_set_state(a->region, HTRACE_GUEST_CLOSING);
+	wait_for_reader(a);
+	for (__u32 i = 0; i < a->rings.nr; i++)
+		dropped += rings_at(&a->rings, i)->dropped;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	cpu_ns = (__u64)t.tv_sec * 1000000000ULL + (__u64)t.tv_nsec;
+	say("stopped after %.1f s; %.1f ms of CPU time, %llu events dropped",
+	    (double)(monotonic_ns() - htrace_region_guest(a->region)->agent_start_mono) / 1e9,
+	    (double)cpu_ns / 1e6, (unsigned long long)dropped);
+}
+
+/* Give the pages back, whether the session ran or failed to start. */
+static void give_up(struct agent *a)
+{
+	if (a->ours && a->region) {
+		htrace_vshmem_retire(a->region, a->rings.mem, a->rings.len);
+		rings_unpin();
+		htrace_region_set_state(a->region, HTRACE_GUEST_CLOSED);
+	}
+	htrace_builder_free(a->schema);
+	htrace_region_release(a->region);
+	rings_close(&a->rings);
+	htrace_bar_close(&a->bar);
+	names_free();
+}
+
+int agent_run(const struct options *o, struct loader *l)
+{
+	struct agent a = { 0 };
+	int err;
+
+	sigemptyset(&a.stop);
+	sigaddset(&a.stop, SIGTERM);
+	sigaddset(&a.stop, SIGINT);
+	sigaddset(&a.stop, SIGHUP);
+	sigprocmask(SIG_BLOCK, &a.stop, NULL);
+	err = start(&a, o, l);
+	if (!err) {
+		idle(&a);
+		stop(&a, l);
+	} else if (l->nr_programs) {
+		loader_detach(l);
+	}
+	give_up(&a);
+	return err ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef AGENT_AGENT_H
+#define AGENT_AGENT_H
+
+#include <htrace/abi.h>
+
+#include "loader.h"
+
+struct options {
+	const char *region; /* "auto", a PCI address, or a path */
+	enum htrace_policy policy;
+	__u64 buffer; /* bytes of data per CPU */
+	bool policy_given, buffer_given;
+};
+
+/*
+ * Offer the rings, trace with the programs that @l has selected until a signal ends it, close.
+ * Returns the exit status.
+ */
+int agent_run(const struct options *o, struct loader *l);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a running agent tells the host and hears from it. */
+#ifndef AGENT_HEALTH_H
+#define AGENT_HEALTH_H
+
+#include <htrace/region.h>
+
+#include "loader.h"
+#include "pins.h"
+
+#define HEARTBEAT_MS 250
+
+struct health {
+	struct htrace_region *region;
+	const struct loader *loader;
+	const struct rings *rings;
+	struct htrace_geometry geometry;
+
+	__u64 next_beat, next_counters, next_names; /* CLOCK_MONOTONIC, ns */
+
+	/* Programs of this agent come first; then those of earlier agents of the session. */
+	struct htrace_prog prog[HTRACE_MAX_PROGS];
+	__u64 misses_before[HTRACE_MAX_PROGS];
+	size_t nr_progs;
+
+	__u64 host_beat, host_beat_time;
+	__u32 host_state;
+
+	/* discard policy */
+	__u64 next_forward, forward_every;
+	__u64 head_sum, head_time;
+};
+
+/* Begins with the first heartbeat. */
+void health_init(struct health *h, struct htrace_region *region, const struct loader *loader,
+		 const struct rings *rings, const struct htrace_geometry *geometry);
+/* Do what is due; returns nanoseconds until more is. */
+__u64 health_work(struct health *h);
+/* Counters one last time. */
+void health_final(struct health *h);
+/* Is there a reader that serves our session and lives? */
+bool health_reader_attached(const struct health *h);
+
+__u64 monotonic_ns(void);
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Tracers: BPF objects that use htrace.bpf.h, built in or the user's, all treated alike. Select
+ * programs, declare their events, load, attach, read the kernel's counters.
+ *
+ * Functions return 0, or a negative number after saying why.
+ */
+#ifndef AGENT_LOADER_H
+#define AGENT_LOADER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <bpf/libbpf.h>
+#include <htrace/region.h>
+#include <htrace/schema.h>
+
+#define MAX_TRACERS 32
+
+struct tracer {
+	char name[64]; /* also the group's in --events */
+	bool built_in;
+	struct bpf_object *obj;
+};
+
+struct program {
+	char name[HTRACE_PROG_NAME];
+	struct bpf_program *prog;
+	struct bpf_link *link;
+	bool misses_counted;
+};
+
+struct loader {
+	struct tracer tracer[MAX_TRACERS];
+	size_t nr_tracers;
+	struct program program[HTRACE_MAX_PROGS];
+	size_t nr_programs; /* selected, later: attached */
+	struct btf *kernel; /* the kernel's BTF */
+};
+
+/* Built-in tracers; then files. */
+int loader_open_built_in(struct loader *l);
+int loader_open_file(struct loader *l, const char *path);
+/* What --events can name, for --help. */
+void loader_list(const struct loader *l, FILE *out);
+/*
+ * Choose among the built-in programs: comma-separated names, globs and groups; NULL: all, "none":
+ * none. Those that task names come from are always with the others. All of the files' programs are
+ * chosen.
+ */
+int loader_select(struct loader *l, const char *events);
+/* Leave out what this kernel has no hook for, with a message. Fails if nothing is left. */
+int loader_check_hooks(struct loader *l);
+/* Add the events to @b and note their ids in the objects. */
+int loader_declare(struct loader *l, struct htrace_schema_builder *b);
+/* Load the programs, to write into map @rings_fd of shape @g under schema generation @schema. */
+int loader_load(struct loader *l, int rings_fd, const struct htrace_geometry *g, __u32 schema);
+/* Programs that cannot be attached are left out with a message; fails if none could be. */
+int loader_attach(struct loader *l);
+/* Detach all and wait until none runs any more. */
+void loader_detach(struct loader *l);
+/* Current counters of program @i. */
+void loader_counters(const struct loader *l, size_t i, struct htrace_prog *p);
+void loader_close(struct loader *l);
+
+#endif

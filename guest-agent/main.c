@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <htrace/version.h>
+
+#include "agent.h"
+#include "message.h"
+
+#define EXIT_USAGE 2
+
+#define BUFFER_DEFAULT (4ULL << 20)
+#define BUFFER_MIN (4ULL << 10)
+#define BUFFER_MAX (1ULL << 30)
+
+static struct loader loader;
+
+static void usage(FILE *out)
+{
+	fprintf(out,
+		"Usage: guest-agent [options]\n"
+		"\n"
+		"Records this machine's kernel events into rings that the host reads directly, without\n"
+		"a copy, through an ivshmem device. Runs until SIGTERM or SIGINT.\n"
+		"\n"
+		"  --events LIST     what to record: comma-separated events, globs and groups, or\n"
+		"                    'none' (default: all that are listed below)\n"
+		"  --bpf FILE        load a tracer of your own, all of it; repeatable\n"
+		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/')\n"
+		"  --mode MODE       auto (default) or direct: rings in guest memory\n"
+		"  --policy POLICY   overwrite (default): when a ring is full the oldest events go;\n"
+		"                    discard: the newest\n"
+		"  --buffer SIZE     ring size per CPU, a power of two from 4K to 1G (default: 4M)\n"
+		"  -v, --verbose     say more\n"
+		"  -h, --help        this text\n"
+		"  -V, --version     the version\n"
+		"\n"
+		"Events by group; those that task names come from (sched_process_fork,\n"
+		"sched_process_exec, task_rename) are recorded with any other:\n");
+	loader_list(&loader, out);
+}
+
+/* A power of two with an optional K, M or G. */
+static int parse_size(const char *text, __u64 *size)
+{
+	static const char units[] = "KMG";
+	unsigned long long v;
+	const char *unit;
+	char *end;
+
+	errno = 0;
+	v = strtoull(text, &end, 10);
+	if (errno || end == text || text[0] == '-')
+		return -1;
+	if (*end) {
+		unit = strchr(units, *end >= 'a' ? *end - 'a' + 'A' : *end);
+		if (!unit || end[1] || v > BUFFER_MAX)
+			return -1;
+		v <<= 10 * (unit - units + 1);
+	}
+	if (v < BUFFER_MIN || v > BUFFER_MAX || v & (v - 1))
+		return -1;
+	*size = v;
+	return 0;
+}
+
+static int parse_mode(const char *mode)
+{
+	if (!strcmp(mode, "auto") || !strcmp(mode, "direct"))
+		return 0;
+	if (!strcmp(mode, "module") || !strcmp(mode, "relay"))
+		say("--mode %s is not in this version; use auto or direct", mode);
+	else
+		say("--mode: no mode '%s'; there are auto and direct", mode);
+	return -1;
+}
+
+static int parse_policy(const char *text, struct options *o)
+{
+	o->policy_given = true;
+	if (!strcmp(text, "overwrite"))
+		o->policy = HTRACE_OVERWRITE;
+	else if (!strcmp(text, "discard"))
+		o->policy = HTRACE_DISCARD;
+	else {
+		say("--policy: no policy '%s'; there are overwrite and discard", text);
+		return -1;
+	}
+	return 0;
+}
+
+static int parse_buffer(const char *text, struct options *o)
+{
+	o->buffer_given = true;
+	if (!parse_size(text, &o->buffer))
+		return 0;
+	say("--buffer: '%s' is no power of two from 4K to 1G", text);
+	return -1;
+}
+
+enum { OPT_EVENTS = 256, OPT_BPF, OPT_REGION, OPT_MODE, OPT_POLICY, OPT_BUFFER };
+
+static const struct option long_options[] = {
+	{ "events", required_argument, NULL, OPT_EVENTS },
+	{ "bpf", required_argument, NULL, OPT_BPF },
+	{ "region", required_argument, NULL, OPT_REGION },
+	{ "mode", required_argument, NULL, OPT_MODE },
+	{ "policy", required_argument, NULL, OPT_POLICY },
+	{ "buffer", required_argument, NULL, OPT_BUFFER },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },
+	{ 0 },
+};
+
+/* -1: go on; else the exit status. */
+static int parse_options(int argc, char **argv, struct options *o)
+{
+	const char *events = NULL, *files[MAX_TRACERS];
+	int opt, bad = 0, nr_files = 0;
+
+	opterr = 0;
+	while (!bad && (opt = getopt_long(argc, argv, ":vhV", long_options, NULL)) != -1) {
+		switch (opt) {
+		case OPT_EVENTS:
+			events = optarg;
+			break;
+		case OPT_BPF:
+			if (nr_files == MAX_TRACERS) {
+				say("--bpf: more than %d files", MAX_TRACERS);
+				bad = 1;
+				break;
+			}
+			files[nr_files++] = optarg;
+			break;
+		case OPT_REGION:
+			o->region = optarg;
+			break;
+		case OPT_MODE:
+			bad = parse_mode(optarg);
+			break;
+		case OPT_POLICY:
+			bad = parse_policy(optarg, o);
+			break;
+		case OPT_BUFFER:
+			bad = parse_buffer(optarg, o);
+			break;
+		case 'v':
+			verbose = true;
+			break;
+		case 'h':
+			usage(stdout);
+			return EXIT_SUCCESS;
+		case 'V':
+			printf("guest-agent %s\n", htrace_version());
+			return EXIT_SUCCESS;
+		case ':':
+			say("%s needs a value; see guest-agent --help", argv[optind - 1]);
+			return EXIT_USAGE;
+		default:
+			say("unknown option '%s'; see guest-agent --help", argv[optind - 1]);
+			return EXIT_USAGE;
+		}
+	}
+	if (!bad && optind < argc) {
+		say("'%s' is not an option; see guest-agent --help", argv[optind]);
+		bad = 1;
+	}
+	for (int i = 0; !bad && i < nr_files; i++)
+		if (loader_open_file(&loader, files[i]))
+			return EXIT_FAILURE;
+	if (bad || loader_select(&loader, events))
+		return EXIT_USAGE;
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {
+		.region = "auto",
+		.policy = HTRACE_OVERWRITE,
+		.buffer = BUFFER_DEFAULT,
+	};
+	int status;
+
+	message_init();
+	if (loader_open_built_in(&loader))
+		return EXIT_FAILURE;
+	status = parse_options(argc, argv, &o);
+	if (status < 0)
+		status = agent_run(&o, &loader);
+	loader_close(&loader);
+	return status;
+}

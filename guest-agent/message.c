@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "message.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <bpf/libbpf.h>
+#include <htrace/version.h>
+
+bool verbose;
+
+static char complaint[256];
+static bool verdict; /* complaint is a verifier's, which later ones do not replace */
+
+static void print(const char *fmt, va_list args)
+{
+	char line[1024];
+
+	vsnprintf(line, sizeof(line), fmt, args);
+	fprintf(stderr, "guest-agent: %s\n", line);
+}
+
+void say(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	print(fmt, args);
+	va_end(args);
+}
+
+void detail(const char *fmt, ...)
+{
+	va_list args;
+
+	if (!verbose)
+		return;
+	va_start(args, fmt);
+	print(fmt, args);
+	va_end(args);
+}
+
+const char *libbpf_complaint(void)
+{
+	return complaint[0] ? complaint : "no reason given";
+}
+
+/* From a verifier's log: "program NAME: the line before its statistics". */
+static bool keep_verdict(char *text)
+{
+	char *log = strstr(text, "-- BEGIN PROG LOAD LOG --\n"), *name, *end, *last = NULL, *save;
+
+	if (!log)
+		return false;
+	name = strchr(text, '\'');
+	end = name ? strchr(name + 1, '\'') : NULL;
+	log = strchr(log, '\n') + 1;
+	for (char *l = strtok_r(log, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
+		if (!strncmp(l, "processed ", 10) || !strncmp(l, "-- END", 6))
+			break;
+		last = l;
+	}
+	snprintf(complaint, sizeof(complaint), "program %.*s: %s",
+		 end ? (int)(end - name - 1) : 0, end ? name + 1 : "",
+		 last ? last : "the kernel gives no reason");
+	return true;
+}
+
+static void keep(const char *fmt, va_list args)
+{
+	char *text = NULL, *at;
+
+	if (verdict || vasprintf(&text, fmt, args) < 0) /* verifier logs can have megabytes */
+		return;
+	verdict = keep_verdict(text);
+	if (!verdict) {
+		at = strncmp(text, "libbpf: ", 8) ? text : text + 8;
+		at[strcspn(at, "\n")] = 0;
+		snprintf(complaint, sizeof(complaint), "%s", at);
+	}
+	free(text);
+}
+
+static int from_libbpf(enum libbpf_print_level level, const char *fmt, va_list args)
+{
+	va_list again;
+
+	if (verbose && level != LIBBPF_DEBUG) {
+		va_copy(again, args);
+		vfprintf(stderr, fmt, again);
+		va_end(again);
+	}
+	if (level == LIBBPF_WARN)
+		keep(fmt, args);
+	return 0;
+}
+
+static void from_library(enum htrace_log_level level, const char *fmt, va_list args)
+{
+	if (verbose || level == HTRACE_LOG_ERROR)
+		print(fmt, args);
+}
+
+void message_init(void)
+{
+	libbpf_set_print(from_libbpf);
+	htrace_set_log(from_library);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the agent says, all of it on stderr, each line beginning with its name. */
+#ifndef AGENT_MESSAGE_H
+#define AGENT_MESSAGE_H
+
+#include <stdbool.h>
+
+extern bool verbose;
+
+/* An error or something to know: "what failed: why; what to do". */
+__attribute__((format(printf, 1, 2))) void say(const char *fmt, ...);
+/* Only with --verbose. */
+__attribute__((format(printf, 1, 2))) void detail(const char *fmt, ...);
+/* Send the library's messages and libbpf's the same way. */
+void message_init(void);
+
+/*
+ * What libbpf last complained about, in one line: for a program that the verifier refused, its
+ * name and the verifier's verdict. Never NULL.
+ */
+const char *libbpf_complaint(void);
+
+#endif

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The built-in BPF objects, as they come from the compiler. */
+	.section .rodata
+
+	.macro object name, file
+	.balign 8
+	.global \name\()_start, \name\()_end
+\name\()_start:
+	.incbin "\file"
+\name\()_end:
+	.endm
+
+	object sched_bpf, "sched.bpf.o"
+	object syscalls_bpf, "syscalls.bpf.o"
+
+	.section .note.GNU-stack, "", %progbits

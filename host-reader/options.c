@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <htrace/sync.h>
+#include <htrace/version.h>
+
+#include "message.h"
+
+#define USAGE_ERROR 2
+
+static const char usage[] =
+	"Usage: host-reader [options] SOURCE...\n"
+	"\n"
+	"Shows what guest-agent traces in a virtual machine, live, from shared memory.\n"
+	"\n"
+	"SOURCE:\n"
+	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID]\n"
+	"                        the file behind a VM's ivshmem device. The guest's RAM is found\n"
+	"                        through the process that maps PATH, unless that process (pid=) or\n"
+	"                        the file of its RAM (ram=) is given. Commas in paths are doubled.\n"
+	"  local:PATH            a region of processes of this machine\n"
+	"\n"
+	"Options:\n"
+	"  -o, --output SINK     text[:FILE]: one line per event (default: text, to standard output);\n"
+	"                        repeatable\n"
+	"      --view VIEW       summary: show the final summary instead of the events\n"
+	"      --events LIST     show only events whose names match one of these patterns, as in\n"
+	"                        'sched_*,sys_enter'; all are counted\n"
+	"      --sync POLICY     when to look for events: adaptive[:MAX_USEC], timer:USEC or spin\n"
+	"                        (default: adaptive)\n"
+	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
+	"      --stats SEC       a line of statistics on standard error at this interval\n"
+	"  -h, --help            this text\n"
+	"  -V, --version         the version\n"
+	"\n"
+	"Ends at SIGINT or SIGTERM with a summary (on standard error when events are shown).\n"
+	"Exit status: 0 success, 1 failure, 2 wrong usage.\n";
+
+enum {
+	OPT_VIEW = 256,
+	OPT_EVENTS,
+	OPT_SYNC,
+	OPT_DURATION,
+	OPT_STATS,
+};
+
+static const struct option long_options[] = {
+	{ "output", required_argument, NULL, 'o' },
+	{ "view", required_argument, NULL, OPT_VIEW },
+	{ "events", required_argument, NULL, OPT_EVENTS },
+	{ "sync", required_argument, NULL, OPT_SYNC },
+	{ "duration", required_argument, NULL, OPT_DURATION },
+	{ "stats", required_argument, NULL, OPT_STATS },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },
+	{ NULL, 0, NULL, 0 },
+};
+
+/* ------------------------------------------------------------------------------------- sources */
+
+/* Cut off what comes before the first single comma, in place; doubled ones stand for themselves. */
+static char *cut(char **rest)
+{
+	char *start = *rest, *to = start, *from = start;
+
+	if (!start)
+		return NULL;
+	while (*from && !(from[0] == ',' && from[1] != ',')) {
+		from += from[0] == ',';
+		*to++ = *from++;
+	}
+	*rest = *from ? from + 1 : NULL;
+	*to = 0;
+	return start;
+}
+
+static bool parse_pid(const char *text, int *pid)
+{
+	char *end;
+	long v;
+
+	errno = 0;
+	v = strtol(text, &end, 10);
+	if (errno || end == text || *end || v <= 0 || v > INT_MAX)
+		return false;
+	*pid = (int)v;
+	return true;
+}
+
+static int parse_source_option(struct source_spec *s, const char *arg, const char *option)
+{
+	if (s->kind == SOURCE_IVSHMEM && !strncmp(option, "ram=", 4) && option[4]) {
+		free(s->ram);
+		s->ram = strcmp(option + 4, "auto") ? strdup(option + 4) : NULL;
+		return 0;
+	}
+	if (s->kind == SOURCE_IVSHMEM && !strncmp(option, "pid=", 4)) {
+		if (parse_pid(option + 4, &s->pid))
+			return 0;
+		say("'%s' is not a process id in source '%s'", option + 4, arg);
+		return USAGE_ERROR;
+	}
+	say("unknown option '%s' in source '%s'%s", option, arg,
+	    s->kind == SOURCE_IVSHMEM ? "; there are ram= and pid=" : "");
+	return USAGE_ERROR;
+}
+
+static int parse_source(struct options *o, const char *arg)
+{
+	struct source_spec *s = &o->source[o->nr_sources];
+	char *copy, *rest, *part;
+	int ret = 0;
+
+	if (o->nr_sources == MAX_SOURCES) {
+		say("more than %d sources", MAX_SOURCES);
+		return USAGE_ERROR;
+	}
+	if (!strncmp(arg, "ivshmem:", 8)) {
+		s->kind = SOURCE_IVSHMEM;
+		rest = copy = strdup(arg + 8);
+	} else if (!strncmp(arg, "local:", 6)) {
+		s->kind = SOURCE_LOCAL;
+		rest = copy = strdup(arg + 6);
+	} else {
+		say("unknown source '%s'; sources are ivshmem:PATH and local:PATH", arg);
+		return USAGE_ERROR;
+	}
+	part = cut(&rest);
+	if (part && *part) {
+		s->path = strdup(part);
+		o->nr_sources++;
+		while (!ret && (part = cut(&rest)) != NULL)
+			ret = parse_source_option(s, arg, part);
+	} else {
+		say("source '%s' names no file", arg);
+		ret = USAGE_ERROR;
+	}
+	free(copy);
+	return ret;
+}
+
+/* ------------------------------------------------------------------------------------- options */
+
+static int parse_seconds(const char *option, const char *arg, double min, __u64 *ns)
+{
+	char *end;
+	double v;
+
+	errno = 0;
+	v = strtod(arg, &end);
+	if (errno || end == arg || *end || !isfinite(v) || v < min || v > 1e9) {
+		say("%s '%s': not a number of seconds from %g on", option, arg, min);
+		return USAGE_ERROR;
+	}
+	*ns = (__u64)(v * 1e9);
+	return 0;
+}
+
+static int parse_view(struct options *o, const char *arg)
+{
+	if (strcmp(arg, "summary")) {
+		say("unknown view '%s'; there is: summary", arg);
+		return USAGE_ERROR;
+	}
+	o->view = VIEW_SUMMARY;
+	return 0;
+}
+
+static bool never_ready(void *ctx)
+{
+	(void)ctx;
+	return false;
+}
+
+/* Whether there is such a policy is the library's to say. */
+static int check_sync(const char *policy)
+{
+	struct htrace_sync_target target = { .sz = sizeof(target), .ready = never_ready };
+	struct htrace_sync *s;
+	int ret = htrace_sync_new(&s, policy, &target);
+
+	if (!ret)
+		htrace_sync_free(s);
+	if (ret == -ENOENT)
+		say("unknown sync policy '%s'; there are: %s", policy, htrace_sync_names());
+	else if (ret)
+		say("sync policy '%s': %s", policy,
+		    ret == -EINVAL ? "wrong argument; see --help" : strerror(-ret));
+	return ret ? USAGE_ERROR : 0;
+}
+
+static int parse_option(struct options *o, int c, int *status)
+{
+	switch (c) {
+	case 'o':
+		if (o->nr_outputs == MAX_OUTPUTS) {
+			say("more than %d outputs", MAX_OUTPUTS);
+			return USAGE_ERROR;
+		}
+		o->output[o->nr_outputs++] = optarg;
+		return 0;
+	case OPT_VIEW:
+		return parse_view(o, optarg);
+	case OPT_EVENTS:
+		o->events = optarg;
+		return 0;
+	case OPT_SYNC:
+		o->sync = optarg;
+		return check_sync(optarg);
+	case OPT_DURATION:
+		return parse_seconds("--duration", optarg, 0.001, &o->duration_ns);
+	case OPT_STATS:
+		return parse_seconds("--stats", optarg, 0.1, &o->stats_ns);
+	case 'h':
+		fputs(usage, stdout);
+		*status = 0;
+		return -1;
+	case 'V':
+		printf("host-reader (libhtrace) %s\n", htrace_version());
+		*status = 0;
+		return -1;
+	}
+	return USAGE_ERROR;
+}
+
+/* getopt's own messages begin with the path that we were started as, so we say it. */
+static void say_bad_option(int c, int argc, char **argv)
+{
+	const char *arg = optind > 0 && optind <= argc ? argv[optind - 1] : "?";
+
+	if (c == ':')
+		say("option '%s' needs a value; see --help", arg);
+	else if (optopt && optopt < 256)
+		say("unknown option '-%c'; see --help", optopt);
+	else
+		say("unknown option '%s'; see --help", arg);
+}
+
+int options_parse(struct options *o, int argc, char **argv, int *status)
+{
+	int c, ret = 0;
+
+	memset(o, 0, sizeof(*o));
+	o->sync = "adaptive";
+	opterr = 0;
+	*status = USAGE_ERROR;
+	while (!ret && (c = getopt_long(argc, argv, ":o:hV", long_options, NULL)) != -1) {
+		if (c == '?' || c == ':') {
+			say_bad_option(c, argc, argv);
+			ret = USAGE_ERROR;
+		} else {
+			ret = parse_option(o, c, status);
+		}
+	}
+	for (int i = optind; !ret && i < argc; i++)
+		ret = parse_source(o, argv[i]);
+	if (!ret && !o->nr_sources) {
+		say("no source given, such as ivshmem:/dev/shm/vm; see --help");
+		ret = USAGE_ERROR;
+	}
+	if (!o->nr_outputs)
+		o->output[o->nr_outputs++] = "text";
+	return ret;
+}
+
+void options_free(struct options *o)
+{
+	for (unsigned int i = 0; i < o->nr_sources; i++) {
+		free(o->source[i].path);
+		free(o->source[i].ram);
+	}
+}

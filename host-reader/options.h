@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The command line. */
+#ifndef READER_OPTIONS_H
+#define READER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <htrace/abi.h>
+
+#define MAX_SOURCES 64
+#define MAX_OUTPUTS 16
+
+enum source_kind {
+	SOURCE_IVSHMEM, /* a file that backs an ivshmem device, or lies where one would */
+	SOURCE_LOCAL,   /* a region of this machine's processes */
+};
+
+struct source_spec {
+	enum source_kind kind;
+	char *path;
+	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
+	int pid;   /* the VMM; 0: found by the region's file */
+};
+
+enum view_kind {
+	VIEW_EVENTS, /* no --view: events as they come */
+	VIEW_SUMMARY,
+};
+
+struct options {
+	struct source_spec source[MAX_SOURCES];
+	unsigned int nr_sources;
+	const char *output[MAX_OUTPUTS]; /* SINK[:FILE] */
+	unsigned int nr_outputs;
+	enum view_kind view;
+	const char *sync;
+	const char *events; /* patterns, or NULL: all */
+	__u64 duration_ns;  /* 0: no end */
+	__u64 stats_ns;     /* 0: none */
+};
+
+/* 0: go on. Else *@status is what to exit with: --help, --version, or an error that was said. */
+int options_parse(struct options *o, int argc, char **argv, int *status);
+void options_free(struct options *o);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Buffered output into a descriptor. Functions of its own rather than stdio: events are formatted
+ * by the million, and a write that a signal interrupted must not lose what the buffer held. After
+ * an error everything is swallowed; out_error() tells.
+ */
+#ifndef READER_OUT_H
+#define READER_OUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <htrace/abi.h>
+
+struct out;
+
+/*
+ * Open @path, created if it is missing, not truncated yet (NULL: standard output). Returns 0 or
+ * -errno.
+ */
+int out_open(struct out **o, const char *path);
+/* Likewise for a descriptor, which stays the caller's. */
+int out_open_fd(struct out **o, int fd);
+/* Empty the file: from here on it is ours. */
+int out_begin(struct out *o);
+/* Write what is left and close. The first error of the output's life, or 0. */
+int out_close(struct out *o);
+
+void out_flush(struct out *o);
+/* The end of a line: flushes when the buffer is nearly full. */
+void out_newline(struct out *o);
+int out_error(const struct out *o);
+bool out_is_terminal(const struct out *o);
+/* Is it the file @dev, @ino? */
+bool out_is_file(const struct out *o, __u64 dev, __u64 ino);
+
+void out_char(struct out *o, char c);
+void out_mem(struct out *o, const char *s, size_t len);
+void out_text(struct out *o, const char *s);
+void out_spaces(struct out *o, int nr);
+/* Decimal, at least @width wide, filled from the left with @fill. */
+void out_unsigned(struct out *o, __u64 v, int width, char fill);
+void out_signed(struct out *o, __s64 v);
+/* Hexadecimal with 0x, at least @digits of them. */
+void out_hex(struct out *o, __u64 v, int digits);
+/* Bytes in hexadecimal, nothing between them. */
+void out_bytes(struct out *o, const void *p, size_t len);
+/* Text from a guest, made harmless. Returns the characters written. */
+size_t out_escaped(struct out *o, const char *s, size_t len);
+__attribute__((format(printf, 2, 3))) void out_printf(struct out *o, const char *fmt, ...);
+
+#endif

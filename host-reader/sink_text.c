@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One line per event, for people and for grep:
+ *
+ *     12.345678901 [002] bash-1234              sched_switch: prev_tid=1234(bash) ...
+ */
+#include "show.h"
+
+#define TASK_WIDTH 22
+
+static void put_place(struct out *o, const struct origin *from, __u64 time)
+{
+	if (from->source) {
+		out_char(o, '[');
+		out_text(o, from->source);
+		out_text(o, "] ");
+	}
+	if (from->ticks) {
+		out_unsigned(o, time, 20, ' ');
+	} else {
+		out_unsigned(o, time / 1000000000, 5, ' ');
+		out_char(o, '.');
+		out_unsigned(o, time % 1000000000, 9, '0');
+	}
+	out_text(o, from->per_cpu ? " [" : " [ring ");
+	out_unsigned(o, from->ring, 3, '0');
+	out_text(o, "] ");
+}
+
+static void put_task(struct out *o, const struct sink_event *e)
+{
+	size_t width = 1;
+	__u32 tid = e->task;
+
+	if (!e->task_known) {
+		out_char(o, '-');
+	} else {
+		width = show_task_name(o, e->from, tid, e->time);
+		if (!width) {
+			out_text(o, "<...>");
+			width = 5;
+		}
+		out_char(o, '-');
+		out_unsigned(o, tid, 0, ' ');
+		for (width += 2; tid >= 10; tid /= 10)
+			width++;
+	}
+	out_spaces(o, TASK_WIDTH - (int)width);
+	out_char(o, ' ');
+}
+
+static void text_event(struct sink *s, const struct sink_event *e)
+{
+	struct out *o = s->out;
+
+	put_place(o, e->from, e->time);
+	put_task(o, e);
+	if (e->event) {
+		out_text(o, e->event->name);
+	} else {
+		out_text(o, "event#");
+		out_unsigned(o, e->record->id, 0, ' ');
+	}
+	out_text(o, ": ");
+	show_fields(o, e);
+	if (e->unverified)
+		out_text(o, " (unverified)");
+	out_newline(o);
+}
+
+static void put_kind(struct out *o, const char **between, const char *kind, __u64 nr)
+{
+	if (!nr)
+		return;
+	out_text(o, *between);
+	out_text(o, kind);
+	out_char(o, ' ');
+	out_unsigned(o, nr, 0, ' ');
+	*between = ", ";
+}
+
+static void text_loss(struct sink *s, const struct sink_loss *l)
+{
+	const char *between = " (";
+	struct out *o = s->out;
+
+	put_place(o, l->from, l->time);
+	out_text(o, "--- ");
+	out_unsigned(o, l->overwritten + l->dropped + l->corrupt, 0, ' ');
+	out_text(o, " events lost");
+	put_kind(o, &between, "overwritten", l->overwritten);
+	put_kind(o, &between, "dropped", l->dropped);
+	put_kind(o, &between, "corrupt", l->corrupt);
+	out_text(o, ") ---");
+	out_newline(o);
+}
+
+static void text_note(struct sink *s, const struct sink_note *n)
+{
+	out_text(s->out, "--- ");
+	if (n->source) {
+		out_char(s->out, '[');
+		out_text(s->out, n->source);
+		out_text(s->out, "] ");
+	}
+	out_text(s->out, n->text);
+	out_text(s->out, " ---");
+	out_newline(s->out);
+}
+
+const struct sink_ops sink_text = {
+	.name = "text",
+	.event = text_event,
+	.loss = text_loss,
+	.note = text_note,
+};

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a source delivered and lost, over all its sessions. Counted when read, before merging. */
+#ifndef READER_STATS_H
+#define READER_STATS_H
+
+#include <stdbool.h>
+
+#include <htrace/consumer.h>
+#include <htrace/schema.h>
+
+#define MAX_EVENT_NAMES 65536 /* a guest that restarts with ever new ones ends here */
+
+struct event_count {
+	__u64 count, bytes; /* bytes of whole records */
+};
+
+struct named_count {
+	char name[HTRACE_NAME_MAX];
+	struct event_count n;
+};
+
+struct ring_count {
+	__u64 events, bytes;
+	__u64 overwritten, dropped, corrupt; /* lost */
+	__u64 before;     /* overwritten before we came: not lost by us */
+	__u64 unverified; /* of events */
+	bool used;
+};
+
+struct stats {
+	struct event_count *by_id; /* of the current session, 65536 of them */
+	struct named_count *named; /* of the sessions before */
+	unsigned int nr_named;
+	struct ring_count *cpu, *thread; /* HTRACE_MAX_RINGS of each kind */
+	__u64 backwards; /* times that went backwards within a ring */
+	__u64 late;      /* records that the merge's delay did not suffice for */
+	__u64 unread;    /* bytes in rings that went away */
+	unsigned int broken; /* rings that were quarantined */
+	unsigned int sessions;
+	__u64 attached_ns; /* host time during which a session was attached */
+
+	/* Of BPF programs. */
+	__u64 misses;
+	unsigned int nr_progs, nr_uncounted;
+
+	__u64 agent_cpu_ns, agent_ns; /* its CPU time, of how much time */
+};
+
+int stats_init(struct stats *s);
+void stats_free(struct stats *s);
+/* @time: of the ring's last record, or 0; moves on. */
+void stats_batch(struct stats *s, struct ring_count *r, const struct htrace_batch *b,
+		 bool unverified, __u64 *time);
+/* The session ends: what was counted by number is kept by name. */
+void stats_fold(struct stats *s, const struct htrace_schema *schema);
+/* Sum over all rings. */
+struct ring_count stats_total(const struct stats *s);
+
+#endif

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The kernel's own record of the same events: ftrace's buffers, dumped to the guest's disk."""
+
+import re
+
+# Shell functions for guest scripts.
+SHELL = '''
+T=/sys/kernel/tracing
+ftrace_on() { # events...
+	echo mono > $T/trace_clock
+	echo 65536 > $T/buffer_size_kb
+	for e in "$@"; do echo 1 > $T/events/$e/enable; done
+	echo 1 > $T/tracing_on
+}
+ftrace_off() { echo 0 > $T/tracing_on; }
+ftrace_dump() { # to /dev/vda
+	for d in $T/per_cpu/cpu*; do
+		echo "### CPU ${d##*cpu}"
+		cat $d/trace
+		echo "### STATS"
+		cat $d/stats
+	done > /dev/vda
+	echo "### END" >> /dev/vda
+	sync
+}
+'''
+
+LINE = re.compile(r'^\s*(?P<comm>.+)-(?P<tid>\d+)\s+\[(?P<cpu>\d+)\]\s+\S+\s+(?P<time>[\d.]+): '
+                  r'(?P<event>\w+): (?P<rest>.*)$')
+SWITCH = re.compile(r'prev_comm=(.*) prev_pid=(\d+) prev_prio=(-?\d+) prev_state=(\S+) ==> '
+                    r'next_comm=(.*) next_pid=(\d+) next_prio=(-?\d+)')
+SYS_ENTER = re.compile(r'NR (-?\d+) \((.*)\)')
+
+
+def parse_event(m):
+    """(event, fields...) of one line, or None for events that the tests do not compare."""
+    if m['event'] == 'sched_switch':
+        s = SWITCH.match(m['rest'])
+        return ('sched_switch', s[1], int(s[2]), int(s[3]), s[4], s[5], int(s[6]), int(s[7]))
+    if m['event'] == 'sys_enter':
+        s = SYS_ENTER.match(m['rest'])
+        args = tuple(int(a, 16) for a in s[2].split(', '))
+        return ('sys_enter', int(m['tid']), int(s[1])) + args
+    return None
+
+
+def read_dump(path):
+    """{cpu: [(time, event tuple)]} and {cpu: statistics} of a disk that ftrace_dump() wrote."""
+    events, stats = {}, {}
+    cpu, in_stats = None, False
+    with open(path, encoding='utf-8', errors='replace') as f:
+        for line in f:
+            if line.startswith('### END'):
+                return events, stats
+            if line.startswith('### CPU'):
+                cpu, in_stats = int(line.split()[2]), False
+                events[cpu], stats[cpu] = [], {}
+            elif line.startswith('### STATS'):
+                in_stats = True
+            elif in_stats:
+                key, value = line.split(':', 1)
+                stats[cpu][key.strip()] = value.strip()
+            elif not line.startswith('#'):
+                m = LINE.match(line)
+                if m:
+                    event = parse_event(m)
+                    if event:
+                        events[cpu].append((float(m['time']), event))
+    raise RuntimeError(f'{path}: the dump is not complete')

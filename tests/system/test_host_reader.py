@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""host-reader on bad input: one line that says what, why and what to do; exit codes as designed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+from harness import params, say
+from vm import READER, Reader
+
+
+def run(*args, timeout=20):
+    r = subprocess.run([READER, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, text=True, timeout=timeout)
+    return r.returncode, r.stdout, r.stderr
+
+
+def make_file(path, size, content=b'', at=0):
+    with open(path, 'wb') as f:
+        f.truncate(size)
+        f.seek(at)
+        f.write(content)
+
+
+def superblock(major=1):
+    return b'HTRACE01' + major.to_bytes(2, 'little') + bytes(2)
+
+
+REGIONS = {
+    # name: (make, exit status, what the message must contain)
+    'missing': (lambda p: None, 1, 'No such file'),
+    'empty': (lambda p: make_file(p, 0), 1, 'too few'),
+    'truncated': (lambda p: make_file(p, 5000, superblock()), 1, 'too few'),
+    'garbage': (lambda p: make_file(p, 1 << 20, os.urandom(4096)), 1, 'something other'),
+    'foreign': (lambda p: make_file(p, 1 << 20, b'LookingGlass', 64), 1, 'something other'),
+    'too-new': (lambda p: make_file(p, 1 << 20, superblock(99)), 1, 'version 99'),
+    'directory': (os.mkdir, 1, 'not a regular file'),
+    'fifo': (os.mkfifo, 1, 'not a regular file'),
+}
+
+
+@params(*REGIONS)
+def test_bad_region(kind):
+    make, status, says = REGIONS[kind]
+    dir = tempfile.mkdtemp()
+    try:
+        path = os.path.join(dir, 'region')
+        make(path)
+        before = open(path, 'rb').read() if os.path.isfile(path) else None
+        code, out, err = run('--duration', '5', f'ivshmem:{path}')
+        say(err.strip())
+        assert code == status, code
+        assert says.lower() in err.lower(), err
+        assert out == '', out
+        messages = [x for x in err.splitlines() if x.startswith('host-reader: ')]
+        assert len(messages) == 1 and len(err.splitlines()) == 1, err
+        if before is not None:
+            assert open(path, 'rb').read() == before, 'the file was changed'
+    finally:
+        shutil.rmtree(dir)
+
+
+def test_no_guest():
+    """An all-zero region is waited for; if --duration ends before a guest came, that is a failure."""
+    with tempfile.TemporaryDirectory() as dir:
+        path = os.path.join(dir, 'region')
+        make_file(path, 1 << 20)
+        start = time.time()
+        code, out, err = run('--duration', '1', f'ivshmem:{path}')
+        say(err.strip().replace('\n', ' / '))
+        assert code == 1 and 'waiting' in err.lower(), (code, err)
+        assert 0.9 < time.time() - start < 10
+        assert out == ''
+
+
+def test_interrupted_while_waiting():
+    with tempfile.TemporaryDirectory() as dir:
+        path = os.path.join(dir, 'region')
+        make_file(path, 1 << 20)
+        reader = Reader(f'ivshmem:{path}')
+        reader.wait_for('(?i)waiting')
+        reader.signal(signal.SIGTERM)
+        assert reader.process.wait(10) == 0
+
+
+USAGE = {
+    'no-source': [],
+    'unknown-option': ['--frobnicate', 'local:/x'],
+    'unknown-source': ['floppy:/dev/fd0'],
+    'no-colon': ['/dev/shm/region'],
+    'empty-path': ['ivshmem:'],
+    'unknown-source-option': ['ivshmem:/x,rom=auto'],
+    'unknown-view': ['--view', 'nothing', 'local:/x'],
+    'unknown-sink': ['-o', 'papyrus:/x', 'local:/x'],
+    'unknown-sync': ['--sync', 'telepathy', 'local:/x'],
+    'bad-sync-argument': ['--sync', 'timer:soon', 'local:/x'],
+    'bad-duration': ['--duration', 'long', 'local:/x'],
+    'negative-duration': ['--duration', '-1', 'local:/x'],
+    'missing-value': ['--duration'],
+}
+
+
+@params(*USAGE)
+def test_usage(kind):
+    code, out, err = run(*USAGE[kind])
+    say(err.strip().replace('\n', ' / '))
+    assert code == 2, (code, err)
+    assert out == '' and err.startswith('host-reader: '), err
+
+
+def test_unwritable_output():
+    with tempfile.TemporaryDirectory() as dir:
+        path = os.path.join(dir, 'region')
+        make_file(path, 1 << 20)
+        code, _, err = run('--duration', '2', '-o', f'text:{dir}/no/such/dir/out', f'ivshmem:{path}')
+        say(err.strip())
+        assert code == 1 and 'no/such/dir' in err, (code, err)
+        assert open(path, 'rb').read() == bytes(1 << 20), 'the region was touched all the same'
+
+
+def test_help_and_version():
+    code, out, err = run('--help')
+    assert code == 0 and err == '' and '--duration' in out and 'ivshmem:' in out
+    code, out, err = run('--version')
+    assert code == 0 and '0.1.0' in out
+    say(out.strip())

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Start, stop, crash in any order: nothing committed is lost, nothing that is not ours is shown."""
+
+import re
+import signal
+import time
+
+import readertext
+from harness import params, say
+from vm import COUNTED, VM, Reader
+
+VALUE = 424242
+
+
+def numbers_of(path):
+    """{cpu: [numbers of the `counted` records]}; any other event must be one the test expects."""
+    found, unverified, strange = {}, 0, []
+    for _, cpu, rest in readertext.lines(path):
+        unverified += 'unverified' in rest
+        m = readertext.EVENT.match(rest)
+        if not m or readertext.LOST.search(rest):
+            continue
+        if m['event'] == 'counted':
+            found.setdefault(cpu, []).append(int(readertext.value(m['fields'], 'number')))
+        elif m['event'] not in ('sched_process_fork', 'sched_process_exec', 'task_rename'):
+            strange.append(rest)
+    assert not strange, f'decoded what nobody wrote: {strange[:5]}'
+    return found, unverified
+
+
+@params('6.1', '6.12')
+def test_agent_killed(kernel):
+    """
+    The agent dies by SIGKILL with a backlog, then other programs fill the guest's memory; a new
+    agent adopts the pinned rings. All records arrive, in order, once, and nothing else.
+    """
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+echo READY
+sleep 3
+workload count 20000 {VALUE}
+kill -KILL $agent
+wait $agent 2>/dev/null
+echo KILLED
+rm -f /tmp/agent.log
+workload fill 200 1
+workload fill 250 1
+echo FILLED
+agent_start --events none --bpf /counted.bpf.o || exit 1
+echo AGAIN
+workload count 5000 {VALUE}
+sleep 2
+agent_stop
+'''
+    with VM(script, kernel=kernel, cpus=2, memory='512M', add=[COUNTED]) as vm:
+        vm.start()
+        reader = Reader(vm)
+        vm.wait_for('READY')
+        reader.wait_for('direct')
+        reader.signal(signal.SIGSTOP)  # so that there is a backlog
+        vm.wait_for('AGAIN', timeout=120)
+        reader.signal(signal.SIGCONT)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        found, unverified = numbers_of(reader.out_path)
+        for cpu in range(2):
+            assert found[cpu] == list(range(20000)) + list(range(5000)), \
+                f'CPU {cpu}: {len(found[cpu])} records'
+            say(f'CPU {cpu}: 20000 records from before the kill and 5000 after it, in order, once')
+        assert 'adopt' in vm.console().lower(), vm.console()
+        assert unverified == 0
+
+
+def test_agent_killed_reader_running():
+    """The same while the reader runs: it drains, tells the silence, and goes on with the new agent."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+workload count 20000 {VALUE}
+kill -KILL $agent
+wait $agent 2>/dev/null
+rm -f /tmp/agent.log
+workload fill 300 5
+agent_start --events none --bpf /counted.bpf.o || exit 1
+workload count 5000 {VALUE}
+sleep 2
+agent_stop
+'''
+    with VM(script, cpus=1, add=[COUNTED]) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        found, _ = numbers_of(reader.out_path)
+        assert found[0] == list(range(20000)) + list(range(5000)), len(found[0])
+        assert 'silent' in reader.err(), reader.err()
+        say([x for x in reader.err().splitlines() if 'silent' in x][0])
+
+
+def test_guest_reboot():
+    """
+    The guest restarts with a backlog unread, its memory is filled afterwards, and a new agent comes
+    up: the old backlog may be lost, but what is shown is only what was really recorded.
+    """
+    script = f'''
+hostname guest
+if ! grep -q second /proc/cmdline && [ ! -e /sys/firmware/none ]; then :; fi
+agent_start --events none --bpf /counted.bpf.o || exit 1
+if ! dd if=/dev/vda bs=1 count=6 2>/dev/null | grep -q SECOND; then
+	echo FIRST
+	sleep 3
+	workload count 30000 {VALUE}
+	printf SECOND > /dev/vda
+	sync
+	echo REBOOTING
+	sleep 2
+	reboot -f
+fi
+echo SECOND
+workload fill 300 2
+workload count 7000 {VALUE}
+sleep 2
+agent_stop
+'''
+    with VM(script, cpus=2, add=[COUNTED], disk_mib=1, reboot=True) as vm:
+        vm.start()
+        reader = Reader(vm)
+        vm.wait_for('FIRST')
+        reader.wait_for('direct')
+        reader.signal(signal.SIGSTOP)
+        vm.wait_for('REBOOTING')
+        vm.wait_for('SECOND', timeout=120)
+        time.sleep(3)
+        reader.signal(signal.SIGCONT)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        found, _ = numbers_of(reader.out_path)
+        for cpu in range(2):
+            assert found[cpu][-7000:] == list(range(7000)), 'the new session is not complete'
+            old = found[cpu][:-7000]
+            assert old == sorted(set(old)) and all(n < 30000 for n in old)
+            say(f'CPU {cpu}: {len(old)} of the old session, then all 7000 of the new one')
+        for line in reader.err().splitlines():
+            if re.search('session|reboot|unread', line):
+                say(line)
+
+
+def test_reader_restarts():
+    """The reader is killed and started again; agents come and go; in between each sees the rest."""
+    script = f'''
+for round in 1 2 3; do
+	agent_start --events none --bpf /counted.bpf.o --policy discard || exit 1
+	echo ROUND$round
+	workload count 3000 {VALUE}
+	sleep 3
+	workload count 3000 {VALUE}
+	sleep 2
+	agent_stop || exit 1
+done
+'''
+    with VM(script, cpus=1, add=[COUNTED]) as vm:
+        vm.start()
+        everything = []
+        for i in range(1, 4):
+            vm.wait_for(f'ROUND{i}')
+            reader = Reader(vm, name=f'reader{i}')
+            reader.wait_for('direct')
+            time.sleep(1.5)
+            reader.signal(signal.SIGKILL)
+            reader.process.wait()
+            second = Reader(vm, name=f'second{i}')
+            second.wait_for('direct')
+            if i < 3:
+                vm.wait_for(f'ROUND{i + 1}', timeout=60)
+                assert second.stop() == 0, second.err()
+            everything.append((reader, second))
+        status = vm.finish()
+        assert everything[-1][1].stop() == 0
+        assert status == 0, vm.console()[-2000:]
+        for i, (first, second) in enumerate(everything):
+            a = numbers_of(first.out_path)[0].get(0, [])
+            b = numbers_of(second.out_path)[0].get(0, [])
+            say(f'round {i + 1}: killed reader showed {len(a)}, its successor {len(b)}')
+            both = list(range(3000)) * 2
+            # SIGKILL loses at most what the killed one had consumed but not yet written out
+            assert b == both[len(both) - len(b):][:len(b)] or b[:6000] == both, 'not a tail of it'
+            assert len(a) + len(b) >= 3000
+
+
+def test_high_memory():
+    """Guest RAM above 4 GiB, where file offset and guest-physical address part."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o --buffer 16M || exit 1
+workload count 5000 {VALUE}
+sleep 1
+agent_stop
+'''
+    with VM(script, cpus=2, memory='5G', add=[COUNTED]) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        found, _ = numbers_of(reader.out_path)
+        assert found == {0: list(range(5000)), 1: list(range(5000))}
+        say('5 GiB guest: complete')
+
+
+def test_pc_machine_and_named_ram():
+    """i440fx, and ram=PATH given by hand."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+workload count 5000 {VALUE}
+sleep 1
+agent_stop
+'''
+    with VM(script, cpus=1, machine='pc', add=[COUNTED]) as vm:
+        vm.command += ['--ram', vm.ram]
+        vm.start()
+        reader = Reader(vm, ram=vm.ram)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        assert numbers_of(reader.out_path)[0] == {0: list(range(5000))}

@@ -1,0 +1,87 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Installs what building libhtrace and running its demo need, on Debian 12 and
+# its relatives. Calls apt only if something is missing.
+
+set -euo pipefail
+
+usage() {
+	cat <<'USAGE'
+Usage: install-deps.sh [--tests]
+
+Installs the Debian packages that building and the demo in a VM need. Needs root
+unless all of them are installed already.
+
+Options:
+  --tests      also what the test suite needs
+  -h, --help   this text
+USAGE
+}
+
+say() { echo "install-deps: $*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+packages=(
+	# the build
+	meson ninja-build gcc libc6-dev pkg-config clang bpftool
+	libbpf-dev libelf-dev zlib1g-dev liburing-dev
+	# a guest: its kernel, its initramfs, QEMU with its firmware
+	qemu-system-x86 qemu-system-data seabios ipxe-qemu
+	busybox-static cpio kmod gzip xz-utils zstd ca-certificates
+)
+while [ $# -gt 0 ]; do
+	case $1 in
+	--tests) packages+=(check python3) ;;
+	-h | --help) usage; exit 0 ;;
+	*) say "unknown argument '$1' (see --help)"; exit 2 ;;
+	esac
+	shift
+done
+
+command -v apt-get >/dev/null ||
+	die "there is no apt-get here; install by other means: ${packages[*]}"
+
+missing=()
+installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' | sed -n 's/ installed$//p')
+for package in "${packages[@]}"; do
+	grep -qxF "$package" <<<"$installed" || missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+	say 'everything is installed'
+	exit 0
+fi
+[ "$(id -u)" = 0 ] || die "not root, and these packages are missing: ${missing[*]}; run it as root (sudo)"
+
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+trap 'exit 1' HUP INT TERM
+
+update() {
+	say 'updating the package lists'
+	apt-get -qq -o Acquire::Retries=3 update >"$log" 2>&1 ||
+		say "warning: apt-get update failed: $(grep -m1 '^E:' "$log" || tail -n 1 "$log")"
+}
+install() {
+	say "installing ${missing[*]}"
+	apt-get -qq -y -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
+		install --no-install-recommends "${missing[@]}" </dev/null >"$log" 2>&1
+}
+
+# Lists are updated when there are none, or when they turn out to be too old to install from.
+updated=
+# shellcheck disable=SC2016 # apt expands it
+if [ -z "$(apt-get indextargets --format '$(FILENAME)' 'Created-By: Packages' 2>/dev/null)" ]; then
+	update
+	updated=1
+fi
+if ! install; then
+	failed=1
+	if [ -z "$updated" ]; then
+		update
+		! install || failed=
+	fi
+	[ -z "$failed" ] || die "apt-get install failed: $(grep -m1 '^E:' "$log" || tail -n 1 "$log")"
+fi
+say 'done'

@@ -1,0 +1,61 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Installs what is needed, builds with gcc and clang (warnings are errors) and
+# with sanitizers, and runs every test. The last line is
+# "N passed, N failed, N skipped".
+
+set -euo pipefail
+
+usage() {
+	cat <<'USAGE'
+Usage: test.sh [--no-install] [--only REGEX]
+
+  --no-install   do not install packages
+  --only REGEX   run only the tests whose names match (tests/run.py --list names them)
+USAGE
+}
+
+top=$(dirname "$(dirname "$(readlink -f "$0")")")
+install=1
+only=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	--no-install) install=; shift ;;
+	--only)
+		[ $# -ge 2 ] || { usage >&2; exit 2; }
+		only=(--only "$2")
+		shift 2
+		;;
+	-h | --help) usage; exit 0 ;;
+	*) echo "test.sh: unknown argument '$1'" >&2; usage >&2; exit 2 ;;
+	esac
+done
+
+step() { printf '\n== %s\n' "$*"; }
+
+if [ -n "$install" ]; then
+	step 'packages'
+	"$top/tools/install-deps.sh" --tests
+fi
+
+build() { # DIR COMPILER MESON-OPTION...
+	local dir=$top/$1 compiler=$2
+	shift 2
+	if [ ! -f "$dir/build.ninja" ]; then
+		rm -rf "$dir"
+		CC=$compiler meson setup "$dir" "$top" -Dwerror=true "$@" > "$top/meson-setup.log" 2>&1 ||
+			{ cat "$top/meson-setup.log"; exit 1; }
+	fi
+	rm -f "$top/meson-setup.log"
+	ninja -C "$dir" | tail -n 1
+}
+step 'build: gcc'
+build build gcc
+step 'build: clang'
+build build-clang clang
+step 'build: AddressSanitizer and UndefinedBehaviorSanitizer'
+build build-asan gcc -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -Dagent=disabled
+
+step 'tests'
+exec "$top/tests/run.py" --build "$top/build" --sanitized "$top/build-asan" "${only[@]}"
