@@ -88,6 +88,7 @@ int loader_open_file(struct loader *l, const char *path)
 		say("cannot read %s: %s", path, strerror(errno));
 		return -1;
 	}
+	libbpf_forget();
 	obj = bpf_object__open_file(path, NULL);
 	if (!obj) {
 		say("%s is not a BPF object file: %s", path, libbpf_complaint());
@@ -167,8 +168,10 @@ static int add_program(struct loader *l, const struct tracer *t, struct bpf_prog
 	}
 	memset(p, 0, sizeof(*p));
 	p->prog = prog;
-	snprintf(p->name, sizeof(p->name), "%s%s%s", t->built_in ? "" : t->name,
-		 t->built_in ? "" : "/", bpf_program__name(prog));
+	if (t->built_in)
+		snprintf(p->name, sizeof(p->name), "%.31s", bpf_program__name(prog));
+	else
+		snprintf(p->name, sizeof(p->name), "%.14s/%.16s", t->name, bpf_program__name(prog));
 	l->nr_programs++;
 	return 0;
 }
@@ -511,6 +514,7 @@ static int load_tracer(struct tracer *t, int rings_fd, const struct htrace_geome
 
 	if (set_constants(t, g, schema))
 		return -1;
+	libbpf_forget();
 	err = bpf_map__reuse_fd(rings, rings_fd);
 	if (!err)
 		err = bpf_object__load(t->obj);

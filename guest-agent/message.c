@@ -12,7 +12,7 @@
 bool verbose;
 
 static char complaint[256];
-static bool verdict; /* complaint is a verifier's, which later ones do not replace */
+static bool verdict; /* complaint is the verifier's, which says most */
 
 static void print(const char *fmt, va_list args)
 {
@@ -47,6 +47,12 @@ const char *libbpf_complaint(void)
 	return complaint[0] ? complaint : "no reason given";
 }
 
+void libbpf_forget(void)
+{
+	complaint[0] = 0;
+	verdict = false;
+}
+
 /* From a verifier's log: "program NAME: the line before its statistics". */
 static bool keep_verdict(char *text)
 {
@@ -75,7 +81,7 @@ static void keep(const char *fmt, va_list args)
 	if (verdict || vasprintf(&text, fmt, args) < 0) /* verifier logs can have megabytes */
 		return;
 	verdict = keep_verdict(text);
-	if (!verdict) {
+	if (!verdict && !complaint[0]) { /* the first is the cause, the others follow from it */
 		at = strncmp(text, "libbpf: ", 8) ? text : text + 8;
 		at[strcspn(at, "\n")] = 0;
 		snprintf(complaint, sizeof(complaint), "%s", at);

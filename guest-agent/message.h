@@ -15,9 +15,10 @@ __attribute__((format(printf, 1, 2))) void detail(const char *fmt, ...);
 void message_init(void);
 
 /*
- * What libbpf last complained about, in one line: for a program that the verifier refused, its
- * name and the verifier's verdict. Never NULL.
+ * What libbpf first complained about since the last call of libbpf_forget(), in one line: for a
+ * program that the verifier refused, its name and the verifier's verdict. Never NULL.
  */
 const char *libbpf_complaint(void);
+void libbpf_forget(void);
 
 #endif

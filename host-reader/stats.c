@@ -59,50 +59,62 @@ void stats_batch(struct stats *s, struct ring_count *r, const struct htrace_batc
 	}
 }
 
-static struct named_count *find_name(struct stats *s, const char *name)
+static int by_name(const void *a, const void *b)
 {
-	struct named_count *more;
+	return strcmp(((const struct named_count *)a)->name, ((const struct named_count *)b)->name);
+}
 
-	for (unsigned int i = 0; i < s->nr_named; i++)
-		if (!strcmp(s->named[i].name, name))
-			return &s->named[i];
-	if (s->nr_named >= MAX_EVENT_NAMES)
-		return &s->named[0];
-	if (!(s->nr_named & (s->nr_named - 1))) {
-		more = realloc(s->named,
-			       (s->nr_named ? 2 * s->nr_named : 1) * sizeof(*s->named));
-		if (!more)
-			return NULL;
-		s->named = more;
+static void name_id(char *name, const struct htrace_schema *schema, __u32 id)
+{
+	const struct htrace_event *e = schema ? htrace_schema_event(schema, id) : NULL;
+
+	if (e)
+		snprintf(name, HTRACE_NAME_MAX, "%s", e->name);
+	else
+		snprintf(name, HTRACE_NAME_MAX, "event#%u", id);
+}
+
+/* Add up what has the same name. Sorted, for a guest may come with many names. */
+static void coalesce(struct stats *s)
+{
+	struct named_count *to = s->named;
+
+	if (!s->nr_named)
+		return;
+	qsort(s->named, s->nr_named, sizeof(*s->named), by_name);
+	for (unsigned int i = 1; i < s->nr_named; i++) {
+		const struct named_count *from = &s->named[i];
+
+		if (!strcmp(to->name, from->name) || to - s->named == MAX_EVENT_NAMES - 1) {
+			to->n.count += from->n.count;
+			to->n.bytes += from->n.bytes;
+		} else {
+			*++to = *from;
+		}
 	}
-	more = &s->named[s->nr_named++];
-	memset(more, 0, sizeof(*more));
-	snprintf(more->name, sizeof(more->name), "%s", name);
-	return more;
+	s->nr_named = (unsigned int)(to - s->named) + 1;
 }
 
 void stats_fold(struct stats *s, const struct htrace_schema *schema)
 {
-	for (__u32 id = 0; id < IDS; id++) {
-		struct event_count *n = &s->by_id[id];
-		const struct htrace_event *e;
-		struct named_count *to;
-		char name[HTRACE_NAME_MAX];
+	struct named_count *more;
+	unsigned int nr = 0;
 
-		if (!n->count)
+	for (__u32 id = 0; id < IDS; id++)
+		nr += s->by_id[id].count != 0;
+	more = realloc(s->named, (s->nr_named + nr + 1) * sizeof(*s->named));
+	if (!more)
+		return;
+	s->named = more;
+	for (__u32 id = 0; id < IDS; id++) {
+		if (!s->by_id[id].count)
 			continue;
-		e = schema ? htrace_schema_event(schema, id) : NULL;
-		if (e)
-			snprintf(name, sizeof(name), "%s", e->name);
-		else
-			snprintf(name, sizeof(name), "event#%u", id);
-		to = find_name(s, name);
-		if (to) {
-			to->n.count += n->count;
-			to->n.bytes += n->bytes;
-		}
-		memset(n, 0, sizeof(*n));
+		more = &s->named[s->nr_named++];
+		name_id(more->name, schema, id);
+		more->n = s->by_id[id];
 	}
+	memset(s->by_id, 0, IDS * sizeof(*s->by_id));
+	coalesce(s);
 }
 
 struct ring_count stats_total(const struct stats *s)

@@ -8,7 +8,7 @@
 #include <htrace/consumer.h>
 #include <htrace/schema.h>
 
-#define MAX_EVENT_NAMES 65536 /* a guest that restarts with ever new ones ends here */
+#define MAX_EVENT_NAMES 65536 /* more, from a guest that comes with ever new ones, share one line */
 
 struct event_count {
 	__u64 count, bytes; /* bytes of whole records */

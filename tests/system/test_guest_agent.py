@@ -46,6 +46,9 @@ try no-object 1 guest-agent --bpf /nonexistent.bpf.o
 echo garbage > /tmp/garbage.o
 try bad-object 1 guest-agent --bpf /tmp/garbage.o
 try bad-address 1 guest-agent --region 0000:00:00.0
+mkdir -p /etc
+echo 'nobody:x:65534:65534::/:/bin/sh' > /etc/passwd
+echo 'nobody:x:65534:' > /etc/group
 try not-root 1 su -s /bin/sh nobody -c guest-agent
 mount -t tmpfs none /sys/kernel/btf
 try no-btf 1 guest-agent

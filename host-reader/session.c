@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "session.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "events.h"
+#include "merge.h"
+#include "message.h"
+#include "names.h"
+
+#define RING_BUDGET (256u << 10) /* bytes of a ring per pass, in batches */
+#define BATCH_COST 4096u         /* what a batch counts for at least */
+#define SCHEMA_NS 100000000ULL   /* between two looks at a changed schema */
+#define SCHEMA_TRIES 3
+#define NAMES_NS 200000000ULL
+
+struct ring {
+	struct htrace_consumer *consumer;
+	struct origin origin;
+	struct ring_count *count;
+	__u64 time;    /* of the last record read */
+	__u64 backlog; /* as of the last look */
+	bool broken;
+	/* As far as records were emitted: who runs there. */
+	bool task_known;
+	__u32 task;
+};
+
+struct session {
+	struct session_config c;
+	struct merge *merge; /* NULL: nobody wants records */
+	struct names *names;
+	struct htrace_schema *schema;
+	struct events *events; /* what the reader knows of the schema's events */
+	__u64 schema_generation, schema_looked;
+	unsigned int schema_refused; /* times in a row */
+	__u64 names_looked, names_served, agent_starts;
+	bool names_read;
+	unsigned int nr_rings;
+	struct ring ring[];
+};
+
+/* ------------------------------------------------------------------------------ schema and names */
+
+static void load_schema(struct session *s)
+{
+	struct htrace_schema *fresh;
+	__u64 generation = s->schema_generation;
+	char why[160] = "";
+	size_t len;
+	void *buf;
+	int ret;
+
+	if (htrace_view_schema(s->c.view, &generation, &buf, &len) != 1)
+		return;
+	ret = htrace_schema_parse(&fresh, buf, len, why, sizeof(why));
+	free(buf);
+	/* It may have been read while it was written: only what stays wrong is worth a word. */
+	if (ret && ++s->schema_refused < SCHEMA_TRIES)
+		return;
+	s->schema_generation = generation;
+	s->schema_refused = 0;
+	if (ret) {
+		say("%s: the schema was refused: %s; events that it would add are shown by number",
+		    s->c.path, why[0] ? why : strerror(-ret));
+		return;
+	}
+	events_free(s->events);
+	htrace_schema_free(s->schema);
+	s->schema = fresh;
+	s->events = events_new(fresh, s->c.selection);
+}
+
+static void refresh_schema(struct session *s, __u64 now)
+{
+	if (now - s->schema_looked < SCHEMA_NS)
+		return;
+	s->schema_looked = now;
+	load_schema(s);
+}
+
+static void load_names(struct session *s)
+{
+	struct htrace_name *table;
+	__u64 generation;
+	int nr = htrace_view_names(s->c.view, &generation, &table);
+
+	if (nr < 0)
+		return; /* being written: next time */
+	for (int i = 0; i < nr; i++)
+		names_set(s->names, table[i].tid, table[i].time, table[i].comm,
+			  sizeof(table[i].comm));
+	free(table);
+	s->names_read = true;
+}
+
+static void refresh_names(struct session *s, __u64 now)
+{
+	struct htrace_guest guest;
+
+	if (s->names_read && now - s->names_looked < NAMES_NS)
+		return;
+	s->names_looked = now;
+	names_expire(s->names, now);
+	htrace_view_guest(s->c.view, &guest, false);
+	if (guest.names_served != s->names_served || guest.agent_starts != s->agent_starts)
+		s->names_read = false;
+	s->names_served = guest.names_served;
+	s->agent_starts = guest.agent_starts;
+	if (!s->names_read)
+		load_names(s);
+}
+
+void session_refresh(struct session *s, __u64 now)
+{
+	refresh_schema(s, now);
+	if (s->merge)
+		refresh_names(s, now);
+}
+
+/* ------------------------------------------------------------------------------ opening, closing */
+
+static int open_ring(struct session *s, struct ring *r, __u32 set, __u32 index)
+{
+	const struct htrace_ringset *rs = &htrace_view_super(s->c.view)->ringset[set];
+	struct htrace_consumer_opts opts = { .sz = sizeof(opts) };
+	struct htrace_host_ring *words;
+	struct htrace_image image;
+	int ret;
+
+	ret = htrace_view_ring(s->c.view, set, index, &image);
+	if (ret)
+		return ret;
+	words = htrace_view_host_ring(s->c.view, image.slot);
+	if (rs->policy == HTRACE_DISCARD && words)
+		opts.consumed = &words->consumed;
+	r->origin = (struct origin){
+		.source = s->c.source,
+		.names = s->names,
+		.ticks = htrace_view_super(s->c.view)->clock_id == HTRACE_CLOCK_TSC,
+		.per_cpu = rs->kind == HTRACE_RING_PER_CPU,
+		.ring = index,
+	};
+	r->count = (r->origin.per_cpu ? s->c.stats->cpu : s->c.stats->thread) + index;
+	r->count->used = true;
+	return htrace_consumer_new(&r->consumer, &image, &opts);
+}
+
+static int open_rings(struct session *s, char *err, size_t errlen)
+{
+	const struct htrace_super *super = htrace_view_super(s->c.view);
+
+	for (__u32 set = 0; set < super->nr_ringsets; set++) {
+		for (__u32 i = 0; i < super->ringset[set].nr_rings; i++) {
+			int ret = open_ring(s, &s->ring[s->nr_rings], set, i);
+
+			if (ret) {
+				snprintf(err, errlen, "ring %u of set %u: %s", i, set,
+					 strerror(-ret));
+				return ret;
+			}
+			s->nr_rings++;
+		}
+	}
+	return 0;
+}
+
+int session_open(struct session **out, const struct session_config *config, char *err,
+		 size_t errlen)
+{
+	const struct htrace_super *super = htrace_view_super(config->view);
+	unsigned int nr = 0;
+	struct session *s;
+	int ret = -ENOMEM;
+
+	for (__u32 set = 0; set < super->nr_ringsets; set++)
+		nr += super->ringset[set].nr_rings;
+	if (nr > HTRACE_MAX_RINGS) {
+		snprintf(err, errlen, "%u rings", nr);
+		return -EPROTO;
+	}
+	snprintf(err, errlen, "%s", strerror(ENOMEM));
+	s = calloc(1, sizeof(*s) + nr * sizeof(*s->ring));
+	if (!s)
+		return ret;
+	s->c = *config;
+	s->names = names_new();
+	if (s->c.sinks)
+		s->merge = merge_new(nr, MERGE_DELAY_NS, MERGE_BYTES);
+	if (s->names && (s->merge || !s->c.sinks))
+		ret = open_rings(s, err, errlen);
+	if (ret) {
+		session_close(s);
+		return ret;
+	}
+	load_schema(s);
+	*out = s;
+	return 0;
+}
+
+void session_close(struct session *s)
+{
+	if (!s)
+		return;
+	session_emit(s, 0, true);
+	stats_fold(s->c.stats, s->schema);
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		htrace_consumer_free(s->ring[i].consumer);
+	merge_free(s->merge);
+	events_free(s->events);
+	htrace_schema_free(s->schema);
+	names_free(s->names);
+	free(s);
+}
+
+/* --------------------------------------------------------------------------------------- reading */
+
+static int take_batch(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
+		      bool unverified, struct session_pass *pass)
+{
+	struct ring *r = &s->ring[ring];
+
+	stats_batch(s->c.stats, r->count, b, unverified, &r->time);
+	pass->events += b->events;
+	pass->lost |= b->overwritten || b->dropped || b->corrupt;
+	/* Written under a schema that we do not have yet? */
+	if (b->events && b->schema != (__u32)s->schema_generation)
+		refresh_schema(s, now);
+	if (!s->merge)
+		return 0;
+	return merge_push(s->merge, ring, b, now, unverified);
+}
+
+static void report_broken(struct session *s, struct ring *r)
+{
+	if (r->broken)
+		return;
+	r->broken = true;
+	r->backlog = 0;
+	s->c.stats->broken++;
+	say("%s: ring %u is broken and not read any more: %s; the others go on", s->c.path,
+	    r->origin.ring, htrace_consumer_error(r->consumer));
+}
+
+/* 0: nothing more; 1: stopped before that, to be fair; 2: or for want of memory. */
+static int read_ring(struct session *s, unsigned int ring, __u64 now, bool unverified,
+		     struct session_pass *pass)
+{
+	struct ring *r = &s->ring[ring];
+	__u32 used = 0;
+	int ret = 0;
+
+	while (used < RING_BUDGET) {
+		struct htrace_batch b;
+
+		if (s->merge && !merge_has_room(s->merge, ring))
+			return 2;
+		ret = htrace_consumer_read(r->consumer, &b);
+		if (ret != 1)
+			break;
+		used += b.len > BATCH_COST ? b.len : BATCH_COST;
+		ret = take_batch(s, ring, &b, now, unverified, pass);
+		if (ret)
+			break;
+		ret = 1;
+	}
+	r->backlog = htrace_consumer_backlog(r->consumer);
+	if (ret == -EILSEQ) {
+		report_broken(s, r);
+		return 0;
+	}
+	return ret;
+}
+
+int session_read(struct session *s, __u64 now, bool unverified, struct session_pass *pass)
+{
+	memset(pass, 0, sizeof(*pass));
+	pass->drained = true;
+	for (unsigned int i = 0; i < s->nr_rings; i++) {
+		int ret = read_ring(s, i, now, unverified, pass);
+
+		if (ret < 0)
+			return ret;
+		pass->more |= ret == 1;
+		pass->drained &= ret == 0;
+		pass->backlog += s->ring[i].backlog;
+	}
+	return 0;
+}
+
+bool session_ready(const struct session *s)
+{
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		if (htrace_consumer_ready(s->ring[i].consumer))
+			return true;
+	return false;
+}
+
+__u64 session_backlog(const struct session *s)
+{
+	__u64 sum = 0;
+
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		sum += s->ring[i].backlog;
+	return sum;
+}
+
+/* -------------------------------------------------------------------------------------- emitting */
+
+static void emit_loss(struct session *s, struct ring *r, const struct merge_item *item)
+{
+	struct sink_loss l = {
+		.from = &r->origin,
+		.time = item->time,
+		.overwritten = item->overwritten,
+		.dropped = item->dropped,
+		.corrupt = item->corrupt,
+	};
+
+	r->task_known = false; /* who knows who ran meanwhile */
+	sinks_loss(s->c.sinks, &l);
+}
+
+static void emit_record(struct session *s, struct ring *r, const struct merge_item *item, __u64 now)
+{
+	struct sink_event e = {
+		.from = &r->origin,
+		.time = item->time,
+		.unverified = item->unverified,
+		.task_known = r->task_known,
+		.task = r->task,
+		.record = &item->record,
+	};
+	const struct event_info *info = events_find(s->events, item->record.id);
+
+	if (!info) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "event#%u", item->record.id);
+		if (selection_matches(s->c.selection, name))
+			sinks_event(s->c.sinks, &e);
+		return;
+	}
+	e.event = info->event;
+	event_before(info, s->names, &e);
+	if (info->shown)
+		sinks_event(s->c.sinks, &e);
+	event_after(info, s->names, &e, now);
+	r->task_known = e.task_known;
+	r->task = e.task;
+}
+
+void session_emit(struct session *s, __u64 now, bool all)
+{
+	struct merge_item item;
+
+	if (!s->merge)
+		return;
+	while (merge_pop(s->merge, now, all, &item)) {
+		struct ring *r = &s->ring[item.ring];
+
+		s->c.stats->late += item.late;
+		if (item.is_loss)
+			emit_loss(s, r, &item);
+		else
+			emit_record(s, r, &item, now);
+	}
+}
+
+__u64 session_due(const struct session *s)
+{
+	return s->merge ? merge_due(s->merge) : UINT64_MAX;
+}
