@@ -340,9 +340,9 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	names_update(a->region);
 	health_init(&a->health, a->region, l, &a->rings, &a->geometry);
 	htrace_region_set_state(a->region, HTRACE_GUEST_RUNNING);
-	say("%s %zu programs, %u CPUs x %llu KiB (%s), direct placement: rings in guest memory, "
-	    "region %s", a->adopted ? "continuing the session:" : "tracing:", l->nr_programs,
-	    a->rings.nr, (a->geometry.ring_mask + 1) >> 10,
+	say("tracing%s: %zu programs, %u CPUs x %llu KiB (%s), direct placement: rings in guest "
+	    "memory, region %s", a->adopted ? ", an earlier agent's session goes on" : "",
+	    l->nr_programs, a->rings.nr, (a->geometry.ring_mask + 1) >> 10,
 	    a->geometry.policy == HTRACE_DISCARD ? "discard" : "overwrite", region_name(a, o));
 	return 0;
 }

@@ -46,6 +46,22 @@ static void add(struct list *l, __u32 tid, __u32 tgid, const char *comm, size_t 
 	memcpy(n->comm, comm, len < sizeof(n->comm) ? len : sizeof(n->comm) - 1);
 }
 
+/*
+ * /proc appends to a kernel worker's name what it works at ("kworker/0:1-events"), which is no part
+ * of it and changes all the time. "kworker/R-..." are rescuers, named so.
+ */
+static size_t without_work(const char *comm, size_t len)
+{
+	static const char worker[] = "kworker/";
+	size_t i = sizeof(worker) - 1;
+
+	if (len <= i || memcmp(comm, worker, i) || comm[i] == 'R')
+		return len;
+	while (i < len && comm[i] != '-' && comm[i] != '+')
+		i++;
+	return i;
+}
+
 static void add_thread(struct list *l, int tasks, __u32 tgid, const char *tid)
 {
 	char path[32], comm[32];
@@ -62,7 +78,7 @@ static void add_thread(struct list *l, int tasks, __u32 tgid, const char *tid)
 	if (len > 0 && comm[len - 1] == '\n')
 		len--;
 	if (len > 0)
-		add(l, (__u32)atol(tid), tgid, comm, (size_t)len, time);
+		add(l, (__u32)atol(tid), tgid, comm, without_work(comm, (size_t)len), time);
 }
 
 static void add_process(struct list *l, const char *pid)

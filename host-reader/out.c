@@ -20,6 +20,7 @@ struct out {
 	int fd;
 	int error;
 	bool opened; /* fd is ours to close */
+	bool created; /* the file was not there before */
 	bool terminal;
 	size_t len;
 	char buf[BUFFER];
@@ -39,7 +40,7 @@ int out_open_fd(struct out **out, int fd)
 	}
 	o->fd = fd;
 	o->error = 0;
-	o->opened = false;
+	o->opened = o->created = false;
 	o->terminal = isatty(fd);
 	o->len = 0;
 	*out = o;
@@ -48,19 +49,34 @@ int out_open_fd(struct out **out, int fd)
 
 int out_open(struct out **out, const char *path)
 {
+	bool created = false;
 	int fd, ret;
 
 	if (!path)
 		return out_open_fd(out, STDOUT_FILENO);
-	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666);
+	fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0 && errno == ENOENT) {
+		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666);
+		created = fd >= 0;
+	}
 	if (fd < 0)
 		return -errno;
 	ret = out_open_fd(out, fd);
-	if (ret)
+	if (ret) {
 		close(fd);
-	else
-		(*out)->opened = true;
-	return ret;
+		return ret;
+	}
+	(*out)->opened = true;
+	(*out)->created = created;
+	return 0;
+}
+
+void out_abandon(struct out *o, const char *path)
+{
+	if (o->created)
+		unlink(path);
+	o->len = 0;
+	out_close(o);
 }
 
 int out_begin(struct out *o)

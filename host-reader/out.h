@@ -21,6 +21,8 @@ struct out;
 int out_open(struct out **o, const char *path);
 /* Likewise for a descriptor, which stays the caller's. */
 int out_open_fd(struct out **o, int fd);
+/* Close it without having written; a file that out_open() made goes again. */
+void out_abandon(struct out *o, const char *path);
 /* Empty the file: from here on it is ours. */
 int out_begin(struct out *o);
 /* Write what is left and close. The first error of the output's life, or 0. */

@@ -2,7 +2,7 @@
 #include "show.h"
 
 #include <errno.h>
-#include <string.h>
+#include <stdint.h>
 
 #include "names.h"
 

@@ -119,6 +119,13 @@ bool sinks_failed(struct sinks *s)
 	return false;
 }
 
+void sinks_abandon(struct sinks *s)
+{
+	for (unsigned int i = 0; i < s->nr; i++)
+		out_abandon(s->sink[i].out, s->sink[i].path);
+	s->nr = 0;
+}
+
 int sinks_close(struct sinks *s)
 {
 	int ret = 0;

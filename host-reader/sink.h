@@ -83,6 +83,8 @@ void sinks_note(struct sinks *s, const struct sink_note *n);
 void sinks_flush(struct sinks *s, bool all);
 /* Did an output fail? Said once. */
 bool sinks_failed(struct sinks *s);
+/* Close them unused, as if they had not been opened. */
+void sinks_abandon(struct sinks *s);
 /* 0, or 1 after an output failed and that was said. */
 int sinks_close(struct sinks *s);
 

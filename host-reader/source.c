@@ -15,6 +15,7 @@
 #define MS 1000000ULL
 #define SEC 1000000000ULL
 
+#define QUIET_NS (100 * MS)      /* a guest that is there is not waited for */
 #define ATTACH_NS (20 * MS)      /* between two looks for a guest */
 #define MAP_NS (250 * MS)        /* between two tries to map guest RAM */
 #define MAP_GIVE_UP (3 * SEC)    /* of a guest that lives */
@@ -27,6 +28,7 @@
 #define BEAT_MS_DEFAULT 250
 #define BEAT_MS_MAX 5000
 #define AWAY_NS (500 * MS)       /* after such a pause of ours we wait for the next heartbeat */
+#define FINISH_PASS 65536         /* at the end: bytes of a ring per pass, at least */
 #define STUCK_NS (500 * MS)      /* what is uncommitted for so long at the end stays so */
 
 static void enter(struct source *s, enum source_state state, __u64 now)
@@ -34,14 +36,6 @@ static void enter(struct source *s, enum source_state state, __u64 now)
 	s->state = state;
 	s->since = now;
 	s->next_try = 0;
-}
-
-static void fail(struct source *s, enum htrace_host_reason reason, const char *why)
-{
-	say("%s: %s", s->spec->path, why);
-	if (reason)
-		host_refused(s->view, s->session_id, reason);
-	s->state = SOURCE_FAILED;
 }
 
 /* -------------------------------------------------------------------------------------- opening */
@@ -87,12 +81,35 @@ static void close_view(struct source *s)
 	s->fd = -1;
 }
 
-int source_open(struct source *s, const struct source_spec *spec,
-		const struct source_config *config)
+/* May we write into the file? What is being made when we look is a region a moment later. */
+static int check_contents(struct source *s)
 {
+	enum region_content content = region_file_inspect(s->fd);
 	char err[256] = "";
 	int ret;
 
+	for (int i = 0; i < 100 && content == CONTENT_UNKNOWN; i++) {
+		usleep(10000);
+		content = region_file_inspect(s->fd);
+	}
+	ret = htrace_view_attach(s->view, err, sizeof(err));
+	if (ret && ret != -EAGAIN) {
+		say("'%s' cannot be read: %s%s", s->spec->path, err[0] ? err : strerror(-ret),
+		    ret == -EPROTONOSUPPORT ? "; use the host-reader of the guest-agent's version" :
+					      "; nothing was written to it");
+		return ret;
+	}
+	if (content == CONTENT_EMPTY || content == CONTENT_REGION)
+		return 0;
+	say("'%s' cannot be read: something other than a libhtrace region is in it; nothing was "
+	    "written to it (fill it with zeroes to use it all the same)", s->spec->path);
+	return -EPROTO;
+}
+
+
+int source_open(struct source *s, const struct source_spec *spec,
+		const struct source_config *config)
+{
 	memset(s, 0, sizeof(*s));
 	s->spec = spec;
 	s->config = config;
@@ -103,41 +120,84 @@ int source_open(struct source *s, const struct source_spec *spec,
 	}
 	if (open_view(s))
 		return 1;
-	ret = htrace_view_attach(s->view, err, sizeof(err));
-	if (ret && ret != -EAGAIN) {
-		say("'%s' cannot be read: %s%s", spec->path, err[0] ? err : strerror(-ret),
-		    ret == -EPROTONOSUPPORT ? "; use the host-reader of the guest-agent's version" :
-					      "; nothing was written to it");
-		return 1;
-	}
-	return 0;
+	return check_contents(s) ? 1 : 0;
 }
 
-/* May we write into the file? What is being made when we look is a region a moment later. */
-static bool is_ours(struct source *s)
+void source_begin(struct source *s, __u64 now)
 {
-	enum region_content content = region_file_inspect(s->fd);
-
-	for (int i = 0; i < 100 && content == CONTENT_UNKNOWN; i++) {
-		usleep(10000);
-		content = region_file_inspect(s->fd);
-	}
-	return content == CONTENT_EMPTY || content == CONTENT_REGION;
-}
-
-int source_begin(struct source *s, __u64 now)
-{
-	if (!is_ours(s)) {
-		say("'%s' holds data that is not a libhtrace region; nothing was written to it. To "
-		    "use the file all the same, fill it with zeroes", s->spec->path);
-		return 1;
-	}
 	if (!s->writable)
 		say("%s: no permission to write: the guest will not know that it is read",
 		    s->spec->path);
 	host_waiting(s->view);
 	enter(s, SOURCE_WAITING, now);
-	return 0;
+}
+
+/* --------------------------------------------------------------------------------------- ending */
+
+/* What the guest's header said of this session's agent and programs goes into the sums. */
+static void fold_agent(struct source *s)
+{
+	const struct htrace_guest *g = &s->guest;
+
+	s->stats.agent_cpu_ns += g->agent_cpu_ns;
+	if (g->heartbeat_mono > g->agent_start_mono)
+		s->stats.agent_ns += g->heartbeat_mono - g->agent_start_mono;
+}
+
+static void fold_programs(struct source *s)
+{
+	s->stats.nr_progs = s->guest.nr_progs;
+	s->stats.nr_uncounted = 0;
+	for (__u32 i = 0; i < s->guest.nr_progs; i++) {
+		s->stats.misses += s->guest.prog[i].misses;
+		s->stats.nr_uncounted += !(s->guest.prog[i].flags & HTRACE_PROG_MISSES_COUNTED);
+	}
+}
+
+/* From here on the memory of the session's rings is not touched. */
+static void end_session(struct source *s, __u64 now)
+{
+	__u64 left;
+
+	if (!s->session)
+		return;
+	left = session_backlog(s->session);
+	session_close(s->session);
+	s->session = NULL;
+	fold_agent(s);
+	fold_programs(s);
+	s->stats.attached_ns += now - s->attached;
+	s->stats.unread += left;
+	if (left)
+		say("%s: %" PRIu64 " bytes of the session's rings were not read", s->spec->path,
+		    (uint64_t)left);
+	s->done_id = s->session_id;
+}
+
+static void fail(struct source *s, enum htrace_host_reason reason, const char *why, __u64 now)
+{
+	say("%s: %s", s->spec->path, why);
+	if (reason)
+		host_refused(s->view, s->session_id, reason);
+	end_session(s, now);
+	s->state = SOURCE_FAILED;
+}
+
+/* Wait for another session. Guest RAM is let go: it may be that of a VM that is gone. */
+static void await_next(struct source *s, __u64 now)
+{
+	char err[256] = "";
+
+	end_session(s, now);
+	htrace_view_close(s->view);
+	s->view = NULL;
+	if (htrace_view_open_fd(&s->view, s->fd, s->writable, err, sizeof(err))) {
+		say("%s: %s", s->spec->path, err);
+		s->state = SOURCE_FAILED;
+		return;
+	}
+	host_waiting(s->view);
+	enter(s, SOURCE_WAITING, now);
 }
 
 /* ------------------------------------------------------------------------------------ attaching */
@@ -230,7 +290,7 @@ static void start_session(struct source *s, __u64 now)
 
 	host_forget_other(s->view, super->session);
 	if (session_open(&s->session, &c, err, sizeof(err))) {
-		fail(s, HTRACE_REASON_INVALID, err);
+		fail(s, HTRACE_REASON_INVALID, err, now);
 		return;
 	}
 	memcpy(s->boot_id, super->boot_id, sizeof(s->boot_id));
@@ -257,12 +317,36 @@ static void follow_file(struct source *s, __u64 now)
 	if (!region_file_replaced(s->view, s->spec->path))
 		return;
 	close_view(s);
-	if (open_view(s)) {
+	if (open_view(s) || check_contents(s)) {
 		s->state = SOURCE_FAILED;
 		return;
 	}
 	say("%s: another file took its place; going on there", s->spec->path);
 	source_begin(s, now);
+}
+
+static void await_message(struct source *s, __u64 now)
+{
+	if (!s->said_waiting && now - s->since > QUIET_NS) {
+		say("%s: waiting for a guest ...", s->spec->path);
+		s->said_waiting = true;
+	}
+	if (now >= s->next_house)
+		follow_file(s, now);
+}
+
+/* The guest is told why only if it is one of ours: nothing else is written to. */
+static void fail_attach(struct source *s, int ret, const char *why, __u64 now)
+{
+	enum htrace_host_reason reason = HTRACE_REASON_NONE;
+	struct htrace_super super;
+
+	if (region_file_inspect(s->fd) == CONTENT_REGION &&
+	    pread(s->fd, &super, sizeof(super), HTRACE_SUPER_OFF) == sizeof(super)) {
+		reason = ret == -EPROTONOSUPPORT ? HTRACE_REASON_VERSION : HTRACE_REASON_INVALID;
+		s->session_id = super.session;
+	}
+	fail(s, reason, why, now);
 }
 
 static void try_attach(struct source *s, __u64 now)
@@ -279,17 +363,19 @@ static void try_attach(struct source *s, __u64 now)
 		s->next_try = now + REFUSAL_NS;
 		if (++s->refused < REFUSALS)
 			return;
-		s->session_id = 0;
-		fail(s, ret == -EPROTONOSUPPORT ? HTRACE_REASON_VERSION : HTRACE_REASON_INVALID,
-		     err);
+		fail_attach(s, ret, err, now);
 		return;
 	}
 	s->refused = 0;
-	if (ret || htrace_view_super(s->view)->session == s->done_id)
+	if (ret || htrace_view_super(s->view)->session == s->done_id) {
+		await_message(s, now);
 		return;
+	}
 	s->session_id = htrace_view_super(s->view)->session;
 	if (htrace_view_state(s->view) == HTRACE_GUEST_CLOSED) {
-		s->done_id = s->session_id; /* was over before we came */
+		s->done_id = s->session_id;
+		say("%s: it holds a session that is over; waiting for a new one", s->spec->path);
+		s->said_waiting = true;
 		return;
 	}
 	htrace_view_guest(s->view, &s->guest, true);
@@ -315,8 +401,10 @@ static void try_map(struct source *s, __u64 now)
 		start_session(s, now);
 		return;
 	}
+	if (!htrace_view_current(s->view))
+		return;
 	if (ret == -EPROTO || ret == -ENOMEM) {
-		fail(s, HTRACE_REASON_INVALID, err);
+		fail(s, HTRACE_REASON_INVALID, err, now);
 		return;
 	}
 	/* A VM that is gone leaves its region behind: then another one is to come. */
@@ -329,31 +417,300 @@ static void try_map(struct source *s, __u64 now)
 	}
 	if (now - s->since < MAP_GIVE_UP)
 		return;
-	fail(s, ret == -ENXIO ? HTRACE_REASON_UNVERIFIED : HTRACE_REASON_NO_RAM, err);
+	fail(s, ret == -ENXIO ? HTRACE_REASON_UNVERIFIED : HTRACE_REASON_NO_RAM, err, now);
 }
 
-/* --------------------------------------------------------------------------------------- ending */
 
-/* The rings are no longer the session's, or read to their end: their memory is not touched. */
-static void end_session(struct source *s, __u64 now)
+/* -------------------------------------------------------------------------------------- reading */
+
+static __u64 stale_after(const struct source *s)
 {
-	__u64 left = session_backlog(s->session);
+	__u64 ms = s->guest.heartbeat_ms;
 
-	session_close(s->session);
-	s->session = NULL;
-	s->stats.attached_ns += now - s->attached;
-	s->stats.unread += left;
-	if (left)
-		say("%s: %" PRIu64 " bytes of the session's rings were not read", s->spec->path,
-		    (uint64_t)left);
-	htrace_view_unmap(s->view);
-	s->done_id = s->session_id;
-	host_waiting(s->view);
-	enter(s, SOURCE_WAITING, now);
+	if (!ms)
+		ms = BEAT_MS_DEFAULT;
+	if (ms > BEAT_MS_MAX)
+		ms = BEAT_MS_MAX;
+	return ms * STALE_BEATS * MS > STALE_NS ? ms * STALE_BEATS * MS : STALE_NS;
 }
 
-/* Sum up what the kernel skipped, and the agent's time. */
-static void fold_guest(struct source *s)
+/* Did the guest's heart beat since the last look? */
+static bool heart_beat(struct source *s, __u64 now)
 {
-	(void)s;
+	__u64 beat = htrace_view_heartbeat(s->view);
+
+	if (beat == s->heartbeat)
+		return false;
+	s->heartbeat = beat;
+	s->heart_beat_at = now;
+	return true;
+}
+
+static void go_silent(struct source *s, __u64 now)
+{
+	say("%s: guest silent for %.1f s: paused, crashed or agent killed", s->spec->path,
+	    (double)(now - s->heart_beat_at) / 1e9);
+	s->salvaged = false;
+	s->salvaged_events = 0;
+	enter(s, SOURCE_SILENT, now);
+}
+
+/* Is there an end to the session? Then it was dealt with. */
+static bool ended(struct source *s, __u64 now)
+{
+	if (!htrace_view_current(s->view)) {
+		await_next(s, now);
+		return true;
+	}
+	if (htrace_view_state(s->view) == HTRACE_GUEST_CLOSED) {
+		say("%s: the guest ended the session; waiting for a new one", s->spec->path);
+		s->said_waiting = true;
+		await_next(s, now);
+		return true;
+	}
+	return false;
+}
+
+static void listen_round(struct source *s, __u64 now)
+{
+	if (ended(s, now))
+		return;
+	if (heart_beat(s, now)) {
+		s->guest_came = true;
+		enter(s, SOURCE_READING, now);
+	} else if (now - s->heart_beat_at > stale_after(s)) {
+		go_silent(s, now);
+	}
+}
+
+/* Read, and take care of what can go wrong. False: the source is in another state now. */
+static bool read_rings(struct source *s, __u64 now, bool unverified, struct session_pass *pass)
+{
+	int ret = session_read(s->session, now, unverified, pass);
+
+	if (htrace_view_shrunk(s->view)) {
+		fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
+		return false;
+	}
+	if (ret == -ESTALE) {
+		say("%s: the guest took back the memory of its rings", s->spec->path);
+		await_next(s, now);
+		return false;
+	}
+	if (ret) {
+		fail(s, HTRACE_REASON_NONE, strerror(-ret), now);
+		return false;
+	}
+	s->lost_names |= pass->lost;
+	return true;
+}
+
+static void salvage(struct source *s, __u64 now, struct source_round *round)
+{
+	struct session_pass pass;
+
+	if (!read_rings(s, now, true, &pass))
+		return;
+	round->events += pass.events;
+	round->more |= !pass.drained;
+	s->salvaged_events += pass.events;
+	s->guest_came |= pass.events != 0;
+	s->salvaged = pass.drained;
+	if (s->salvaged && s->salvaged_events)
+		say("%s: %" PRIu64 " events of the silent guest were read, and marked unverified",
+		    s->spec->path, (uint64_t)s->salvaged_events);
+}
+
+static void silent_round(struct source *s, __u64 now, struct source_round *round)
+{
+	if (ended(s, now))
+		return;
+	if (heart_beat(s, now)) {
+		say("%s: the guest is back", s->spec->path);
+		s->guest_came = true;
+		enter(s, SOURCE_READING, now);
+		return;
+	}
+	if (!s->salvaged)
+		salvage(s, now, round);
+	else if (now >= s->next_house && region_file_replaced(s->view, s->spec->path))
+		await_next(s, now);
+}
+
+/* A session that closes is waited for until all that was committed is read. */
+static void drain(struct source *s, __u64 now, const struct session_pass *pass)
+{
+	if (pass->events || pass->backlog != s->progress_backlog || !s->closing) {
+		s->closing = true;
+		s->progress_at = now;
+		s->progress_backlog = pass->backlog;
+	}
+	if (s->drained || !pass->drained || (pass->backlog && now - s->progress_at < STUCK_NS))
+		return;
+	s->drained = true;
+	host_drained(s->view, s->session_id);
+}
+
+static void read_round(struct source *s, __u64 now, struct source_round *round)
+{
+	struct session_pass pass;
+	bool closing;
+
+	if (ended(s, now))
+		return;
+	if (!heart_beat(s, now) && has_heart(s) && now - s->heart_beat_at > stale_after(s)) {
+		go_silent(s, now);
+		return;
+	}
+	/* Before the rings: what was committed when it closed is found in them then. */
+	closing = htrace_view_state(s->view) == HTRACE_GUEST_CLOSING;
+	if (!closing)
+		s->closing = s->drained = false;
+	else if (s->drained) /* its memory may be taken back at any time */
+		return;
+	if (!read_rings(s, now, false, &pass))
+		return;
+	round->events += pass.events;
+	round->backlog += pass.backlog;
+	round->more |= pass.more;
+	if (closing)
+		drain(s, now, &pass);
+}
+
+/* ---------------------------------------------------------------------------------- housekeeping */
+
+static void look_at_guest(struct source *s)
+{
+	struct htrace_guest fresh;
+
+	htrace_view_guest(s->view, &fresh, true);
+	if (!htrace_view_current(s->view))
+		return;
+	if (fresh.agent_start_mono != s->guest.agent_start_mono)
+		fold_agent(s);
+	s->guest = fresh;
+}
+
+static void keep_house(struct source *s, __u64 now)
+{
+	if (now < s->next_house)
+		return;
+	s->next_house = now + HOUSE_NS;
+	if (!s->refused) /* else it may not be our region any more */
+		host_beat(s->view);
+	if (!s->session || !htrace_view_current(s->view))
+		return;
+	look_at_guest(s);
+	if (s->lost_names && s->config->sinks && now >= s->next_names) {
+		host_want_names(s->view, s->guest.names_served);
+		s->lost_names = false;
+		s->next_names = now + NAMES_NS;
+	}
+}
+
+void source_round(struct source *s, __u64 now, struct source_round *round)
+{
+	/* If we were away, the guest may have been restarted, and its memory used for other things. */
+	if (s->state == SOURCE_READING && has_heart(s) && now - s->looked > AWAY_NS) {
+		heart_beat(s, now);
+		s->heart_beat_at = now;
+		enter(s, SOURCE_LISTENING, now);
+	}
+	s->looked = now;
+	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
+		fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
+	switch (s->state) {
+	case SOURCE_WAITING:
+		try_attach(s, now);
+		break;
+	case SOURCE_MAPPING:
+		try_map(s, now);
+		break;
+	case SOURCE_LISTENING:
+		listen_round(s, now);
+		break;
+	case SOURCE_READING:
+		read_round(s, now, round);
+		break;
+	case SOURCE_SILENT:
+		silent_round(s, now, round);
+		break;
+	case SOURCE_FAILED:
+		return;
+	}
+	if (s->state == SOURCE_FAILED)
+		return;
+	if (s->session) {
+		if (htrace_view_current(s->view))
+			session_refresh(s->session, now);
+		session_emit(s->session, now, false);
+	}
+	keep_house(s, now);
+}
+
+/* Passes that read what is in the rings now, of a guest that goes on writing. */
+static __u64 finish_passes(const struct source *s)
+{
+	const struct htrace_super *super = htrace_view_super(s->view);
+	__u64 most = 0;
+
+	for (__u32 i = 0; i < super->nr_ringsets; i++)
+		if (1ULL << super->ringset[i].ring_shift > most)
+			most = 1ULL << super->ringset[i].ring_shift;
+	return most / FINISH_PASS + 2;
+}
+
+void source_finish(struct source *s, __u64 now)
+{
+	__u64 passes = s->session ? finish_passes(s) : 0;
+	struct session_pass pass = { 0 };
+
+	while (passes-- && s->state == SOURCE_READING && !s->drained && !pass.drained) {
+		if (ended(s, now) || !read_rings(s, now, false, &pass))
+			break;
+		if (!pass.drained)
+			session_emit(s->session, now, !pass.more);
+	}
+	if (s->session && htrace_view_current(s->view))
+		look_at_guest(s);
+	end_session(s, now);
+	if (s->state != SOURCE_FAILED)
+		host_gone(s->view);
+}
+
+void source_close(struct source *s)
+{
+	close_view(s);
+	stats_free(&s->stats);
+}
+
+bool source_is_reading(const struct source *s)
+{
+	return s->state == SOURCE_READING || (s->state == SOURCE_SILENT && !s->salvaged);
+}
+
+bool source_ready(const struct source *s)
+{
+	return s->state == SOURCE_READING && session_ready(s->session);
+}
+
+__u64 source_due(const struct source *s)
+{
+	return s->session ? session_due(s->session) : UINT64_MAX;
+}
+
+const char *source_awaits(const struct source *s)
+{
+	switch (s->state) {
+	case SOURCE_WAITING:
+		return "a guest";
+	case SOURCE_MAPPING:
+		return "guest RAM";
+	case SOURCE_LISTENING:
+		return "a sign of life";
+	case SOURCE_SILENT:
+		return "the silent guest";
+	default:
+		return NULL;
+	}
 }

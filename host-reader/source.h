@@ -76,8 +76,8 @@ struct source_round {
 /* Open and inspect the file; nothing is written. 0, or 1 after having said why. */
 int source_open(struct source *s, const struct source_spec *spec,
 		const struct source_config *config);
-/* Announce the reader in the region. Likewise. */
-int source_begin(struct source *s, __u64 now);
+/* Announce the reader in the region. */
+void source_begin(struct source *s, __u64 now);
 void source_round(struct source *s, __u64 now, struct source_round *round);
 /* Read what is there, for the last time. */
 void source_finish(struct source *s, __u64 now);

@@ -11,7 +11,8 @@ static htrace_log_fn log_fn;
 
 const char *htrace_version(void)
 {
-	return STR(HTRACE_VERSION_MAJOR) "." STR(HTRACE_VERSION_MINOR) "." STR(HTRACE_VERSION_PATCH);
+	return STR(HTRACE_VERSION_MAJOR) "." STR(HTRACE_VERSION_MINOR) "."
+	       STR(HTRACE_VERSION_PATCH);
 }
 
 htrace_log_fn htrace_set_log(htrace_log_fn fn)

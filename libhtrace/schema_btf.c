@@ -61,7 +61,8 @@ static int refuse(struct conv *c, int error, const char *fmt, ...)
 	vsnprintf(why, sizeof(why), fmt, args);
 	va_end(args);
 	if (c->path[0])
-		htrace_errf(c->err, c->errlen, "event '%s': member '%s': %s", c->event, c->path, why);
+		htrace_errf(c->err, c->errlen, "event '%s': member '%s': %s", c->event, c->path,
+			    why);
 	else
 		htrace_errf(c->err, c->errlen, "event '%s': %s", c->event, why);
 	return error;
@@ -302,7 +303,7 @@ static int conv_member(struct conv *c, const struct plain *parent, __u32 index, 
 	if (ret < 0)
 		return ret;
 	m.type = (__u32)ret;
-	/* Zero-length arrays before others mark a place, as struct_group() of old: nothing is there. */
+	/* Zero-length arrays before others only mark a place. */
 	if (l->open)
 		l->nr--;
 	l->open = open;
@@ -346,8 +347,8 @@ static int conv_composite(struct conv *c, const struct plain *p)
 	ret = conv_members(c, p, 0, &l);
 	cut_name(name, p->name);
 	if (ret >= 0)
-		ret = built(c, htrace_builder_struct(c->b, name, btf_is_union(p->t), p->t->size, l.m,
-						     l.nr));
+		ret = built(c, htrace_builder_struct(c->b, name, btf_is_union(p->t), p->t->size,
+						     l.m, l.nr));
 	free(l.m);
 	return ret;
 }
@@ -368,8 +369,9 @@ static int conv_kind(struct conv *c, const struct plain *p)
 	case BTF_KIND_UNION:
 		return conv_composite(c, p);
 	case BTF_KIND_FLOAT:
-		return refuse(c, -EINVAL, "floating point ('%s') cannot be recorded; store it as an "
-			      "integer", p->name);
+		return refuse(c, -EINVAL,
+			      "floating point ('%s') cannot be recorded; store it as an integer",
+			      p->name);
 	case BTF_KIND_FWD:
 		return refuse(c, -EINVAL, "'%s' is declared, but not defined", p->name);
 	}

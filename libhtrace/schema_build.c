@@ -284,7 +284,7 @@ int htrace_builder_struct(struct htrace_schema_builder *b, const char *name, boo
 	return add_type(b, k);
 }
 
-/* The next id after those in use; they need not be dense, so the end of the range may be reached. */
+/* The next id after those in use: they need not be dense, so the range may end early. */
 static int next_id(struct htrace_schema_builder *b)
 {
 	if (b->check.max_id == HTRACE_MAX_EVENTS)

@@ -156,8 +156,8 @@ static int check_bitfield(struct htrace_schema_check *c, const struct htrace_sch
 	if ((type->kind != HTRACE_TYPE_INT && type->kind != HTRACE_TYPE_ENUM) || type->size > 8)
 		return refuse(c, "bit-field '%s' is no integer of up to 8 bytes", m->name);
 	if (m->bit_size > type->size * 8)
-		return refuse(c, "bit-field '%s' has %u bits, its type has %u", m->name, m->bit_size,
-			      type->size * 8);
+		return refuse(c, "bit-field '%s' has %u bits, its type has %u", m->name,
+			      m->bit_size, type->size * 8);
 	/* So that one load of 8 bytes or less, from the byte it begins in, has all of it. */
 	if (m->bit_off % 8 + m->bit_size > 64)
 		return refuse(c, "bit-field '%s' spreads over more than 8 bytes", m->name);
@@ -175,9 +175,12 @@ static __s64 check_member(struct htrace_schema_check *c, const struct htrace_sch
 	if (!type)
 		return refuse(c, "the type %u of member '%s' was not declared before", m->type,
 			      m->name);
-	if (type->open && (t->kind == HTRACE_TYPE_UNION || type->kind == HTRACE_TYPE_STRUCT || !last))
-		return refuse(c, "member '%s' reaches to the end of the record, which only the "
-			      "last of an event's struct may", m->name);
+	if (type->open &&
+	    (t->kind == HTRACE_TYPE_UNION || type->kind == HTRACE_TYPE_STRUCT || !last))
+		return refuse(c,
+			      "member '%s' reaches to the end of the record, which only the last "
+			      "of an event's struct may",
+			      m->name);
 	if (!type->size && !type->open)
 		return refuse(c, "member '%s' is empty", m->name);
 	if (m->bit_size) {
@@ -384,7 +387,8 @@ static int check_event(struct htrace_schema_check *c, const char *at, __u32 len)
 		return refuse(c, "event '%s': id %u is taken", e.name, e.id);
 	type = earlier(c, e.type);
 	if (!type || type->kind != HTRACE_TYPE_STRUCT)
-		return refuse(c, "event '%s': type %u is no struct declared before", e.name, e.type);
+		return refuse(c, "event '%s': type %u is no struct declared before", e.name,
+			      e.type);
 	ret = add_event_name(c, &e);
 	if (ret)
 		return ret;

@@ -44,8 +44,9 @@ def run_unit(exe, label, results):
     """A test program that prints TAP: each of its cases counts."""
     suite = label + os.path.basename(exe)
     start = time.time()
+    btf = os.path.join(os.path.dirname(exe), 'btf_events.bpf.o')
     run = subprocess.run([exe], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                         errors='replace', check=False)
+                         errors='replace', check=False, env=dict(os.environ, HTRACE_TEST_BTF=btf))
     cases = re.findall(r'^(not ok|ok) (\d+)(.*)$', run.stdout, re.M)
     bad = 0
     for status, number, text in cases:

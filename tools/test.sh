@@ -55,7 +55,7 @@ build build gcc
 step 'build: clang'
 build build-clang clang
 step 'build: AddressSanitizer and UndefinedBehaviorSanitizer'
-build build-asan gcc -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -Dagent=disabled
+build build-asan gcc -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -Dagent_static=false
 
 step 'tests'
 exec "$top/tests/run.py" --build "$top/build" --sanitized "$top/build-asan" "${only[@]}"

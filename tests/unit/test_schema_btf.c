@@ -129,8 +129,8 @@ static void expect_record(const struct htrace_schema *s, const void *r, size_t l
 {
 	struct text text = { .len = 0 };
 
-	ck_assert_int_eq(htrace_event_visit(htrace_schema_event(s, 1), r, len, &text_visitor, &text),
-			 0);
+	ck_assert_int_eq(htrace_event_visit(htrace_schema_event(s, 1), r, len, &text_visitor,
+					    &text), 0);
 	ck_assert_str_eq(text.s, want);
 }
 
@@ -139,13 +139,13 @@ static struct everything *make_everything(void)
 	struct everything *r = calloc(1, sizeof(*r) + 16);
 
 	*r = (struct everything){
-		.letter = 'x', .tiny = -1, .octet = 255, .yes = 1, .s16 = -16, .u16 = 16, .s32 = -32,
-		.u32 = 32, .s64 = -64, .u64 = ~0ULL, .wide = 0xabcdef, .color = GREEN, .tid = 1234,
-		.hex = 0xdeadbeef, .where = (void *)0xfff0, .nr = -38, .state = 2,
+		.letter = 'x', .tiny = -1, .octet = 255, .yes = 1, .s16 = -16, .u16 = 16,
+		.s32 = -32, .u32 = 32, .s64 = -64, .u64 = ~0ULL, .wide = 0xabcdef, .color = GREEN,
+		.tid = 1234, .hex = 0xdeadbeef, .where = (void *)0xfff0, .nr = -38, .state = 2,
 		.pointer = (void *)0x10, .three = 7, .five = -16, .many = 1ULL << 40, .flag = 1,
-		.comm = "bash", .mac = { 1, 2, 3, 4, 5, 6 }, .grid = { { 1, 2, 3 }, { -1, -2, -3 } },
-		.names = { "ab", "cdef" }, .points = { { 1, 2 }, { 3, -4 } }, .word = 0x00050006,
-		.inner = 7, .innermost = 8, .named.value = 9,
+		.comm = "bash", .mac = { 1, 2, 3, 4, 5, 6 },
+		.grid = { { 1, 2, 3 }, { -1, -2, -3 } }, .names = { "ab", "cdef" }, .points = { { 1, 2 }, { 3, -4 } },
+		.word = 0x00050006, .inner = 7, .innermost = 8, .named.value = 9,
 	};
 	strcpy(r->rest, "/etc/passwd");
 	return r;
@@ -156,19 +156,19 @@ START_TEST(test_everything)
 	struct everything *r = make_everything();
 	struct htrace_schema *s;
 
-	s = compiled("everything", "everything{192: letter@0 s1c, tiny@1 s1, octet@2 u1, yes@3 u1b, "
-		"s16@4 s2, u16@6 u2, s32@8 s4, u32@12 u4, s64@16 s8, u64@24 u8, wide@32 s16, "
+	s = compiled("everything",
+		"everything{192: letter@0 s1c, tiny@1 s1, octet@2 u1, yes@3 u1b, s16@4 s2, u16@6 u2, s32@8 s4, u32@12 u4, s64@16 s8, u64@24 u8, wide@32 s16, "
 		"color@48 eu4 color(RED=0 GREEN=5 BLUE=2147483647), tid@52 s4t, hex@56 u8x, "
 		"where@64 u8p, nr@72 s8s, state@80 u4T, pointer@88 u8p, three@96.0/3 u4, "
-		"five@96.3/5 s4, many@97.0/41 u8, flag@102.1/1 u1b, comm@103 \"16\", mac@119 [6]u1, "
-		"grid@128 [2][3]s4, names@152 [2]\"4\", points@160 [2]point_t{4: x@0 s2, y@2 s2}, "
+		"five@96.3/5 s4, many@97.0/41 u8, flag@102.1/1 u1b, comm@103 \"16\", "
+		"mac@119 [6]u1, grid@128 [2][3]s4, names@152 [2]\"4\", points@160 [2]point_t{4: x@0 s2, y@2 s2}, "
 		"anon_0@168 <4: word@0 u4, anon_0@0 {4: low@0 u2, high@2 u2}>, inner@172 s4, "
 		"innermost@176 s4, named@180 {4: value@0 s4}, rest@184 \"0\"}");
 	if (s)
 		expect_record(s, r, sizeof(*r), "letter=120 tiny=-1 octet=255 yes=1 s16=-16 u16=16 "
 			"s32=-32 u32=32 s64=-64 u64=18446744073709551615 "
-			"wide=0x00000000000000000000000000abcdef color=GREEN tid=1234 hex=3735928559 "
-			"where=65520 nr=-38 state=2 pointer=16 three=7 five=-16 many=1099511627776 "
+			"wide=0x00000000000000000000000000abcdef color=GREEN tid=1234 "
+			"hex=3735928559 where=65520 nr=-38 state=2 pointer=16 three=7 five=-16 many=1099511627776 "
 			"flag=1 comm=\"bash\" mac=[1 2 3 4 5 6] grid=[[1 2 3] [-1 -2 -3]] "
 			"names=[\"ab\" \"cdef\"] points=[{x=1 y=2} {x=3 y=-4}] "
 			"anon_0={word=327686 anon_0={low=6 high=5}} inner=7 innermost=8 "
@@ -347,11 +347,11 @@ START_TEST(test_unrecordable)
 	int fl = btf__add_float(btf, "double", 8), fwd = btf__add_fwd(btf, "task", BTF_FWD_STRUCT);
 	int st, func = btf__add_func_proto(btf, 0);
 
-	expect_refused(STRUCT("s", 8, { "d", fl, 0, 0 }), "event 'event': member 'd': floating point "
-		       "('double') cannot be recorded; store it as an integer");
+	expect_refused(STRUCT("s", 8, { "d", fl, 0, 0 }),
+		       "event 'event': member 'd': floating point ('double') cannot be recorded; store it as an integer");
 	st = STRUCT("in", 8, { "d", add_array(fl, 1), 0, 0 });
-	expect_refused(STRUCT("s", 8, { "in", st, 0, 0 }), "event 'event': member 'in.d[]': floating "
-		       "point ('double') cannot be recorded; store it as an integer");
+	expect_refused(STRUCT("s", 8, { "in", st, 0, 0 }),
+		       "event 'event': member 'in.d[]': floating point ('double') cannot be recorded; store it as an integer");
 	expect_refused(STRUCT("s", 8, { "t", fwd, 0, 0 }),
 		       "event 'event': member 't': 'task' is declared, but not defined");
 	expect_refused(STRUCT("s", 8, { "v", 0, 0, 0 }),
@@ -366,8 +366,8 @@ START_TEST(test_flexible_inside)
 	int tail = STRUCT("in", 4, { "n", s32, 0, 0 }, { "d", add_array(c8, 0), 32, 0 });
 
 	expect_refused(STRUCT("s", 4, { "in", tail, 0, 0 }),
-		       "event 'event': member 'in' reaches to the end of the record, which only the "
-		       "last of an event's struct may");
+		       "event 'event': member 'in' reaches to the end of the record, which only "
+		       "the last of an event's struct may");
 	expect_refused(STRUCT("s", 8, { "u", UNION("u", 4, { "n", s32, 0, 0 },
 						   { "d", add_array(c8, 0), 0, 0 }), 0, 0 }),
 		       "event 'event': member 'u': member 'd' reaches to the end of the record, "
@@ -383,7 +383,8 @@ START_TEST(test_too_large)
 	int st;
 
 	expect_refused(STRUCT("s", 80000, { "a", add_array(s32, 20000), 0, 0 }),
-		       "event 'event': member 'a': an array of 80000 bytes is larger than a record");
+		       "event 'event': member 'a': an array of 80000 bytes is larger than a "
+		       "record");
 	expect_refused(STRUCT("s", 80000, { "a", add_array(c8, 80000), 0, 0 }),
 		       "event 'event': member 'a': size 80000 is larger than a record");
 	expect_refused(STRUCT("s", 80000, { "a", s32, 0, 0 }),
@@ -399,7 +400,8 @@ START_TEST(test_long_member_name)
 	char name[65] = "", want[256];
 
 	memset(name, 'm', 64);
-	snprintf(want, sizeof(want), "event 'event': member '%s': the name is longer than 63", name);
+	snprintf(want, sizeof(want), "event 'event': member '%s': the name is longer than 63",
+		 name);
 	expect_refused(STRUCT("s", 4, { name, s32, 0, 0 }), want);
 }
 END_TEST

@@ -81,7 +81,8 @@ static int build_sample(void)
 		{ .type = (__u32)htrace_builder_array(b, u8, 4), .name = "bytes" },
 	};
 	struct htrace_schema_member pm[] = {
-		{ .type = (__u32)s8, .name = "x" }, { .type = (__u32)s8, .bit_off = 8, .name = "y" },
+		{ .type = (__u32)s8, .name = "x" },
+		{ .type = (__u32)s8, .bit_off = 8, .name = "y" },
 	};
 	int u = htrace_builder_struct(b, NULL, true, 4, um, 2);
 	int point = htrace_builder_struct(b, "point", false, 2, pm, 2);
@@ -131,8 +132,8 @@ START_TEST(test_round_trip)
 	ck_assert_int_eq(htrace_builder_event(b, "sample", build_sample()), 1);
 	s = parsed();
 	r = make_sample(&len);
-	ck_assert_int_eq(htrace_event_visit(htrace_schema_event(s, 1), r, len, &text_visitor, &text),
-			 0);
+	ck_assert_int_eq(htrace_event_visit(htrace_schema_event(s, 1), r, len, &text_visitor,
+					    &text), 0);
 	ck_assert_str_eq(text.s, "tiny=255 small=-2 pid=-7 big=18446744073709551615 low=-3 "
 		"high=-2251799813685248 state=RUNNING comm=\"swapper0\" grid=[[1 2 3] [4 5 65535]] "
 		"u={word=67305985 bytes=[1 2 3 4]} points=[{x=-1 y=1} {x=-128 y=127}] "
@@ -248,8 +249,9 @@ END_TEST
 
 static struct htrace_schema *build_tail(int type, __u32 size, __u32 off)
 {
+	int u8 = htrace_builder_int(b, "u8", 1, false, HTRACE_HINT_NONE);
 	struct htrace_schema_member m[] = {
-		{ .type = (__u32)htrace_builder_int(b, "u8", 1, false, HTRACE_HINT_NONE), .name = "n" },
+		{ .type = (__u32)u8, .name = "n" },
 		{ .type = (__u32)type, .bit_off = 8 * off, .name = "tail" },
 	};
 	int number = htrace_builder_struct(b, "s", false, size, m, 2);
@@ -401,7 +403,7 @@ START_TEST(test_mistakes)
 	ck_assert_int_eq(htrace_builder_int(b, "u64", 8, false, HTRACE_HINT_NONE), 1);
 	ck_assert_int_eq(htrace_builder_struct(b, "s", false, 0, NULL, 0), 2);
 	htrace_builder_entries(b, &before);
-	expect_mistake(htrace_builder_int(b, "unsigned int", 4, false, HTRACE_HINT_NONE), "name of");
+	expect_mistake(htrace_builder_int(b, "a b", 4, false, HTRACE_HINT_NONE), "name of");
 	expect_mistake(htrace_builder_int(b, name, 4, false, HTRACE_HINT_NONE), "longer than 63");
 	expect_mistake(htrace_builder_int(b, "u24", 3, false, HTRACE_HINT_NONE), "size 3");
 	expect_mistake(htrace_builder_enum(b, "e", 4, false, &v, 1), "name of value 0");

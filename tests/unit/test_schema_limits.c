@@ -87,7 +87,8 @@ END_TEST
 START_TEST(test_expanded)
 {
 	static const struct item all[] = { { "a", 1, 0, 0 }, { "b", 1, 0, 0 }, { "c", 1, 0, 0 },
-		{ "d", 1, 0, 0 }, { "e", 1, 0, 0 }, { "f", 1, 0, 0 }, { "g", 1, 0, 0 }, { "h", 1, 0, 0 } };
+		{ "d", 1, 0, 0 }, { "e", 1, 0, 0 }, { "f", 1, 0, 0 }, { "g", 1, 0, 0 },
+		{ "h", 1, 0, 0 } };
 
 	add_type(HTRACE_TYPE_STRING, HTRACE_REC_MAX, 0, 0, 0);
 	add_struct(HTRACE_TYPE_UNION, HTRACE_REC_MAX, all, 7);

@@ -317,7 +317,8 @@ START_TEST(test_names)
 		{ "timer:0", -EINVAL }, { "timer:1000001", -EINVAL }, { "timer:-1", -EINVAL },
 		{ "timer:+1", -EINVAL }, { "timer: 1", -EINVAL }, { "timer:1ms", -EINVAL },
 		{ "timer:18446744073709551617", -EINVAL }, { "adaptive:49", -EINVAL },
-		{ "adaptive:1000001", -EINVAL }, { "adaptive:", -EINVAL }, { "adaptive:x", -EINVAL },
+		{ "adaptive:1000001", -EINVAL }, { "adaptive:", -EINVAL },
+		{ "adaptive:x", -EINVAL },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -377,8 +378,9 @@ static void custom_close(void *priv)
 
 START_TEST(test_custom)
 {
-	static const struct htrace_sync_ops ops = { sizeof(ops), "my-own_1", custom_arm, custom_wait,
-						    custom_did, custom_wake, custom_close };
+	static const struct htrace_sync_ops ops = {
+		sizeof(ops), "my-own_1", custom_arm, custom_wait, custom_did, custom_wake, custom_close,
+	};
 	struct htrace_sync *s;
 
 	ck_assert_int_eq(htrace_sync_new(&s, "my-own_1", &target), -ENOENT);
@@ -476,7 +478,8 @@ END_TEST
 int main(void)
 {
 	Suite *s = suite_create("sync");
-	TCase *all = tcase_create("all"), *each = tcase_create("each"), *reg = tcase_create("registry");
+	TCase *all = tcase_create("all"), *each = tcase_create("each");
+	TCase *reg = tcase_create("registry");
 
 	tcase_set_timeout(all, 30);
 	tcase_add_loop_test(all, test_time_is_up, 0, 3);

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* host-reader: shows what guests trace. */
+#include <errno.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <htrace/sync.h>
+
+#include "message.h"
+#include "options.h"
+#include "select.h"
+#include "sink.h"
+#include "source.h"
+#include "summary.h"
+
+#define MS 1000000ULL
+#define TICK_NS (100 * MS)  /* the longest sleep: heartbeats, states */
+#define IDLE_NS (20 * MS)   /* while no rings are read */
+#define FLUSH_NS (200 * MS) /* of outputs that are not terminals */
+
+struct reader {
+	struct options options;
+	struct sinks sinks;
+	struct selection *selection;
+	struct source_config config;
+	struct source *source;
+	struct statistics *statistics;
+	unsigned int nr; /* of the sources that were opened */
+	struct htrace_sync *sync, *idle;
+	__u64 started, next_flush, next_stats, next_progress;
+	bool output_failed;
+};
+
+static volatile sig_atomic_t stop;
+static struct htrace_sync *volatile waiting[2]; /* for the handler to wake */
+
+static __u64 clock_ns(clockid_t id)
+{
+	struct timespec t;
+
+	clock_gettime(id, &t);
+	return (__u64)t.tv_sec * 1000 * MS + (__u64)t.tv_nsec;
+}
+
+static void on_signal(int sig)
+{
+	stop = 1;
+	signal(sig, SIG_DFL); /* a second one does not wait for outputs that are stuck */
+	for (int i = 0; i < 2; i++)
+		if (waiting[i])
+			htrace_sync_wake(waiting[i]);
+}
+
+static void catch_signals(void)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+
+	sigemptyset(&sa.sa_mask);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGHUP, &sa, NULL);
+	signal(SIGPIPE, SIG_IGN); /* writing says EPIPE */
+}
+
+static bool any_ready(void *ctx)
+{
+	const struct reader *r = ctx;
+
+	for (unsigned int i = 0; i < r->nr; i++)
+		if (source_ready(&r->source[i]))
+			return true;
+	return false;
+}
+
+/* -------------------------------------------------------------------------------------- the loop */
+
+/* Nothing is written before all that can be refused was looked at. */
+static int begin(struct reader *r)
+{
+	const struct options *o = &r->options;
+	int ret;
+
+	if (selection_new(&r->selection, o->events)) {
+		say("--events '%s': an empty pattern; give names such as 'sched_*,sys_enter'",
+		    o->events);
+		return 2;
+	}
+	ret = sinks_open(&r->sinks, o->output, o->nr_outputs);
+	if (ret)
+		return ret;
+	r->config = (struct source_config){
+		.sinks = o->view == VIEW_EVENTS ? &r->sinks : NULL,
+		.selection = r->selection,
+		.sync = o->sync,
+		.several = o->nr_sources > 1,
+	};
+	r->source = calloc(o->nr_sources, sizeof(*r->source));
+	r->statistics = calloc(o->nr_sources, sizeof(*r->statistics));
+	if (!r->source || !r->statistics) {
+		say("out of memory");
+		return 1;
+	}
+	for (; r->nr < o->nr_sources; r->nr++) {
+		struct source *s = &r->source[r->nr];
+		const char *same;
+		__u64 dev, ino;
+
+		if (source_open(s, &o->source[r->nr], &r->config)) {
+			source_close(s);
+			return 1;
+		}
+		htrace_view_file(s->view, &dev, &ino);
+		same = sinks_find_file(&r->sinks, dev, ino);
+		if (same) {
+			say("output %s is the region '%s' itself", same, s->spec->path);
+			source_close(s);
+			return 1;
+		}
+	}
+	ret = sinks_begin(&r->sinks);
+	for (unsigned int i = 0; i < r->nr && !ret; i++)
+		source_begin(&r->source[i], r->started);
+	return ret;
+}
+
+static int begin_sync(struct reader *r)
+{
+	struct htrace_sync_target target = {
+		.sz = sizeof(target), .ready = any_ready, .ctx = r
+	};
+	int ret = htrace_sync_new(&r->sync, r->options.sync, &target);
+
+	if (!ret)
+		ret = htrace_sync_new(&r->idle, "timer:20000", &target);
+	if (ret) {
+		say("sync policy '%s': %s", r->options.sync, strerror(-ret));
+		return 1;
+	}
+	waiting[0] = r->sync;
+	waiting[1] = r->idle;
+	return 0;
+}
+
+static void show_progress(struct reader *r, __u64 now)
+{
+	const char *awaits = NULL;
+
+	if (now < r->next_progress)
+		return;
+	r->next_progress = now + 1000 * MS;
+	for (unsigned int i = 0; i < r->nr; i++) {
+		awaits = source_awaits(&r->source[i]);
+		if (!awaits && r->source[i].state != SOURCE_FAILED)
+			break;
+	}
+	if (awaits)
+		progress("waiting for %s, %llu s", awaits,
+			 (unsigned long long)((now - r->started) / (1000 * MS)));
+	else
+		progress_end();
+}
+
+static void show_statistics(struct reader *r, __u64 now)
+{
+	if (!r->options.stats_ns || now < r->next_stats)
+		return;
+	if (r->next_stats)
+		for (unsigned int i = 0; i < r->nr; i++)
+			statistics_say(&r->statistics[i], &r->source[i], now);
+	else
+		for (unsigned int i = 0; i < r->nr; i++)
+			r->statistics[i].at = now;
+	r->next_stats = now + r->options.stats_ns;
+}
+
+static void flush(struct reader *r, __u64 now)
+{
+	bool all = now >= r->next_flush;
+
+	if (all)
+		r->next_flush = now + FLUSH_NS;
+	sinks_flush(&r->sinks, all);
+	r->output_failed = sinks_failed(&r->sinks);
+}
+
+/* One look at every source. Returns how long to wait at most. */
+static __u64 round_of_all(struct reader *r, __u64 now, bool *reading, bool *alive)
+{
+	struct source_round round = { 0 };
+	__u64 due = now + TICK_NS;
+
+	*reading = *alive = false;
+	for (unsigned int i = 0; i < r->nr; i++) {
+		struct source *s = &r->source[i];
+
+		source_round(s, now, &round);
+		*alive |= s->state != SOURCE_FAILED;
+		*reading |= source_is_reading(s);
+		if (source_due(s) < due)
+			due = source_due(s);
+	}
+	if (*reading)
+		htrace_sync_did(r->sync, round.events, round.backlog);
+	return round.more || due <= now ? 0 : due - now;
+}
+
+/* Until the end, whatever it is. Returns whether all sources failed. */
+static bool run(struct reader *r)
+{
+	__u64 end = r->options.duration_ns ? r->started + r->options.duration_ns : UINT64_MAX;
+	bool reading, alive;
+
+	while (!stop && !r->output_failed) {
+		__u64 now = clock_ns(CLOCK_MONOTONIC), wait;
+
+		if (now >= end)
+			return false;
+		wait = round_of_all(r, now, &reading, &alive);
+		if (!alive)
+			return true;
+		flush(r, now);
+		show_statistics(r, now);
+		show_progress(r, now);
+		if (wait > end - now)
+			wait = end - now;
+		if (r->options.stats_ns && wait > r->next_stats - now)
+			wait = r->next_stats > now ? r->next_stats - now : 0;
+		if (stop || !wait)
+			continue;
+		if (reading)
+			htrace_sync_wait(r->sync, wait);
+		else
+			htrace_sync_wait(r->idle, wait < IDLE_NS ? wait : IDLE_NS);
+	}
+	return false;
+}
+
+/* -------------------------------------------------------------------------------------- the end */
+
+static __u64 cpu_ns(void)
+{
+	return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+static void write_summary(struct reader *r, struct out *o, __u64 elapsed)
+{
+	__u64 cpu = cpu_ns();
+
+	for (unsigned int i = 0; i < r->nr; i++) {
+		if (i)
+			out_newline(o);
+		summary_write(o, &r->source[i], elapsed, cpu);
+	}
+	out_flush(o);
+}
+
+static void warn_unused(struct reader *r)
+{
+	const char *pattern = selection_unused(r->selection);
+	bool any = false;
+
+	for (unsigned int i = 0; i < r->nr; i++)
+		any |= r->source[i].stats.sessions != 0;
+	if (any && pattern)
+		say("--events: no event is called '%s'; the guest-agent's --events says what is "
+		    "traced", pattern);
+}
+
+static int finish(struct reader *r, bool all_failed)
+{
+	__u64 now = clock_ns(CLOCK_MONOTONIC);
+	bool came = false, failed = all_failed;
+	struct out *err;
+	int ret;
+
+	progress_end();
+	for (unsigned int i = 0; i < r->nr; i++) {
+		failed |= r->source[i].state == SOURCE_FAILED;
+		source_finish(&r->source[i], now);
+		came |= r->source[i].guest_came;
+	}
+	if (r->options.view == VIEW_SUMMARY && !r->output_failed)
+		for (unsigned int i = 0; i < r->sinks.nr; i++)
+			write_summary(r, r->sinks.sink[i].out, now - r->started);
+	ret = sinks_close(&r->sinks);
+	if ((r->options.view != VIEW_SUMMARY || ret) && !out_open_fd(&err, STDERR_FILENO)) {
+		write_summary(r, err, now - r->started);
+		out_close(err);
+	}
+	warn_unused(r);
+	if (!came && !stop && !failed && !ret) {
+		say("no guest came within %.3f s", (double)r->options.duration_ns / 1e9);
+		return 1;
+	}
+	return failed || ret || r->output_failed ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct reader r = { 0 };
+	int ret;
+
+	if (options_parse(&r.options, argc, argv, &ret)) {
+		options_free(&r.options);
+		return ret;
+	}
+	r.started = clock_ns(CLOCK_MONOTONIC);
+	ret = begin(&r);
+	if (!ret)
+		ret = begin_sync(&r);
+	if (!ret) {
+		catch_signals();
+		ret = finish(&r, run(&r));
+	} else {
+		sinks_abandon(&r.sinks);
+	}
+	waiting[0] = waiting[1] = NULL;
+	htrace_sync_free(r.sync);
+	htrace_sync_free(r.idle);
+	for (unsigned int i = 0; i < r.nr; i++)
+		source_close(&r.source[i]);
+	free(r.source);
+	free(r.statistics);
+	selection_free(r.selection);
+	options_free(&r.options);
+	return ret;
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "summary.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "message.h"
+
+typedef unsigned long long ull;
+
+/* ---------------------------------------------------------------------------- now and then */
+
+static void human_bytes(char *text, size_t len, __u64 bytes)
+{
+	static const char *const unit[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	double v = (double)bytes;
+	unsigned int u = 0;
+
+	for (; v >= 1024 && u < 4; u++)
+		v /= 1024;
+	snprintf(text, len, u ? "%.1f %s" : "%.0f %s", v, unit[u]);
+}
+
+static void agent_share(char *text, size_t len, struct statistics *t, const struct htrace_guest *g)
+{
+	double share = -1;
+
+	if (g->heartbeat_mono > t->agent_mono && g->agent_cpu_ns >= t->agent_cpu_ns && t->agent_mono)
+		share = 100.0 * (double)(g->agent_cpu_ns - t->agent_cpu_ns) /
+			(double)(g->heartbeat_mono - t->agent_mono);
+	t->agent_cpu_ns = g->agent_cpu_ns;
+	t->agent_mono = g->heartbeat_mono;
+	if (share >= 0)
+		snprintf(text, len, "%.2f %% CPU", share);
+	else
+		snprintf(text, len, "unknown");
+}
+
+static void skipped_so_far(char *text, size_t len, const struct source *s)
+{
+	__u64 misses = s->stats.misses;
+	bool counted = !s->guest.nr_progs;
+
+	for (__u32 i = 0; i < s->guest.nr_progs; i++) {
+		misses += s->session ? s->guest.prog[i].misses : 0;
+		counted |= s->guest.prog[i].flags & HTRACE_PROG_MISSES_COUNTED;
+	}
+	if (counted)
+		snprintf(text, len, "%" PRIu64, (uint64_t)misses);
+	else
+		snprintf(text, len, "not counted");
+}
+
+void statistics_say(struct statistics *t, const struct source *s, __u64 now)
+{
+	struct ring_count sum = stats_total(&s->stats);
+	double seconds = (double)(now - t->at) / 1e9;
+	char backlog[32], agent[32], skipped[32];
+
+	human_bytes(backlog, sizeof(backlog), s->session ? session_backlog(s->session) : 0);
+	agent_share(agent, sizeof(agent), t, &s->guest);
+	skipped_so_far(skipped, sizeof(skipped), s);
+	say("%s%s%.0f events/s, %llu received, lost %llu, skipped %s, backlog %s, agent %s",
+	    s->config->several ? s->spec->path : "", s->config->several ? ": " : "",
+	    seconds > 0 ? (double)(sum.events - t->events) / seconds : 0.0, (ull)sum.events,
+	    (ull)(sum.overwritten + sum.dropped + sum.corrupt), skipped, backlog, agent);
+	t->at = now;
+	t->events = sum.events;
+}
+
+/* -------------------------------------------------------------------------------- at the end */
+
+static void row(struct out *o, const char *label, const char *text)
+{
+	out_printf(o, "%-12s", label);
+	out_text(o, text);
+	out_newline(o);
+}
+
+static void write_cpu(struct out *o, const char *label, __u64 cpu_ns, __u64 of_ns)
+{
+	char text[80];
+
+	if (of_ns)
+		snprintf(text, sizeof(text), "%.3f s, %.3f %% of a CPU", (double)cpu_ns / 1e9,
+			 100.0 * (double)cpu_ns / (double)of_ns);
+	else
+		snprintf(text, sizeof(text), "unknown");
+	row(o, label, text);
+}
+
+static int by_count(const void *a, const void *b)
+{
+	const struct named_count *x = a, *y = b;
+
+	if (x->n.count != y->n.count)
+		return x->n.count < y->n.count ? 1 : -1;
+	return strcmp(x->name, y->name);
+}
+
+static void write_event(struct out *o, const char *name, const struct event_count *n, __u64 total,
+			double seconds)
+{
+	out_printf(o, "%-32s %12llu %7.2f %% %12.1f %12.2f", name, (ull)n->count,
+		   total ? 100.0 * (double)n->count / (double)total : 0.0,
+		   seconds > 0 ? (double)n->count / seconds : 0.0,
+		   n->count ? (double)n->bytes / (double)n->count : 0.0);
+	out_newline(o);
+}
+
+static void write_events(struct out *o, const struct stats *st)
+{
+	double seconds = (double)st->attached_ns / 1e9;
+	struct event_count all = { 0 };
+
+	for (unsigned int i = 0; i < st->nr_named; i++) {
+		all.count += st->named[i].n.count;
+		all.bytes += st->named[i].n.bytes;
+	}
+	if (st->nr_named)
+		qsort(st->named, st->nr_named, sizeof(*st->named), by_count);
+	out_printf(o, "%-32s %12s %9s %12s %12s", "event", "count", "share", "per second",
+		   "bytes/event");
+	out_newline(o);
+	for (unsigned int i = 0; i < st->nr_named; i++)
+		write_event(o, st->named[i].name, &st->named[i].n, all.count, seconds);
+	write_event(o, "total", &all, all.count, seconds);
+}
+
+static void write_ring(struct out *o, const char *name, const struct ring_count *r)
+{
+	out_printf(o, "%-12s %12llu %14llu %12llu %10llu %10llu %11llu", name, (ull)r->events,
+		   (ull)r->bytes, (ull)r->overwritten, (ull)r->dropped, (ull)r->corrupt,
+		   (ull)r->unverified);
+	out_newline(o);
+}
+
+static void write_rings(struct out *o, const char *title, const struct ring_count *rings)
+{
+	bool any = false;
+	char name[16];
+
+	for (unsigned int i = 0; i < HTRACE_MAX_RINGS; i++) {
+		if (!rings[i].used)
+			continue;
+		if (!any) {
+			out_newline(o);
+			out_printf(o, "%-12s %12s %14s %12s %10s %10s %11s", title, "received",
+				   "bytes", "overwritten", "dropped", "corrupt", "unverified");
+			out_newline(o);
+		}
+		any = true;
+		snprintf(name, sizeof(name), "%u", i);
+		write_ring(o, name, &rings[i]);
+	}
+}
+
+static void write_skipped(struct out *o, const struct source *s)
+{
+	const struct stats *st = &s->stats;
+	const char *between = " (";
+	char name[4 * HTRACE_PROG_NAME + 1];
+
+	out_printf(o, "%-12s", "skipped");
+	if (!st->nr_progs) {
+		out_text(o, "no programs to count for");
+	} else if (st->nr_uncounted == st->nr_progs && !st->misses) {
+		out_text(o, "by the kernel: not counted");
+	} else {
+		out_printf(o, "by the kernel: %llu", (ull)st->misses);
+		if (st->nr_uncounted)
+			out_printf(o, ", not counted for %u of %u programs", st->nr_uncounted,
+				   st->nr_progs);
+	}
+	for (__u32 i = 0; i < s->guest.nr_progs; i++) {
+		const struct htrace_prog *p = &s->guest.prog[i];
+
+		if (!p->misses)
+			continue;
+		name[htrace_escape(name, sizeof(name) - 1, p->name,
+				   strnlen(p->name, sizeof(p->name)))] = 0;
+		out_printf(o, "%s%s %llu", between, name, (ull)p->misses);
+		between = ", ";
+	}
+	if (*between == ',')
+		out_char(o, ')');
+	out_newline(o);
+}
+
+static void write_totals(struct out *o, const struct source *s)
+{
+	const struct stats *st = &s->stats;
+	struct ring_count sum = stats_total(st);
+
+	write_ring(o, "total", &sum);
+	out_newline(o);
+	out_printf(o, "%-12s%llu", "received", (ull)sum.events);
+	if (sum.unverified)
+		out_printf(o, ", of these %llu unverified", (ull)sum.unverified);
+	out_newline(o);
+	out_printf(o, "%-12s%llu (overwritten %llu, dropped %llu, corrupt %llu)", "lost",
+		   (ull)(sum.overwritten + sum.dropped + sum.corrupt), (ull)sum.overwritten,
+		   (ull)sum.dropped, (ull)sum.corrupt);
+	out_newline(o);
+	write_skipped(o, s);
+	out_printf(o, "%-12s%llu events were overwritten before the reader came", "before",
+		   (ull)sum.before);
+	out_newline(o);
+	if (st->unread) {
+		out_printf(o, "%-12s%llu bytes, in rings that went away", "unread", (ull)st->unread);
+		out_newline(o);
+	}
+	out_printf(o, "%-12s%llu late in the merge, %llu backwards in their ring", "order",
+		   (ull)st->late, (ull)st->backwards);
+	out_newline(o);
+	if (st->broken) {
+		out_printf(o, "%-12s%u rings were given up", "broken", st->broken);
+		out_newline(o);
+	}
+}
+
+void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u64 reader_cpu_ns)
+{
+	const struct stats *st = &s->stats;
+	char text[800];
+
+	out_printf(o, "--- summary of %s ---", s->spec->path);
+	out_newline(o);
+	if (!st->sessions) {
+		row(o, "guest", "none came");
+		return;
+	}
+	row(o, "guest", s->who);
+	row(o, "placement", s->placement);
+	snprintf(text, sizeof(text), "%s; sync %s", s->buffer, s->config->sync);
+	row(o, "buffer", text);
+	snprintf(text, sizeof(text), "%.3f s attached of %.3f s, %u session%s",
+		 (double)st->attached_ns / 1e9, (double)elapsed_ns / 1e9, st->sessions,
+		 st->sessions == 1 ? "" : "s");
+	row(o, "duration", text);
+	write_cpu(o, "agent", st->agent_cpu_ns, st->agent_ns);
+	write_cpu(o, "reader", reader_cpu_ns, elapsed_ns);
+	out_newline(o);
+	write_events(o, st);
+	write_rings(o, s->spec->kind == SOURCE_LOCAL ? "CPU" : "vCPU", st->cpu);
+	write_rings(o, "ring", st->thread);
+	write_totals(o, s);
+}
