@@ -49,10 +49,10 @@
  * Types that say how an integer is to be shown. Use them for members of events; they survive in
  * BTF by their names.
  */
-typedef __u32 htrace_tid_t;        /* a task: shown with its name */
-typedef __u64 htrace_hex_t;        /* in hexadecimal */
-typedef __u64 htrace_ptr_t;        /* an address */
-typedef __s32 htrace_syscall_t;    /* a system call's number: shown by name */
+typedef __u32 htrace_tid_t; /* a task: shown with its name */
+typedef __u64 htrace_hex_t; /* in hexadecimal */
+typedef __u64 htrace_ptr_t; /* an address */
+typedef __s32 htrace_syscall_t; /* a system call's number: shown by name */
 typedef __u32 htrace_task_state_t; /* as sched_switch's prev_state: shown as ps(1) does */
 
 /* The rings, one element per possible CPU. The agent makes the map; sizes here only stand in. */
@@ -72,9 +72,9 @@ const volatile __u32 htrace_schema_gen;
  * Declare event @name with payload struct @name, at file level, once. The agent finds the variable
  * in BTF by its prefix, learns the struct from `type` and writes the record id into `id`.
  */
-#define HTRACE_EVENT(name)         \
-	const volatile struct {    \
-		__u32 id;          \
+#define HTRACE_EVENT(name)           \
+	const volatile struct {      \
+		__u32 id;            \
 		struct name type[0]; \
 	} htrace_event__##name
 
@@ -87,28 +87,32 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 }
 
 /*
- * Reserve a record of event @name with @len bytes of payload (for structs that end in a flexible
- * array; the verifier wants to see accesses bounded by a constant all the same). Evaluates to a
- * struct @name *, uninitialised, or NULL: dropped and counted. Fill it all in, then htrace_end().
+ * Reserve a record of event @name with @len bytes of payload, for structs that end in a flexible
+ * array. Evaluates to a struct @name *, uninitialised, or NULL: dropped and counted. Fill it all
+ * in, then htrace_end().
+ *
+ * Lengths are rounded up to a multiple of 8, so end text with a NUL, and give other arrays a member
+ * that says how long they are. The verifier wants all accesses bounded by constants, and a record
+ * of 4000 bytes at most.
  */
-#define htrace_begin_len(name, len, slot)                                                     \
-	({                                                                                    \
-		struct htrace_geometry geo_ = {                                               \
-			.ring_mask = htrace_geo.ring_mask,                                    \
-			.ring_shift = htrace_geo.ring_shift,                                  \
-			.block_shift = htrace_geo.block_shift,                                \
-			.desc_off = htrace_geo.desc_off,                                      \
-			.data_off = htrace_geo.data_off,                                      \
-			.max_payload = htrace_geo.max_payload,                                \
-			.policy = htrace_geo.policy,                                          \
-		};                                                                            \
-		struct htrace_ring *this_ = htrace_this_ring();                               \
-		struct name *event_ = 0;                                                      \
-		if (this_)                                                                    \
-			event_ = htrace_reserve(this_, &geo_, &this_->consumed,               \
-						htrace_event__##name.id, (len),               \
-						htrace_schema_gen, bpf_ktime_get_ns(), (slot)); \
-		event_;                                                                       \
+#define htrace_begin_len(name, len, slot)                                                          \
+	({                                                                                         \
+		struct htrace_geometry geo_ = {                                                    \
+			.ring_mask = htrace_geo.ring_mask,                                         \
+			.ring_shift = htrace_geo.ring_shift,                                       \
+			.block_shift = htrace_geo.block_shift,                                     \
+			.desc_off = htrace_geo.desc_off,                                           \
+			.data_off = htrace_geo.data_off,                                           \
+			.max_payload = htrace_geo.max_payload,                                     \
+			.policy = htrace_geo.policy,                                               \
+		};                                                                                 \
+		struct htrace_ring *this_ = htrace_this_ring();                                    \
+		struct name *event_ = 0;                                                           \
+		if (this_)                                                                         \
+			event_ = htrace_reserve(this_, &geo_, &this_->consumed,                    \
+						htrace_event__##name.id, (len), htrace_schema_gen, \
+						bpf_ktime_get_ns(), (slot));                       \
+		event_;                                                                            \
 	})
 
 /* Likewise for exactly one struct @name. */

@@ -65,27 +65,27 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 }
 
 /* Three events of one shape: the waker's view, the woken task being runnable, a new task. */
-#define WAKEUP_EVENT(name)                                      \
-	struct name {                                           \
-		htrace_tid_t tid;                               \
-		__s16 prio;                                     \
-		__u16 target_cpu;                               \
-	};                                                      \
-	HTRACE_EVENT(name);                                     \
-                                                                \
-	SEC("tp_btf/" #name)                                    \
-	int BPF_PROG(name, struct task_struct *p)               \
-	{                                                       \
-		struct htrace_slot slot;                        \
-		struct name *e = htrace_begin(name, &slot);     \
-                                                                \
-		if (!e)                                         \
-			return 0;                               \
-		e->tid = p->pid;                                \
-		e->prio = p->prio;                              \
-		e->target_cpu = p->thread_info.cpu;             \
-		htrace_end(&slot);                              \
-		return 0;                                       \
+#define WAKEUP_EVENT(name)                                  \
+	struct name {                                       \
+		htrace_tid_t tid;                           \
+		__s16 prio;                                 \
+		__u16 target_cpu;                           \
+	};                                                  \
+	HTRACE_EVENT(name);                                 \
+                                                            \
+	SEC("tp_btf/" #name)                                \
+	int BPF_PROG(name, struct task_struct *p)           \
+	{                                                   \
+		struct htrace_slot slot;                    \
+		struct name *e = htrace_begin(name, &slot); \
+                                                            \
+		if (!e)                                     \
+			return 0;                           \
+		e->tid = p->pid;                            \
+		e->prio = p->prio;                          \
+		e->target_cpu = p->thread_info.cpu;         \
+		htrace_end(&slot);                          \
+		return 0;                                   \
 	}
 
 WAKEUP_EVENT(sched_waking)

@@ -100,8 +100,12 @@ static __always_inline bool is_compat(void)
 	return false;
 }
 
-static __always_inline void compat_enter(struct pt_regs *regs, long id) {}
-static __always_inline void compat_exit(struct pt_regs *regs, long ret) {}
+static __always_inline void compat_enter(struct pt_regs *regs, long id)
+{
+}
+static __always_inline void compat_exit(struct pt_regs *regs, long ret)
+{
+}
 
 static __always_inline void get_args(struct pt_regs *regs, __u64 *args)
 {

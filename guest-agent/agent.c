@@ -51,7 +51,8 @@ static int check_machine(void)
 	}
 	if (access("/sys/kernel/btf/vmlinux", R_OK)) {
 		say("this kernel has no BTF (/sys/kernel/btf/vmlinux): %s; it needs one built with "
-		    "CONFIG_DEBUG_INFO_BTF, as distributions' are", strerror(errno));
+		    "CONFIG_DEBUG_INFO_BTF, as distributions' are",
+		    strerror(errno));
 		return -1;
 	}
 	return 0;
@@ -176,8 +177,8 @@ static int check_memory(__u64 need)
 	if (need <= have / 2)
 		return 0;
 	say("the rings would take %llu MiB, more than half of the memory that is available (%llu "
-	    "MiB); use a smaller --buffer", (unsigned long long)need >> 20,
-	    (unsigned long long)have >> 20);
+	    "MiB); use a smaller --buffer",
+	    (unsigned long long)need >> 20, (unsigned long long)have >> 20);
 	return -1;
 }
 
@@ -193,7 +194,8 @@ static int make_rings(struct agent *a, const struct options *o)
 		say("rings of %llu bytes cannot be", (unsigned long long)o->buffer);
 		return -1;
 	}
-	if (check_memory((__u64)nr * htrace_image_size(&a->geometry, (size_t)sysconf(_SC_PAGESIZE))))
+	if (check_memory((__u64)nr *
+			 htrace_image_size(&a->geometry, (size_t)sysconf(_SC_PAGESIZE))))
 		return -1;
 	return rings_create(&a->rings, &a->geometry, (__u32)nr);
 }
@@ -256,8 +258,8 @@ static int publish_pages(struct agent *a, const struct options *o)
 
 	if (err == -ENOSPC)
 		say("region %s is too small for the list of %llu MiB of ring pages; give the device "
-		    "more memory, or use a smaller --buffer", region_name(a, o),
-		    (unsigned long long)a->rings.len >> 20);
+		    "more memory, or use a smaller --buffer",
+		    region_name(a, o), (unsigned long long)a->rings.len >> 20);
 	else if (err == -EPERM)
 		say("cannot find the rings in guest memory: page frame numbers are hidden; the agent "
 		    "needs CAP_SYS_ADMIN in the initial user namespace");
@@ -314,7 +316,7 @@ static int publish_adopted(struct agent *a)
 
 static int start(struct agent *a, const struct options *o, struct loader *l)
 {
-	struct rings old = { 0 };
+	struct rings old = {0};
 
 	if (check_machine() || loader_check_hooks(l) || pins_lock() || open_region(a, o->region))
 		return -1;
@@ -341,8 +343,9 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	health_init(&a->health, a->region, l, &a->rings, &a->geometry);
 	htrace_region_set_state(a->region, HTRACE_GUEST_RUNNING);
 	say("tracing%s: %zu programs, %u CPUs x %llu KiB (%s), direct placement: rings in guest "
-	    "memory, region %s", a->adopted ? ", an earlier agent's session goes on" : "",
-	    l->nr_programs, a->rings.nr, (a->geometry.ring_mask + 1) >> 10,
+	    "memory, region %s",
+	    a->adopted ? ", session adopted from an earlier agent" : "", l->nr_programs,
+	    a->rings.nr, (a->geometry.ring_mask + 1) >> 10,
 	    a->geometry.policy == HTRACE_DISCARD ? "discard" : "overwrite", region_name(a, o));
 	return 0;
 }
@@ -351,7 +354,7 @@ static void idle(struct agent *a)
 {
 	for (;;) {
 		__u64 ns = health_work(&a->health);
-		struct timespec t = { (time_t)(ns / 1000000000ULL), (long)(ns % 1000000000ULL) };
+		struct timespec t = {(time_t)(ns / 1000000000ULL), (long)(ns % 1000000000ULL)};
 
 		if (sigtimedwait(&a->stop, NULL, &t) >= 0)
 			return;
@@ -408,7 +411,7 @@ static void give_up(struct agent *a)
 
 int agent_run(const struct options *o, struct loader *l)
 {
-	struct agent a = { 0 };
+	struct agent a = {0};
 	int err;
 
 	sigemptyset(&a.stop);

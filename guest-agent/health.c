@@ -126,8 +126,8 @@ bool health_reader_attached(const struct health *h)
 static void serve_names(struct health *h, __u64 now)
 {
 	struct htrace_guest *g = htrace_region_guest(h->region);
-	__u64 wanted = __atomic_load_n(&htrace_region_host(h->region)->names_wanted,
-				       __ATOMIC_RELAXED);
+	__u64 wanted =
+		__atomic_load_n(&htrace_region_host(h->region)->names_wanted, __ATOMIC_RELAXED);
 
 	if (wanted == g->names_served || now < h->next_names)
 		return;

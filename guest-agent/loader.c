@@ -28,13 +28,13 @@ static const struct {
 	const char *name;
 	const char *start, *end;
 } built_in[] = {
-	{ "sched", sched_bpf_start, sched_bpf_end },
-	{ "syscalls", syscalls_bpf_start, syscalls_bpf_end },
+	{"sched", sched_bpf_start, sched_bpf_end},
+	{"syscalls", syscalls_bpf_start, syscalls_bpf_end},
 };
 
 /* Programs without which the reader would not learn the names of new tasks. */
-static const char *const name_sources[] = { "sched_process_fork", "sched_process_exec",
-					    "task_rename" };
+static const char *const name_sources[] = {"sched_process_fork", "sched_process_exec",
+					   "task_rename"};
 
 /* ----------------------------------------------------------------------------------- opening */
 
@@ -215,7 +215,7 @@ static int choose(struct loader *l, char *const *words, bool *used, size_t nr_wo
 int loader_select(struct loader *l, const char *events)
 {
 	char *list = strdup(events ? events : ""), *words[64], *save;
-	bool used[ARRAY_SIZE(words)] = { false };
+	bool used[ARRAY_SIZE(words)] = {false};
 	bool all = !events, none = events && !strcmp(events, "none");
 	size_t nr = 0;
 	int err = -1;
@@ -259,10 +259,14 @@ static const struct {
 	const char *section, *prefix;
 	__u32 kind;
 } btf_hooks[] = {
-	{ "tp_btf/", "btf_trace_", BTF_KIND_TYPEDEF }, { "fentry/", "", BTF_KIND_FUNC },
-	{ "fentry.s/", "", BTF_KIND_FUNC },	       { "fexit/", "", BTF_KIND_FUNC },
-	{ "fexit.s/", "", BTF_KIND_FUNC },	       { "fmod_ret/", "", BTF_KIND_FUNC },
-	{ "lsm/", "bpf_lsm_", BTF_KIND_FUNC },	       { "lsm.s/", "bpf_lsm_", BTF_KIND_FUNC },
+	{"tp_btf/", "btf_trace_", BTF_KIND_TYPEDEF},
+	{"fentry/", "", BTF_KIND_FUNC},
+	{"fentry.s/", "", BTF_KIND_FUNC},
+	{"fexit/", "", BTF_KIND_FUNC},
+	{"fexit.s/", "", BTF_KIND_FUNC},
+	{"fmod_ret/", "", BTF_KIND_FUNC},
+	{"lsm/", "bpf_lsm_", BTF_KIND_FUNC},
+	{"lsm.s/", "bpf_lsm_", BTF_KIND_FUNC},
 };
 
 static bool in_modules(struct btf *kernel, const char *name, __u32 kind)
@@ -340,7 +344,8 @@ static bool counts_misses(const struct btf *kernel, enum bpf_prog_type type)
 	case BPF_PROG_TYPE_KPROBE:
 	case BPF_PROG_TYPE_TRACEPOINT:
 		id = btf__find_by_name_kind(kernel, "bpf_link_info", BTF_KIND_STRUCT);
-		return id > 0 && has_member(kernel, btf__type_by_id(kernel, (__u32)id), "missed", 5);
+		return id > 0 &&
+		       has_member(kernel, btf__type_by_id(kernel, (__u32)id), "missed", 5);
 	default:
 		return false;
 	}
@@ -379,14 +384,14 @@ int loader_check_hooks(struct loader *l)
 
 /* ------------------------------------------------------------------------ events and constants */
 
-static bool is_used(const struct loader *l, const struct tracer *t)
+static bool is_used(const struct tracer *t)
 {
 	struct bpf_program *p;
 
-	(void)l;
-	bpf_object__for_each_program(p, t->obj)
+	bpf_object__for_each_program(p, t->obj) {
 		if (bpf_program__autoload(p))
 			return true;
+	}
 	return false;
 }
 
@@ -480,7 +485,7 @@ static int declare_tracer(const struct tracer *t, struct htrace_schema_builder *
 int loader_declare(struct loader *l, struct htrace_schema_builder *b)
 {
 	for (size_t i = 0; i < l->nr_tracers; i++)
-		if (is_used(l, &l->tracer[i]) && declare_tracer(&l->tracer[i], b))
+		if (is_used(&l->tracer[i]) && declare_tracer(&l->tracer[i], b))
 			return -1;
 	return 0;
 }
@@ -507,7 +512,8 @@ static int set_constants(const struct tracer *t, const struct htrace_geometry *g
 
 /* ------------------------------------------------------------------------ loading, attaching */
 
-static int load_tracer(struct tracer *t, int rings_fd, const struct htrace_geometry *g, __u32 schema)
+static int load_tracer(struct tracer *t, int rings_fd, const struct htrace_geometry *g,
+		       __u32 schema)
 {
 	struct bpf_map *rings = bpf_object__find_map_by_name(t->obj, "htrace_rings");
 	int err;
@@ -527,7 +533,7 @@ static int load_tracer(struct tracer *t, int rings_fd, const struct htrace_geome
 int loader_load(struct loader *l, int rings_fd, const struct htrace_geometry *g, __u32 schema)
 {
 	for (size_t i = 0; i < l->nr_tracers; i++)
-		if (is_used(l, &l->tracer[i]) && load_tracer(&l->tracer[i], rings_fd, g, schema))
+		if (is_used(&l->tracer[i]) && load_tracer(&l->tracer[i], rings_fd, g, schema))
 			return -1;
 	return 0;
 }
@@ -564,7 +570,7 @@ void loader_detach(struct loader *l)
 
 void loader_counters(const struct loader *l, size_t i, struct htrace_prog *p)
 {
-	struct bpf_prog_info info = { 0 };
+	struct bpf_prog_info info = {0};
 	__u32 len = sizeof(info);
 
 	memset(p, 0, sizeof(*p));

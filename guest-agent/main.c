@@ -104,16 +104,16 @@ static int parse_buffer(const char *text, struct options *o)
 enum { OPT_EVENTS = 256, OPT_BPF, OPT_REGION, OPT_MODE, OPT_POLICY, OPT_BUFFER };
 
 static const struct option long_options[] = {
-	{ "events", required_argument, NULL, OPT_EVENTS },
-	{ "bpf", required_argument, NULL, OPT_BPF },
-	{ "region", required_argument, NULL, OPT_REGION },
-	{ "mode", required_argument, NULL, OPT_MODE },
-	{ "policy", required_argument, NULL, OPT_POLICY },
-	{ "buffer", required_argument, NULL, OPT_BUFFER },
-	{ "verbose", no_argument, NULL, 'v' },
-	{ "help", no_argument, NULL, 'h' },
-	{ "version", no_argument, NULL, 'V' },
-	{ 0 },
+	{"events", required_argument, NULL, OPT_EVENTS},
+	{"bpf", required_argument, NULL, OPT_BPF},
+	{"region", required_argument, NULL, OPT_REGION},
+	{"mode", required_argument, NULL, OPT_MODE},
+	{"policy", required_argument, NULL, OPT_POLICY},
+	{"buffer", required_argument, NULL, OPT_BUFFER},
+	{"verbose", no_argument, NULL, 'v'},
+	{"help", no_argument, NULL, 'h'},
+	{"version", no_argument, NULL, 'V'},
+	{0},
 };
 
 /* -1: go on; else the exit status. */

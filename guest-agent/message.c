@@ -68,9 +68,8 @@ static bool keep_verdict(char *text)
 			break;
 		last = l;
 	}
-	snprintf(complaint, sizeof(complaint), "program %.*s: %s",
-		 end ? (int)(end - name - 1) : 0, end ? name + 1 : "",
-		 last ? last : "the kernel gives no reason");
+	snprintf(complaint, sizeof(complaint), "program %.*s: %s", end ? (int)(end - name - 1) : 0,
+		 end ? name + 1 : "", last ? last : "the kernel gives no reason");
 	return true;
 }
 

@@ -157,7 +157,7 @@ static void write_table(struct htrace_region *r, const struct list *l)
 
 void names_update(struct htrace_region *r)
 {
-	struct list l = { 0 };
+	struct list l = {0};
 
 	scan(&l);
 	keep_times(&l);

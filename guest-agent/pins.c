@@ -95,7 +95,7 @@ static int map_memory(struct rings *r)
 
 int rings_open_pinned(struct rings *r)
 {
-	struct bpf_map_info info = { 0 };
+	struct bpf_map_info info = {0};
 	__u32 len = sizeof(info);
 
 	memset(r, 0, sizeof(*r));
@@ -123,13 +123,15 @@ int rings_create(struct rings *r, const struct htrace_geometry *g, __u32 nr)
 	memset(r, 0, sizeof(*r));
 	r->nr = nr;
 	r->stride = htrace_image_size(g, (size_t)sysconf(_SC_PAGESIZE));
-	r->fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "htrace_rings", sizeof(__u32),
-			       (__u32)r->stride, nr, &opts);
+	r->fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "htrace_rings", sizeof(__u32), (__u32)r->stride,
+			       nr, &opts);
 	err = r->fd < 0 ? -errno : map_memory(r);
 	if (err) {
 		say("cannot make %u rings of %llu bytes: %s%s", nr, (unsigned long long)r->stride,
-		    strerror(-err), err == -ENOMEM || err == -E2BIG ? "; use a smaller --buffer" :
-				    err == -EPERM ? "; the kernel forbids BPF (lockdown?)" : "");
+		    strerror(-err),
+		    err == -ENOMEM || err == -E2BIG ? "; use a smaller --buffer" :
+		    err == -EPERM		    ? "; the kernel forbids BPF (lockdown?)" :
+						      "");
 		if (r->fd >= 0)
 			close(r->fd);
 		return -1;

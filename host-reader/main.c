@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* host-reader: shows what guests trace. */
-#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -65,6 +64,18 @@ static void catch_signals(void)
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGHUP, &sa, NULL);
 	signal(SIGPIPE, SIG_IGN); /* writing says EPIPE */
+}
+
+/* Descriptors that we were started without: no file that we open may take their place. */
+static void fill_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
 }
 
 static bool any_ready(void *ctx)
@@ -305,6 +316,7 @@ int main(int argc, char **argv)
 	struct reader r = { 0 };
 	int ret;
 
+	fill_descriptors();
 	if (options_parse(&r.options, argc, argv, &ret)) {
 		options_free(&r.options);
 		return ret;

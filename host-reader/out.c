@@ -28,16 +28,14 @@ struct out {
 
 int out_open_fd(struct out **out, int fd)
 {
-	struct out *o = malloc(sizeof(*o));
+	int flags = fcntl(fd, F_GETFL);
+	struct out *o;
 
+	if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY)
+		return -EBADF;
+	o = malloc(sizeof(*o));
 	if (!o)
 		return -ENOMEM;
-	if (fcntl(fd, F_GETFL) < 0) {
-		int err = -errno;
-
-		free(o);
-		return err;
-	}
 	o->fd = fd;
 	o->error = 0;
 	o->opened = o->created = false;

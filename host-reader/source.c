@@ -16,6 +16,7 @@
 #define SEC 1000000000ULL
 
 #define QUIET_NS (100 * MS)      /* a guest that is there is not waited for */
+#define SETTLE_LOOKS 30          /* 10 ms apart, at what may be a region in the making */
 #define ATTACH_NS (20 * MS)      /* between two looks for a guest */
 #define MAP_NS (250 * MS)        /* between two tries to map guest RAM */
 #define MAP_GIVE_UP (3 * SEC)    /* of a guest that lives */
@@ -88,7 +89,7 @@ static int check_contents(struct source *s)
 	char err[256] = "";
 	int ret;
 
-	for (int i = 0; i < 100 && content == CONTENT_UNKNOWN; i++) {
+	for (int i = 0; i < SETTLE_LOOKS && content == CONTENT_UNKNOWN; i++) {
 		usleep(10000);
 		content = region_file_inspect(s->fd);
 	}

@@ -14,13 +14,15 @@ ftrace_on() { # events...
 }
 ftrace_off() { echo 0 > $T/tracing_on; }
 ftrace_dump() { # to /dev/vda
-	for d in $T/per_cpu/cpu*; do
-		echo "### CPU ${d##*cpu}"
-		cat $d/trace
-		echo "### STATS"
-		cat $d/stats
-	done > /dev/vda
-	echo "### END" >> /dev/vda
+	{
+		for d in $T/per_cpu/cpu*; do
+			echo "### CPU ${d##*cpu}"
+			cat $d/trace
+			echo "### STATS"
+			cat $d/stats
+		done
+		echo "### END"
+	} > /dev/vda
 	sync
 }
 '''

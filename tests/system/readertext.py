@@ -8,14 +8,9 @@ EVENT = re.compile(r'^(?P<task>.*\S)\s+(?P<event>[A-Za-z_]\w*): (?P<fields>.*)$'
 LOST = re.compile(r'--- (?P<n>\d+) events? lost \((?P<how>.*)\) ---')
 
 
-def numbers(path='/usr/include/x86_64-linux-gnu/asm/unistd_64.h'):
-    with open(path, encoding='ascii') as f:
-        return {m[1]: int(m[2]) for m in re.finditer(r'#define __NR_(\w+) (\d+)', f.read())}
-
-
 def value(fields, name):
     """Text of one field, without quotes."""
-    m = re.search(r'(?:^| )' + name + r'=(\[[^]]*\]|"(?:[^"\\]|\\.)*"|\S+)', fields)
+    m = re.search(r'(?:^| )' + name + r'=(\[[^]]*\]|"(?:[^"\\]|\\.)*"|\d+\([^)]*\)|\S+)', fields)
     return m[1].strip('"') if m else None
 
 

@@ -144,7 +144,8 @@ static struct everything *make_everything(void)
 		.tid = 1234, .hex = 0xdeadbeef, .where = (void *)0xfff0, .nr = -38, .state = 2,
 		.pointer = (void *)0x10, .three = 7, .five = -16, .many = 1ULL << 40, .flag = 1,
 		.comm = "bash", .mac = { 1, 2, 3, 4, 5, 6 },
-		.grid = { { 1, 2, 3 }, { -1, -2, -3 } }, .names = { "ab", "cdef" }, .points = { { 1, 2 }, { 3, -4 } },
+		.grid = { { 1, 2, 3 }, { -1, -2, -3 } }, .names = { "ab", "cdef" },
+		.points = { { 1, 2 }, { 3, -4 } },
 		.word = 0x00050006, .inner = 7, .innermost = 8, .named.value = 9,
 	};
 	strcpy(r->rest, "/etc/passwd");
@@ -157,19 +158,22 @@ START_TEST(test_everything)
 	struct htrace_schema *s;
 
 	s = compiled("everything",
-		"everything{192: letter@0 s1c, tiny@1 s1, octet@2 u1, yes@3 u1b, s16@4 s2, u16@6 u2, s32@8 s4, u32@12 u4, s64@16 s8, u64@24 u8, wide@32 s16, "
+		"everything{192: letter@0 s1c, tiny@1 s1, octet@2 u1, yes@3 u1b, s16@4 s2, "
+		"u16@6 u2, s32@8 s4, u32@12 u4, s64@16 s8, u64@24 u8, wide@32 s16, "
 		"color@48 eu4 color(RED=0 GREEN=5 BLUE=2147483647), tid@52 s4t, hex@56 u8x, "
 		"where@64 u8p, nr@72 s8s, state@80 u4T, pointer@88 u8p, three@96.0/3 u4, "
 		"five@96.3/5 s4, many@97.0/41 u8, flag@102.1/1 u1b, comm@103 \"16\", "
-		"mac@119 [6]u1, grid@128 [2][3]s4, names@152 [2]\"4\", points@160 [2]point_t{4: x@0 s2, y@2 s2}, "
+		"mac@119 [6]u1, grid@128 [2][3]s4, names@152 [2]\"4\", "
+		"points@160 [2]point_t{4: x@0 s2, y@2 s2}, "
 		"anon_0@168 <4: word@0 u4, anon_0@0 {4: low@0 u2, high@2 u2}>, inner@172 s4, "
 		"innermost@176 s4, named@180 {4: value@0 s4}, rest@184 \"0\"}");
 	if (s)
 		expect_record(s, r, sizeof(*r), "letter=120 tiny=-1 octet=255 yes=1 s16=-16 u16=16 "
 			"s32=-32 u32=32 s64=-64 u64=18446744073709551615 "
 			"wide=0x00000000000000000000000000abcdef color=GREEN tid=1234 "
-			"hex=3735928559 where=65520 nr=-38 state=2 pointer=16 three=7 five=-16 many=1099511627776 "
-			"flag=1 comm=\"bash\" mac=[1 2 3 4 5 6] grid=[[1 2 3] [-1 -2 -3]] "
+			"hex=3735928559 where=65520 nr=-38 state=2 pointer=16 three=7 five=-16 "
+			"many=1099511627776 flag=1 "
+			"comm=\"bash\" mac=[1 2 3 4 5 6] grid=[[1 2 3] [-1 -2 -3]] "
 			"names=[\"ab\" \"cdef\"] points=[{x=1 y=2} {x=3 y=-4}] "
 			"anon_0={word=327686 anon_0={low=6 high=5}} inner=7 innermost=8 "
 			"named={value=9} rest=\"/etc/pas\"");
@@ -348,10 +352,12 @@ START_TEST(test_unrecordable)
 	int st, func = btf__add_func_proto(btf, 0);
 
 	expect_refused(STRUCT("s", 8, { "d", fl, 0, 0 }),
-		       "event 'event': member 'd': floating point ('double') cannot be recorded; store it as an integer");
+		       "event 'event': member 'd': floating point ('double') cannot be recorded; "
+		       "store it as an integer");
 	st = STRUCT("in", 8, { "d", add_array(fl, 1), 0, 0 });
 	expect_refused(STRUCT("s", 8, { "in", st, 0, 0 }),
-		       "event 'event': member 'in.d[]': floating point ('double') cannot be recorded; store it as an integer");
+		       "event 'event': member 'in.d[]': floating point ('double') cannot be "
+		       "recorded; store it as an integer");
 	expect_refused(STRUCT("s", 8, { "t", fwd, 0, 0 }),
 		       "event 'event': member 't': 'task' is declared, but not defined");
 	expect_refused(STRUCT("s", 8, { "v", 0, 0, 0 }),

@@ -379,7 +379,8 @@ static void custom_close(void *priv)
 START_TEST(test_custom)
 {
 	static const struct htrace_sync_ops ops = {
-		sizeof(ops), "my-own_1", custom_arm, custom_wait, custom_did, custom_wake, custom_close,
+		sizeof(ops), "my-own_1", custom_arm, custom_wait, custom_did, custom_wake,
+		custom_close,
 	};
 	struct htrace_sync *s;
 
