@@ -180,13 +180,15 @@ static void plan_forward(struct health *h, __u64 now, __u64 rate, __u64 fill, bo
 static void forward(struct health *h, __u64 now)
 {
 	__u64 fill = 0, sum = 0, rate = 0;
-	bool moved = false;
+	/* positions of another session's reader would free what nobody has read */
+	bool moved = false, valid = htrace_region_host(h->region)->session ==
+				    htrace_region_super(h->region)->session;
 
 	for (__u32 i = 0; i < h->rings->nr; i++) {
 		const struct htrace_ring *ring = rings_at(h->rings, i);
 		__u64 head;
 
-		moved |= forward_one(h, i);
+		moved |= valid && forward_one(h, i);
 		head = __atomic_load_n(&ring->head, __ATOMIC_RELAXED);
 		sum += head;
 		if (head - ring->consumed > fill)

@@ -164,7 +164,10 @@ void rings_unpin(void)
 
 void rings_discard(struct rings *r)
 {
-	/* Anchors included; wherever an earlier version put them. */
+	/* The anchors that readers watch first, then all: an earlier version had others elsewhere. */
+	for (__u32 i = 0; i < r->nr; i++)
+		__atomic_store_n(&rings_at(r, i)->anchor, 0, __ATOMIC_RELEASE);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	memset(r->mem, 0, r->len);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	rings_unpin();

@@ -397,6 +397,8 @@ int htrace_view_names(const struct htrace_view *v, __u64 *generation, struct htr
 	nr = __atomic_load_n(&t->nr, __ATOMIC_RELAXED);
 	if (nr > room)
 		nr = (__u32)room;
+	if (nr > HTRACE_MAX_NAMES)
+		nr = HTRACE_MAX_NAMES;
 	*names = malloc((nr ? nr : 1) * sizeof(**names));
 	if (!*names)
 		return -ENOMEM;

@@ -184,20 +184,20 @@ static int choose(struct htrace_bar *bar, char pci[][16], int nr, char *err, siz
 		}
 	}
 	for (size_t o = 0; o < sizeof(order) / sizeof(*order); o++) {
-		int found = -1, count = 0;
+		int first = -1, found = -1, count = 0;
 
 		for (int i = 0; i < nr; i++) {
-			if (content[i] == (int)order[o]) {
-				found = i;
-				count++;
-			}
+			if (content[i] != (int)order[o])
+				continue;
+			first = count++ ? first : i;
+			found = i;
 		}
 		if (count == 1)
 			return open_one(bar, pci[found], err, errlen);
 		if (count > 1) {
 			htrace_errf(err, errlen, "%d ivshmem devices could be the one (%s, %s%s); choose "
 				    "with --region PCI-ADDRESS, or start host-reader on its file first",
-				    count, pci[0], pci[1], nr > 2 ? ", ..." : "");
+				    count, pci[first], pci[found], count > 2 ? ", ..." : "");
 			return -ENOTUNIQ;
 		}
 	}

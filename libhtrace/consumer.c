@@ -31,7 +31,7 @@ struct htrace_consumer {
 	__u64 pos;
 	__u64 head;      /* as last seen */
 	__u64 dropped;   /* of the ring, as far as reported */
-	bool dropped_known;
+	bool dropped_known; /* dropped is of our start, not 0 for want of a better number */
 	bool quarantined;
 	bool begun;        /* the slot of the block at pos is accounted for this lap */
 	__u64 block_seen;  /* events of the block at pos that were delivered */
@@ -94,6 +94,106 @@ static int quarantine(struct htrace_consumer *c, const char *why)
 	return -EILSEQ;
 }
 
+/* ---------------------------------------------------------------------------------- accounting */
+
+static void count_dropped(struct htrace_consumer *c, __u64 total)
+{
+	__u64 delta = total - c->dropped;
+
+	/* It only grows; a counter that jumps by what no ring can drop is not believed. */
+	if (delta >> 63 || delta > 1ULL << 48)
+		return;
+	c->dropped = total;
+	if (!c->dropped_known) { /* how many of them were dropped before our time cannot be told */
+		c->dropped_known = true;
+		c->loss.before += delta;
+		c->stats.before += delta;
+		return;
+	}
+	c->loss.dropped += delta;
+	c->stats.dropped += delta;
+}
+
+/* First look at a block of this lap: what was overwritten in its slot since the last visit? */
+static bool enter_block(struct htrace_consumer *c, const struct look *l)
+{
+	struct slot *s = &c->slots[slot_of(c, l->beg)];
+	__u64 lap = l->beg >> c->g.ring_shift, missed = l->before - s->seen;
+
+	if (!s->known) {
+		if (l->before > (lap << c->g.block_shift) / HTRACE_REC_HDR)
+			return false;
+		c->loss.before += l->before;
+		c->stats.before += l->before;
+	} else if (s->lap == lap) {
+		/* We took stock while its opener was at work on the descriptor. */
+		if (missed > (lap << c->g.block_shift) / HTRACE_REC_HDR)
+			return false;
+		c->loss.before += missed;
+		c->stats.before += missed;
+	} else {
+		if (missed > ((lap - s->lap) << c->g.block_shift) / HTRACE_REC_HDR)
+			return false;
+		c->loss.overwritten += missed;
+		c->stats.overwritten += missed;
+	}
+	s->known = true;
+	s->seen = l->before;
+	s->lap = lap;
+	c->begun = true;
+	c->block_seen = 0;
+	return true;
+}
+
+/* Move on, and let producers that discard have the room. */
+static void advance(struct htrace_consumer *c, __u64 pos)
+{
+	c->pos = pos;
+	if (c->consumed)
+		__atomic_store_n(c->consumed, pos, __ATOMIC_RELEASE);
+}
+
+static void leave_block(struct htrace_consumer *c, __u64 next)
+{
+	advance(c, next);
+	c->begun = false;
+	c->block_seen = 0;
+	c->bad_block = 0;
+}
+
+/*
+ * A complete block that does not add up is passed over, with the events that it claims. @described:
+ * its descriptor is of this lap.
+ */
+static int reject(struct htrace_consumer *c, const struct look *l, const char *why, bool described)
+{
+	struct slot *s = &c->slots[slot_of(c, l->beg)];
+	__u64 claimed = l->events > c->block_seen ? l->events - c->block_seen : 0;
+
+	snprintf(c->error, sizeof(c->error), "block at %#llx: %s", (unsigned long long)l->beg, why);
+	if (!l->complete) {
+		c->bad_block = l->beg + 1; /* wait for its end, then pass over it */
+		return 0;
+	}
+	if (claimed > block_size(c) / HTRACE_REC_HDR)
+		claimed = block_size(c) / HTRACE_REC_HDR;
+	c->loss.corrupt += claimed;
+	c->stats.corrupt += claimed;
+	c->stats.corrupt_blocks++;
+	/* Keep the slot's account in step with what the producers will say next lap. */
+	if (described) {
+		s->known = true;
+		s->seen = l->before + l->events;
+		s->lap = l->beg >> c->g.ring_shift;
+	} else {
+		s->seen += claimed;
+	}
+	leave_block(c, l->beg + block_size(c));
+	if (++c->strikes >= MAX_STRIKES)
+		return quarantine(c, c->error);
+	return 1;
+}
+
 /* ------------------------------------------------------------------------------- life and start */
 
 /*
@@ -103,11 +203,20 @@ static int quarantine(struct htrace_consumer *c, const char *why)
 static void take_stock(struct htrace_consumer *c, __u64 head)
 {
 	__u64 block = block_size(c), nr = ring_size(c) / block;
+	const struct htrace_block *prior = block_at(c, c->pos - block);
+
+	if (!c->pos) {
+		c->dropped_known = true;
+	} else if (__atomic_load_n(&prior->beg, __ATOMIC_ACQUIRE) == c->pos - block) {
+		/* all drops until the block before ours was closed */
+		count_dropped(c, __atomic_load_n(&prior->dropped, __ATOMIC_RELAXED));
+	}
 
 	for (__u64 i = 0; i < nr; i++) {
 		__u64 beg = c->pos + i * block, lap = beg >> c->g.ring_shift;
 		__u64 bytes = lap << c->g.block_shift;
 		const struct htrace_block *b = block_at(c, beg);
+		__u64 tag = __atomic_load_n(&b->beg, __ATOMIC_ACQUIRE);
 		__u64 commit = __atomic_load_n(&b->commit, __ATOMIC_ACQUIRE);
 		__u64 before = __atomic_load_n(&b->events_before, __ATOMIC_RELAXED);
 		struct slot *s = &c->slots[slot_of(c, beg)];
@@ -117,7 +226,7 @@ static void take_stock(struct htrace_consumer *c, __u64 head)
 			before += (__u32)((__u32)((commit - bytes) >> 32) - (__u32)before);
 			s->known = (__u32)commit == (__u32)bytes;
 		} else {
-			s->known = __atomic_load_n(&b->beg, __ATOMIC_RELAXED) == beg;
+			s->known = tag == beg;
 		}
 		s->known &= before <= bytes / HTRACE_REC_HDR;
 		if (!s->known)
@@ -188,79 +297,6 @@ void htrace_consumer_free(struct htrace_consumer *c)
 	free(c->slots);
 	free(c->buf);
 	free(c);
-}
-
-/* ---------------------------------------------------------------------------------- accounting */
-
-static void count_dropped(struct htrace_consumer *c, __u64 total)
-{
-	__u64 delta = total - c->dropped;
-
-	/* It only grows; a counter that jumps by what no ring can drop is not believed. */
-	if (delta >> 63 || delta > 1ULL << 48)
-		return;
-	c->dropped = total;
-	c->loss.dropped += delta;
-	c->stats.dropped += delta;
-}
-
-/* First look at a block of this lap: what was overwritten in its slot since the last visit? */
-static bool enter_block(struct htrace_consumer *c, const struct look *l)
-{
-	struct slot *s = &c->slots[slot_of(c, l->beg)];
-	__u64 lap = l->beg >> c->g.ring_shift, missed = l->before - s->seen;
-
-	if (!s->known) {
-		if (l->before > (lap << c->g.block_shift) / HTRACE_REC_HDR)
-			return false;
-		c->loss.before += l->before;
-		c->stats.before += l->before;
-	} else {
-		if (missed > ((lap - s->lap) << c->g.block_shift) / HTRACE_REC_HDR)
-			return false;
-		c->loss.overwritten += missed;
-		c->stats.overwritten += missed;
-	}
-	s->known = true;
-	s->seen = l->before;
-	s->lap = lap;
-	c->begun = true;
-	c->block_seen = 0;
-	return true;
-}
-
-static void leave_block(struct htrace_consumer *c, __u64 next)
-{
-	c->pos = next;
-	c->begun = false;
-	c->block_seen = 0;
-	c->bad_block = 0;
-}
-
-/* A complete block that does not add up is passed over, with the events that it claims. */
-static int reject(struct htrace_consumer *c, const struct look *l, const char *why)
-{
-	struct slot *s = &c->slots[slot_of(c, l->beg)];
-	__u64 claimed = l->events > c->block_seen ? l->events - c->block_seen : 0;
-
-	snprintf(c->error, sizeof(c->error), "block at %#llx: %s", (unsigned long long)l->beg, why);
-	if (!l->complete) {
-		c->bad_block = l->beg + 1; /* wait for its end, then pass over it */
-		return 0;
-	}
-	if (claimed > block_size(c) / HTRACE_REC_HDR)
-		claimed = block_size(c) / HTRACE_REC_HDR;
-	c->loss.corrupt += claimed;
-	c->stats.corrupt += claimed;
-	c->stats.corrupt_blocks++;
-	/* Keep the slot's account in step with what the producers will say next lap. */
-	s->known = c->begun;
-	s->seen = l->before + l->events;
-	s->lap = l->beg >> c->g.ring_shift;
-	leave_block(c, l->beg + block_size(c));
-	if (++c->strikes >= MAX_STRIKES)
-		return quarantine(c, c->error);
-	return 1;
 }
 
 /* ------------------------------------------------------------------------------------- looking */
@@ -395,10 +431,8 @@ static void deliver(struct htrace_consumer *c, const struct look *l, struct htra
 		leave_block(c, l->beg + block_size(c));
 		count_dropped(c, l->dropped);
 	} else {
-		c->pos = l->end;
+		advance(c, l->end);
 	}
-	if (c->consumed)
-		__atomic_store_n(c->consumed, c->pos, __ATOMIC_RELEASE);
 }
 
 /* One block's worth: 1 a batch, 0 nothing, -EAGAIN disturbed, or a final error. */
@@ -433,7 +467,7 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 	else
 		why = validate(c, &l, b);
 	if (why) {
-		ret = reject(c, &l, why);
+		ret = reject(c, &l, why, l.tag == l.beg && ret == LOOK_OK);
 		return ret == 1 ? -EAGAIN : ret;
 	}
 	b->base = l.base;
@@ -452,8 +486,14 @@ static int read_once(struct htrace_consumer *c, struct htrace_batch *b)
 		return quarantine(c, "head went backwards, or is absurd");
 	c->head = head;
 	if (head == c->pos) {
-		/* Drained: all drops so far belong here. */
-		count_dropped(c, __atomic_load_n(&c->ring->dropped, __ATOMIC_ACQUIRE));
+		__u64 dropped = __atomic_load_n(&c->ring->dropped, __ATOMIC_ACQUIRE);
+
+		/* Drained, and still so: all drops until now belong here. */
+		if (load_head(c) != head)
+			return -EAGAIN;
+		if (!anchored(c))
+			return -ESTALE;
+		count_dropped(c, dropped);
 		return 0;
 	}
 	if (lapped(c, head)) {

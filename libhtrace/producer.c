@@ -37,6 +37,7 @@ int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u3
 	__u64 me = (__u64)getpid() << 32 | (__u32)syscall(SYS_gettid);
 
 	if (set >= s->nr_ringsets || s->ringset[set].placement == HTRACE_PLACEMENT_VSHMEM ||
+	    s->ringset[set].kind != HTRACE_RING_PER_THREAD ||
 	    (index >= 0 && (__u32)index >= s->ringset[set].nr_rings))
 		return -ENXIO;
 	for (__u32 i = index < 0 ? 0 : (__u32)index; i < s->ringset[set].nr_rings; i++) {
@@ -44,6 +45,7 @@ int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u3
 
 		if (htrace_cas(&ring->owner, 0, me)) {
 			ring->owner_start = start_time();
+			ring->generation++;
 			p->ring = ring;
 			p->consumed = &htrace_region_host_ring(
 					       r, s->ringset[set].first_slot + i)->consumed;

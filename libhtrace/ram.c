@@ -133,6 +133,20 @@ static FILE *open_maps(int pid)
 	return fopen(path, "re");
 }
 
+/* A mapping's file by its own stat(): /proc/PID/maps shows another device on some file systems. */
+static bool is_file(int pid, const struct mapping *m, __u64 dev, __u64 ino)
+{
+	struct stat st;
+	char path[96];
+
+	if (m->ino != ino)
+		return false;
+	if (m->dev == dev)
+		return true;
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, m->start, m->end);
+	return !stat(path, &st) && st.st_dev == dev && st.st_ino == ino;
+}
+
 /* Does @pid map the region's file writable? (A VMM does; a reader maps most of it read-only.) */
 static bool maps_region(const struct htrace_view *v, int pid)
 {
@@ -144,8 +158,8 @@ static bool maps_region(const struct htrace_view *v, int pid)
 	if (!f)
 		return false;
 	while (!yes && fgets(line, sizeof(line), f))
-		yes = parse_mapping(line, &m) && m.ino == v->ino && m.dev == v->dev &&
-		      m.perms[1] == 'w' && m.perms[3] == 's' && m.end - m.start >= v->size;
+		yes = parse_mapping(line, &m) && m.perms[1] == 'w' && m.perms[3] == 's' &&
+		      m.end - m.start >= v->size && is_file(pid, &m, v->dev, v->ino);
 	fclose(f);
 	return yes;
 }
@@ -209,7 +223,7 @@ static int find_ram(const struct htrace_view *v, int pid, struct ram_file *files
 		return nr;
 	while (nr < MAX_FILES && fgets(line, sizeof(line), f)) {
 		if (!parse_mapping(line, &m) || m.perms[1] != 'w' || m.perms[3] != 's' || !m.ino ||
-		    m.end - m.start < 4096 || (m.ino == v->ino && m.dev == v->dev) ||
+		    m.end - m.start < 4096 || is_file(pid, &m, v->dev, v->ino) ||
 		    known(files, nr, m.dev, m.ino))
 			continue;
 		files[nr].fd = open_mapping(pid, &m);
@@ -276,7 +290,19 @@ static bool halves_covered(const struct htrace_view *v)
 	return true;
 }
 
-/* Choose the file and translation under which all anchors are found. */
+/* Does every run translate? Layouts that agree about the anchors may differ about the rest. */
+static bool runs_fit(const struct htrace_view *v, const struct ram_file *f)
+{
+	__u32 shift = v->super.guest_page_shift;
+	__u64 off;
+
+	for (__u32 i = 0; i < v->nr_runs; i++)
+		if (!translate(f, v->runs[i].gpfn << shift, v->runs[i].nr_pages << shift, &off))
+			return false;
+	return true;
+}
+
+/* Choose the file and translation under which all anchors are found and all runs fit. */
 static struct ram_file *verify(const struct htrace_view *v, struct ram_file *files, int nr,
 			       __u32 *best)
 {
@@ -287,7 +313,7 @@ static struct ram_file *verify(const struct htrace_view *v, struct ram_file *fil
 
 			files[i].low = low_sizes[k];
 			found = anchors_found(v, &files[i]);
-			if (found == v->nr_anchors)
+			if (found == v->nr_anchors && runs_fit(v, &files[i]))
 				return &files[i];
 			if (found > *best)
 				*best = found;
@@ -382,6 +408,11 @@ int htrace_view_map_ram(struct htrace_view *v, int pid, const char *ram, char *e
 	ret = copy_runs(v, err, errlen);
 	if (ret)
 		return ret;
+	if (!runs_len(v)) {
+		ret = -EPROTO;
+		htrace_errf(err, errlen, "page runs of 0 pages, or beyond any memory");
+		goto out;
+	}
 	if (!halves_covered(v)) {
 		ret = -EPROTO;
 		htrace_errf(err, errlen, "no anchor in a half of guest memory that page runs use");
@@ -411,6 +442,11 @@ int htrace_view_map_ram(struct htrace_view *v, int pid, const char *ram, char *e
 		goto out;
 	}
 	f = verify(v, files, nr, &found);
+	if (!f && found == v->nr_anchors) {
+		ret = -EPROTO;
+		htrace_errf(err, errlen, "a page run lies outside guest RAM");
+		goto out;
+	}
 	if (!f) {
 		ret = -ENXIO;
 		htrace_errf(err, errlen, "%u of %u anchors found in %s%s: not this guest's RAM, or "

@@ -219,6 +219,8 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 	/* The old session ends here: readers see no magic until it is all written. */
 	((volatile struct htrace_super *)mem)->magic = 0;
 	htrace_region_fence(r);
+	/* The host's positions speak of the old session, and none is read while there is no magic. */
+	zero(r->mem + HTRACE_HOST_RINGS_OFF, sizeof(struct htrace_host_ring) * HTRACE_MAX_RINGS);
 	zero(r->mem + s->guest.off, htrace_align(sizeof(struct htrace_guest), 8));
 	zero(r->mem + s->schema.off, sizeof(struct htrace_schema_area));
 	zero(r->mem + s->names.off, sizeof(struct htrace_names));
@@ -495,6 +497,7 @@ int htrace_region_add_schema(struct htrace_region *r, const void *entries, size_
 	htrace_schema_free(parsed);
 	memcpy((char *)(a + 1) + r->schema_len, entries, len);
 	r->schema_len += len;
+	htrace_region_fence(r); /* a reader of the old generation may read bytes at any time */
 	a->bytes = (__u32)r->schema_len;
 	htrace_region_fence(r);
 	__atomic_store_n(&a->generation, a->generation + 1, __ATOMIC_RELEASE);

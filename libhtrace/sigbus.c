@@ -41,6 +41,13 @@ static void pass_on(int sig, siginfo_t *info, void *ctx)
 	}
 }
 
+static bool put_zeroes(const struct guard *g, uintptr_t from, size_t len)
+{
+	return mmap((void *)from, g->start + len - from,
+		    PROT_READ | (g->writable ? PROT_WRITE : 0),
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+}
+
 static void on_sigbus(int sig, siginfo_t *info, void *ctx)
 {
 	uintptr_t at = (uintptr_t)info->si_addr;
@@ -53,12 +60,11 @@ static void on_sigbus(int sig, siginfo_t *info, void *ctx)
 		if (!len || at < g->start || at - g->start >= len)
 			continue;
 		*g->shrunk = true;
-		/* The rest of the range goes with it: one fault, not one per page. */
-		at &= page_mask;
-		if (mmap((void *)at, g->start + len - at,
-			 PROT_READ | (g->writable ? PROT_WRITE : 0),
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
-			 0) == MAP_FAILED)
+		/*
+		 * The rest of the range goes with it: one fault, not one per page. All of it where a
+		 * part cannot be replaced (huge pages).
+		 */
+		if (!put_zeroes(g, at & page_mask, len) && !put_zeroes(g, g->start, len))
 			break;
 		errno = saved;
 		return;

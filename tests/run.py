@@ -63,7 +63,7 @@ def run_unit(exe, label, results):
         results.fail(f'{suite}: exit {run.returncode}, {len(cases)} cases')
         bad += 1
     if bad:
-        print(run.stdout)
+        print(re.sub(r'^ok .*\n', '', run.stdout, flags=re.M))
     print(f'{"FAIL" if bad else "PASS"} {suite}: {len(cases)} cases, '
           f'{time.time() - start:.1f} s', flush=True)
 

@@ -550,6 +550,76 @@ START_TEST(test_corrupt_block)
 }
 END_TEST
 
+/* A block that is skipped does not turn what was delivered before into "before our time". */
+START_TEST(test_corrupt_account)
+{
+	struct ringbox b;
+
+	box_init(&b, RING, BLOCK, HTRACE_OVERWRITE);
+	for (int i = 0; i < 2 * NB * PER_BLOCK; i++) {
+		box_push(&b, 16);
+		if (i == NB * PER_BLOCK + PER_BLOCK) { /* first block of the second lap is complete */
+			box_drain(&b);
+			block0(&b)->end = 0;
+		}
+	}
+	b.expect = 0;
+	box_check(&b);
+	ck_assert_uint_eq(b.before, 0);
+	for (int i = 0; i < 3 * NB * PER_BLOCK; i++) {
+		box_push(&b, 16);
+		box_drain(&b);
+	}
+	box_check(&b);
+	ck_assert_uint_eq(b.before, 0);
+	box_free(&b);
+}
+END_TEST
+
+/* Discard: blocks that do not validate are given back all the same, else the ring were stuck. */
+START_TEST(test_corrupt_discard)
+{
+	struct ringbox b;
+
+	box_init(&b, RING, BLOCK, HTRACE_DISCARD);
+	while (!box_push(&b, 16))
+		;
+	memset((char *)b.ring + b.g.data_off, 0, RING);
+	box_drain(&b);
+	ck_assert_uint_eq(b.received, 0);
+	ck_assert_int_eq(box_push(&b, 16), 0);
+	b.expect = 0;
+	box_check(&b);
+	ck_assert_uint_eq(b.received, 1);
+	box_free(&b);
+}
+END_TEST
+
+/* What was dropped before a reader came is not that reader's loss. */
+START_TEST(test_drops_before)
+{
+	struct ringbox b;
+
+	box_init(&b, RING, BLOCK, HTRACE_DISCARD);
+	for (int i = 0; i < 1000; i++)
+		box_push(&b, 16);
+	box_drain(&b); /* consumes all: NB * PER_BLOCK of 1000 */
+	for (int i = 0; i < 30; i++)
+		box_push(&b, 16);
+	box_drain(&b);
+	for (int i = 0; i < 5; i++)
+		box_push(&b, 16);
+	htrace_consumer_free(b.c);
+	b.received = b.lost = b.before = 0;
+	box_open(&b, HTRACE_START_OLDEST);
+	box_drain(&b);
+	ck_assert_uint_eq(b.received, 5);
+	ck_assert_uint_eq(b.lost, 0);
+	ck_assert_uint_eq(b.received + b.before, 1035);
+	box_free(&b);
+}
+END_TEST
+
 /* An open block with garbage delivers nothing until it is closed, then is passed over. */
 START_TEST(test_corrupt_open)
 {
@@ -699,6 +769,9 @@ static Suite *make_suite(void)
 	tcase_add_loop_test(t, test_counter_carry, 0, 2);
 	suite_add_tcase(s, t);
 	tcase_add_loop_test(bad, test_corrupt_block, 0, NR_BAD);
+	tcase_add_test(bad, test_corrupt_account);
+	tcase_add_test(bad, test_corrupt_discard);
+	tcase_add_test(bad, test_drops_before);
 	tcase_add_test(bad, test_corrupt_open);
 	tcase_add_loop_test(bad, test_head_backwards, 0, 2);
 	tcase_add_loop_test(bad, test_head_absurd, 0, 2);

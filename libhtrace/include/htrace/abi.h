@@ -161,7 +161,10 @@ struct htrace_host {
 	__u64 reserved[4];
 };
 
-/* One ring's words, at HTRACE_HOST_RINGS_OFF + 64 * slot. Writer: host. Reader: guest. */
+/*
+ * One ring's words, at HTRACE_HOST_RINGS_OFF + 64 * slot. Writer: host, while its header names the
+ * session. Reader: guest. Whoever makes a region anew zeroes them, before there is a magic.
+ */
 struct htrace_host_ring {
 	__u64 consumed;  /* position up to which the ring was read (release): discard policy */
 	__u64 event_idx; /* wake-up: ring the doorbell when head passes this position (release) */
@@ -234,6 +237,8 @@ struct htrace_name {
 	__u32 tgid;
 	char comm[16];
 };
+
+#define HTRACE_MAX_NAMES 262144u /* that a reader takes */
 
 /* Writer: agent. generation is odd while the table is being written (seqlock). */
 struct htrace_names {
