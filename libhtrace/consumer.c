@@ -114,6 +114,12 @@ static void count_dropped(struct htrace_consumer *c, __u64 total)
 	c->stats.dropped += delta;
 }
 
+/* The most events that can have passed unseen through a slot until its block at @beg was opened. */
+static __u64 most_missed(const struct htrace_consumer *c, const struct slot *s, __u64 beg)
+{
+	return (((beg >> c->g.ring_shift) - s->lap) << c->g.block_shift) / HTRACE_REC_HDR;
+}
+
 /* First look at a block of this lap: what was overwritten in its slot since the last visit? */
 static bool enter_block(struct htrace_consumer *c, const struct look *l)
 {
@@ -125,14 +131,14 @@ static bool enter_block(struct htrace_consumer *c, const struct look *l)
 			return false;
 		c->loss.before += l->before;
 		c->stats.before += l->before;
-	} else if (s->lap == lap) {
+	} else if (s->lap == lap && !c->stats.lapped) {
 		/* We took stock while its opener was at work on the descriptor. */
 		if (missed > (lap << c->g.block_shift) / HTRACE_REC_HDR)
 			return false;
 		c->loss.before += missed;
 		c->stats.before += missed;
 	} else {
-		if (missed > ((lap - s->lap) << c->g.block_shift) / HTRACE_REC_HDR)
+		if (missed > most_missed(c, s, l->beg))
 			return false;
 		c->loss.overwritten += missed;
 		c->stats.overwritten += missed;
@@ -409,11 +415,33 @@ static bool lapped(struct htrace_consumer *c, __u64 head)
 	return head - beg > ring_size(c);
 }
 
-/* Overtaken: go on at the oldest block that is still whole. */
+/*
+ * Overtaken: go on at the oldest block that is still whole. What is missing lies before it, in
+ * whichever slot it was, so count it here, where the gap is. A slot whose opener is at work just
+ * now is left to enter_block().
+ */
 static void skip_to_oldest(struct htrace_consumer *c, __u64 head)
 {
+	__u64 block = block_size(c), nr = ring_size(c) / block;
+
 	c->stats.lapped++;
-	leave_block(c, ((head - 1) & ~(block_size(c) - 1)) - (ring_size(c) - block_size(c)));
+	leave_block(c, ((head - 1) & ~(block - 1)) - (nr - 1) * block);
+	for (__u64 i = 0; i < nr; i++) {
+		__u64 beg = c->pos + i * block, before, missed;
+		const struct htrace_block *b = block_at(c, beg);
+		struct slot *s = &c->slots[slot_of(c, beg)];
+
+		if (!s->known || __atomic_load_n(&b->beg, __ATOMIC_ACQUIRE) != beg)
+			continue;
+		before = __atomic_load_n(&b->events_before, __ATOMIC_RELAXED);
+		missed = before - s->seen;
+		if (missed > most_missed(c, s, beg))
+			continue;
+		s->seen = before;
+		s->lap = beg >> c->g.ring_shift;
+		c->loss.overwritten += missed;
+		c->stats.overwritten += missed;
+	}
 }
 
 static void deliver(struct htrace_consumer *c, const struct look *l, struct htrace_batch *b)

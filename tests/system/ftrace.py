@@ -31,6 +31,9 @@ LINE = re.compile(r'^\s*(?P<comm>.+)-(?P<tid>\d+)\s+\[(?P<cpu>\d+)\]\s+\S+\s+(?P
                   r'(?P<event>\w+): (?P<rest>.*)$')
 SWITCH = re.compile(r'prev_comm=(.*) prev_pid=(\d+) prev_prio=(-?\d+) prev_state=(\S+) ==> '
                     r'next_comm=(.*) next_pid=(\d+) next_prio=(-?\d+)')
+FORK = re.compile(r'.* child_pid=(\d+)$')
+EXEC = re.compile(r'filename=.* pid=(\d+) old_pid=\d+$')
+RENAME = re.compile(r'pid=(\d+) .* newcomm=(.*) oom_score_adj')
 SYS_ENTER = re.compile(r'NR (-?\d+) \((.*)\)')
 
 
@@ -43,6 +46,13 @@ def parse_event(m):
         s = SYS_ENTER.match(m['rest'])
         args = tuple(int(a, 16) for a in s[2].split(', '))
         return ('sys_enter', int(m['tid']), int(s[1])) + args
+    if m['event'] == 'sched_process_fork':
+        return ('sched_process_fork', int(FORK.match(m['rest'])[1]))
+    if m['event'] == 'sched_process_exec':
+        return ('sched_process_exec', int(EXEC.match(m['rest'])[1]))
+    if m['event'] == 'task_rename':
+        s = RENAME.match(m['rest'])
+        return ('task_rename', int(s[1]))
     return None
 
 

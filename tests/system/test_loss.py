@@ -5,6 +5,7 @@ import re
 import signal
 import time
 
+import ftrace
 import readertext
 from harness import params, say
 from vm import COUNTED, VM, Reader
@@ -43,26 +44,33 @@ agent_stop
 @params(('overwrite', '6.12'), ('discard', '6.12'), ('overwrite', '6.1'), ('discard', '6.1'))
 def test_exact(policy, kernel):
     """
-    A tiny ring and a stopped reader. Each CPU makes a known number of numbered calls, so what was
-    produced is known without asking the ring, and so is which records are missing.
+    A tiny ring and a stopped reader. ftrace records the same events beside it: numbered calls, and
+    the forks, execs and renames that are always traced. So what was produced on each CPU is known
+    without asking the ring, and so is which records are missing, and where.
     """
-    script = f'''
+    script = ftrace.SHELL + f'''
 agent_start --events none --bpf /counted.bpf.o --buffer 64K --policy {policy} || exit 1
+echo 'id == 121' > $T/events/raw_syscalls/sys_enter/filter
+ftrace_on raw_syscalls/sys_enter sched/sched_process_fork sched/sched_process_exec task/task_rename
+workload count 1 {VALUE}
 echo READY
-until [ -e /tmp/go ]; do sleep 0.1; [ "$(cut -d. -f1 /proc/uptime)" -gt 15 ] && touch /tmp/go; done
+sleep 4
 workload count {CALLS} {VALUE}
 echo COUNTED
 sleep 6
 workload count 1000 {VALUE}
 sleep 1
+ftrace_off
 agent_stop
+ftrace_dump
 '''
     cpus = 2
-    with VM(script, kernel=kernel, cpus=cpus, add=[COUNTED]) as vm:
+    with VM(script, kernel=kernel, cpus=cpus, add=[COUNTED], memory='1G', disk_mib=64) as vm:
         vm.start()
         reader = Reader(vm)
         vm.wait_for('READY')
         reader.wait_for('direct')
+        reader.wait_for(' counted: number=0', where='out')
         reader.signal(signal.SIGSTOP)
         vm.wait_for('COUNTED', timeout=180)
         time.sleep(1)
@@ -70,38 +78,58 @@ agent_stop
         status = vm.finish()
         assert reader.stop() == 0, reader.err()
         assert status == 0, vm.console()[-2000:]
-
-        produced = CALLS + 1000
+        theirs, stats = ftrace.read_dump(vm.disk)
         for cpu in range(cpus):
-            expect, received, lost, gaps = 0, 0, 0, 0
-            pending = 0  # lost according to the marker since the last record
-            for _, c, rest in readertext.lines(reader.out_path):
-                if c != cpu:
-                    continue
-                gap = readertext.LOST.search(rest)
-                if gap:
-                    pending += int(gap['n'])
-                    continue
-                m = readertext.EVENT.match(rest)
-                if m['event'] != 'counted':
-                    continue
-                number = int(readertext.value(m['fields'], 'number'))
-                if number == 0 and expect == CALLS + pending:
-                    expect, pending = 0, 0  # second round of calls
-                if number == 0 and expect + pending == CALLS:
-                    lost += pending
-                    expect, pending = 0, 0
-                if number != expect:
-                    assert number == expect + pending, \
-                        f'CPU {cpu}: record {number} after {expect - 1}, marker says {pending} lost'
-                    lost += pending
-                    gaps += 1
-                    pending = 0
-                assert pending == 0, f'CPU {cpu}: marker of {pending} lost, but none is missing'
-                expect = number + 1
-                received += 1
-            lost += pending
-            say(f'CPU {cpu}: produced {produced} = received {received} + lost {lost} '
-                f'(in {gaps} gaps, each where the marker is)')
-            assert received + lost == produced, (received, lost, produced)
-            assert lost > CALLS // 2, 'the ring was not overrun'
+            assert stats[cpu]['overrun'] == '0'
+            produced = [key(e) for _, e in theirs[cpu] if e[0] != 'sys_enter' or e[3] == VALUE]
+            compare(cpu, produced, ours(reader.out_path, cpu))
+
+
+def key(event):
+    return ('counted', event[4]) if event[0] == 'sys_enter' else event
+
+
+def ours(path, cpu):
+    """What the reader showed of one CPU: keys of records, and numbers for loss markers."""
+    id_of = {'counted': 'number', 'sched_process_fork': 'child_tid', 'sched_process_exec': 'tid',
+             'task_rename': 'tid'}
+    for _, c, rest in readertext.lines(path):
+        if c != cpu:
+            continue
+        gap = readertext.LOST.search(rest)
+        if gap:
+            yield int(gap['n'])
+            continue
+        m = readertext.EVENT.match(rest)
+        name = m['event']
+        yield (name, int(re.match(r'\d+', readertext.value(m['fields'], id_of[name]))[0]))
+
+
+def compare(cpu, produced, shown):
+    """Each record shown must be the next one produced, but for as many as the markers say."""
+    at, received, lost, gaps, pending = None, 0, 0, 0, 0
+    for item in shown:
+        if isinstance(item, int):
+            pending += item
+            gaps += 1
+            continue
+        if at is None:  # before ftrace was on
+            if item not in produced[:50]:
+                pending = gaps = 0
+                continue
+            at = produced.index(item)
+            first, pending = at, 0
+        else:
+            at += 1 + pending
+        if at >= len(produced):  # after it was off
+            break
+        assert produced[at] == item, \
+            f'CPU {cpu}: shown {item} behind {pending} lost; produced there: {produced[at]}'
+        received += 1
+        lost += pending
+        pending = 0
+    total = min(at + 1, len(produced)) - first
+    say(f'CPU {cpu}: produced {total} = received {received} + lost {lost}; {gaps} gaps, each marked '
+        f'where it is')
+    assert received + lost == total
+    assert total > CALLS and lost > CALLS // 2 and gaps > 0

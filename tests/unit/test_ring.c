@@ -242,6 +242,7 @@ START_TEST(test_overwrite_lap)
 {
 	struct htrace_batch batch;
 	struct ringbox b;
+	__u64 value;
 
 	box_init(&b, RING, BLOCK, HTRACE_OVERWRITE);
 	for (int i = 0; i < 10; i++)
@@ -250,12 +251,16 @@ START_TEST(test_overwrite_lap)
 	for (int i = 0; i < 5000; i++)
 		ck_assert_int_eq(box_push(&b, 16), 0);
 	ck_assert_uint_eq(b.ring->dropped, 0);
+	/* all of the gap is told where it is: nothing more follows */
 	ck_assert_int_eq(htrace_consumer_read(b.c, &batch), 1);
 	ck_assert_uint_gt(batch.overwritten, 0);
 	b.received += batch.events;
 	b.lost += batch.overwritten;
+	memcpy(&value, batch.data + 8, 8);
+	ck_assert_uint_eq(value, 10 + batch.overwritten);
 	b.expect = 0;
 	box_check(&b);
+	ck_assert_uint_eq(b.lost, batch.overwritten);
 	ck_assert_uint_eq(b.last_value, 5009);
 	ck_assert_uint_ge(b.received, 10 + (NB - 1) * PER_BLOCK);
 	ck_assert_uint_le(b.received, 10 + NB * PER_BLOCK);

@@ -2,7 +2,7 @@
 /*
  * The consumer of one ring. It trusts nothing in the ring: positions are its own, every shared
  * word is read once and checked, records are copied out and validated before they are handed on.
- * Work per call is bounded by one block.
+ * Work per call is bounded by a few blocks, or passes over the ring's descriptors.
  *
  * A consumer may be used by one thread at a time; several consumers of one ring do not disturb
  * each other under HTRACE_OVERWRITE (under HTRACE_DISCARD one of them owns `consumed`).
