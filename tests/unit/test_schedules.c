@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The real producer and the real consumer under random schedules. Each of three producers and a
+ * reader is a coroutine, and each access to shared memory a point at which it may be preempted:
+ * for a moment, for whole records of the others (nested), or for laps. Sequentially consistent;
+ * what weaker orders permit is argued in docs/memory-ordering.md.
+ *
+ * HTRACE_SCHEDULES=n runs n schedules of each scenario, HTRACE_SCHEDULE=n only the n-th.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include "unit.h"
+
+static void point(void);
+static int compare_exchange(void *at, void *expected, unsigned long long value);
+static unsigned long long fetch_add(void *at, unsigned long long value);
+
+#define __atomic_load_n(p, order) \
+	__extension__({ point(); *(const volatile __typeof__(*(p)) *)(p); })
+#define __atomic_store_n(p, v, order)                      \
+	__extension__({                                    \
+		__typeof__(*(p)) value_ = (v);             \
+		point();                                   \
+		*(volatile __typeof__(*(p)) *)(p) = value_; \
+	})
+#define __atomic_thread_fence(order) point()
+#define __atomic_fetch_add(p, v, order) fetch_add((p), (v))
+#define __atomic_compare_exchange_n(p, e, v, weak, order, order2) compare_exchange((p), (e), (v))
+#include "core.h"
+
+static void copy_preempted(void *to, const void *from, size_t len)
+{
+	for (size_t i = 0; i < len; i += 8) {
+		point();
+		memcpy((char *)to + i, (const char *)from + i, 8);
+	}
+}
+
+#define htrace_copy_once copy_preempted
+#include "consumer.c"
+
+#define PRODUCERS 3
+#define READER PRODUCERS
+#define EARLIER PRODUCERS /* who wrote what is there before the start, one record a block */
+#define MAX_RECORDS 80
+#define SCHEMA 7
+#define STACK (128 << 10)
+
+enum start { PRESENT, LATE, CARRY, RESUMED, NR_STARTS };
+
+static struct {
+	__u64 random;
+	struct htrace_ring *ring;
+	struct htrace_geometry g;
+	__u64 clock, now[PRODUCERS]; /* the last, and what each read of it */
+	unsigned int records;        /* per producer */
+	unsigned int idle[READER + 1]; /* most points between two records, or reads */
+	enum start start;
+	enum htrace_start from;
+	__u64 produced;
+	__u64 end[EARLIER + 1][MAX_RECORDS]; /* position behind each record, 0: dropped */
+	__u64 drop_head[PRODUCERS * MAX_RECORDS]; /* head when the n-th was dropped */
+	/* the reader's */
+	__u64 start_pos, received, overwritten, dropped, before, lapped, last_time;
+	__s64 last[EARLIER + 1];
+	bool exact; /* start: the reader could see what was there before */
+	char failure[200];
+} run;
+
+static struct {
+	ucontext_t context;
+	bool done;
+} routine[READER + 1];
+static ucontext_t scheduler;
+static int current = -1;
+static unsigned int points_left; /* until the current one is preempted */
+static char stacks[READER + 1][STACK] __attribute__((aligned(64)));
+
+#define CHECK(c, ...)                                                               \
+	do {                                                                        \
+		if (!(c) && !run.failure[0])                                        \
+			snprintf(run.failure, sizeof(run.failure), #c ": " __VA_ARGS__); \
+	} while (0)
+
+/* Stacks of our own: keep ASan from putting frames elsewhere. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "detect_stack_use_after_return=0";
+}
+
+static unsigned int below(unsigned int n)
+{
+	return (unsigned int)(unit_random(&run.random) % n);
+}
+
+static void point(void)
+{
+	if (current >= 0 && !points_left--)
+		swapcontext(&routine[current].context, &scheduler);
+}
+
+static void rest(unsigned int points)
+{
+	points_left = 0;
+	while (points--)
+		point();
+}
+
+static int compare_exchange(void *at, void *expected, unsigned long long value)
+{
+	__u64 *word = at, *old = expected;
+
+	point();
+	if (*word != *old) {
+		*old = *word;
+		return 0;
+	}
+	*word = value;
+	return 1;
+}
+
+static unsigned long long fetch_add(void *at, unsigned long long value)
+{
+	__u64 *word = at, old;
+
+	point();
+	old = *word;
+	*word += value;
+	if (word == &run.ring->dropped)
+		run.drop_head[old] = run.ring->head;
+	return old;
+}
+
+/* ------------------------------------------------------------------------------- the coroutines */
+
+static __u64 tick(int p)
+{
+	point();
+	run.clock += 1 + (below(40) ? below(50) : unit_random(&run.random) % (3ULL << 31));
+	return run.now[p] = run.clock;
+}
+
+static __u64 word_of(int p, __u64 nr, __u32 i)
+{
+	return ((__u64)p << 60) + nr * 1000003 + i;
+}
+
+static void produce(int p, unsigned int nr)
+{
+	static const __u32 most[] = { 24, 100, 400 };
+	__u32 len = below(10) ? 8 + below(most[below(3)]) : run.g.max_payload - below(2);
+	struct htrace_slot slot;
+	__u64 *at;
+
+	len += below(50) ? 0 : run.g.max_payload; /* now and then too large */
+	run.produced++;
+	at = htrace_reserve(run.ring, &run.g, &run.ring->consumed, 1 + p, len, SCHEMA, tick(p),
+			    &slot);
+	if (!at)
+		return;
+	for (__u32 i = 0; i < (len + 7) / 8; i++) {
+		point();
+		at[i] = i == 1 ? run.now[p] : i ? word_of(p, nr, i) : nr;
+	}
+	/* From here on it counts. By the ring's rules the block is not reused before. */
+	__u64 off = (__u64)((char *)at - (char *)run.ring) - run.g.data_off, head = run.ring->head;
+
+	run.end[p][nr] = head - ((head - off - 1) & run.g.ring_mask); /* a byte of it, that is */
+	htrace_commit(&slot);
+}
+
+static void producer(int p)
+{
+	for (unsigned int nr = 0; nr < run.records; nr++) {
+		produce(p, nr);
+		rest(below(run.idle[p] + 1));
+	}
+	routine[p].done = true;
+	swapcontext(&routine[p].context, &scheduler);
+}
+
+static struct htrace_consumer *start_reader(void)
+{
+	struct htrace_image image = { .ring = run.ring, .geometry = run.g };
+	struct htrace_consumer_opts o = { .sz = sizeof(o), .start = run.from };
+	__u64 head = run.ring->head;
+	struct htrace_consumer *c;
+
+	image.placement = HTRACE_PLACEMENT_VSHMEM;
+	o.consumed = run.g.policy == HTRACE_DISCARD ? &run.ring->consumed : NULL;
+	CHECK(!htrace_consumer_new(&c, &image, &o), "start");
+	run.exact = head == run.ring->head;
+	for (__u64 i = 0; i < ring_size(c) / block_size(c); i++)
+		run.exact &= c->slots[i].known;
+	return c;
+}
+
+static void check_batch(struct htrace_consumer *c, const struct htrace_batch *b)
+{
+	struct htrace_record r;
+	struct htrace_iter it;
+	__u32 events = 0;
+
+	run.overwritten += b->overwritten;
+	run.dropped += b->dropped;
+	run.before += b->before;
+	CHECK(!b->corrupt, "%s", htrace_consumer_error(c));
+	CHECK(!b->events || b->schema == SCHEMA, "%u", b->schema);
+	for (htrace_iter_init(&it, b); htrace_iter_next(&it, &r); events++) {
+		const __u64 *at = r.payload;
+		int p = (int)r.id - 1;
+
+		CHECK(p <= EARLIER && (__s64)at[0] > run.last[p] && at[0] < MAX_RECORDS,
+		      "record %llu of %d", at[0], p);
+		CHECK(r.time > run.last_time, "%#llx %#llx", r.time, run.last_time);
+		CHECK(r.len < 16 || at[1] == r.time, "%#llx %#llx", at[1], r.time);
+		for (__u32 i = 2; i < r.len / 8; i++)
+			CHECK(at[i] == word_of(p, at[0], i), "record %llu of %d", at[0], p);
+		if (run.failure[0])
+			return;
+		run.last[p] = (__s64)at[0];
+		run.last_time = r.time;
+		run.received++;
+	}
+	CHECK(events == b->events, "%u %u", events, b->events);
+}
+
+static bool all_produced(void)
+{
+	for (int p = 0; p < PRODUCERS; p++)
+		if (!routine[p].done)
+			return false;
+	return true;
+}
+
+/* Everything was produced and read: does the account of each kind of loss add up? */
+static void check_account(struct htrace_consumer *c)
+{
+	struct htrace_consumer_stats s = { .sz = sizeof(s) };
+	__u64 sum = run.received + run.overwritten + run.dropped + run.before, missing = 0;
+
+	htrace_consumer_get_stats(c, &s);
+	run.lapped = s.lapped;
+	for (int p = 0; p <= EARLIER; p++)
+		for (int i = 0; i < MAX_RECORDS; i++)
+			missing += run.end[p][i] > run.start_pos;
+	missing -= run.received;
+	CHECK(!htrace_consumer_backlog(c), "stuck");
+	CHECK(!s.corrupt_blocks, "%s", htrace_consumer_error(c));
+	CHECK(run.g.policy == HTRACE_OVERWRITE || !missing, "%llu missing", missing);
+	if (run.start == RESUMED)
+		return; /* of loss, several readers have one part each */
+	CHECK(run.exact ? run.overwritten == missing : run.overwritten <= missing,
+	      "%llu, %llu missing", run.overwritten, missing);
+	CHECK(run.dropped <= run.ring->dropped, "%llu %llu", run.dropped, run.ring->dropped);
+	CHECK(run.exact ? sum == run.produced : sum <= run.produced,
+	      "received %llu overwritten %llu dropped %llu before %llu, produced %llu",
+	      run.received, run.overwritten, run.dropped, run.before, run.produced);
+	if (run.start == PRESENT)
+		CHECK(!run.before && run.dropped == run.ring->dropped, "%llu %llu", run.before,
+		      run.dropped);
+}
+
+static void reader(void)
+{
+	struct htrace_consumer *c;
+	struct htrace_batch b;
+
+	rest(run.start == LATE ? below(4000) : 0);
+	c = start_reader();
+	run.start_pos = c->pos;
+	for (int idle = 0; idle < 16 && !run.failure[0];) {
+		bool last = all_produced();
+		int ret = htrace_consumer_read(c, &b);
+		__u64 backlog = htrace_consumer_backlog(c), *at = run.drop_head;
+
+		CHECK(ret >= 0, "%d %s", ret, htrace_consumer_error(c));
+		if (ret == 1)
+			check_batch(c, &b);
+		/* Drained: no drop is told before the position at which it happened is reached. */
+		CHECK(b.events || backlog || !c->dropped || at[c->dropped - 1] <= c->pos,
+		      "drop %llu at %#llx, told at %#llx", c->dropped, at[c->dropped - 1], c->pos);
+		idle = ret || !last ? 0 : backlog ? idle + 1 : 16;
+		rest(below(run.idle[READER] + 1));
+		if (run.start == RESUMED && !below(20)) {
+			htrace_consumer_free(c);
+			c = start_reader();
+		}
+	}
+	check_account(c);
+	htrace_consumer_free(c);
+	routine[READER].done = true;
+	swapcontext(&routine[READER].context, &scheduler);
+}
+
+/* -------------------------------------------------------------------------------- the schedules */
+
+/* Laps without number have passed; the counters' low halves and their events are about to wrap. */
+static void make_earlier(void)
+{
+	__u64 block = 1ULL << run.g.block_shift, ring = run.g.ring_mask + 1;
+	__u64 laps = (1ULL << 36) / block - 2, before = (1ULL << 32) - 6;
+
+	for (__u64 i = 0; i < ring / block; i++) {
+		__u64 beg = (laps - 1) * ring + i * block;
+		struct htrace_block *b = htrace_ring_block(run.ring, &run.g, beg);
+		__u64 *at = (__u64 *)htrace_ring_data(run.ring, &run.g, beg);
+
+		run.clock += 10;
+		*b = (struct htrace_block){ .commit = ((before + 1) << 32) + laps * block,
+			.base = run.clock, .t_end = run.clock, .events_before = before,
+			.beg = beg, .end = beg + 16, .schema = SCHEMA };
+		at[0] = (EARLIER + 1) | 16 << 16 | run.clock << 32;
+		at[1] = i;
+		at[2] = HTRACE_ID_PAD | b->end << 32;
+		run.end[EARLIER][i] = b->end;
+		run.produced += before + 1;
+	}
+	run.ring->head = run.ring->consumed = laps * ring;
+}
+
+static void prepare(enum htrace_policy policy, enum start start, __u64 nr)
+{
+	__u64 block;
+	size_t size;
+
+	memset(&run, 0, sizeof(run));
+	run.random = nr * NR_STARTS + start;
+	run.start = start;
+	run.from = (start == LATE || start == CARRY) && below(2) ? HTRACE_START_NEWEST
+								: HTRACE_START_OLDEST;
+	run.clock = 5ULL << 40;
+	run.records = MAX_RECORDS / 4 + below(MAX_RECORDS * 3 / 4);
+	for (int i = 0; i <= READER; i++)
+		run.idle[i] = below(2) ? 5 : 200;
+	memset(run.last, 0xff, sizeof(run.last));
+	block = 512 << below(2);
+	CHECK(!htrace_geometry_init(&run.g, block << (1 + below(2)), block, policy), "geometry");
+	size = htrace_image_size(&run.g, 4096);
+	run.ring = aligned_alloc(4096, size);
+	memset(run.ring, 0xa5, size);
+	memset(run.ring, 0, run.g.data_off);
+	if (start == CARRY)
+		make_earlier();
+	for (int i = 0; i <= READER; i++) {
+		ucontext_t *u = &routine[i].context;
+
+		routine[i].done = false;
+		getcontext(u);
+		u->uc_stack.ss_sp = stacks[i];
+		u->uc_stack.ss_size = STACK;
+		makecontext(u, i < READER ? (void (*)(void))producer : reader, 1, i);
+	}
+}
+
+/* One after the other, for so many points; one of them may be asleep meanwhile. */
+static void schedule(void)
+{
+	static const unsigned int bursts[] = { 1, 8, 100, ~0u /* until it rests */ };
+	unsigned int style = below(8), sleep = 0;
+	int asleep = -1;
+
+	while (!routine[READER].done) {
+		int i = (int)below(READER + 1);
+
+		if (!sleep--) {
+			asleep = below(4) ? -1 : (int)below(READER + 1);
+			sleep = below(300);
+		}
+		if (i == asleep || routine[i].done)
+			continue;
+		points_left = bursts[style < 4 ? style : below(4)];
+		points_left -= points_left < ~0u ? below(points_left) : 0;
+		current = i;
+		swapcontext(&scheduler, &routine[i].context);
+		current = -1;
+	}
+	free(run.ring);
+}
+
+START_TEST(test_schedules)
+{
+	enum htrace_policy policy = _i % 2 ? HTRACE_OVERWRITE : HTRACE_DISCARD;
+	const char *many = getenv("HTRACE_SCHEDULES"), *one = getenv("HTRACE_SCHEDULE");
+	__u64 first = one ? strtoull(one, NULL, 0) : 1;
+	__u64 last = one ? first : many ? strtoull(many, NULL, 0) : 2000;
+	__u64 received = 0, overwritten = 0, dropped = 0;
+
+	for (__u64 nr = first; nr <= last; nr++) {
+		prepare(policy, (enum start)(_i / 2), nr);
+		schedule();
+		if (run.failure[0])
+			ck_abort_msg("HTRACE_SCHEDULE=%llu, policy %u, start %u: %s", nr,
+				     policy, run.start, run.failure);
+		received += run.received;
+		overwritten += run.overwritten;
+		dropped += run.dropped;
+	}
+	ck_assert_uint_gt(received, 0);
+	ck_assert(one || dropped);
+	ck_assert(one || policy == HTRACE_DISCARD || overwritten);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("schedules");
+	TCase *t = tcase_create("schedules");
+
+	tcase_set_timeout(t, 0);
+	/* RESUMED comes last and is for discard only: two overwriting readers both read all. */
+	tcase_add_loop_test(t, test_schedules, 0, 2 * RESUMED + 1);
+	suite_add_tcase(s, t);
+	return unit_run(s);
+}
