@@ -84,16 +84,13 @@ static void show_number(struct out *o, const struct htrace_type *t, __u64 v)
 
 static void show_task(struct show *w, __u64 v)
 {
-	struct out *o = w->out;
 	const struct origin *from = w->event->from;
-	size_t len;
+	struct out *o = w->out;
 
 	out_unsigned(o, v, 0, ' ');
-	/* The opening parenthesis must come first, so look before writing. */
-	if (v > UINT32_MAX || (v && !names_get(from->names, (__u32)v, w->event->time, &len)))
-		return;
 	out_char(o, '(');
-	show_task_name(o, from, (__u32)v, w->event->time);
+	if (v > UINT32_MAX || !show_task_name(o, from, (__u32)v, w->event->time))
+		out_text(o, "<...>");
 	out_char(o, ')');
 }
 

@@ -135,14 +135,22 @@ void source_begin(struct source *s, __u64 now)
 
 /* --------------------------------------------------------------------------------------- ending */
 
-/* What the guest's header said of this session's agent and programs goes into the sums. */
+/* What the agent that leaves did while we watched; before that it loaded its programs. */
 static void fold_agent(struct source *s)
 {
 	const struct htrace_guest *g = &s->guest;
 
-	s->stats.agent_cpu_ns += g->agent_cpu_ns;
-	if (g->heartbeat_mono > g->agent_start_mono)
-		s->stats.agent_ns += g->heartbeat_mono - g->agent_start_mono;
+	s->stats.agent_total_ns += g->agent_cpu_ns;
+	if (g->heartbeat_mono <= s->agent_mono_from || g->agent_cpu_ns < s->agent_cpu_from)
+		return;
+	s->stats.agent_cpu_ns += g->agent_cpu_ns - s->agent_cpu_from;
+	s->stats.agent_ns += g->heartbeat_mono - s->agent_mono_from;
+}
+
+static void watch_agent(struct source *s)
+{
+	s->agent_cpu_from = s->guest.agent_cpu_ns;
+	s->agent_mono_from = s->guest.heartbeat_mono;
 }
 
 static void fold_programs(struct source *s)
@@ -296,6 +304,7 @@ static void start_session(struct source *s, __u64 now)
 	}
 	memcpy(s->boot_id, super->boot_id, sizeof(s->boot_id));
 	htrace_view_guest(s->view, &s->guest, true);
+	watch_agent(s);
 	s->stats.sessions++;
 	s->closing = s->drained = s->salvaged = s->said_stale = false;
 	s->salvaged_events = 0;
@@ -587,8 +596,11 @@ static void look_at_guest(struct source *s)
 	htrace_view_guest(s->view, &fresh, true);
 	if (!htrace_view_current(s->view))
 		return;
-	if (fresh.agent_start_mono != s->guest.agent_start_mono)
+	if (fresh.agent_start_mono != s->guest.agent_start_mono) {
 		fold_agent(s);
+		s->guest = fresh;
+		watch_agent(s);
+	}
 	s->guest = fresh;
 }
 

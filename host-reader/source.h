@@ -61,6 +61,9 @@ struct source {
 	__u64 next_names;
 	__u64 progress_at, progress_backlog; /* of a closing session */
 
+	/* the agent's CPU time and clock when it was first seen */
+	__u64 agent_cpu_from, agent_mono_from;
+
 	/* for the summary */
 	char placement[320], buffer[160], who[640];
 	unsigned int nr_vcpus;

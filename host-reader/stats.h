@@ -43,7 +43,8 @@ struct stats {
 	__u64 misses;
 	unsigned int nr_progs, nr_uncounted;
 
-	__u64 agent_cpu_ns, agent_ns; /* its CPU time, of how much time */
+	__u64 agent_total_ns;         /* CPU time of all agents since they started */
+	__u64 agent_cpu_ns, agent_ns; /* of that while they were watched, and how long that was */
 };
 
 int stats_init(struct stats *s);

@@ -79,16 +79,22 @@ static void row(struct out *o, const char *label, const char *text)
 	out_newline(o);
 }
 
-static void write_cpu(struct out *o, const char *label, __u64 cpu_ns, __u64 of_ns)
+static double percent(__u64 part, __u64 of)
 {
-	char text[80];
+	return of ? 100.0 * (double)part / (double)of : 0.0;
+}
 
-	if (of_ns)
-		snprintf(text, sizeof(text), "%.3f s, %.3f %% of a CPU", (double)cpu_ns / 1e9,
-			 100.0 * (double)cpu_ns / (double)of_ns);
-	else
-		snprintf(text, sizeof(text), "unknown");
-	row(o, label, text);
+static void write_cpu(struct out *o, const struct stats *st, __u64 elapsed_ns, __u64 reader_cpu_ns)
+{
+	char text[160];
+
+	snprintf(text, sizeof(text), "%.3f %% of a CPU while read (%.3f s, of %.3f s with its start)",
+		 percent(st->agent_cpu_ns, st->agent_ns), (double)st->agent_cpu_ns / 1e9,
+		 (double)st->agent_total_ns / 1e9);
+	row(o, "agent", st->agent_ns ? text : "CPU time unknown");
+	snprintf(text, sizeof(text), "%.3f %% of a CPU (%.3f s)",
+		 percent(reader_cpu_ns, elapsed_ns), (double)reader_cpu_ns / 1e9);
+	row(o, "reader", text);
 }
 
 static int by_count(const void *a, const void *b)
@@ -104,7 +110,7 @@ static void write_event(struct out *o, const char *name, const struct event_coun
 			double seconds)
 {
 	out_printf(o, "%-32s %12llu %7.2f %% %12.1f %12.2f", name, (ull)n->count,
-		   total ? 100.0 * (double)n->count / (double)total : 0.0,
+		   percent(n->count, total),
 		   seconds > 0 ? (double)n->count / seconds : 0.0,
 		   n->count ? (double)n->bytes / (double)n->count : 0.0);
 	out_newline(o);
@@ -240,8 +246,7 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 		 (double)st->attached_ns / 1e9, (double)elapsed_ns / 1e9, st->sessions,
 		 st->sessions == 1 ? "" : "s");
 	row(o, "duration", text);
-	write_cpu(o, "agent", st->agent_cpu_ns, st->agent_ns);
-	write_cpu(o, "reader", reader_cpu_ns, elapsed_ns);
+	write_cpu(o, st, elapsed_ns, reader_cpu_ns);
 	out_newline(o);
 	write_events(o, st);
 	write_rings(o, s->spec->kind == SOURCE_LOCAL ? "CPU" : "vCPU", st->cpu);

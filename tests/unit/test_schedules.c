@@ -67,6 +67,7 @@ static struct {
 	/* the reader's */
 	__u64 start_pos, received, overwritten, dropped, before, lapped, last_time;
 	__s64 last[EARLIER + 1];
+	struct htrace_consumer *present;
 	bool exact; /* start: the reader could see what was there before */
 	char failure[200];
 } run;
@@ -271,10 +272,15 @@ static void reader(void)
 	struct htrace_consumer *c;
 	struct htrace_batch b;
 
-	rest(run.start == LATE ? below(4000) : 0);
-	c = start_reader();
-	run.start_pos = c->pos;
+	if (run.start == LATE)
+		rest(below(4000));
+	c = run.start == PRESENT ? run.present : start_reader();
+	run.start_pos = c->pos > c->skip_until ? c->pos : c->skip_until;
 	for (int idle = 0; idle < 16 && !run.failure[0];) {
+		if (run.start == RESUMED && !below(20)) {
+			htrace_consumer_free(c);
+			c = start_reader();
+		}
 		bool last = all_produced();
 		int ret = htrace_consumer_read(c, &b);
 		__u64 backlog = htrace_consumer_backlog(c), *at = run.drop_head;
@@ -287,10 +293,6 @@ static void reader(void)
 		      "drop %llu at %#llx, told at %#llx", c->dropped, at[c->dropped - 1], c->pos);
 		idle = ret || !last ? 0 : backlog ? idle + 1 : 16;
 		rest(below(run.idle[READER] + 1));
-		if (run.start == RESUMED && !below(20)) {
-			htrace_consumer_free(c);
-			c = start_reader();
-		}
 	}
 	check_account(c);
 	htrace_consumer_free(c);
@@ -347,6 +349,8 @@ static void prepare(enum htrace_policy policy, enum start start, __u64 nr)
 	memset(run.ring, 0, run.g.data_off);
 	if (start == CARRY)
 		make_earlier();
+	if (start == PRESENT)
+		run.present = start_reader();
 	for (int i = 0; i <= READER; i++) {
 		ucontext_t *u = &routine[i].context;
 
