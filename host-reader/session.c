@@ -38,6 +38,7 @@ struct session {
 	struct events *events; /* what the reader knows of the schema's events */
 	__u64 schema_generation, schema_looked;
 	unsigned int schema_refused; /* times in a row */
+	bool said_refused;
 	__u64 names_looked, names_served, agent_starts;
 	bool names_read;
 	unsigned int nr_rings;
@@ -65,8 +66,10 @@ static void load_schema(struct session *s)
 	s->schema_generation = generation;
 	s->schema_refused = 0;
 	if (ret) {
-		say("%s: the schema was refused: %s; events that it would add are shown by number",
-		    s->c.path, why[0] ? why : strerror(-ret));
+		if (!s->said_refused)
+			say("%s: the schema was refused: %s; events that it would add are shown by "
+			    "number", s->c.path, why[0] ? why : strerror(-ret));
+		s->said_refused = true; /* once: a guest does not get to fill logs */
 		return;
 	}
 	events_free(s->events);

@@ -18,6 +18,7 @@
 #define QUIET_NS (100 * MS)      /* a guest that is there is not waited for */
 #define SETTLE_LOOKS 30          /* 10 ms apart, at what may be a region in the making */
 #define ATTACH_NS (20 * MS)      /* between two looks for a guest */
+#define BRIEF_NS (500 * MS)      /* likewise, after a session that was soon over */
 #define MAP_NS (250 * MS)        /* between two tries to map guest RAM */
 #define MAP_GIVE_UP (3 * SEC)    /* of a guest that lives */
 #define HOUSE_NS (200 * MS)      /* housekeeping: our heartbeat, the guest's header, names */
@@ -196,6 +197,7 @@ static void fail(struct source *s, enum htrace_host_reason reason, const char *w
 static void await_next(struct source *s, __u64 now)
 {
 	char err[256] = "";
+	bool brief = now - s->attached < SEC;
 
 	end_session(s, now);
 	htrace_view_close(s->view);
@@ -207,6 +209,8 @@ static void await_next(struct source *s, __u64 now)
 	}
 	host_waiting(s->view);
 	enter(s, SOURCE_WAITING, now);
+	if (brief) /* sessions that come and go do not get to fill logs */
+		s->next_try = now + BRIEF_NS;
 }
 
 /* ------------------------------------------------------------------------------------ attaching */

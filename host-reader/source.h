@@ -1,7 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One region and its life: no guest yet, a guest, a guest that fell silent, one that ended, another
- * one. docs/host-reader.md has the states as a picture.
+ * One region and its life:
+ *
+ *	WAITING ──a session──▶ MAPPING ──guest RAM found──▶ LISTENING ──a heartbeat──▶ READING
+ *	   ▲                                                    │  ▲                    │   ▲
+ *	   │                                    none for a while│  └──we were stopped───┤   │
+ *	   │                                                    ▼                       │   │
+ *	   ├──────────another session, or closed───────────── SILENT ◀──none for a while┘   │
+ *	   └──────────another session, or closed──────────── (any) └───────a heartbeat──────┘
+ *
+ * Rings are read in READING, and once, as unverified, in SILENT. Whatever cannot be gone on with
+ * ends in FAILED.
  */
 #ifndef READER_SOURCE_H
 #define READER_SOURCE_H

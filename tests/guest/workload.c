@@ -7,6 +7,7 @@
  *                                  at most R rounds of about 22 events per second and pair
  *   workload count N VALUE         on each CPU: N times getpgid(VALUE, i)
  *   workload calls N               N cheap system calls; prints their nanoseconds
+ *   workload name TEXT             calls itself TEXT, runs a little
  *   workload fill MIB [SECONDS]    fills memory with random bytes and holds it
  */
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -154,6 +156,14 @@ static int calls(long n)
 	return 0;
 }
 
+static int rename_self(const char *text)
+{
+	prctl(PR_SET_NAME, text);
+	for (int i = 0; i < 20; i++)
+		nap(1000000);
+	return 0;
+}
+
 static int fill(size_t mib, int seconds)
 {
 	size_t len = mib << 20, i;
@@ -186,6 +196,8 @@ int main(int argc, char **argv)
 		return count(atol(argv[2]), atol(argv[3]), cpus);
 	if (!strcmp(what, "calls") && argc == 3)
 		return calls(atol(argv[2]));
+	if (!strcmp(what, "name") && argc == 3)
+		return rename_self(argv[2]);
 	if (!strcmp(what, "fill") && argc >= 3)
 		return fill((size_t)atol(argv[2]), argc > 3 ? atoi(argv[3]) : 0);
 	fprintf(stderr, "workload: see the head of its source for what it does\n");

@@ -195,6 +195,83 @@ done
             assert len(a) + len(b) >= 3000
 
 
+def test_vm_killed():
+    """QEMU dies by SIGKILL and is started again on the same region: the same reader goes on."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+workload count 4000 {VALUE}
+echo COUNTED
+sleep 3
+agent_stop
+'''
+    with VM(script, cpus=1, add=[COUNTED]) as vm:
+        vm.start()
+        reader = Reader(vm)
+        vm.wait_for('COUNTED')
+        time.sleep(1)
+        vm.qemu.kill()
+        vm.qemu.wait()
+        reader.wait_for('silent')
+        vm.start()
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        found, _ = numbers_of(reader.out_path)
+        assert found[0] == list(range(4000)) * 2, len(found[0])
+        say('4000 records of each life of the VM')
+
+
+HOSTILE = ['\\033[2J\\033[1;1H', 'a\\nb: c=d', '"quoted\\\\\\"', '../../../etc/x', '\\377\\200\\001']
+
+
+def test_hostile_names():
+    """What a guest calls its tasks and itself changes nothing on the host's terminal."""
+    runs = '\n'.join(f"workload name \"$(printf '{name}')\"" for name in HOSTILE)
+    script = f'''
+hostname "$(printf 'evil\\033[31mhost\\n')"
+agent_start --events sched || exit 1
+{runs}
+sleep 1
+agent_stop
+'''
+    with VM(script, cpus=1) as vm:
+        vm.start()
+        reader = Reader(vm, '--stats', '0.5')
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        for path in reader.out_path, reader.err_path:
+            with open(path, 'rb') as f:
+                bad = set(f.read()) - set(range(0x20, 0x7f)) - {0x0a}
+            assert not bad, f'{path}: bytes {bad}'
+        for shown in r'\x1b[2J\x1b[1;1H', r'a\x0ab: c=d', r'\xff\x80\x01':
+            assert shown in reader.out(), shown
+        for _, _, rest in readertext.lines(reader.out_path):
+            assert readertext.EVENT.match(rest), rest
+        assert re.search(r'\d+ events/s', reader.err()), 'no periodic statistics'
+        say([x for x in reader.err().splitlines() if 'events/s' in x][1])
+
+
+@params('spin', 'adaptive', 'adaptive:100', 'timer:500', 'timer:20000')
+def test_sync_policies(policy):
+    """The policy changes when records are read, never which."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+workload count 20000 {VALUE}
+sleep 1
+agent_stop
+'''
+    with VM(script, cpus=2, add=[COUNTED]) as vm:
+        vm.start()
+        reader = Reader(vm, '--sync', policy)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        assert numbers_of(reader.out_path)[0] == {0: list(range(20000)), 1: list(range(20000))}
+        cpu = re.search(r'^reader +.*$', reader.err(), re.M)
+        say(cpu[0] if cpu else '')
+
+
 def test_high_memory():
     """Guest RAM above 4 GiB, where file offset and guest-physical address part."""
     script = f'''
