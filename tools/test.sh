@@ -44,18 +44,18 @@ build() { # DIR COMPILER MESON-OPTION...
 	shift 2
 	if [ ! -f "$dir/build.ninja" ]; then
 		rm -rf "$dir"
-		CC=$compiler meson setup "$dir" "$top" -Dwerror=true "$@" > "$top/meson-setup.log" 2>&1 ||
+		CC=$compiler meson setup "$dir" "$top" -Dwerror=true -Dtests=enabled -Dagent=enabled "$@" > "$top/meson-setup.log" 2>&1 ||
 			{ cat "$top/meson-setup.log"; exit 1; }
 	fi
 	rm -f "$top/meson-setup.log"
 	ninja -C "$dir" | tail -n 1
 }
 step 'build: gcc'
-build build gcc
+build build-test gcc
 step 'build: clang'
 build build-clang clang
 step 'build: AddressSanitizer and UndefinedBehaviorSanitizer'
 build build-asan gcc -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -Dagent_static=false
 
 step 'tests'
-exec "$top/tests/run.py" --build "$top/build" --sanitized "$top/build-asan" "${only[@]}"
+exec "$top/tests/run.py" --build "$top/build-test" --sanitized "$top/build-asan" "${only[@]}"
