@@ -4,7 +4,6 @@
 import importlib.machinery
 import importlib.util
 import os
-import statistics
 
 from harness import say
 from vm import TOP
@@ -24,6 +23,7 @@ def test_guest_slowdown():
     results, agents = bench.measure(calls=50000, rounds=5)
     for line in bench.table(results, agents):
         say(line)
-    median = {way: statistics.median(r) for way, r in results.items()}
     assert all(len(r) == 5 for r in results.values())
-    assert median['nothing'] < median['direct'] < median['ringbuf, wake-ups']
+    # Each way's best round: what other work on this machine cannot have slowed down.
+    best = {way: min(r) for way, r in results.items()}
+    assert best['nothing'] < best['direct'] < best['ringbuf, wake-ups'], best
