@@ -88,7 +88,7 @@ static bool any_ready(void *ctx)
 	return false;
 }
 
-/* -------------------------------------------------------------------------------------- the loop */
+/* ------------------------------------------------------------------------------------- the loop */
 
 /* Nothing is written before all that can be refused was looked at. */
 static int begin(struct reader *r)

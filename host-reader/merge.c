@@ -117,7 +117,7 @@ static void heap_remove_first(struct merge *m)
 		heap_sink(m);
 }
 
-/* ------------------------------------------------------------------------------------ the queues */
+/* ----------------------------------------------------------------------------------- the queues */
 
 static void drop_head(struct merge *m, struct queue *q)
 {

@@ -144,7 +144,7 @@ bool out_is_file(const struct out *o, __u64 dev, __u64 ino)
 	return !fstat(o->fd, &st) && st.st_dev == dev && st.st_ino == ino;
 }
 
-/* ------------------------------------------------------------------------------------- formatting */
+/* ----------------------------------------------------------------------------------- formatting */
 
 /* Room for @len bytes, at most BUFFER. */
 static char *room(struct out *o, size_t len)

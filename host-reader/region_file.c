@@ -22,9 +22,7 @@ int region_file_open(const char *path, bool *writable, char *err, size_t errlen)
 		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0) {
 		e = errno;
-		snprintf(err, errlen, "%s%s", e == EISDIR ? "not a regular file" : strerror(e),
-			 e == ENOENT ? "; start the VM first, or make the file" :
-			 e == EACCES ? "; are you root?" : "");
+		snprintf(err, errlen, "%s", e == EISDIR ? "not a regular file" : strerror(e));
 		return -e;
 	}
 	/* Two readers would write into one host area. */

@@ -45,7 +45,7 @@ struct session {
 	struct ring ring[];
 };
 
-/* ------------------------------------------------------------------------------ schema and names */
+/* ----------------------------------------------------------------------------- schema and names */
 
 static void load_schema(struct session *s)
 {
@@ -125,7 +125,7 @@ void session_refresh(struct session *s, __u64 now)
 		refresh_names(s, now);
 }
 
-/* ------------------------------------------------------------------------------ opening, closing */
+/* ----------------------------------------------------------------------------- opening, closing */
 
 static int open_ring(struct session *s, struct ring *r, __u32 set, __u32 index)
 {
@@ -150,7 +150,10 @@ static int open_ring(struct session *s, struct ring *r, __u32 set, __u32 index)
 	};
 	r->count = (r->origin.per_cpu ? s->c.stats->cpu : s->c.stats->thread) + index;
 	r->count->used = true;
-	return htrace_consumer_new(&r->consumer, &image, &opts);
+	ret = htrace_consumer_new(&r->consumer, &image, &opts);
+	if (!ret)
+		r->backlog = htrace_consumer_backlog(r->consumer);
+	return ret;
 }
 
 static int open_rings(struct session *s, char *err, size_t errlen)
@@ -220,7 +223,7 @@ void session_close(struct session *s)
 	free(s);
 }
 
-/* --------------------------------------------------------------------------------------- reading */
+/* -------------------------------------------------------------------------------------- reading */
 
 static int take_batch(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
 		      bool unverified, struct session_pass *pass)
@@ -312,7 +315,7 @@ __u64 session_backlog(const struct session *s)
 	return sum;
 }
 
-/* -------------------------------------------------------------------------------------- emitting */
+/* ------------------------------------------------------------------------------------- emitting */
 
 static void emit_loss(struct session *s, struct ring *r, const struct merge_item *item)
 {

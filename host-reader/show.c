@@ -72,7 +72,7 @@ static void on_end(void *ctx, const struct htrace_type *t)
 	out_char(w->out, t->kind == HTRACE_TYPE_ARRAY ? ']' : '}');
 }
 
-/* ---------------------------------------------------------------------------------------- values */
+/* --------------------------------------------------------------------------------------- values */
 
 static void show_number(struct out *o, const struct htrace_type *t, __u64 v)
 {

@@ -122,8 +122,9 @@ struct ring_count stats_total(const struct stats *s)
 	struct ring_count sum = { 0 };
 
 	for (unsigned int i = 0; i < 2 * HTRACE_MAX_RINGS; i++) {
-		const struct ring_count *r = i < HTRACE_MAX_RINGS ? &s->cpu[i] :
-								     &s->thread[i - HTRACE_MAX_RINGS];
+		const struct ring_count *r = i < HTRACE_MAX_RINGS ?
+						     &s->cpu[i] :
+						     &s->thread[i - HTRACE_MAX_RINGS];
 
 		sum.events += r->events;
 		sum.bytes += r->bytes;

@@ -27,7 +27,8 @@ static void agent_share(char *text, size_t len, struct statistics *t, const stru
 {
 	double share = -1;
 
-	if (g->heartbeat_mono > t->agent_mono && g->agent_cpu_ns >= t->agent_cpu_ns && t->agent_mono)
+	if (t->agent_mono && g->heartbeat_mono > t->agent_mono &&
+	    g->agent_cpu_ns >= t->agent_cpu_ns)
 		share = 100.0 * (double)(g->agent_cpu_ns - t->agent_cpu_ns) /
 			(double)(g->heartbeat_mono - t->agent_mono);
 	t->agent_cpu_ns = g->agent_cpu_ns;
@@ -88,7 +89,8 @@ static void write_cpu(struct out *o, const struct stats *st, __u64 elapsed_ns, _
 {
 	char text[160];
 
-	snprintf(text, sizeof(text), "%.3f %% of a CPU while read (%.3f s, of %.3f s with its start)",
+	snprintf(text, sizeof(text),
+		 "%.3f %% of a CPU while read (%.3f s, of %.3f s with its start)",
 		 percent(st->agent_cpu_ns, st->agent_ns), (double)st->agent_cpu_ns / 1e9,
 		 (double)st->agent_total_ns / 1e9);
 	row(o, "agent", st->agent_ns ? text : "CPU time unknown");
@@ -215,7 +217,8 @@ static void write_totals(struct out *o, const struct source *s)
 		   (ull)sum.before);
 	out_newline(o);
 	if (st->unread) {
-		out_printf(o, "%-12s%llu bytes, in rings that went away", "unread", (ull)st->unread);
+		out_printf(o, "%-12s%llu bytes, in rings that went away", "unread",
+			   (ull)st->unread);
 		out_newline(o);
 	}
 	out_printf(o, "%-12s%llu late in the merge, %llu backwards in their ring", "order",

@@ -244,6 +244,23 @@ static void take_stock(struct htrace_consumer *c, __u64 head)
 	}
 }
 
+/* Discard: what an earlier reader consumed is gone, even in the midst of a block. */
+static void skip_consumed(struct htrace_consumer *c, const struct htrace_image *img,
+			  const __u64 *word, __u64 head)
+{
+	__u64 consumed, beg;
+
+	if (img->placement == HTRACE_PLACEMENT_VSHMEM || !word)
+		word = &c->ring->consumed;
+	consumed = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	if (consumed > head || head - consumed > ring_size(c))
+		consumed = head > ring_size(c) ? head - ring_size(c) : 0;
+	beg = consumed & ~(block_size(c) - 1);
+	c->skip_until = consumed;
+	if (beg > c->pos)
+		c->pos = beg;
+}
+
 int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image *img,
 			const struct htrace_consumer_opts *opts)
 {
@@ -274,20 +291,13 @@ int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image 
 	head = load_head(c);
 	if (head > 1ULL << 62) {
 		quarantine(c, "head is absurd");
-	} else if (o.start == HTRACE_START_NEWEST) {
-		c->pos = head ? (head - 1) & ~(block - 1) : 0;
-	} else if (c->g.policy == HTRACE_DISCARD) {
-		/* What an earlier reader consumed is gone, even in the midst of a block. */
-		const __u64 *word = img->placement != HTRACE_PLACEMENT_VSHMEM && o.consumed ?
-					    o.consumed : &c->ring->consumed;
-		__u64 consumed = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-
-		if (consumed > head || head - consumed > ring_size(c))
-			consumed = head > ring_size(c) ? head - ring_size(c) : 0;
-		c->skip_until = consumed;
-		c->pos = consumed & ~(block - 1);
-	} else if (head > ring_size(c)) {
-		c->pos = ((head - 1) & ~(block - 1)) - (ring_size(c) - block);
+	} else {
+		if (o.start == HTRACE_START_NEWEST)
+			c->pos = head ? (head - 1) & ~(block - 1) : 0;
+		else if (head > ring_size(c) && c->g.policy == HTRACE_OVERWRITE)
+			c->pos = ((head - 1) & ~(block - 1)) - (ring_size(c) - block);
+		if (c->g.policy == HTRACE_DISCARD)
+			skip_consumed(c, img, o.consumed, head);
 	}
 	c->head = head;
 	if (!c->quarantined)

@@ -75,7 +75,9 @@ static void finish_schema(void)
 
 static void show(__u32 id, const void *payload, __u32 len, bool unverified)
 {
-	struct htrace_record r = { .id = id, .len = len, .time = 12345678901ULL, .payload = payload };
+	struct htrace_record r = {
+		.id = id, .len = len, .time = 12345678901ULL, .payload = payload,
+	};
 	const struct event_info *info = events_find(events, id);
 	struct sink_event e = {
 		.from = &origin, .time = r.time, .record = &r, .unverified = unverified,

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A source's beginnings: opening its file, and attaching to the sessions that come in it. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "host.h"
+#include "message.h"
+#include "region_file.h"
+#include "source_internal.h"
+
+#define QUIET_NS (100 * MS)      /* a guest that is there is not waited for */
+#define SETTLE_LOOKS 30          /* 10 ms apart, at what may be a region in the making */
+#define ATTACH_NS (20 * MS)      /* between two looks for a guest */
+#define MAP_NS (250 * MS)        /* between two tries to map guest RAM */
+#define MAP_GIVE_UP (3 * SEC)    /* of a guest that lives */
+#define REFUSALS 10              /* in a row, before a region that changes is given up */
+#define REFUSAL_NS (100 * MS)
+
+/* -------------------------------------------------------------------------------------- opening */
+
+static const char *hint(int err, enum source_kind kind)
+{
+	switch (err) {
+	case -ENOENT:
+		return kind == SOURCE_LOCAL ? "; start the tracer first" :
+					      "; start the VM first, or make the file";
+	case -EACCES:
+		return "; are you root?";
+	case -ENOSPC:
+		return "; is the path right, and the device's size a power of two from 1M on?";
+	case -EINVAL:
+		return "; give the file behind the region";
+	default:
+		return "";
+	}
+}
+
+static int open_view(struct source *s)
+{
+	char err[256] = "";
+	int ret;
+
+	s->fd = region_file_open(s->spec->path, &s->writable, err, sizeof(err));
+	if (s->fd < 0) {
+		say("cannot open region '%s': %s%s", s->spec->path, err,
+		    hint(s->fd, s->spec->kind));
+		return s->fd;
+	}
+	ret = htrace_view_open_fd(&s->view, s->fd, s->writable, err, sizeof(err));
+	if (ret) {
+		say("cannot open region '%s': %s%s", s->spec->path, err[0] ? err : strerror(-ret),
+		    hint(ret, s->spec->kind));
+		close(s->fd);
+		s->fd = -1;
+	}
+	return ret;
+}
+
+void source_close_view(struct source *s)
+{
+	htrace_view_close(s->view);
+	s->view = NULL;
+	if (s->fd >= 0)
+		close(s->fd);
+	s->fd = -1;
+}
+
+/* May we write into the file? What is being made when we look is a region a moment later. */
+static int check_contents(struct source *s)
+{
+	enum region_content content = region_file_inspect(s->fd);
+	char err[256] = "";
+	int ret;
+
+	for (int i = 0; i < SETTLE_LOOKS && content == CONTENT_UNKNOWN; i++) {
+		usleep(10000);
+		content = region_file_inspect(s->fd);
+	}
+	ret = htrace_view_attach(s->view, err, sizeof(err));
+	if (ret && ret != -EAGAIN) {
+		say("'%s' cannot be read: %s%s", s->spec->path, err[0] ? err : strerror(-ret),
+		    ret == -EPROTONOSUPPORT ? "; use the host-reader of the guest-agent's version" :
+					      "; nothing was written to it");
+		return ret;
+	}
+	if (content == CONTENT_EMPTY || content == CONTENT_REGION)
+		return 0;
+	say("'%s' cannot be read: something other than a libhtrace region is in it; nothing was "
+	    "written to it (fill it with zeroes to use it all the same)", s->spec->path);
+	return -EPROTO;
+}
+
+
+int source_open(struct source *s, const struct source_spec *spec,
+		const struct source_config *config)
+{
+	memset(s, 0, sizeof(*s));
+	s->spec = spec;
+	s->config = config;
+	s->fd = -1;
+	if (stats_init(&s->stats)) {
+		say("out of memory");
+		return 1;
+	}
+	if (open_view(s))
+		return 1;
+	return check_contents(s) ? 1 : 0;
+}
+
+void source_begin(struct source *s, __u64 now)
+{
+	if (!s->writable)
+		say("%s: no permission to write: the guest will not know that it is read",
+		    s->spec->path);
+	host_waiting(s->view);
+	source_enter(s, SOURCE_WAITING, now);
+}
+
+/* ------------------------------------------------------------------------------------ attaching */
+
+static const struct htrace_ringset *ram_set(const struct source *s)
+{
+	const struct htrace_super *super = htrace_view_super(s->view);
+
+	for (__u32 i = 0; i < super->nr_ringsets; i++)
+		if (super->ringset[i].placement == HTRACE_PLACEMENT_VSHMEM)
+			return &super->ringset[i];
+	return NULL;
+}
+
+static void human_size(char *text, size_t len, __u64 bytes)
+{
+	if (bytes >= 1 << 20 && !(bytes & ((1 << 20) - 1)))
+		snprintf(text, len, "%" PRIu64 " MiB", (uint64_t)(bytes >> 20));
+	else
+		snprintf(text, len, "%" PRIu64 " KiB", (uint64_t)(bytes >> 10));
+}
+
+static void describe(struct source *s)
+{
+	const struct htrace_super *super = htrace_view_super(s->view);
+	const struct htrace_ringset *set = ram_set(s);
+	char host[4 * 64 + 1], release[4 * 64 + 1], ring[32], block[32];
+	const struct htrace_guest *g = &s->guest;
+
+	host[htrace_escape(host, sizeof(host) - 1, g->hostname,
+			   strnlen(g->hostname, sizeof(g->hostname)))] = 0;
+	release[htrace_escape(release, sizeof(release) - 1, g->release,
+			      strnlen(g->release, sizeof(g->release)))] = 0;
+	s->nr_vcpus = super->nr_cpus;
+	snprintf(s->who, sizeof(s->who), "%s, kernel %s, %u %sCPUs", *host ? host : "(no name)",
+		 *release ? release : "(unknown)", super->nr_cpus,
+		 s->spec->kind == SOURCE_LOCAL ? "" : "v");
+	if (set)
+		snprintf(s->placement, sizeof(s->placement), "direct: guest RAM mapped from %s",
+			 htrace_view_ram_name(s->view));
+	else
+		snprintf(s->placement, sizeof(s->placement), "%s",
+			 s->spec->kind == SOURCE_LOCAL ? "local: rings in the file" :
+							 "ivshmem: rings in the region");
+	set = super->nr_ringsets ? &super->ringset[0] : NULL;
+	if (!set) {
+		snprintf(s->buffer, sizeof(s->buffer), "no rings");
+		return;
+	}
+	human_size(ring, sizeof(ring), 1ULL << set->ring_shift);
+	human_size(block, sizeof(block), 1ULL << set->block_shift);
+	snprintf(s->buffer, sizeof(s->buffer), "%s, %u rings of %s in blocks of %s",
+		 set->policy == HTRACE_DISCARD ? "discard" : "overwrite", set->nr_rings, ring,
+		 block);
+}
+
+static void announce(struct source *s, bool rebooted)
+{
+	struct sink_note note = { .source = s->config->several ? s->spec->path : NULL };
+	char text[720];
+
+	say("%s: %s%s; %s; %s; sync %s", s->spec->path,
+	    s->stats.sessions == 1 ? "" : rebooted ? "restarted: " : "new session: ", s->who,
+	    s->placement, s->buffer, s->config->sync);
+	if (s->stats.sessions == 1 || !s->config->sinks)
+		return;
+	snprintf(text, sizeof(text), "%s: %s", rebooted ? "restarted" : "new session", s->who);
+	note.text = text;
+	sinks_note(s->config->sinks, &note);
+}
+
+/* Does this session beat its heart at all? A tracer on this machine need not. */
+bool source_has_heart(const struct source *s)
+{
+	return s->spec->kind != SOURCE_LOCAL || s->guest.heartbeat_ms;
+}
+
+static void start_session(struct source *s, __u64 now)
+{
+	const struct htrace_super *super = htrace_view_super(s->view);
+	struct session_config c = {
+		.view = s->view,
+		.path = s->spec->path,
+		.source = s->config->several ? s->spec->path : NULL,
+		.stats = &s->stats,
+		.sinks = s->config->sinks,
+		.selection = s->config->selection,
+	};
+	bool rebooted = memcmp(s->boot_id, super->boot_id, sizeof(s->boot_id)) != 0;
+	char err[256] = "";
+
+	host_forget_other(s->view, super->session);
+	if (session_open(&s->session, &c, err, sizeof(err))) {
+		source_fail(s, HTRACE_REASON_INVALID, err, now);
+		return;
+	}
+	memcpy(s->boot_id, super->boot_id, sizeof(s->boot_id));
+	htrace_view_guest(s->view, &s->guest, true);
+	source_watch_agent(s);
+	s->stats.sessions++;
+	s->closing = s->drained = s->salvaged = s->said_stale = false;
+	s->salvaged_events = 0;
+	s->attached = now;
+	s->heartbeat = htrace_view_heartbeat(s->view);
+	s->heart_beat_at = now;
+	s->next_house = s->next_names = 0;
+	s->lost_names = true;
+	describe(s);
+	host_attached(s->view, super->session, ram_set(s) != NULL);
+	announce(s, rebooted);
+	source_enter(s, source_has_heart(s) ? SOURCE_LISTENING : SOURCE_READING, now);
+	s->guest_came |= s->state == SOURCE_READING;
+	s->looked = now;
+}
+
+/* The file was made anew beside us, as by a VM that was started again: go over to it. */
+static void follow_file(struct source *s, __u64 now)
+{
+	if (!region_file_replaced(s->view, s->spec->path))
+		return;
+	source_close_view(s);
+	if (open_view(s) || check_contents(s)) {
+		s->state = SOURCE_FAILED;
+		return;
+	}
+	say("%s: another file took its place; going on there", s->spec->path);
+	source_begin(s, now);
+}
+
+static void await_message(struct source *s, __u64 now)
+{
+	if (!s->said_waiting && now - s->since > QUIET_NS) {
+		say("%s: waiting for a guest ...", s->spec->path);
+		s->said_waiting = true;
+	}
+	if (now >= s->next_house)
+		follow_file(s, now);
+}
+
+/* The guest is told why only if it is one of ours: nothing else is written to. */
+static void fail_attach(struct source *s, int ret, const char *why, __u64 now)
+{
+	enum htrace_host_reason reason = HTRACE_REASON_NONE;
+	struct htrace_super super;
+
+	if (region_file_inspect(s->fd) == CONTENT_REGION &&
+	    pread(s->fd, &super, sizeof(super), HTRACE_SUPER_OFF) == sizeof(super)) {
+		reason = ret == -EPROTONOSUPPORT ? HTRACE_REASON_VERSION : HTRACE_REASON_INVALID;
+		s->session_id = super.session;
+	}
+	source_fail(s, reason, why, now);
+}
+
+void source_try_attach(struct source *s, __u64 now)
+{
+	char err[256] = "";
+	int ret;
+
+	if (now < s->next_try)
+		return;
+	s->next_try = now + ATTACH_NS;
+	ret = htrace_view_attach(s->view, err, sizeof(err));
+	if (ret == -EPROTO || ret == -EPROTONOSUPPORT) {
+		/* What a guest that starts leaves half written must settle; then it is an error. */
+		s->next_try = now + REFUSAL_NS;
+		if (++s->refused < REFUSALS)
+			return;
+		fail_attach(s, ret, err, now);
+		return;
+	}
+	s->refused = 0;
+	if (ret || htrace_view_super(s->view)->session == s->done_id) {
+		await_message(s, now);
+		return;
+	}
+	s->session_id = htrace_view_super(s->view)->session;
+	if (htrace_view_state(s->view) == HTRACE_GUEST_CLOSED) {
+		s->done_id = s->session_id;
+		say("%s: it holds a session that is over; waiting for a new one", s->spec->path);
+		s->said_waiting = true;
+		return;
+	}
+	htrace_view_guest(s->view, &s->guest, true);
+	s->heartbeat = htrace_view_heartbeat(s->view);
+	source_enter(s, SOURCE_MAPPING, now);
+}
+
+void source_try_map(struct source *s, __u64 now)
+{
+	char err[300] = "";
+	int ret;
+
+	if (!htrace_view_current(s->view)) {
+		source_enter(s, SOURCE_WAITING, now);
+		return;
+	}
+	if (now < s->next_try)
+		return;
+	s->next_try = now + MAP_NS;
+	ret = ram_set(s) ? htrace_view_map_ram(s->view, s->spec->pid, s->spec->ram, err,
+					       sizeof(err)) : 0;
+	if (!ret) {
+		start_session(s, now);
+		return;
+	}
+	if (!htrace_view_current(s->view))
+		return;
+	if (ret == -EPROTO || ret == -ENOMEM) {
+		source_fail(s, HTRACE_REASON_INVALID, err, now);
+		return;
+	}
+	/* A VM that is gone leaves its region behind: then another one is to come. */
+	if (htrace_view_heartbeat(s->view) == s->heartbeat) {
+		if (!s->said_stale && now - s->since > MAP_GIVE_UP)
+			say("%s: it holds the session of a guest that gives no sign of life (%s); "
+			    "waiting for a new one", s->spec->path, err);
+		s->said_stale |= now - s->since > MAP_GIVE_UP;
+		return;
+	}
+	if (now - s->since < MAP_GIVE_UP)
+		return;
+	source_fail(s, ret == -ENXIO ? HTRACE_REASON_UNVERIFIED : HTRACE_REASON_NO_RAM, err, now);
+}
