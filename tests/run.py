@@ -82,12 +82,22 @@ def system_tests():
                     yield f'{module_name[5:]}.{name[5:]}{suffix}', function, p
 
 
-def run_system(name, function, params, results):
+def run_system(name, function, params, results, tries=3):
     from harness import Skip, say
+    from vm import BootFailed, Reader
     print(f'---- {name}', flush=True)
     start = time.time()
     try:
         function(*params)
+    except BootFailed as e:
+        print(e)
+        if tries > 1:
+            say('the guest did not boot; once more')
+            run_system(name, function, params, results, tries - 1)
+            return
+        results.fail(name)
+        print(f'FAIL {name}: {time.time() - start:.1f} s', flush=True)
+        return
     except Skip as e:
         results.skip(name, str(e))
         return
@@ -96,6 +106,8 @@ def run_system(name, function, params, results):
         results.fail(name)
         print(f'FAIL {name}: {time.time() - start:.1f} s', flush=True)
         return
+    finally:
+        Reader.clean_up()
     results.ok(name)
     say('')
     print(f'PASS {name}: {time.time() - start:.1f} s', flush=True)
