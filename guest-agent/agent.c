@@ -61,7 +61,6 @@ static int check_machine(void)
 static int open_file(struct htrace_bar *bar, const char *path)
 {
 	struct stat st;
-	__u64 magic;
 
 	bar->fd = open(path, O_RDWR | O_CLOEXEC);
 	if (bar->fd < 0 || fstat(bar->fd, &st)) {
@@ -81,8 +80,7 @@ static int open_file(struct htrace_bar *bar, const char *path)
 		say("cannot map the region %s: %s", path, strerror(errno));
 		return -1;
 	}
-	magic = *(volatile __u64 *)bar->mem;
-	if (magic && magic != HTRACE_MAGIC) {
+	if (htrace_bar_content(bar) == HTRACE_BAR_FOREIGN) {
 		say("%s holds something that is not a region; use another file", path);
 		return -1;
 	}

@@ -87,7 +87,7 @@ static void text_loss(struct sink *s, const struct sink_loss *l)
 	put_place(o, l->from, l->time);
 	out_text(o, "--- ");
 	out_unsigned(o, l->overwritten + l->dropped + l->corrupt, 0, ' ');
-	out_text(o, " events lost");
+	out_text(o, l->overwritten + l->dropped + l->corrupt == 1 ? " event lost" : " events lost");
 	put_kind(o, &between, "overwritten", l->overwritten);
 	put_kind(o, &between, "dropped", l->dropped);
 	put_kind(o, &between, "corrupt", l->corrupt);

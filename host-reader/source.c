@@ -193,10 +193,18 @@ static void look_at_guest(struct source *s)
 	htrace_view_guest(s->view, &fresh, true);
 	if (!htrace_view_current(s->view))
 		return;
+	source_note_skipped(s, &fresh);
 	if (fresh.agent_start_mono != s->guest.agent_start_mono) {
 		source_fold_agent(s);
 		s->guest = fresh;
 		source_watch_agent(s);
+	} else if (s->guest.state < HTRACE_GUEST_RUNNING && fresh.state == HTRACE_GUEST_RUNNING) {
+		s->guest = fresh; /* all until now was its start */
+		source_watch_agent(s);
+	} else if (fresh.state > HTRACE_GUEST_RUNNING) {
+		/* Taking its programs away is not what it costs while it traces. */
+		fresh.agent_cpu_ns = s->guest.agent_cpu_ns;
+		fresh.heartbeat_mono = s->guest.heartbeat_mono;
 	}
 	s->guest = fresh;
 }

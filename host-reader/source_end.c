@@ -2,6 +2,9 @@
 /* A source's ends: what is summed up when a session is over, and what comes after it. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
+
+#include <htrace/schema.h>
 
 #include "host.h"
 #include "message.h"
@@ -25,6 +28,36 @@ void source_watch_agent(struct source *s)
 {
 	s->agent_cpu_from = s->guest.agent_cpu_ns;
 	s->agent_mono_from = s->guest.heartbeat_mono;
+}
+
+/*
+ * Calls that the kernel skipped since the last look are lost before they could become events; they
+ * are told as soon as the agent has counted them, which is once a second.
+ */
+void source_note_skipped(struct source *s, const struct htrace_guest *fresh)
+{
+	struct sink_note note = { .source = s->config->several ? s->spec->path : NULL };
+	char name[4 * HTRACE_PROG_NAME + 1], text[4 * HTRACE_PROG_NAME + 128];
+
+	if (!s->config->sinks)
+		return;
+	for (__u32 i = 0; i < fresh->nr_progs; i++) {
+		const struct htrace_prog *p = &fresh->prog[i];
+		__u64 before = 0;
+
+		if (i < s->guest.nr_progs && !memcmp(s->guest.prog[i].name, p->name, sizeof(p->name)))
+			before = s->guest.prog[i].misses;
+		if (p->misses <= before)
+			continue;
+		name[htrace_escape(name, sizeof(name) - 1, p->name,
+				   strnlen(p->name, sizeof(p->name)))] = 0;
+		snprintf(text, sizeof(text),
+			 "%" PRIu64 " calls of %s were skipped by the kernel between %.3f and %.3f",
+			 (uint64_t)(p->misses - before), name,
+			 (double)s->guest.heartbeat_mono / 1e9, (double)fresh->heartbeat_mono / 1e9);
+		note.text = text;
+		sinks_note(s->config->sinks, &note);
+	}
 }
 
 static void fold_programs(struct source *s)

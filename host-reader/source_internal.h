@@ -20,6 +20,7 @@ bool source_has_heart(const struct source *s);
 
 /* source_end.c */
 /* An agent is there; source_fold_agent() when it is no more. */
+void source_note_skipped(struct source *s, const struct htrace_guest *fresh);
 void source_watch_agent(struct source *s);
 void source_fold_agent(struct source *s);
 /* Forget the session. From here on the memory of its rings is not touched. */

@@ -137,15 +137,16 @@ static void write_events(struct out *o, const struct stats *st)
 	write_event(o, "total", &all, all.count, seconds);
 }
 
-static void write_ring(struct out *o, const char *name, const struct ring_count *r)
+static void write_ring(struct out *o, const char *name, const struct ring_count *r, double seconds)
 {
-	out_printf(o, "%-12s %12llu %14llu %12llu %10llu %10llu %11llu", name, (ull)r->events,
-		   (ull)r->bytes, (ull)r->overwritten, (ull)r->dropped, (ull)r->corrupt,
-		   (ull)r->unverified);
+	out_printf(o, "%-12s %12llu %12.1f %14llu %12llu %10llu %10llu %11llu", name,
+		   (ull)r->events, seconds > 0 ? (double)r->events / seconds : 0.0, (ull)r->bytes,
+		   (ull)r->overwritten, (ull)r->dropped, (ull)r->corrupt, (ull)r->unverified);
 	out_newline(o);
 }
 
-static void write_rings(struct out *o, const char *title, const struct ring_count *rings)
+static void write_rings(struct out *o, const char *title, const struct ring_count *rings,
+			double seconds)
 {
 	bool any = false;
 	char name[16];
@@ -155,13 +156,13 @@ static void write_rings(struct out *o, const char *title, const struct ring_coun
 			continue;
 		if (!any) {
 			out_newline(o);
-			out_printf(o, "%-12s %12s %14s %12s %10s %10s %11s", title, "received",
-				   "bytes", "overwritten", "dropped", "corrupt", "unverified");
+			out_printf(o, "%-12s %12s %12s %14s %12s %10s %10s %11s", title,
+				   "received", "per second", "bytes", "overwritten", "dropped", "corrupt", "unverified");
 			out_newline(o);
 		}
 		any = true;
 		snprintf(name, sizeof(name), "%u", i);
-		write_ring(o, name, &rings[i]);
+		write_ring(o, name, &rings[i], seconds);
 	}
 }
 
@@ -202,15 +203,15 @@ static void write_totals(struct out *o, const struct source *s)
 	const struct stats *st = &s->stats;
 	struct ring_count sum = stats_total(st);
 
-	write_ring(o, "total", &sum);
+	write_ring(o, "total", &sum, (double)st->attached_ns / 1e9);
 	out_newline(o);
 	out_printf(o, "%-12s%llu", "received", (ull)sum.events);
 	if (sum.unverified)
 		out_printf(o, ", of these %llu unverified", (ull)sum.unverified);
 	out_newline(o);
-	out_printf(o, "%-12s%llu (overwritten %llu, dropped %llu, corrupt %llu)", "lost",
-		   (ull)(sum.overwritten + sum.dropped + sum.corrupt), (ull)sum.overwritten,
-		   (ull)sum.dropped, (ull)sum.corrupt);
+	out_printf(o, "%-12s%llu (overwritten %llu, dropped %llu, corrupt %llu, skipped %llu)", "lost",
+		   (ull)(sum.overwritten + sum.dropped + sum.corrupt + st->misses),
+		   (ull)sum.overwritten, (ull)sum.dropped, (ull)sum.corrupt, (ull)st->misses);
 	out_newline(o);
 	write_skipped(o, s);
 	out_printf(o, "%-12s%llu events were overwritten before the reader came", "before",
@@ -252,7 +253,8 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 	write_cpu(o, st, elapsed_ns, reader_cpu_ns);
 	out_newline(o);
 	write_events(o, st);
-	write_rings(o, s->spec->kind == SOURCE_LOCAL ? "CPU" : "vCPU", st->cpu);
-	write_rings(o, "ring", st->thread);
+	write_rings(o, s->spec->kind == SOURCE_LOCAL ? "CPU" : "vCPU", st->cpu,
+		    (double)st->attached_ns / 1e9);
+	write_rings(o, "ring", st->thread, (double)st->attached_ns / 1e9);
 	write_totals(o, s);
 }

@@ -99,7 +99,7 @@ static int map_bar(struct htrace_bar *b, const char *pci, char *err, size_t errl
 	return 0;
 }
 
-static enum htrace_bar_content content_of(const struct htrace_bar *b)
+enum htrace_bar_content htrace_bar_content(const struct htrace_bar *b)
 {
 	const struct htrace_super *s = b->mem;
 	const struct htrace_host *h = (const void *)((const char *)b->mem + HTRACE_HOST_OFF);
@@ -150,7 +150,7 @@ static int open_one(struct htrace_bar *bar, const char *pci, char *err, size_t e
 {
 	int ret = map_bar(bar, pci, err, errlen);
 
-	if (!ret && content_of(bar) == HTRACE_BAR_FOREIGN) {
+	if (!ret && htrace_bar_content(bar) == HTRACE_BAR_FOREIGN) {
 		htrace_errf(err, errlen, "ivshmem device %s holds something that is not libhtrace's; "
 			    "clear its memory on the host if it may be used", bar->pci);
 		htrace_bar_close(bar);
@@ -175,7 +175,7 @@ static int choose(struct htrace_bar *bar, char pci[][16], int nr, char *err, siz
 			ret = e;
 			continue;
 		}
-		content[i] = content_of(&b);
+		content[i] = htrace_bar_content(&b);
 		htrace_bar_close(&b);
 		if (content[i] == HTRACE_BAR_FOREIGN && ret == -ENODEV) {
 			htrace_errf(err, errlen, "all %d ivshmem devices hold something that is not "

@@ -160,6 +160,9 @@ def main():
     if args.list:
         return 0
 
+    if not results.passed + results.failed + len(results.skipped):
+        print(f'run.py: no test matches {args.only!r}; --list names them')
+        results.fail('nothing ran')
     if not args.only:
         expected = expected_skips()
         for name in results.skipped:

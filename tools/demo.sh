@@ -109,10 +109,15 @@ step 'the guest, live (the VM runs for itself; this reads its memory)'
 "$top/build/host-reader/host-reader" "${view[@]}" --duration "$((seconds + 60))" \
 	"ivshmem:$dir/region" &
 reader=$!
-wait "$vm" || true
+# Whichever ends first: the guest after its work, or the reader (its output closed, say).
+wait -n "$vm" "$reader" || true
+status=0
+if kill -0 "$vm" 2> /dev/null; then
+	wait "$reader" || status=$?
+	exit "$status"
+fi
 vm=
 kill -INT "$reader" 2> /dev/null || true
-status=0
 wait "$reader" || status=$?
 if [ "$status" != 0 ]; then
 	say "host-reader failed; the guest's console said:"

@@ -39,16 +39,20 @@ if [ -n "$install" ]; then
 	"$top/tools/install-deps.sh" --tests
 fi
 
+log=$(mktemp)
+quietly() { # COMMAND...: shows what it printed only if it fails
+	"$@" > "$log" 2>&1 || { cat "$log"; rm -f "$log"; exit 1; }
+}
 build() { # DIR COMPILER MESON-OPTION...
 	local dir=$top/$1 compiler=$2
 	shift 2
 	if [ ! -f "$dir/build.ninja" ]; then
 		rm -rf "$dir"
-		CC=$compiler meson setup "$dir" "$top" -Dwerror=true -Dtests=enabled -Dagent=enabled "$@" > "$top/meson-setup.log" 2>&1 ||
-			{ cat "$top/meson-setup.log"; exit 1; }
+		CC=$compiler quietly meson setup "$dir" "$top" -Dwerror=true -Dtests=enabled \
+			-Dagent=enabled "$@"
 	fi
-	rm -f "$top/meson-setup.log"
-	ninja -C "$dir" | tail -n 1
+	quietly ninja -C "$dir"
+	tail -n 1 "$log"
 }
 step 'build: gcc'
 build build-test gcc
@@ -56,6 +60,8 @@ step 'build: clang'
 build build-clang clang
 step 'build: AddressSanitizer and UndefinedBehaviorSanitizer'
 build build-asan gcc -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -Dagent_static=false
+
+rm -f "$log"
 
 step 'tests'
 exec "$top/tests/run.py" --build "$top/build-test" --sanitized "$top/build-asan" "${only[@]}"

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: LGPL-2.1-or-later
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Compiled for its BTF only: a variable of each type keeps it. */
 #include "btf_events.h"
 

@@ -63,6 +63,7 @@ struct htrace_consumer_stats {
 /* -EINVAL: geometry. -ENOMEM. */
 int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image *img,
 			const struct htrace_consumer_opts *opts);
+/* NULL is allowed. The last batch's data goes with it. */
 void htrace_consumer_free(struct htrace_consumer *c);
 
 /*
@@ -77,6 +78,7 @@ int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b);
 __u64 htrace_consumer_backlog(const struct htrace_consumer *c);
 /* Is there something to read? One load of head; what adaptive waiting polls. */
 bool htrace_consumer_ready(const struct htrace_consumer *c);
+/* Fill in *@s, as far as its sz (set by the caller) reaches. */
 void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_consumer_stats *s);
 /* Why it was quarantined or what last did not validate; never NULL. */
 const char *htrace_consumer_error(const struct htrace_consumer *c);

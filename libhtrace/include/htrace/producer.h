@@ -33,6 +33,7 @@ struct htrace_producer {
  * is not in the region. The ring stays taken until htrace_producer_put() or its owner's death.
  */
 int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u32 set, int index);
+/* Give the ring back; all reserved records must be committed. Another thread may take it then. */
 void htrace_producer_put(struct htrace_producer *p);
 
 /* The region's clock. */

@@ -72,13 +72,16 @@ void htrace_region_release(struct htrace_region *r);
 int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
 			       const struct htrace_region_opts *opts, int *fd);
 
+/* The handle's private copy of the superblock; valid until the handle is released. */
 struct htrace_super *htrace_region_super(struct htrace_region *r);
+/* The guest header in the region itself. */
 struct htrace_guest *htrace_region_guest(struct htrace_region *r);
-/* Area starts; their lengths are in the superblock. */
+/* The areas' starts in the region; their lengths are in the superblock. */
 struct htrace_schema_area *htrace_region_schema(struct htrace_region *r);
 struct htrace_names *htrace_region_names(struct htrace_region *r);
 /* The host's words. Hostile or absent hosts: use them for nothing that matters but sleep. */
 const struct htrace_host *htrace_region_host(const struct htrace_region *r);
+/* Slot @slot of the host's ring words; NULL beyond HTRACE_MAX_RINGS. */
 const struct htrace_host_ring *htrace_region_host_ring(const struct htrace_region *r, __u32 slot);
 /* Ring @index of a set that lies in the region; NULL if it does not. */
 struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32 index,
@@ -119,7 +122,10 @@ enum htrace_bar_content {
  * -EEXIST: foreign content. -EPERM/-EACCES: not root, or lockdown. @err gets one line.
  */
 int htrace_bar_open(struct htrace_bar *bar, const char *which, char *err, size_t errlen);
+/* Unmap and close; the device's memory stays as it is. */
 void htrace_bar_close(struct htrace_bar *bar);
+/* What is in a mapped BAR (or file: only mem and size are looked at). */
+enum htrace_bar_content htrace_bar_content(const struct htrace_bar *bar);
 
 /* ------------------------------------------------------------- guest: rings in guest memory */
 
@@ -140,10 +146,6 @@ void htrace_vshmem_retire(struct htrace_region *r, void *mem, size_t len);
 /* A region as its reader sees it: geometry copied once, validated, private from then on. */
 struct htrace_view;
 
-enum htrace_view_result {
-	HTRACE_VIEW_OK = 0,
-};
-
 /*
  * Map the file at @path for reading, with the host area writable (read-only files: no host area,
  * rings then are read without telling the producers). @writable_host false maps all read-only.
@@ -155,6 +157,7 @@ int htrace_view_open(struct htrace_view **out, const char *path, bool writable_h
 /* Likewise for an open descriptor (a memfd); @fd stays the caller's. */
 int htrace_view_open_fd(struct htrace_view **out, int fd, bool writable_host, char *err,
 			size_t errlen);
+/* Unmap all and free; images and pointers from this view are invalid afterwards. */
 void htrace_view_close(struct htrace_view *v);
 
 /*
@@ -170,12 +173,14 @@ const struct htrace_super *htrace_view_super(const struct htrace_view *v);
 bool htrace_view_current(const struct htrace_view *v);
 /* Did the file shrink under the mapping (SIGBUS was caught)? */
 bool htrace_view_shrunk(const struct htrace_view *v);
+/* Bytes mapped. */
 size_t htrace_view_size(const struct htrace_view *v);
 /* Device and inode of the backing file. */
 void htrace_view_file(const struct htrace_view *v, __u64 *dev, __u64 *ino);
 
 /* Consistent private copy of the guest header, without the arrays at its end if @arrays false. */
 void htrace_view_guest(const struct htrace_view *v, struct htrace_guest *copy, bool arrays);
+/* The guest's heartbeat and enum htrace_guest_state, each by one load (acquire). */
 __u64 htrace_view_heartbeat(const struct htrace_view *v);
 __u32 htrace_view_state(const struct htrace_view *v);
 /* Latest clock sample; -EAGAIN if there is none or it kept changing. */
@@ -190,6 +195,7 @@ int htrace_view_names(const struct htrace_view *v, __u64 *generation, struct htr
 
 /* The host's words. NULL if mapped read-only. */
 struct htrace_host *htrace_view_host(struct htrace_view *v);
+/* Slot @slot of them; NULL if mapped read-only or beyond HTRACE_MAX_RINGS. */
 struct htrace_host_ring *htrace_view_host_ring(struct htrace_view *v, __u32 slot);
 
 /*
@@ -202,9 +208,10 @@ struct htrace_host_ring *htrace_view_host_ring(struct htrace_view *v, __u32 slot
 int htrace_view_map_ram(struct htrace_view *v, int pid, const char *ram, char *err, size_t errlen);
 /* What was mapped, for messages: "/dev/shm/ram, 3 runs". */
 const char *htrace_view_ram_name(const struct htrace_view *v);
+/* The process whose memory it is; 0 if it was given as a file, or several map the region. */
 int htrace_view_vmm_pid(const struct htrace_view *v);
 
-/* A ring's image in this process; -ENXIO if its space is not mapped. Read-only memory. */
+/* A ring's image in this process: read-only memory, valid until the view attaches again. */
 struct htrace_image {
 	const struct htrace_ring *ring;
 	struct htrace_geometry geometry;
@@ -214,6 +221,7 @@ struct htrace_image {
 	__u32 slot;
 	__u64 anchor; /* value that ring->anchor has while the memory is the session's; 0: none */
 };
+/* Fill in *@img for ring @index of set @set. -ENXIO: no such ring, not mapped, or not anchored. */
 int htrace_view_ring(const struct htrace_view *v, __u32 set, __u32 index, struct htrace_image *img);
 
 #ifdef __cplusplus

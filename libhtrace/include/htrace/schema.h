@@ -60,11 +60,13 @@ struct htrace_event {
  */
 int htrace_schema_parse(struct htrace_schema **out, const void *buf, size_t len, char *err,
 			size_t errlen);
+/* NULL is allowed. Events, types and names from it are invalid afterwards. */
 void htrace_schema_free(struct htrace_schema *s);
 /* NULL if there is no such event. */
 const struct htrace_event *htrace_schema_event(const struct htrace_schema *s, __u32 id);
 const struct htrace_event *htrace_schema_event_by_name(const struct htrace_schema *s,
 						       const char *name);
+/* How many there are; types are numbered 1 ... nr_types. */
 __u32 htrace_schema_nr_events(const struct htrace_schema *s);
 __u32 htrace_schema_nr_types(const struct htrace_schema *s);
 /* Events in order of declaration, index 0 ... nr - 1. */
@@ -117,6 +119,7 @@ struct htrace_schema_builder;
  * numbers and ids continue after them, and equal events get their old id. -EINVAL: refused.
  */
 int htrace_builder_new(struct htrace_schema_builder **out, const void *old, size_t oldlen);
+/* NULL is allowed. Its entries go with it. */
 void htrace_builder_free(struct htrace_schema_builder *b);
 /*
  * Each returns a type number > 0, or -errno: -EINVAL: name or numbers not allowed; -ENOSPC: a limit
@@ -149,6 +152,7 @@ const char *htrace_builder_error(const struct htrace_schema_builder *b);
  * members without a size are left out. -EINVAL: there is no such struct, or a member cannot be
  * recorded: floating point, integers that are none of 1, 2, 4, 8, 16 bytes, limits of abi.h.
  */
+/* In libhtrace-btf (pkg-config libhtrace-btf), which needs libbpf; the library itself does not. */
 struct btf;
 int htrace_builder_btf_event(struct htrace_schema_builder *b, const struct btf *btf,
 			     const char *name, __u32 type_id, char *err, size_t errlen);

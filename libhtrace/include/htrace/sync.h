@@ -70,6 +70,10 @@ int htrace_sync_register(const struct htrace_sync_ops *ops);
  */
 int htrace_sync_new(struct htrace_sync **out, const char *policy,
 		    const struct htrace_sync_target *target);
+/*
+ * The policy's calls, as in struct htrace_sync_ops: wait gives 1 (look), 0 (@max_ns are over) or
+ * -EINTR; wake may be called from any thread or signal handler; free allows NULL.
+ */
 int htrace_sync_wait(struct htrace_sync *s, __u64 max_ns);
 void htrace_sync_did(struct htrace_sync *s, __u64 events, __u64 backlog);
 void htrace_sync_wake(struct htrace_sync *s);
