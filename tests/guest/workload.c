@@ -7,6 +7,7 @@
  *                                  at most R rounds of about 22 events per second and pair
  *   workload count N VALUE         on each CPU: N times getpgid(VALUE, i)
  *   workload calls N               N cheap system calls; prints their nanoseconds
+ *   workload compat N              N 32-bit system calls getpid (number 20)
  *   workload name TEXT             calls itself TEXT, runs a little
  *   workload fill MIB [SECONDS]    fills memory with random bytes and holds it
  */
@@ -156,6 +157,19 @@ static int calls(long n)
 	return 0;
 }
 
+/* As a 32-bit program makes them: they have numbers of their own. */
+static int compat(long n)
+{
+	for (long i = 0; i < n; i++) {
+		long nr = 20;
+
+		__asm__ volatile("int $0x80" : "+a"(nr) : : "memory", "r8", "r9", "r10", "r11");
+		if (nr != getpid())
+			return 1;
+	}
+	return 0;
+}
+
 static int rename_self(const char *text)
 {
 	prctl(PR_SET_NAME, text);
@@ -196,6 +210,8 @@ int main(int argc, char **argv)
 		return count(atol(argv[2]), atol(argv[3]), cpus);
 	if (!strcmp(what, "calls") && argc == 3)
 		return calls(atol(argv[2]));
+	if (!strcmp(what, "compat") && argc == 3)
+		return compat(atol(argv[2]));
 	if (!strcmp(what, "name") && argc == 3)
 		return rename_self(argv[2]);
 	if (!strcmp(what, "fill") && argc >= 3)

@@ -91,7 +91,7 @@ try small 1 guest-agent
 
 
 def test_two_devices():
-    """Two that could be it: refused. A reader on one of them decides; a foreign one is not touched."""
+    """Two that could be it: refused. A reader that waits on one decides, then the region that is in it."""
     script = TRY + '''
 try ambiguous 1 guest-agent
 echo AMBIGUOUS
@@ -100,20 +100,28 @@ sleep 4
 agent_start --events sched_process_fork || exit 1
 ls / > /dev/null
 sleep 2
+agent_stop || exit 1
+echo SECOND
+sleep 3
+agent_start --events sched_process_fork || exit 1
 agent_stop
 '''
     with VM(script, regions=2) as vm:
         vm.start()
         vm.wait_for('AMBIGUOUS')
         reader = Reader(f'ivshmem:{vm.regions[1]}')
-        status = vm.finish()
+        vm.wait_for('SECOND')
         assert reader.stop() == 0, reader.err()
+        status = vm.finish()
         assert status == 0, vm.console()[-3000:]
         check(vm.console(), {'ambiguous': '2 ivshmem devices.*--region'})
         assert 'sched_process_fork' in reader.out(), reader.err()
         with open(vm.regions[0], 'rb') as f:
             assert f.read() == bytes(16 << 20), 'the other device was written to'
         say('the device whose reader waited was taken, the other one is untouched')
+        devices = re.findall(r'tracing.* region (\S+)', vm.console())
+        assert len(devices) == 2 and devices[0] == devices[1], devices
+        say('without a reader, the one that holds a region is taken again')
 
 
 def test_foreign_device():
