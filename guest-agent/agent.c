@@ -201,9 +201,10 @@ static int make_rings(struct agent *a, const struct options *o)
 /* The session's schema so far is in the builder, the new part of it is not yet in the region. */
 static int declare_events(struct agent *a, struct loader *l)
 {
-	const struct htrace_schema_area *old = a->adopted ? htrace_region_schema(a->region) : NULL;
+	size_t len = 0;
+	const void *old = a->adopted ? htrace_region_schema_entries(a->region, &len) : NULL;
 
-	if (htrace_builder_new(&a->schema, old ? old + 1 : NULL, old ? old->bytes : 0)) {
+	if (htrace_builder_new(&a->schema, old, len)) {
 		say("the session's schema cannot be continued; stop the agent properly (SIGTERM) and "
 		    "start it again");
 		return -1;

@@ -39,7 +39,10 @@ __u64 monotonic_ns(void)
 static void carry_over(struct health *h)
 {
 	const struct htrace_guest *g = htrace_region_guest(h->region);
-	__u32 nr_old = g->nr_progs < HTRACE_MAX_PROGS ? g->nr_progs : HTRACE_MAX_PROGS;
+	__u32 nr_old = __atomic_load_n(&g->nr_progs, __ATOMIC_RELAXED); /* the host could change it */
+
+	if (nr_old > HTRACE_MAX_PROGS)
+		nr_old = HTRACE_MAX_PROGS;
 
 	h->nr_progs = h->loader->nr_programs;
 	for (size_t i = 0; i < h->nr_progs; i++)

@@ -17,6 +17,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <htrace/schema.h>
+
 #include "core.h"
 
 #define MAX_PROCESSES 64
@@ -36,8 +38,13 @@ struct ram_file {
 	int fd;
 	__u64 size;
 	__u64 low;
-	char name[200];
+	char name[200]; /* for messages: escaped, since whoever maps the region may have chosen it */
 };
+
+static void set_name(struct ram_file *f, const char *path)
+{
+	f->name[htrace_escape(f->name, sizeof(f->name) - 1, path, strlen(path))] = 0;
+}
 
 static bool translate(const struct ram_file *f, __u64 gpa, __u64 len, __u64 *off)
 {
@@ -234,7 +241,7 @@ static int find_ram(const struct htrace_view *v, int pid, struct ram_file *files
 			continue;
 		}
 		files[nr].size = (__u64)st.st_size;
-		snprintf(files[nr].name, sizeof(files[nr].name), "%s", m.path);
+		set_name(&files[nr], m.path);
 		nr++;
 	}
 	fclose(f);
@@ -254,7 +261,7 @@ static int open_ram(const char *path, struct ram_file *f, char *err, size_t errl
 		       -EINVAL;
 	}
 	f->size = (__u64)st.st_size;
-	snprintf(f->name, sizeof(f->name), "%s", path);
+	set_name(f, path);
 	return 0;
 }
 

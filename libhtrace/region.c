@@ -474,6 +474,12 @@ void htrace_region_set_state(struct htrace_region *r, __u32 state)
 	htrace_region_fence(r);
 }
 
+const void *htrace_region_schema_entries(const struct htrace_region *r, size_t *len)
+{
+	*len = r->schema_len;
+	return r->schema;
+}
+
 int htrace_region_add_schema(struct htrace_region *r, const void *entries, size_t len)
 {
 	struct htrace_schema_area *a = htrace_region_schema(r);

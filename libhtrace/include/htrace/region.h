@@ -97,6 +97,8 @@ void htrace_region_set_state(struct htrace_region *r, __u32 state);
  * validated by htrace_schema_parse() as a reader would; -EINVAL if that refuses it.
  */
 int htrace_region_add_schema(struct htrace_region *r, const void *entries, size_t len);
+/* The entries so far, in the handle's own memory (an adopted region's were copied once). */
+const void *htrace_region_schema_entries(const struct htrace_region *r, size_t *len);
 
 /* ---------------------------------------------------------------------- guest: ivshmem BAR */
 
