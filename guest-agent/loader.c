@@ -524,10 +524,11 @@ static int load_tracer(struct tracer *t, int rings_fd, const struct htrace_geome
 	err = bpf_map__reuse_fd(rings, rings_fd);
 	if (!err)
 		err = bpf_object__load(t->obj);
-	if (err)
-		say("cannot load tracer %s: %s (%s)%s", t->name, strerror(-err), libbpf_complaint(),
-		    verbose ? "" : "; --verbose shows all of it");
-	return err ? -1 : 0;
+	if (!err)
+		return 0;
+	say("cannot load tracer %s: %s (%s)", t->name, strerror(-err), libbpf_complaint());
+	say_verifier_log();
+	return -1;
 }
 
 int loader_load(struct loader *l, int rings_fd, const struct htrace_geometry *g, __u32 schema)

@@ -11,8 +11,12 @@
 
 bool verbose;
 
+#define LOG_LINES 8 /* shown of a verifier's log: its end, where the reason is */
+
 static char complaint[256];
 static bool verdict; /* complaint is the verifier's, which says most */
+static char log_line[LOG_LINES][160];
+static unsigned int nr_log_lines; /* in the whole log */
 
 static void print(const char *fmt, va_list args)
 {
@@ -51,6 +55,21 @@ void libbpf_forget(void)
 {
 	complaint[0] = 0;
 	verdict = false;
+	nr_log_lines = 0;
+}
+
+void say_verifier_log(void)
+{
+	unsigned int first = nr_log_lines > LOG_LINES ? nr_log_lines - LOG_LINES : 0;
+
+	if (!nr_log_lines || verbose)
+		return;
+	if (first)
+		say("  the verifier's log (%u lines before, --verbose shows them):", first);
+	else
+		say("  the verifier's log:");
+	for (unsigned int i = first; i < nr_log_lines; i++)
+		say("    %s", log_line[i % LOG_LINES]);
 }
 
 /* From a verifier's log: "program NAME: the line before its statistics". */
@@ -66,6 +85,7 @@ static bool keep_verdict(char *text)
 	for (char *l = strtok_r(log, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
 		if (!strncmp(l, "processed ", 10) || !strncmp(l, "-- END", 6))
 			break;
+		snprintf(log_line[nr_log_lines++ % LOG_LINES], sizeof(log_line[0]), "%s", l);
 		last = l;
 	}
 	snprintf(complaint, sizeof(complaint), "program %.*s: %s", end ? (int)(end - name - 1) : 0,

@@ -19,6 +19,8 @@ void message_init(void);
  * program that the verifier refused, its name and the verifier's verdict. Never NULL.
  */
 const char *libbpf_complaint(void);
+/* The end of the verifier's log behind that complaint, if there is one. */
+void say_verifier_log(void);
 void libbpf_forget(void);
 
 #endif
