@@ -31,13 +31,86 @@ struct linux_binprm {
 	const char *filename;
 };
 
+struct irqaction {
+	const char *name;
+};
+
+struct timer_list {
+	unsigned long expires;
+	void *function;
+	__u32 flags;
+};
+
+struct timerqueue_node {
+	__s64 expires;
+};
+
+struct hrtimer {
+	struct timerqueue_node node;
+	__s64 _softexpires;
+	void *function;
+};
+
+struct work_struct {
+	void *func;
+};
+
+struct gendisk {
+	int major;
+	int first_minor;
+};
+
+struct request_queue {
+	struct gendisk *disk;
+};
+
+struct request {
+	struct request_queue *q;
+	__u32 cmd_flags;
+	unsigned int __data_len;
+	__u64 __sector;
+};
+
+struct kernel_siginfo {
+	int si_errno;
+	int si_code;
+};
+
+struct sigaction {
+	void *sa_handler;
+	unsigned long sa_flags;
+};
+
+struct k_sigaction {
+	struct sigaction sa;
+};
+
+struct net_device {
+	char name[16];
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	unsigned int len;
+};
+
+struct napi_struct {
+	struct net_device *dev;
+};
+
+struct module {
+	char name[56];
+	unsigned long taints;
+};
+
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long r10, r9, r8, dx, si, di, cx, bx, bp, orig_ax;
+	unsigned long r10, r9, r8, dx, si, di, cx, bx, bp, orig_ax, ip;
 };
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
 	__u64 regs[31];
+	__u64 pc;
 	__u64 orig_x0;
 	__s32 syscallno;
 };

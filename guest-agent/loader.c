@@ -20,16 +20,21 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof(*(a)))
 
-/* objects.S */
-extern const char sched_bpf_start[], sched_bpf_end[];
-extern const char syscalls_bpf_start[], syscalls_bpf_end[];
+/* bpf/NAME.bpf.c, embedded by objects.S; and whether it is traced without --events. */
+#define BUILT_IN(x) x(sched, true) x(syscalls, true) x(irq, false) x(timer, false) \
+	x(workqueue, false) x(block, false) x(signal, false) x(net, false) x(mm, false) \
+	x(module, false)
 
+#define DECLARE(name, by_default) extern const char name##_bpf_start[], name##_bpf_end[];
+BUILT_IN(DECLARE)
+
+#define ENTRY(name, by_default) {#name, name##_bpf_start, name##_bpf_end, by_default},
 static const struct {
 	const char *name;
 	const char *start, *end;
+	bool by_default;
 } built_in[] = {
-	{"sched", sched_bpf_start, sched_bpf_end},
-	{"syscalls", syscalls_bpf_start, syscalls_bpf_end},
+	BUILT_IN(ENTRY)
 };
 
 /* Programs without which the reader would not learn the names of new tasks. */
@@ -38,15 +43,14 @@ static const char *const name_sources[] = {"sched_process_fork", "sched_process_
 
 /* ----------------------------------------------------------------------------------- opening */
 
-static int keep_object(struct loader *l, struct bpf_object *obj, const char *name, bool is_built_in)
+static struct tracer *keep_object(struct loader *l, struct bpf_object *obj, const char *name)
 {
 	struct tracer *t = &l->tracer[l->nr_tracers];
 
 	snprintf(t->name, sizeof(t->name), "%s", name);
-	t->built_in = is_built_in;
 	t->obj = obj;
 	l->nr_tracers++;
-	return 0;
+	return t;
 }
 
 int loader_open_built_in(struct loader *l)
@@ -54,6 +58,7 @@ int loader_open_built_in(struct loader *l)
 	for (size_t i = 0; i < ARRAY_SIZE(built_in); i++) {
 		LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = built_in[i].name);
 		struct bpf_object *obj;
+		struct tracer *t;
 
 		obj = bpf_object__open_mem(built_in[i].start,
 					   (size_t)(built_in[i].end - built_in[i].start), &opts);
@@ -62,7 +67,9 @@ int loader_open_built_in(struct loader *l)
 			    libbpf_complaint());
 			return -1;
 		}
-		keep_object(l, obj, built_in[i].name, true);
+		t = keep_object(l, obj, built_in[i].name);
+		t->built_in = true;
+		t->by_default = built_in[i].by_default;
 	}
 	return 0;
 }
@@ -100,7 +107,8 @@ int loader_open_file(struct loader *l, const char *path)
 		bpf_object__close(obj);
 		return -1;
 	}
-	return keep_object(l, obj, name, false);
+	keep_object(l, obj, name);
+	return 0;
 }
 
 void loader_close(struct loader *l)
@@ -121,7 +129,8 @@ void loader_list(const struct loader *l, FILE *out)
 		struct bpf_program *p;
 		int column = 80;
 
-		fprintf(out, "  %s:", l->tracer[i].name);
+		fprintf(out, "  %s%s:", l->tracer[i].name,
+			l->tracer[i].by_default ? " (default)" : "");
 		bpf_object__for_each_program(p, l->tracer[i].obj) {
 			int len = (int)strlen(bpf_program__name(p)) + 1;
 
@@ -135,14 +144,23 @@ void loader_list(const struct loader *l, FILE *out)
 	}
 }
 
-/* Does one word of the list choose @program of @group? Notes in @used which words did. */
+/* The kernel's name of what a program is attached to, which may differ from LTTng's, its own. */
+static const char *hook_name(const struct bpf_program *prog)
+{
+	const char *slash = strrchr(bpf_program__section_name(prog), '/');
+
+	return slash ? slash + 1 : "";
+}
+
+/* Does one word of the list choose @prog of @group? Notes in @used which words did. */
 static bool matches(char *const *words, bool *used, size_t nr, const char *group,
-		    const char *program)
+		    const struct bpf_program *prog)
 {
 	bool yes = false;
 
 	for (size_t i = 0; i < nr; i++) {
-		if (!strcmp(words[i], group) || !fnmatch(words[i], program, 0)) {
+		if (!strcmp(words[i], group) || !fnmatch(words[i], bpf_program__name(prog), 0) ||
+		    !strcmp(words[i], hook_name(prog))) {
 			used[i] = true;
 			yes = true;
 		}
@@ -180,7 +198,8 @@ static int add_program(struct loader *l, const struct tracer *t, struct bpf_prog
  * Two rounds: choose those that are asked for; then the sources of names, if any was.
  * bpf_program__autoload() holds the choice.
  */
-static int choose(struct loader *l, char *const *words, bool *used, size_t nr_words, bool all)
+static int choose(struct loader *l, char *const *words, bool *used, size_t nr_words,
+		  bool defaults)
 {
 	bool any = false;
 	int err = 0;
@@ -192,8 +211,9 @@ static int choose(struct loader *l, char *const *words, bool *used, size_t nr_wo
 		bpf_object__for_each_program(p, t->obj) {
 			bool on = bpf_program__autoload(p);
 
-			if (t->built_in && !all)
-				on = matches(words, used, nr_words, t->name, bpf_program__name(p));
+			if (t->built_in)
+				on = defaults ? t->by_default :
+						matches(words, used, nr_words, t->name, p);
 			bpf_program__set_autoload(p, on);
 			any |= on;
 		}
@@ -216,7 +236,7 @@ int loader_select(struct loader *l, const char *events)
 {
 	char *list = strdup(events ? events : ""), *words[64], *save;
 	bool used[ARRAY_SIZE(words)] = {false};
-	bool all = !events, none = events && !strcmp(events, "none");
+	bool defaults = !events, none = events && !strcmp(events, "none");
 	size_t nr = 0;
 	int err = -1;
 
@@ -233,7 +253,7 @@ int loader_select(struct loader *l, const char *events)
 		say("--events: the list is empty; say 'none' to trace no built-in events");
 		goto out;
 	}
-	if (choose(l, words, used, nr, all))
+	if (choose(l, words, used, nr, defaults))
 		goto out;
 	for (size_t i = 0; i < nr; i++) {
 		if (!used[i]) {

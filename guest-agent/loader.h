@@ -21,6 +21,7 @@
 struct tracer {
 	char name[64]; /* also the group's in --events */
 	bool built_in;
+	bool by_default; /* traced if the user does not choose */
 	struct bpf_object *obj;
 };
 
@@ -45,8 +46,8 @@ int loader_open_file(struct loader *l, const char *path);
 /* What --events can name, for --help. */
 void loader_list(const struct loader *l, FILE *out);
 /*
- * Choose among the built-in programs: comma-separated names, globs and groups; NULL: all, "none":
- * none. Those that task names come from are always with the others. All of the files' programs are
+ * Choose among the built-in programs: comma-separated names (or their tracepoints'), globs and
+ * groups; NULL: the default groups, "none": none. Those that task names come from are always with the others. All of the files' programs are
  * chosen.
  */
 int loader_select(struct loader *l, const char *events);

@@ -27,7 +27,7 @@ static void usage(FILE *out)
 		"a copy, through an ivshmem device. Runs until SIGTERM or SIGINT.\n"
 		"\n"
 		"  --events LIST     what to record: comma-separated events, globs and groups, or\n"
-		"                    'none' (default: all that are listed below)\n"
+		"                    'none' (default: sched,syscalls); see below\n"
 		"  --bpf FILE        load a tracer of your own, all of it; repeatable\n"
 		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/')\n"
 		"  --mode MODE       auto (default) or direct: rings in guest memory\n"

@@ -12,5 +12,13 @@
 
 	object sched_bpf, "sched.bpf.o"
 	object syscalls_bpf, "syscalls.bpf.o"
+	object irq_bpf, "irq.bpf.o"
+	object timer_bpf, "timer.bpf.o"
+	object workqueue_bpf, "workqueue.bpf.o"
+	object block_bpf, "block.bpf.o"
+	object signal_bpf, "signal.bpf.o"
+	object net_bpf, "net.bpf.o"
+	object mm_bpf, "mm.bpf.o"
+	object module_bpf, "module.bpf.o"
 
 	.section .note.GNU-stack, "", %progbits

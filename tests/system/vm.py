@@ -71,12 +71,14 @@ class VM:
     """One guest. `script` is shell code that it runs; its output and exit status come back."""
 
     def __init__(self, script, kernel='6.12', cpus=1, memory='512M', regions=1, region_size='16M',
-                 disk_mib=0, add=(), machine='q35', reboot=False, append=''):
+                 disk_mib=0, add=(), machine='q35', reboot=False, append='', disks=1,
+                 modules=()):
         self.dir = tempfile.mkdtemp(prefix='htrace-vm-', dir='/dev/shm')
         self.regions = [os.path.join(self.dir, f'region{i}') for i in range(regions)]
         self.region = self.regions[0] if regions else None
         self.ram = os.path.join(self.dir, 'ram')
-        self.disk = os.path.join(self.dir, 'disk') if disk_mib else None
+        self.disks = [os.path.join(self.dir, f'disk{i}') for i in range(disks if disk_mib else 0)]
+        self.disk = self.disks[0] if disk_mib else None
         self.console_path = os.path.join(self.dir, 'console')
         self.qemu = None
         self.cpus = cpus
@@ -88,18 +90,19 @@ class VM:
         args = ['--kernel', path, '--run', run, '--add', AGENT + ':/bin/', '--add', WORKLOAD + ':/bin/']
         for item in add:
             args += ['--add', item]
-        if self.disk:
-            with open(self.disk, 'wb') as f:
+        for disk in self.disks:
+            with open(disk, 'wb') as f:
                 f.truncate(disk_mib << 20)
-            args += ['--module', 'virtio_blk']
+        for module in (['virtio_blk'] if self.disks else []) + list(modules):
+            args += ['--module', module]
         tool('make-initramfs.sh', *args, initrd)
         self.command = [os.path.join(TOOLS, 'run-vm.sh'), '--kernel', path, '--initrd', initrd,
                         '--cpus', str(cpus), '--memory', memory, '--machine', machine,
                         '--region-size', region_size, '--console', self.console_path]
         for region in self.regions:
             self.command += ['--region', region]
-        if self.disk:
-            self.command += ['--disk', self.disk]
+        for disk in self.disks:
+            self.command += ['--disk', disk]
         if append:
             self.command += ['--append', append]
         if not reboot:
