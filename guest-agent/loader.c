@@ -2,6 +2,7 @@
 #include "loader.h"
 
 #include <dirent.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@
 
 #define DECLARE(name, by_default) extern const char name##_bpf_start[], name##_bpf_end[];
 BUILT_IN(DECLARE)
+extern const char tracepoint_bpf_start[], tracepoint_bpf_end[];
 
 #define ENTRY(name, by_default) {#name, name##_bpf_start, name##_bpf_end, by_default},
 static const struct {
@@ -74,6 +76,44 @@ int loader_open_built_in(struct loader *l)
 	return 0;
 }
 
+static bool is_name_taken(const struct loader *l, const char *name)
+{
+	for (size_t i = 0; i < l->nr_tracers; i++)
+		if (!strcmp(l->tracer[i].name, name))
+			return true;
+	return false;
+}
+
+/* One more instance of tracepoint.bpf.c. */
+static int open_tracepoint(void *ctx, const char *system, const char *name)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "tracepoint");
+	struct loader *l = ctx;
+	struct tracepoint *tp;
+	struct bpf_object *obj;
+	char full[64];
+
+	snprintf(full, sizeof(full), "%.31s:%.31s", system, name);
+	if (is_name_taken(l, full))
+		return 0;
+	if (l->nr_tracers == MAX_TRACERS) {
+		say("--events: %s and those before it are more than %d tracers; choose fewer", full,
+		    MAX_TRACERS);
+		return -1;
+	}
+	if (tracepoint_open(&tp, system, name))
+		return 0;
+	obj = bpf_object__open_mem(tracepoint_bpf_start,
+				   (size_t)(tracepoint_bpf_end - tracepoint_bpf_start), &opts);
+	if (!obj) {
+		say("cannot open the tracer of %s: %s", full, libbpf_complaint());
+		tracepoint_free(tp);
+		return -1;
+	}
+	keep_object(l, obj, full)->tp = tp;
+	return 0;
+}
+
 int loader_open_file(struct loader *l, const char *path)
 {
 	const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
@@ -81,11 +121,9 @@ int loader_open_file(struct loader *l, const char *path)
 	char name[64];
 
 	snprintf(name, sizeof(name), "%.*s", (int)strcspn(base, "."), base);
-	for (size_t i = 0; i < l->nr_tracers; i++) {
-		if (!strcmp(l->tracer[i].name, name)) {
-			say("%s: there is another tracer named %s; rename the file", path, name);
-			return -1;
-		}
+	if (is_name_taken(l, name)) {
+		say("%s: there is another tracer named %s; rename the file", path, name);
+		return -1;
 	}
 	if (l->nr_tracers == MAX_TRACERS) {
 		say("%s: more than %d tracers", path, MAX_TRACERS);
@@ -115,20 +153,28 @@ void loader_close(struct loader *l)
 {
 	for (size_t i = 0; i < l->nr_programs; i++)
 		bpf_link__destroy(l->program[i].link);
-	for (size_t i = 0; i < l->nr_tracers; i++)
+	for (size_t i = 0; i < l->nr_tracers; i++) {
 		bpf_object__close(l->tracer[i].obj);
+		tracepoint_free(l->tracer[i].tp);
+	}
 	btf__free(l->kernel);
 	memset(l, 0, sizeof(*l));
 }
 
 /* --------------------------------------------------------------------------------- selection */
 
-void loader_list(const struct loader *l, FILE *out)
+static bool has_hook(struct btf *kernel, const char *section);
+
+void loader_list(const struct loader *l, FILE *out, bool state)
 {
+	struct btf *kernel = state ? btf__load_vmlinux_btf() : NULL;
+
 	for (size_t i = 0; i < l->nr_tracers; i++) {
 		struct bpf_program *p;
 		int column = 80;
 
+		if (!l->tracer[i].built_in)
+			continue;
 		fprintf(out, "  %s%s:", l->tracer[i].name,
 			l->tracer[i].by_default ? " (default)" : "");
 		bpf_object__for_each_program(p, l->tracer[i].obj) {
@@ -139,9 +185,14 @@ void loader_list(const struct loader *l, FILE *out)
 				column = 5;
 			}
 			column += fprintf(out, " %s", bpf_program__name(p));
+			if (kernel && !has_hook(kernel, bpf_program__section_name(p)))
+				column += fprintf(out, "(not in this kernel)");
 		}
 		fprintf(out, "\n");
 	}
+	btf__free(kernel);
+	if (state)
+		tracepoints_list(out);
 }
 
 /* The kernel's name of what a program is attached to, which may differ from LTTng's, its own. */
@@ -186,7 +237,10 @@ static int add_program(struct loader *l, const struct tracer *t, struct bpf_prog
 	}
 	memset(p, 0, sizeof(*p));
 	p->prog = prog;
-	if (t->built_in)
+	p->tp = t->tp;
+	if (t->tp)
+		snprintf(p->name, sizeof(p->name), "%.31s", t->name);
+	else if (t->built_in)
 		snprintf(p->name, sizeof(p->name), "%.31s", bpf_program__name(prog));
 	else
 		snprintf(p->name, sizeof(p->name), "%.14s/%.16s", t->name, bpf_program__name(prog));
@@ -232,13 +286,37 @@ static int choose(struct loader *l, char *const *words, bool *used, size_t nr_wo
 	return err;
 }
 
+/* Names that share their beginning or all but a few letters are told. */
+static void say_unknown(const struct loader *l, const char *word)
+{
+	char like[400];
+	size_t at;
+
+	tracepoints_like(word, like, sizeof(like));
+	at = strlen(like);
+	for (size_t i = 0; i < l->nr_tracers; i++) {
+		struct bpf_program *p;
+
+		bpf_object__for_each_program(p, l->tracer[i].obj) {
+			const char *name = bpf_program__name(p);
+
+			if (l->tracer[i].built_in && strlen(word) > 3 && at < sizeof(like) - 40 &&
+			    (strstr(name, word) || !strncmp(name, word, strlen(word) - 2)))
+				at += (size_t)snprintf(like + at, sizeof(like) - at, "%s%.31s",
+						       at ? ", " : "", name);
+		}
+	}
+	say("--events: no event matches '%s'%s%s; guest-agent --events help lists them", word,
+	    like[0] ? "; there are " : "", like);
+}
+
 int loader_select(struct loader *l, const char *events)
 {
 	char *list = strdup(events ? events : ""), *words[64], *save;
 	bool used[ARRAY_SIZE(words)] = {false};
 	bool defaults = !events, none = events && !strcmp(events, "none");
 	size_t nr = 0;
-	int err = -1;
+	int err = -1, found;
 
 	if (!list)
 		return -1;
@@ -253,12 +331,18 @@ int loader_select(struct loader *l, const char *events)
 		say("--events: the list is empty; say 'none' to trace no built-in events");
 		goto out;
 	}
+	for (size_t i = 0; i < nr; i++) {
+		if (!strchr(words[i], ':'))
+			continue;
+		if (tracepoints_check() || (found = tracepoints_find(words[i], open_tracepoint, l)) < 0)
+			goto out;
+		used[i] = found > 0;
+	}
 	if (choose(l, words, used, nr, defaults))
 		goto out;
 	for (size_t i = 0; i < nr; i++) {
 		if (!used[i]) {
-			say("--events: no event matches '%s'; guest-agent --help lists them",
-			    words[i]);
+			say_unknown(l, words[i]);
 			goto out;
 		}
 	}
@@ -472,6 +556,51 @@ static __u32 payload_type(const struct rodata *r, int i)
 	return t && btf_is_array(t) ? btf_array(t)->type : 0;
 }
 
+static bool is_built_in_event(const struct loader *l, const char *name)
+{
+	for (size_t i = 0; i < l->nr_tracers; i++)
+		if (l->tracer[i].built_in &&
+		    bpf_object__find_program_by_name(l->tracer[i].obj, name))
+			return true;
+	return false;
+}
+
+/* Recorded under its own name, or under SYSTEM_NAME if another event has it. */
+static int declare_tracepoint(const struct loader *l, const struct tracer *t,
+			      struct htrace_schema_builder *b)
+{
+	char name[2 * HTRACE_NAME_MAX];
+	struct rodata r;
+	int ret = -EEXIST;
+	__u32 id;
+
+	if (rodata_of(t, &r))
+		return -1;
+	if (!is_built_in_event(l, t->tp->name))
+		ret = tracepoint_declare(t->tp, b, t->tp->name);
+	if (ret == -EEXIST) {
+		snprintf(name, sizeof(name), "%s_%s", t->tp->system, t->tp->name);
+		for (char *c = name; *c; c++)
+			if (!isalnum((unsigned char)*c))
+				*c = '_';
+		name[HTRACE_NAME_MAX - 1] = 0;
+		ret = tracepoint_declare(t->tp, b, name);
+	}
+	if (ret < 0) {
+		say("tracepoint %s cannot be described: %s", t->name, htrace_builder_error(b));
+		return -1;
+	}
+	id = (__u32)ret;
+	ret = 0;
+	for (int i = 0; i < btf_vlen(r.sec) && !ret; i++) {
+		if (!strcmp(var_name(&r, i), "config"))
+			ret = set_var(&r, i, &t->tp->config, sizeof(t->tp->config));
+		else if (!strcmp(var_name(&r, i), EVENT_PREFIX "tracepoint"))
+			ret = set_var(&r, i, &id, sizeof(id));
+	}
+	return ret;
+}
+
 static int declare_tracer(const struct tracer *t, struct htrace_schema_builder *b)
 {
 	struct rodata r;
@@ -504,9 +633,14 @@ static int declare_tracer(const struct tracer *t, struct htrace_schema_builder *
 
 int loader_declare(struct loader *l, struct htrace_schema_builder *b)
 {
-	for (size_t i = 0; i < l->nr_tracers; i++)
-		if (is_used(&l->tracer[i]) && declare_tracer(&l->tracer[i], b))
+	for (size_t i = 0; i < l->nr_tracers; i++) {
+		const struct tracer *t = &l->tracer[i];
+
+		if (!is_used(t))
+			continue;
+		if (t->tp ? declare_tracepoint(l, t, b) : declare_tracer(t, b))
 			return -1;
+	}
 	return 0;
 }
 
@@ -564,7 +698,8 @@ int loader_attach(struct loader *l)
 	for (size_t i = 0; i < l->nr_programs;) {
 		struct program *p = &l->program[i];
 
-		p->link = bpf_program__attach(p->prog);
+		p->link = p->tp ? bpf_program__attach_tracepoint(p->prog, p->tp->system, p->tp->name) :
+				  bpf_program__attach(p->prog);
 		if (p->link) {
 			i++;
 			continue;

@@ -16,13 +16,17 @@
 #include <htrace/region.h>
 #include <htrace/schema.h>
 
-#define MAX_TRACERS 32
+#include "tracepoints.h"
+
+#define MAX_FILES 32
+#define MAX_TRACERS (HTRACE_MAX_PROGS + MAX_FILES)
 
 struct tracer {
 	char name[64]; /* also the group's in --events */
 	bool built_in;
 	bool by_default; /* traced if the user does not choose */
 	struct bpf_object *obj;
+	struct tracepoint *tp; /* of instances of tracepoint.bpf.c */
 };
 
 struct program {
@@ -30,6 +34,7 @@ struct program {
 	struct bpf_program *prog;
 	struct bpf_link *link;
 	bool misses_counted;
+	const struct tracepoint *tp; /* attach here; NULL: to what its section says */
 };
 
 struct loader {
@@ -43,11 +48,13 @@ struct loader {
 /* Built-in tracers; then files. */
 int loader_open_built_in(struct loader *l);
 int loader_open_file(struct loader *l, const char *path);
-/* What --events can name, for --help. */
-void loader_list(const struct loader *l, FILE *out);
+/*
+ * What --events can name; with @state also what of it this kernel lacks, and its tracepoints.
+ */
+void loader_list(const struct loader *l, FILE *out, bool state);
 /*
  * Choose among the built-in programs: comma-separated names (or their tracepoints'), globs and
- * groups; NULL: the default groups, "none": none. Those that task names come from are always with the others. All of the files' programs are
+ * groups, and SYSTEM:NAME for any tracepoint; NULL: the default groups, "none": none. Those that task names come from are always with the others. All of the files' programs are
  * chosen.
  */
 int loader_select(struct loader *l, const char *events);

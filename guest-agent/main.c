@@ -27,7 +27,8 @@ static void usage(FILE *out)
 		"a copy, through an ivshmem device. Runs until SIGTERM or SIGINT.\n"
 		"\n"
 		"  --events LIST     what to record: comma-separated events, globs and groups, or\n"
-		"                    'none' (default: sched,syscalls); see below\n"
+		"                    'none' (default: sched,syscalls); any tracepoint as SYSTEM:NAME,\n"
+		"                    globs allowed; 'help' lists what this machine offers\n"
 		"  --bpf FILE        load a tracer of your own, all of it; repeatable\n"
 		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/')\n"
 		"  --mode MODE       auto (default) or direct: rings in guest memory\n"
@@ -40,7 +41,7 @@ static void usage(FILE *out)
 		"\n"
 		"Events by group; those that task names come from (sched_process_fork,\n"
 		"sched_process_exec, task_rename) are recorded with any other:\n");
-	loader_list(&loader, out);
+	loader_list(&loader, out, false);
 }
 
 /* A power of two with an optional K, M or G. */
@@ -119,7 +120,7 @@ static const struct option long_options[] = {
 /* -1: go on; else the exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
-	const char *events = NULL, *files[MAX_TRACERS];
+	const char *events = NULL, *files[MAX_FILES];
 	int opt, bad = 0, nr_files = 0;
 
 	opterr = 0;
@@ -129,8 +130,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 			events = optarg;
 			break;
 		case OPT_BPF:
-			if (nr_files == MAX_TRACERS) {
-				say("--bpf: more than %d files", MAX_TRACERS);
+			if (nr_files == MAX_FILES) {
+				say("--bpf: more than %d files", MAX_FILES);
 				bad = 1;
 				break;
 			}
@@ -168,6 +169,10 @@ static int parse_options(int argc, char **argv, struct options *o)
 	if (!bad && optind < argc) {
 		say("'%s' is not an option; see guest-agent --help", argv[optind]);
 		bad = 1;
+	}
+	if (!bad && events && !strcmp(events, "help")) {
+		loader_list(&loader, stdout, true);
+		return EXIT_SUCCESS;
 	}
 	for (int i = 0; !bad && i < nr_files; i++)
 		if (loader_open_file(&loader, files[i]))

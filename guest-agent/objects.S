@@ -20,5 +20,6 @@
 	object net_bpf, "net.bpf.o"
 	object mm_bpf, "mm.bpf.o"
 	object module_bpf, "module.bpf.o"
+	object tracepoint_bpf, "tracepoint.bpf.o"
 
 	.section .note.GNU-stack, "", %progbits

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The kernel's own trace events, as tracefs describes them. */
+#ifndef AGENT_TRACEPOINTS_H
+#define AGENT_TRACEPOINTS_H
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include <htrace/schema.h>
+
+#include "../bpf/tracepoint.h"
+
+struct tracepoint {
+	char system[64], name[64];
+	struct tracepoint_config config;
+	struct tp_field *field;
+	size_t nr_fields;
+};
+
+/* 0, or -1 after saying why they cannot be read. */
+int tracepoints_check(void);
+/*
+ * Call @found for each that matches @pattern (SYSTEM:NAME, globs allowed), in order of names, until
+ * it gives non-zero. Returns the number of calls, or what @found gave.
+ */
+int tracepoints_find(const char *pattern, int (*found)(void *, const char *, const char *),
+		     void *ctx);
+/* Write to @out, of @len bytes, those like @pattern: "a:b, c:d", or "". */
+void tracepoints_like(const char *pattern, char *out, size_t len);
+/* The systems with their numbers of events. */
+void tracepoints_list(FILE *out);
+
+/* Read the format of one. 0, or -1 after saying why. */
+int tracepoint_open(struct tracepoint **out, const char *system, const char *name);
+/* Declare it in @b under @name. Record id or -errno. */
+int tracepoint_declare(const struct tracepoint *tp, struct htrace_schema_builder *b,
+		       const char *name);
+void tracepoint_free(struct tracepoint *tp);
+
+#endif
