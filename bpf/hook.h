@@ -15,9 +15,11 @@
  * Program @event on tracepoint @hook, which has the arguments @args (in parentheses): reserves
  * struct @event as `e`, runs the block that follows, publishes.
  */
-#define ON(event, hook, args, ...)                            \
+#define ON(event, hook, args, ...) ON_SECTION(event, "tp_btf/" hook, args, __VA_ARGS__)
+/* Likewise for any hook that has typed arguments. */
+#define ON_SECTION(event, section, args, ...)                 \
 	HTRACE_EVENT(event);                                  \
-	SEC("tp_btf/" hook)                                   \
+	SEC(section)                                          \
 	int HOOK_PROG(event, HOOK_ARGS args)                  \
 	{                                                     \
 		struct htrace_slot slot;                      \

@@ -98,6 +98,11 @@ struct napi_struct {
 	struct net_device *dev;
 };
 
+struct virtqueue {
+	const char *name;
+	unsigned int index;
+};
+
 struct module {
 	char name[56];
 	unsigned long taints;

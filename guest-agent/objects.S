@@ -20,6 +20,7 @@
 	object net_bpf, "net.bpf.o"
 	object mm_bpf, "mm.bpf.o"
 	object module_bpf, "module.bpf.o"
+	object virtio_bpf, "virtio.bpf.o"
 	object tracepoint_bpf, "tracepoint.bpf.o"
 
 	.section .note.GNU-stack, "", %progbits

@@ -298,3 +298,55 @@ def test_truth(kernel, cpus):
                               vm.console())
         assert left_out == [('timer_hrtimer_setup', 'tp_btf/hrtimer_setup')], left_out
         say(f'left out: {left_out}')
+
+
+VIRTIO = ftrace.SHELL + f'''
+agent_start --events sys_enter,virtio || exit 1
+echo 'id == 121' > $T/events/raw_syscalls/sys_enter/filter
+echo 'virtqueue_notify vring_interrupt' > $T/set_ftrace_filter
+echo function > $T/current_tracer
+ftrace_on raw_syscalls/sys_enter
+workload mark {BEGIN}
+for i in 1 2 3; do
+	dd if=/dev/zero of=/dev/vda bs=4k count=64 conv=fsync 2> /dev/null
+	dd if=/dev/vda of=/dev/null bs=64k count=16 skip=$((i * 16)) 2> /dev/null
+done
+workload mark {END}
+ftrace_off
+agent_stop || exit 1
+ftrace_dump
+'''
+FUNCTION = re.compile(r'^.*-\d+\s+\[\d+\]\s+\S+\s+[\d.]+: (virtqueue_notify|vring_interrupt) <-')
+
+
+@params('6.1', '6.12')
+def test_virtio(kernel):
+    """As many notifications and interrupts as ftrace's function tracer sees."""
+    with VM(VIRTIO, kernel=kernel, memory='1G', disk_mib=64) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish(timeout=200)
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        theirs, mine, on = [], [], False
+        with open(vm.disk, encoding='utf-8', errors='replace') as f:
+            for line in f:
+                m = FUNCTION.match(line)
+                if m and on:
+                    theirs.append(m[1])
+                elif 'sys_enter: NR 121' in line:
+                    on = not on
+        on = False
+        for _, _, rest in readertext.lines(reader.out_path):
+            m = readertext.EVENT.match(rest)
+            if m['event'] == 'sys_enter' and re.search(rf'\[0x({BEGIN:x}|{END:x}),', rest):
+                on = not on
+            elif m['event'] in ('virtqueue_notify', 'vring_interrupt') and on:
+                mine.append(m['event'])
+                assert readertext.value(m['fields'], 'name').startswith('req'), rest
+                assert readertext.value(m['fields'], 'index') == '0', rest
+        say(f'{mine.count("virtqueue_notify")} notifications, {mine.count("vring_interrupt")} '
+            f'interrupts; ftrace has {len(theirs)}')
+        for name in 'virtqueue_notify', 'vring_interrupt':
+            assert mine.count(name) > 5
+            assert abs(mine.count(name) - theirs.count(name)) <= 2, name
