@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "events.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,15 @@ static const struct known {
 	{ "sched_wakeup_new", ROLE_NONE, NULL, NULL, NULL },
 };
 
+/* By type: its field tid. Open addressing, at most half full. */
+struct tids {
+	unsigned int shift; /* the table has 2^(64 - shift) slots */
+	struct {
+		const struct htrace_type *type;
+		const struct htrace_member *tid;
+	} *slot;
+};
+
 static const struct htrace_member *find(const struct htrace_event *e, const char *name)
 {
 	for (__u32 i = 0; name && i < e->type->nr; i++)
@@ -49,7 +59,21 @@ static const struct htrace_member *find_comm(const struct htrace_event *e, const
 	return m && m->type->kind == HTRACE_TYPE_STRING && m->type->size ? m : NULL;
 }
 
-static void describe(struct event_info *info)
+/* Many events may have one type, and that many members: each type is looked through once. */
+static const struct htrace_member *find_own_tid(struct tids *t, const struct htrace_event *e)
+{
+	size_t at = ((uintptr_t)e->type >> 4) * 0x9e3779b97f4a7c15ULL >> t->shift;
+
+	while (t->slot[at].type && t->slot[at].type != e->type)
+		at = (at + 1) & ((1ULL << (64 - t->shift)) - 1);
+	if (!t->slot[at].type) {
+		t->slot[at].type = e->type;
+		t->slot[at].tid = find_tid(e, "tid");
+	}
+	return t->slot[at].tid;
+}
+
+static void describe(struct event_info *info, struct tids *tids)
 {
 	const struct htrace_event *e = info->event;
 
@@ -65,7 +89,7 @@ static void describe(struct event_info *info)
 			info->role = k->role;
 		return;
 	}
-	info->tid = find_tid(e, "tid");
+	info->tid = find_own_tid(tids, e);
 	if (info->tid && info->tid->type->hint == HTRACE_HINT_TID)
 		info->role = ROLE_TASK;
 }
@@ -73,14 +97,21 @@ static void describe(struct event_info *info)
 struct events *events_new(const struct htrace_schema *schema, struct selection *selection)
 {
 	__u32 nr = htrace_schema_nr_events(schema), last = 0;
+	struct tids tids = { .shift = 62 };
 	struct events *e;
 
 	for (__u32 i = 0; i < nr; i++)
 		if (htrace_schema_event_at(schema, i)->id > last)
 			last = htrace_schema_event_at(schema, i)->id;
 	e = calloc(1, sizeof(*e) + (last + 1) * sizeof(*e->info));
-	if (!e)
+	while (1ULL << (64 - tids.shift) < 2ULL * nr)
+		tids.shift--;
+	tids.slot = calloc(1ULL << (64 - tids.shift), sizeof(*tids.slot));
+	if (!e || !tids.slot) {
+		free(tids.slot);
+		free(e);
 		return NULL;
+	}
 	e->nr = last + 1;
 	for (__u32 i = 0; i < nr; i++) {
 		const struct htrace_event *event = htrace_schema_event_at(schema, i);
@@ -88,8 +119,9 @@ struct events *events_new(const struct htrace_schema *schema, struct selection *
 
 		info->event = event;
 		info->shown = selection_matches(selection, event->name);
-		describe(info);
+		describe(info, &tids);
 	}
+	free(tids.slot);
 	return e;
 }
 

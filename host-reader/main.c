@@ -20,6 +20,8 @@
 #define MS 1000000ULL
 #define TICK_NS (100 * MS)  /* the longest sleep: heartbeats, states */
 #define IDLE_NS (20 * MS)   /* while no rings are read */
+#define FINISH_READ_NS (1000 * MS) /* at the end: to read what is there */
+#define FINISH_NS (3000 * MS)      /* and to show it */
 #define FLUSH_NS (200 * MS) /* of outputs that are not terminals */
 
 struct reader {
@@ -94,6 +96,7 @@ static bool any_ready(void *ctx)
 static int begin(struct reader *r)
 {
 	const struct options *o = &r->options;
+	bool any = false;
 	int ret;
 
 	if (selection_new(&r->selection, o->events)) {
@@ -121,10 +124,12 @@ static int begin(struct reader *r)
 		const char *same;
 		__u64 dev, ino;
 
-		if (source_open(s, &o->source[r->nr], &r->config)) {
-			source_close(s);
+		ret = source_open(s, &o->source[r->nr], &r->config);
+		if (ret < 0)
 			return 1;
-		}
+		if (ret) /* the others are read all the same */
+			continue;
+		any = true;
 		htrace_view_file(s->view, &dev, &ino);
 		same = sinks_find_file(&r->sinks, dev, ino);
 		if (same) {
@@ -133,9 +138,12 @@ static int begin(struct reader *r)
 			return 1;
 		}
 	}
+	if (!any)
+		return 1;
 	ret = sinks_begin(&r->sinks);
 	for (unsigned int i = 0; i < r->nr && !ret; i++)
-		source_begin(&r->source[i], r->started);
+		if (r->source[i].state != SOURCE_FAILED)
+			source_begin(&r->source[i], r->started);
 	return ret;
 }
 
@@ -210,7 +218,7 @@ static __u64 round_of_all(struct reader *r, __u64 now, bool *reading, bool *aliv
 		struct source *s = &r->source[i];
 
 		source_round(s, now, &round);
-		*alive |= s->state != SOURCE_FAILED;
+		*alive |= s->state != SOURCE_FAILED || s->ending;
 		*reading |= source_is_reading(s);
 		if (source_due(s) < due)
 			due = source_due(s);
@@ -282,6 +290,27 @@ static void warn_unused(struct reader *r)
 		    "traced", pattern);
 }
 
+/*
+ * All in turn, so that one whose end is much work does not take the time of the others; and within
+ * a time in which nobody takes us for stuck.
+ */
+static void finish_sources(struct reader *r, __u64 start)
+{
+	__u64 now = start;
+	bool more = true, late;
+
+	while (more && now - start < FINISH_NS && !r->output_failed) {
+		more = false;
+		late = now - start > FINISH_READ_NS;
+		for (unsigned int i = 0; i < r->nr; i++)
+			more |= source_finish_some(&r->source[i], now, late);
+		r->output_failed = sinks_failed(&r->sinks);
+		if (more)
+			usleep(100);
+		now = clock_ns(CLOCK_MONOTONIC);
+	}
+}
+
 static int finish(struct reader *r, bool all_failed)
 {
 	__u64 now = clock_ns(CLOCK_MONOTONIC);
@@ -290,6 +319,7 @@ static int finish(struct reader *r, bool all_failed)
 	int ret;
 
 	progress_end();
+	finish_sources(r, now);
 	for (unsigned int i = 0; i < r->nr; i++) {
 		failed |= r->source[i].state == SOURCE_FAILED;
 		source_finish(&r->source[i], now);

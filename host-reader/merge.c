@@ -70,7 +70,9 @@ bool merge_has_room(const struct merge *m, unsigned int ring)
 {
 	if (m->bytes < m->max_bytes / 2)
 		return true;
-	/* Half full: whoever has more than its share waits. An empty one may always go on. */
+	if (m->bytes >= m->max_bytes) /* exceeded by one batch at most */
+		return false;
+	/* Half full: whoever has more than its share waits. */
 	return m->queue[ring].bytes < m->max_bytes / 2 / m->nr_rings;
 }
 

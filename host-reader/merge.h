@@ -18,7 +18,7 @@
 #include <htrace/consumer.h>
 
 #define MERGE_DELAY_NS 50000000ULL
-#define MERGE_BYTES (64u << 20) /* all rings of a source */
+#define MERGE_BYTES (64u << 20) /* all rings of a source; and a batch more at most */
 
 struct merge;
 

@@ -4,7 +4,10 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
+
+#include "clock.h"
 
 static bool line_open; /* a progress line stands on the terminal */
 
@@ -12,6 +15,13 @@ void progress_end(void)
 {
 	if (line_open)
 		fputs("\r\033[K", stderr);
+	line_open = false;
+}
+
+static void put(const char *line)
+{
+	/* One write, so that lines of several processes do not mix. */
+	fprintf(stderr, "%shost-reader: %s\n", line_open ? "\r\033[K" : "", line);
 	line_open = false;
 }
 
@@ -23,9 +33,42 @@ void say(const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(line, sizeof(line), fmt, args);
 	va_end(args);
-	/* One write, so that lines of several processes do not mix. */
-	fprintf(stderr, "%shost-reader: %s\n", line_open ? "\r\033[K" : "", line);
-	line_open = false;
+	put(line);
+}
+
+/* Each line takes a second's worth; SAY_BURST seconds' worth can be saved up. */
+static bool may_say(struct say_quota *q)
+{
+	const unsigned long long second = 1000000000ULL;
+	unsigned long long now = clock_now();
+
+	if (now - q->since > SAY_BURST * second)
+		q->since = now > SAY_BURST * second ? now - SAY_BURST * second : 0;
+	if (now - q->since < second)
+		return false;
+	q->since += second;
+	return true;
+}
+
+void say_within(struct say_quota *q, const char *fmt, ...)
+{
+	char line[1024 + 64];
+	va_list args;
+	size_t len;
+
+	if (!may_say(q)) {
+		q->unsaid++;
+		return;
+	}
+	va_start(args, fmt);
+	vsnprintf(line, 1024, fmt, args);
+	va_end(args);
+	len = strlen(line);
+	if (q->unsaid)
+		snprintf(line + len, sizeof(line) - len, " (%llu more messages before this one)",
+			 q->unsaid);
+	q->unsaid = 0;
+	put(line);
 }
 
 void progress(const char *fmt, ...)

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,8 @@ struct out {
 	bool opened; /* fd is ours to close */
 	bool created; /* the file was not there before */
 	bool terminal;
+	size_t left; /* bytes that the line may still have */
+	bool full;
 	size_t len;
 	char buf[BUFFER];
 };
@@ -41,6 +44,8 @@ int out_open_fd(struct out **out, int fd)
 	o->opened = o->created = false;
 	o->terminal = isatty(fd);
 	o->len = 0;
+	o->left = SIZE_MAX;
+	o->full = false;
 	*out = o;
 	return 0;
 }
@@ -120,8 +125,37 @@ void out_flush(struct out *o)
 	o->len = 0;
 }
 
+void out_limit_line(struct out *o, size_t most)
+{
+	o->left = most;
+}
+
+bool out_line_full(const struct out *o)
+{
+	return o->full;
+}
+
+/* As many of @len bytes as the line may still have. */
+static size_t within(struct out *o, size_t len)
+{
+	if (o->left == SIZE_MAX)
+		return len;
+	if (len > o->left) {
+		o->full = true;
+		len = o->left;
+	}
+	o->left -= len;
+	return len;
+}
+
 void out_newline(struct out *o)
 {
+	bool full = o->full;
+
+	o->left = SIZE_MAX;
+	o->full = false;
+	if (full)
+		out_text(o, "...");
 	out_char(o, '\n');
 	if (o->len > BUFFER - LINE_MAX_USUAL)
 		out_flush(o);
@@ -156,12 +190,15 @@ static char *room(struct out *o, size_t len)
 
 void out_char(struct out *o, char c)
 {
+	if (!within(o, 1))
+		return;
 	*room(o, 1) = c;
 	o->len++;
 }
 
 void out_mem(struct out *o, const char *s, size_t len)
 {
+	len = within(o, len);
 	while (len) {
 		size_t n = len < BUFFER / 2 ? len : BUFFER / 2;
 
@@ -239,6 +276,7 @@ size_t out_escaped(struct out *o, const char *s, size_t len)
 		size_t n = len < BUFFER / 8 ? len : BUFFER / 8, w;
 
 		w = htrace_escape(room(o, 4 * n), 4 * n, s, n);
+		w = within(o, w);
 		o->len += w;
 		total += w;
 		s += n;

@@ -31,6 +31,10 @@ int out_close(struct out *o);
 void out_flush(struct out *o);
 /* The end of a line: flushes when the buffer is nearly full. */
 void out_newline(struct out *o);
+/* The line that begins now ends with "..." if it has more than @most bytes. */
+void out_limit_line(struct out *o, size_t most);
+/* Is all that is written up to its end in vain? */
+bool out_line_full(const struct out *o);
 int out_error(const struct out *o);
 bool out_is_terminal(const struct out *o);
 /* Is it the file @dev, @ino? */

@@ -11,15 +11,15 @@
 
 #define CHUNK 65536
 
-int region_file_open(const char *path, bool *writable, char *err, size_t errlen)
+int region_file_open(const char *path, bool follow, bool *writable, char *err, size_t errlen)
 {
-	int fd, e;
-
 	/* O_NONBLOCK: do not hang on a FIFO */
-	fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (follow ? 0 : O_NOFOLLOW), fd, e;
+
+	fd = open(path, O_RDWR | flags);
 	*writable = fd >= 0;
 	if (fd < 0 && (errno == EACCES || errno == EROFS))
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+		fd = open(path, O_RDONLY | flags);
 	if (fd < 0) {
 		e = errno;
 		snprintf(err, errlen, "%s", e == EISDIR ? "not a regular file" : strerror(e));
@@ -63,7 +63,7 @@ static bool zero_from(int fd, off_t from)
 	}
 }
 
-enum region_content region_file_inspect(int fd)
+enum region_content region_file_glance(int fd)
 {
 	struct htrace_super s;
 	struct htrace_host h;
@@ -78,9 +78,14 @@ enum region_content region_file_inspect(int fd)
 		return CONTENT_REGION;
 	if (!all_zero((unsigned char *)&s, sizeof(s)))
 		return CONTENT_FOREIGN;
-	if (h.magic == HTRACE_HOST_MAGIC || zero_from(fd, 0))
-		return CONTENT_EMPTY;
-	return CONTENT_UNKNOWN;
+	return h.magic == HTRACE_HOST_MAGIC ? CONTENT_EMPTY : CONTENT_UNKNOWN;
+}
+
+enum region_content region_file_inspect(int fd)
+{
+	enum region_content content = region_file_glance(fd);
+
+	return content == CONTENT_UNKNOWN && zero_from(fd, 0) ? CONTENT_EMPTY : content;
 }
 
 bool region_file_replaced(const struct htrace_view *v, const char *path)

@@ -17,11 +17,16 @@ enum region_content {
 
 /*
  * Open the file and keep other readers away. The descriptor, or -errno with one line in @err.
- * *@writable: whether the host area can be written.
+ * @follow: the path may be a symbolic link. *@writable: whether the host area can be written.
  */
-int region_file_open(const char *path, bool *writable, char *err, size_t errlen);
+int region_file_open(const char *path, bool follow, bool *writable, char *err, size_t errlen);
 /* What is in it? Reads holes as such and stops at the first byte that tells. */
 enum region_content region_file_inspect(int fd);
+/*
+ * May it be written to, as the next word of one that reads it? Likewise, but without a look at all
+ * of it: CONTENT_UNKNOWN if only that could tell.
+ */
+enum region_content region_file_glance(int fd);
 /* Is the file that @v maps not the one at @path any more, but another one? */
 bool region_file_replaced(const struct htrace_view *v, const char *path);
 

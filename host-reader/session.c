@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "events.h"
 #include "merge.h"
 #include "message.h"
@@ -17,9 +18,15 @@
 #define SCHEMA_NS 100000000ULL   /* between two looks at a changed schema */
 #define SCHEMA_TRIES 3
 #define NAMES_NS 200000000ULL
+#define COST_SHARE 20    /* what took so long is not done again for so many times as long */
+#define READ_NS 20000000 /* of a round; other sources wait meanwhile */
+#define EMIT_NS 30000000
+#define EMIT_LOOK 8      /* records between two looks at the clock */
 
 struct ring {
 	struct htrace_consumer *consumer;
+	const struct htrace_ring *header;
+	__u64 size;
 	struct origin origin;
 	struct ring_count *count;
 	__u64 time;    /* of the last record read */
@@ -36,11 +43,14 @@ struct session {
 	struct names *names;
 	struct htrace_schema *schema;
 	struct events *events; /* what the reader knows of the schema's events */
-	__u64 schema_generation, schema_looked;
+	__u64 schema_generation, schema_next;
+	size_t schema_len; /* of what was parsed; entries are added only */
 	unsigned int schema_refused; /* times in a row */
 	bool said_refused;
-	__u64 names_looked, names_served, agent_starts;
+	__u64 names_next, names_served, agent_starts;
 	bool names_read;
+	unsigned int nr_broken;
+	unsigned int first; /* ring of the next pass */
 	unsigned int nr_rings;
 	struct ring ring[];
 };
@@ -58,6 +68,11 @@ static void load_schema(struct session *s)
 
 	if (htrace_view_schema(s->c.view, &generation, &buf, &len) != 1)
 		return;
+	if (s->schema && len <= s->schema_len) {
+		s->schema_generation = generation;
+		free(buf);
+		return;
+	}
 	ret = htrace_schema_parse(&fresh, buf, len, why, sizeof(why));
 	free(buf);
 	/* It may have been read while it was written: only what stays wrong is worth a word. */
@@ -67,23 +82,36 @@ static void load_schema(struct session *s)
 	s->schema_refused = 0;
 	if (ret) {
 		if (!s->said_refused)
-			say("%s: the schema was refused: %s; events that it would add are shown by "
-			    "number", s->c.path, why[0] ? why : strerror(-ret));
+			say_within(s->c.quota, "%s: the schema was refused: %s; events that it "
+				   "would add are shown by number", s->c.path,
+				   why[0] ? why : strerror(-ret));
 		s->said_refused = true; /* once: a guest does not get to fill logs */
 		return;
 	}
 	events_free(s->events);
 	htrace_schema_free(s->schema);
 	s->schema = fresh;
+	s->schema_len = len;
 	s->events = events_new(fresh, s->c.selection);
+}
+
+/* When to do again what began at @start: a guest that makes it costly makes it rare. */
+static __u64 again_at(__u64 start, __u64 pause)
+{
+	__u64 end = clock_now(), least = COST_SHARE * (end - start);
+
+	return end + (least > pause ? least : pause);
 }
 
 static void refresh_schema(struct session *s, __u64 now)
 {
-	if (now - s->schema_looked < SCHEMA_NS)
+	__u64 start;
+
+	if (now < s->schema_next)
 		return;
-	s->schema_looked = now;
+	start = clock_now();
 	load_schema(s);
+	s->schema_next = again_at(start, SCHEMA_NS);
 }
 
 static void load_names(struct session *s)
@@ -104,10 +132,11 @@ static void load_names(struct session *s)
 static void refresh_names(struct session *s, __u64 now)
 {
 	struct htrace_guest guest;
+	__u64 start;
 
-	if (s->names_read && now - s->names_looked < NAMES_NS)
+	if (now < s->names_next)
 		return;
-	s->names_looked = now;
+	start = clock_now();
 	names_expire(s->names, now);
 	htrace_view_guest(s->c.view, &guest, false);
 	if (guest.names_served != s->names_served || guest.agent_starts != s->agent_starts)
@@ -116,6 +145,7 @@ static void refresh_names(struct session *s, __u64 now)
 	s->agent_starts = guest.agent_starts;
 	if (!s->names_read)
 		load_names(s);
+	s->names_next = again_at(start, NAMES_NS);
 }
 
 void session_refresh(struct session *s, __u64 now)
@@ -150,6 +180,8 @@ static int open_ring(struct session *s, struct ring *r, __u32 set, __u32 index)
 	};
 	r->count = (r->origin.per_cpu ? s->c.stats->cpu : s->c.stats->thread) + index;
 	r->count->used = true;
+	r->header = image.ring;
+	r->size = 1ULL << rs->ring_shift;
 	ret = htrace_consumer_new(&r->consumer, &image, &opts);
 	if (!ret)
 		r->backlog = htrace_consumer_backlog(r->consumer);
@@ -203,16 +235,64 @@ int session_open(struct session **out, const struct session_config *config, char
 		session_close(s);
 		return ret;
 	}
-	load_schema(s);
+	refresh_schema(s, clock_now());
 	*out = s;
 	return 0;
+}
+
+/* What is in a ring now. Its head is the guest's word: no more than fits. */
+static __u64 unread(const struct ring *r)
+{
+	struct htrace_consumer_stats st = { .sz = sizeof(st) };
+	__u64 head = __atomic_load_n(&r->header->head, __ATOMIC_RELAXED);
+
+	htrace_consumer_get_stats(r->consumer, &st);
+	if (r->broken || head <= st.position)
+		return 0;
+	return head - st.position < r->size ? head - st.position : r->size;
+}
+
+__u64 session_end(struct session *s, bool look)
+{
+	__u64 left = 0;
+
+	for (unsigned int i = 0; i < s->nr_rings; i++) {
+		struct ring *r = &s->ring[i];
+
+		left += look ? unread(r) : r->backlog;
+		htrace_consumer_free(r->consumer);
+		r->consumer = NULL;
+	}
+	if (s->nr_broken > 1)
+		say_within(s->c.quota, "%s: %u rings were broken in this session", s->c.path,
+			   s->nr_broken);
+	return left;
+}
+
+static bool is_shown(struct session *s, __u32 id)
+{
+	const struct event_info *info = events_find(s->events, id);
+	char name[32];
+
+	if (info)
+		return info->shown;
+	snprintf(name, sizeof(name), "event#%u", id);
+	return selection_matches(s->c.selection, name);
+}
+
+static void count_unwritten(struct session *s)
+{
+	struct merge_item item;
+
+	while (s->merge && merge_pop(s->merge, 0, true, &item))
+		s->c.stats->unwritten += !item.is_loss && is_shown(s, item.record.id);
 }
 
 void session_close(struct session *s)
 {
 	if (!s)
 		return;
-	session_emit(s, 0, true);
+	count_unwritten(s);
 	stats_fold(s->c.stats, s->schema);
 	for (unsigned int i = 0; i < s->nr_rings; i++)
 		htrace_consumer_free(s->ring[i].consumer);
@@ -248,12 +328,14 @@ static void report_broken(struct session *s, struct ring *r)
 	r->broken = true;
 	r->backlog = 0;
 	s->c.stats->broken++;
-	say("%s: ring %u is broken and not read any more: %s; the others go on", s->c.path,
-	    r->origin.ring, htrace_consumer_error(r->consumer));
+	if (s->nr_broken++) /* how many is said at the end */
+		return;
+	say_within(s->c.quota, "%s: ring %u is broken and not read any more: %s; the others go on",
+		   s->c.path, r->origin.ring, htrace_consumer_error(r->consumer));
 }
 
 /* 0: nothing more; 1: stopped before that, to be fair; 2: or for want of memory. */
-static int read_ring(struct session *s, unsigned int ring, __u64 now, bool unverified,
+static int read_ring(struct session *s, unsigned int ring, __u64 now, __u64 until, bool unverified,
 		     struct session_pass *pass)
 {
 	struct ring *r = &s->ring[ring];
@@ -273,6 +355,8 @@ static int read_ring(struct session *s, unsigned int ring, __u64 now, bool unver
 		if (ret)
 			break;
 		ret = 1;
+		if (clock_now() >= until)
+			break;
 	}
 	r->backlog = htrace_consumer_backlog(r->consumer);
 	if (ret == -EILSEQ) {
@@ -284,17 +368,28 @@ static int read_ring(struct session *s, unsigned int ring, __u64 now, bool unver
 
 int session_read(struct session *s, __u64 now, bool unverified, struct session_pass *pass)
 {
+	__u64 until = clock_now() + READ_NS;
+
 	memset(pass, 0, sizeof(*pass));
 	pass->drained = true;
 	for (unsigned int i = 0; i < s->nr_rings; i++) {
-		int ret = read_ring(s, i, now, unverified, pass);
+		unsigned int ring = (s->first + i) % s->nr_rings;
+		int ret;
 
+		if (i && clock_now() >= until) { /* the others come first the next time */
+			s->first = ring;
+			pass->more = pass->cut = true;
+			pass->drained = false;
+			break;
+		}
+		ret = read_ring(s, ring, now, until, unverified, pass);
 		if (ret < 0)
 			return ret;
 		pass->more |= ret == 1;
+		pass->cut |= ret == 2;
 		pass->drained &= ret == 0;
-		pass->backlog += s->ring[i].backlog;
 	}
+	pass->backlog = session_backlog(s);
 	return 0;
 }
 
@@ -360,21 +455,26 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 	r->task = e.task;
 }
 
-void session_emit(struct session *s, __u64 now, bool all)
+bool session_emit(struct session *s, __u64 now, bool all)
 {
+	__u64 until = clock_now() + EMIT_NS;
 	struct merge_item item;
 
-	if (!s->merge)
-		return;
-	while (merge_pop(s->merge, now, all, &item)) {
-		struct ring *r = &s->ring[item.ring];
+	for (unsigned int nr = 1; s->merge; nr++) {
+		struct ring *r;
 
+		if (nr % EMIT_LOOK == 0 && clock_now() >= until)
+			return true;
+		if (!merge_pop(s->merge, now, all, &item))
+			break;
+		r = &s->ring[item.ring];
 		s->c.stats->late += item.late;
 		if (item.is_loss)
 			emit_loss(s, r, &item);
 		else
 			emit_record(s, r, &item, now);
 	}
+	return false;
 }
 
 __u64 session_due(const struct session *s)

@@ -10,6 +10,7 @@
 
 #include <htrace/consumer.h>
 
+#include "message.h"
 #include "select.h"
 #include "sink.h"
 #include "stats.h"
@@ -23,6 +24,7 @@ struct session_config {
 	struct stats *stats;
 	struct sinks *sinks; /* NULL: records are counted, and not shown */
 	struct selection *selection;
+	struct say_quota *quota; /* for what the guest causes to be said */
 };
 
 /* What one look at all rings gave. */
@@ -32,12 +34,18 @@ struct session_pass {
 	bool more;     /* it is worth to look again at once */
 	bool lost;     /* events were lost */
 	bool drained;  /* no ring has anything left that is committed */
+	bool cut;      /* for want of time or memory less was read than there is a budget for */
 };
 
 /* 0, or -errno with one line in @err. */
 int session_open(struct session **out, const struct session_config *config, char *err,
 		 size_t errlen);
-/* Show what is held, and forget the session. Touches no memory of the guest's. */
+/*
+ * From here on nothing is read, and no memory of the guest's is touched. Bytes that stay in the
+ * rings: as of the last look, or, if @look, as of now.
+ */
+__u64 session_end(struct session *s, bool look);
+/* Forget the session. What is held and did not go out yet is counted as unwritten. */
 void session_close(struct session *s);
 
 /*
@@ -45,8 +53,11 @@ void session_close(struct session *s);
  * memory is not the session's any more.
  */
 int session_read(struct session *s, __u64 now, bool unverified, struct session_pass *pass);
-/* Hand what is due to the sinks. */
-void session_emit(struct session *s, __u64 now, bool all);
+/*
+ * Hand what is due to the sinks, for a bounded time: a guest's few bytes can be much text. Returns
+ * whether there is more.
+ */
+bool session_emit(struct session *s, __u64 now, bool all);
 /* Read schema and names again if the guest has new ones. At most so often, whatever it does. */
 void session_refresh(struct session *s, __u64 now);
 /* Is there something in the rings? A load per ring. */

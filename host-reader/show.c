@@ -151,6 +151,8 @@ static void on_integer(void *ctx, const char *name, const struct htrace_type *t,
 	struct show *w = ctx;
 	const char *label;
 
+	if (out_line_full(w->out))
+		return;
 	begin_value(w, name);
 	label = t->kind == HTRACE_TYPE_ENUM ? htrace_enum_name(t, v) : NULL;
 	if (label) {
@@ -189,6 +191,8 @@ static void on_string(void *ctx, const char *name, const struct htrace_type *t, 
 {
 	struct show *w = ctx;
 
+	if (out_line_full(w->out))
+		return;
 	begin_value(w, name);
 	out_char(w->out, '"');
 	out_escaped(w->out, s, len);

@@ -7,6 +7,7 @@
 #include "show.h"
 
 #define TASK_WIDTH 22
+#define LINE_BYTES (64u << 10) /* a few bytes in a ring can be much more */
 
 static void put_place(struct out *o, const struct origin *from, __u64 time)
 {
@@ -53,6 +54,7 @@ static void text_event(struct sink *s, const struct sink_event *e)
 {
 	struct out *o = s->out;
 
+	out_limit_line(o, LINE_BYTES);
 	put_place(o, e->from, e->time);
 	put_task(o, e);
 	if (e->event) {

@@ -19,13 +19,13 @@
 #define BEAT_MS_MAX 5000
 #define AWAY_NS (500 * MS)       /* after such a pause of ours we wait for the next heartbeat */
 #define FINISH_PASS 65536        /* at the end: bytes of a ring per pass, at least */
+#define LAST_BEAT_NS (600 * MS)  /* at the end: for a heartbeat */
 #define STUCK_NS (500 * MS)      /* what is uncommitted for so long at the end stays so */
 
 void source_enter(struct source *s, enum source_state state, __u64 now)
 {
 	s->state = state;
 	s->since = now;
-	s->next_try = 0;
 }
 
 /* -------------------------------------------------------------------------------------- reading */
@@ -55,8 +55,8 @@ static bool heart_beat(struct source *s, __u64 now)
 
 static void go_silent(struct source *s, __u64 now)
 {
-	say("%s: guest silent for %.1f s: paused, crashed or agent killed", s->spec->path,
-	    (double)(now - s->heart_beat_at) / 1e9);
+	say_within(&s->quota, "%s: guest silent for %.1f s: paused, crashed or agent killed",
+		   s->spec->path, (double)(now - s->heart_beat_at) / 1e9);
 	s->salvaged = false;
 	s->salvaged_events = 0;
 	source_enter(s, SOURCE_SILENT, now);
@@ -70,7 +70,8 @@ static bool ended(struct source *s, __u64 now)
 		return true;
 	}
 	if (htrace_view_state(s->view) == HTRACE_GUEST_CLOSED) {
-		say("%s: the guest ended the session; waiting for a new one", s->spec->path);
+		say_within(&s->quota, "%s: the guest ended the session; waiting for a new one",
+			   s->spec->path);
 		s->said_waiting = true;
 		source_await_next(s, now);
 		return true;
@@ -100,7 +101,8 @@ static bool read_rings(struct source *s, __u64 now, bool unverified, struct sess
 		return false;
 	}
 	if (ret == -ESTALE) {
-		say("%s: the guest took back the memory of its rings", s->spec->path);
+		say_within(&s->quota, "%s: the guest took back the memory of its rings",
+			   s->spec->path);
 		source_await_next(s, now);
 		return false;
 	}
@@ -124,8 +126,8 @@ static void salvage(struct source *s, __u64 now, struct source_round *round)
 	s->guest_came |= pass.events != 0;
 	s->salvaged = pass.drained;
 	if (s->salvaged && s->salvaged_events)
-		say("%s: %" PRIu64 " events of the silent guest were read, and marked unverified",
-		    s->spec->path, (uint64_t)s->salvaged_events);
+		say_within(&s->quota, "%s: %" PRIu64 " events of the silent guest were read, and "
+			   "marked unverified", s->spec->path, (uint64_t)s->salvaged_events);
 }
 
 static void silent_round(struct source *s, __u64 now, struct source_round *round)
@@ -133,7 +135,7 @@ static void silent_round(struct source *s, __u64 now, struct source_round *round
 	if (ended(s, now))
 		return;
 	if (heart_beat(s, now)) {
-		say("%s: the guest is back", s->spec->path);
+		say_within(&s->quota, "%s: the guest is back", s->spec->path);
 		s->guest_came = true;
 		source_enter(s, SOURCE_READING, now);
 		return;
@@ -177,6 +179,7 @@ static void read_round(struct source *s, __u64 now, struct source_round *round)
 		return;
 	if (!read_rings(s, now, false, &pass))
 		return;
+	s->was_read = true;
 	round->events += pass.events;
 	round->backlog += pass.backlog;
 	round->more |= pass.more;
@@ -214,8 +217,11 @@ static void keep_house(struct source *s, __u64 now)
 	if (now < s->next_house)
 		return;
 	s->next_house = now + HOUSE_NS;
-	if (!s->refused) /* else it may not be our region any more */
-		host_beat(s->view);
+	if (s->refused || !source_may_write(s, now)) /* it may not be our region any more */
+		return;
+	host_beat(s->view);
+	if (s->state == SOURCE_WAITING && !s->announced)
+		source_announce(s, now);
 	if (!s->session || !htrace_view_current(s->view))
 		return;
 	look_at_guest(s);
@@ -226,17 +232,40 @@ static void keep_house(struct source *s, __u64 now)
 	}
 }
 
-void source_round(struct source *s, __u64 now, struct source_round *round)
+/* The records of a session that is over go out. Returns whether there are more. */
+static bool emit_ending(struct source *s, __u64 now)
 {
-	/* If we were away, the guest may have restarted, and its memory serve other purposes. */
+	if (!s->ending)
+		return false;
+	if (session_emit(s->ending, now, true))
+		return true;
+	session_close(s->ending);
+	s->ending = NULL;
+	return false;
+}
+
+/* If we were away, the guest may have restarted, and its memory serve other purposes. */
+static void notice_absence(struct source *s, __u64 now)
+{
 	if (s->state == SOURCE_READING && source_has_heart(s) && now - s->looked > AWAY_NS) {
 		heart_beat(s, now);
 		s->heart_beat_at = now;
 		source_enter(s, SOURCE_LISTENING, now);
 	}
 	s->looked = now;
+}
+
+void source_round(struct source *s, __u64 now, struct source_round *round)
+{
+	notice_absence(s, now);
 	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
 		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
+	if (emit_ending(s, now)) {
+		round->more = true;
+		if (s->state != SOURCE_FAILED)
+			keep_house(s, now);
+		return; /* another session's have to come behind them */
+	}
 	switch (s->state) {
 	case SOURCE_WAITING:
 		source_try_attach(s, now);
@@ -256,18 +285,19 @@ void source_round(struct source *s, __u64 now, struct source_round *round)
 	case SOURCE_FAILED:
 		return;
 	}
+	round->more |= s->ending != NULL;
 	if (s->state == SOURCE_FAILED)
 		return;
 	if (s->session) {
 		if (htrace_view_current(s->view))
 			session_refresh(s->session, now);
-		session_emit(s->session, now, false);
+		round->more |= session_emit(s->session, now, false);
 	}
 	keep_house(s, now);
 }
 
 /* Passes that read what is in the rings now, of a guest that goes on writing. */
-static __u64 finish_passes(const struct source *s)
+static unsigned int finish_passes(const struct source *s)
 {
 	const struct htrace_super *super = htrace_view_super(s->view);
 	__u64 most = 0;
@@ -275,24 +305,76 @@ static __u64 finish_passes(const struct source *s)
 	for (__u32 i = 0; i < super->nr_ringsets; i++)
 		if (1ULL << super->ringset[i].ring_shift > most)
 			most = 1ULL << super->ringset[i].ring_shift;
-	return most / FINISH_PASS + 2;
+	return (unsigned int)(most / FINISH_PASS + 2);
+}
+
+/* One pass, of a guest that lives. Returns whether another one may find more. */
+static bool finish_reading(struct source *s, __u64 now)
+{
+	struct session_pass pass;
+
+	if (s->state == SOURCE_LISTENING && s->was_read) { /* we were away */
+		if (ended(s, now))
+			return false;
+		if (!heart_beat(s, now))
+			return now - s->finish_at < LAST_BEAT_NS;
+		s->guest_came = true;
+		source_enter(s, SOURCE_READING, now);
+	}
+	if (s->state != SOURCE_READING || !s->passes || s->drained)
+		return false;
+	if (ended(s, now) || !read_rings(s, now, false, &pass))
+		return false;
+	s->passes -= !pass.cut;
+	s->all_read = pass.drained || !s->passes;
+	if (!pass.drained)
+		session_emit(s->session, now, !pass.more);
+	return !pass.drained;
+}
+
+/* Of rings that were read to their end, what came since is not what anybody waited for. */
+static void finish_session(struct source *s)
+{
+	bool current = s->session && htrace_view_current(s->view);
+
+	if (current)
+		look_at_guest(s);
+	s->look_last = current && !s->all_read && !s->drained &&
+		       (s->state == SOURCE_LISTENING || s->state == SOURCE_READING);
+	source_end_session(s, s->finish_at);
+}
+
+bool source_finish_some(struct source *s, __u64 now, bool late)
+{
+	if (!s->finishing) {
+		s->finishing = true;
+		s->finish_at = now;
+		s->passes = s->session ? finish_passes(s) : 0;
+		notice_absence(s, now);
+	}
+	/* A session that ended before it goes out first. */
+	if (!s->finished && s->ending)
+		return emit_ending(s, now) || s->session;
+	if (!s->finished && !late && finish_reading(s, now))
+		return true;
+	if (!s->finished)
+		finish_session(s);
+	s->finished = true;
+	return emit_ending(s, now);
 }
 
 void source_finish(struct source *s, __u64 now)
 {
-	__u64 passes = s->session ? finish_passes(s) : 0;
-	struct session_pass pass = { 0 };
-
-	while (passes-- && s->state == SOURCE_READING && !s->drained && !pass.drained) {
-		if (ended(s, now) || !read_rings(s, now, false, &pass))
-			break;
-		if (!pass.drained)
-			session_emit(s->session, now, !pass.more);
-	}
-	if (s->session && htrace_view_current(s->view))
-		look_at_guest(s);
-	source_end_session(s, now);
-	if (s->state != SOURCE_FAILED)
+	if (!s->finished)
+		source_finish_some(s, now, true);
+	session_close(s->ending);
+	s->ending = NULL;
+	if (s->stats.unwritten)
+		say("%s: %" PRIu64 " events that were read could not be written in time",
+		    s->spec->path, (uint64_t)s->stats.unwritten);
+	if (s->quota.unsaid)
+		say("%s: %llu more messages", s->spec->path, s->quota.unsaid);
+	if (s->state != SOURCE_FAILED && source_may_write(s, now))
 		host_gone(s->view);
 }
 
@@ -314,6 +396,8 @@ bool source_ready(const struct source *s)
 
 __u64 source_due(const struct source *s)
 {
+	if (s->ending)
+		return 0;
 	return s->session ? session_due(s->session) : UINT64_MAX;
 }
 

@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "message.h"
 #include "options.h"
 #include "select.h"
 #include "session.h"
@@ -47,7 +48,12 @@ struct source {
 	struct htrace_view *view;
 	int fd; /* keeps the lock */
 	bool writable;
+	bool linked;        /* its path is a symbolic link */
+	unsigned int owner; /* of the file */
+	bool announced;     /* a reader, in a region that waits for a guest */
 	struct session *session;
+	struct session *ending; /* its records still go out */
+	struct say_quota quota;
 	struct stats stats;
 	struct htrace_guest guest; /* as last seen */
 	bool guest_came;
@@ -55,9 +61,12 @@ struct source {
 	__u64 session_id; /* of the session attached to, or mapped for */
 	__u64 done_id;    /* of a session that is over */
 	__u8 boot_id[16];
+	bool was_read; /* the session, and not only attached to */
 	bool closing, drained, salvaged, lost_names;
 	__u64 salvaged_events;
 	unsigned int refused; /* attach attempts in a row that found no region */
+	unsigned int unsettled; /* looks at a file that took its place */
+	__u64 not_followed; /* inode of one that is somebody else's */
 	bool said_waiting, said_stale;
 
 	/* host time, ns */
@@ -65,10 +74,16 @@ struct source {
 	__u64 attached;  /* session attached */
 	__u64 looked;    /* last pass */
 	__u64 next_try;  /* of what is tried again and again */
+	__u64 next_map;  /* likewise, of what costs more */
+	__u64 next_scan; /* of a whole file */
+	__u64 closed_at; /* a session was found that was over */
 	__u64 heartbeat, heart_beat_at; /* its last value, and when it changed */
 	__u64 next_house; /* housekeeping */
 	__u64 next_names;
 	__u64 progress_at, progress_backlog; /* of a closing session */
+	unsigned int passes;                 /* at the end */
+	bool finishing, finished, all_read, look_last;
+	__u64 finish_at;
 
 	/* the agent's CPU time and clock when it was first seen */
 	__u64 agent_cpu_from, agent_mono_from;
@@ -85,13 +100,21 @@ struct source_round {
 	bool more;
 };
 
-/* Open and inspect the file; nothing is written. 0, or 1 after having said why. */
+/*
+ * Open and inspect the file; nothing is written. 0, or after having said why: 1, and then the
+ * source is SOURCE_FAILED, or -1 if memory is out.
+ */
 int source_open(struct source *s, const struct source_spec *spec,
 		const struct source_config *config);
 /* Announce the reader in the region. */
 void source_begin(struct source *s, __u64 now);
 void source_round(struct source *s, __u64 now, struct source_round *round);
-/* Read what is there, for the last time. */
+/*
+ * The end: a bounded part of what is left to read, or, once that is @late, of what was read and has
+ * to go out. Returns whether there is more. Then source_finish(), which does nothing more of it and
+ * says what is left.
+ */
+bool source_finish_some(struct source *s, __u64 now, bool late);
 void source_finish(struct source *s, __u64 now);
 void source_close(struct source *s);
 

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "host.h"
@@ -13,6 +14,7 @@
 
 #define QUIET_NS (100 * MS)      /* a guest that is there is not waited for */
 #define SETTLE_LOOKS 30          /* 10 ms apart, at what may be a region in the making */
+#define UNSETTLED 5              /* looks, HOUSE_NS apart, at one that took a region's place */
 #define ATTACH_NS (20 * MS)      /* between two looks for a guest */
 #define MAP_NS (250 * MS)        /* between two tries to map guest RAM */
 #define MAP_GIVE_UP (3 * SEC)    /* of a guest that lives */
@@ -38,12 +40,12 @@ static const char *hint(int err, enum source_kind kind)
 	}
 }
 
-static int open_view(struct source *s)
+static int open_view(struct source *s, bool follow)
 {
 	char err[256] = "";
 	int ret;
 
-	s->fd = region_file_open(s->spec->path, &s->writable, err, sizeof(err));
+	s->fd = region_file_open(s->spec->path, follow, &s->writable, err, sizeof(err));
 	if (s->fd < 0) {
 		say("cannot open region '%s': %s%s", s->spec->path, err,
 		    hint(s->fd, s->spec->kind));
@@ -93,21 +95,27 @@ static int check_contents(struct source *s)
 	return -EPROTO;
 }
 
-
 int source_open(struct source *s, const struct source_spec *spec,
 		const struct source_config *config)
 {
+	struct stat st;
+
 	memset(s, 0, sizeof(*s));
 	s->spec = spec;
 	s->config = config;
 	s->fd = -1;
 	if (stats_init(&s->stats)) {
 		say("out of memory");
-		return 1;
+		return -1;
 	}
-	if (open_view(s))
-		return 1;
-	return check_contents(s) ? 1 : 0;
+	s->linked = !lstat(spec->path, &st) && S_ISLNK(st.st_mode);
+	if (!open_view(s, true) && !check_contents(s)) {
+		s->owner = fstat(s->fd, &st) ? 0 : st.st_uid;
+		return 0;
+	}
+	source_close_view(s);
+	s->state = SOURCE_FAILED;
+	return 1;
 }
 
 void source_begin(struct source *s, __u64 now)
@@ -115,8 +123,9 @@ void source_begin(struct source *s, __u64 now)
 	if (!s->writable)
 		say("%s: no permission to write: the guest will not know that it is read",
 		    s->spec->path);
-	host_waiting(s->view);
+	source_announce(s, now);
 	source_enter(s, SOURCE_WAITING, now);
+	s->next_try = 0;
 }
 
 /* ------------------------------------------------------------------------------------ attaching */
@@ -178,9 +187,9 @@ static void announce(struct source *s, bool rebooted)
 	struct sink_note note = { .source = s->config->several ? s->spec->path : NULL };
 	char text[720];
 
-	say("%s: %s%s; %s; %s; sync %s", s->spec->path,
-	    s->stats.sessions == 1 ? "" : rebooted ? "restarted: " : "new session: ", s->who,
-	    s->placement, s->buffer, s->config->sync);
+	say_within(&s->quota, "%s: %s%s; %s; %s; sync %s", s->spec->path,
+		   s->stats.sessions == 1 ? "" : rebooted ? "restarted: " : "new session: ", s->who,
+		   s->placement, s->buffer, s->config->sync);
 	if (s->stats.sessions == 1 || !s->config->sinks)
 		return;
 	snprintf(text, sizeof(text), "%s: %s", rebooted ? "restarted" : "new session", s->who);
@@ -204,10 +213,13 @@ static void start_session(struct source *s, __u64 now)
 		.stats = &s->stats,
 		.sinks = s->config->sinks,
 		.selection = s->config->selection,
+		.quota = &s->quota,
 	};
 	bool rebooted = memcmp(s->boot_id, super->boot_id, sizeof(s->boot_id)) != 0;
 	char err[256] = "";
 
+	if (!source_may_write(s, now)) /* overwritten just now: the next round finds it so */
+		return;
 	host_forget_other(s->view, super->session);
 	if (session_open(&s->session, &c, err, sizeof(err))) {
 		source_fail(s, HTRACE_REASON_INVALID, err, now);
@@ -217,7 +229,7 @@ static void start_session(struct source *s, __u64 now)
 	htrace_view_guest(s->view, &s->guest, true);
 	source_watch_agent(s);
 	s->stats.sessions++;
-	s->closing = s->drained = s->salvaged = s->said_stale = false;
+	s->was_read = s->closing = s->drained = s->salvaged = s->said_stale = false;
 	s->salvaged_events = 0;
 	s->attached = now;
 	s->heartbeat = htrace_view_heartbeat(s->view);
@@ -232,17 +244,45 @@ static void start_session(struct source *s, __u64 now)
 	s->looked = now;
 }
 
+/*
+ * Who may replace the file may put a link to any other there, or somebody else's. And what is being
+ * made there is given time, while others are read.
+ */
+static bool may_follow(struct source *s)
+{
+	char err[256];
+	enum region_content content;
+	struct stat st;
+	bool writable;
+	int fd = region_file_open(s->spec->path, s->linked, &writable, err, sizeof(err));
+
+	if (fd < 0)
+		return true; /* why is said when it is opened */
+	if (fstat(fd, &st) || st.st_uid != s->owner) {
+		if (st.st_ino != s->not_followed)
+			say_within(&s->quota, "%s: another file took its place, and has another "
+				   "owner; it is not read", s->spec->path);
+		s->not_followed = st.st_ino;
+		close(fd);
+		return false;
+	}
+	content = region_file_inspect(fd);
+	close(fd);
+	return content != CONTENT_UNKNOWN || ++s->unsettled > UNSETTLED;
+}
+
 /* The file was made anew beside us, as by a VM that was started again: go over to it. */
 static void follow_file(struct source *s, __u64 now)
 {
-	if (!region_file_replaced(s->view, s->spec->path))
+	if (!region_file_replaced(s->view, s->spec->path) || !may_follow(s))
 		return;
 	source_close_view(s);
-	if (open_view(s) || check_contents(s)) {
+	if (open_view(s, s->linked) || check_contents(s)) {
 		s->state = SOURCE_FAILED;
 		return;
 	}
-	say("%s: another file took its place; going on there", s->spec->path);
+	s->unsettled = 0;
+	say_within(&s->quota, "%s: another file took its place; going on there", s->spec->path);
 	source_begin(s, now);
 }
 
@@ -295,8 +335,12 @@ void source_try_attach(struct source *s, __u64 now)
 	s->session_id = htrace_view_super(s->view)->session;
 	if (htrace_view_state(s->view) == HTRACE_GUEST_CLOSED) {
 		s->done_id = s->session_id;
-		say("%s: it holds a session that is over; waiting for a new one", s->spec->path);
+		say_within(&s->quota, "%s: it holds a session that is over; waiting for a new one",
+			   s->spec->path);
 		s->said_waiting = true;
+		if (s->closed_at && now - s->closed_at < SEC)
+			s->next_try = now + BRIEF_NS;
+		s->closed_at = now;
 		return;
 	}
 	htrace_view_guest(s->view, &s->guest, true);
@@ -313,9 +357,10 @@ void source_try_map(struct source *s, __u64 now)
 		source_enter(s, SOURCE_WAITING, now);
 		return;
 	}
-	if (now < s->next_try)
+	/* Not at once for each session of a guest that has many: it may be a look through /proc. */
+	if (now < s->next_map)
 		return;
-	s->next_try = now + MAP_NS;
+	s->next_map = now + MAP_NS;
 	ret = ram_set(s) ? htrace_view_map_ram(s->view, s->spec->pid, s->spec->ram, err,
 					       sizeof(err)) : 0;
 	if (!ret) {
@@ -331,8 +376,8 @@ void source_try_map(struct source *s, __u64 now)
 	/* A VM that is gone leaves its region behind: then another one is to come. */
 	if (htrace_view_heartbeat(s->view) == s->heartbeat) {
 		if (!s->said_stale && now - s->since > MAP_GIVE_UP)
-			say("%s: it holds the session of a guest that gives no sign of life (%s); "
-			    "waiting for a new one", s->spec->path, err);
+			say_within(&s->quota, "%s: it holds the session of a guest that gives no "
+				   "sign of life (%s); waiting for a new one", s->spec->path, err);
 		s->said_stale |= now - s->since > MAP_GIVE_UP;
 		return;
 	}

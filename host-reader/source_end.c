@@ -6,11 +6,11 @@
 
 #include <htrace/schema.h>
 
+#include "clock.h"
 #include "host.h"
 #include "message.h"
+#include "region_file.h"
 #include "source_internal.h"
-
-#define BRIEF_NS (500 * MS) /* from a session that was soon over to the next */
 
 /* What the agent that leaves did while we watched; before that it loaded its programs. */
 void source_fold_agent(struct source *s)
@@ -77,26 +77,51 @@ void source_end_session(struct source *s, __u64 now)
 
 	if (!s->session)
 		return;
-	left = session_backlog(s->session);
-	session_close(s->session);
+	left = session_end(s->session, s->look_last);
+	s->ending = s->session;
 	s->session = NULL;
 	source_fold_agent(s);
 	fold_programs(s);
 	s->stats.attached_ns += now - s->attached;
 	s->stats.unread += left;
 	if (left)
-		say("%s: %" PRIu64 " bytes of the session's rings were not read", s->spec->path,
-		    (uint64_t)left);
+		say_within(&s->quota, "%s: %" PRIu64 " bytes of the session's rings were not read",
+			   s->spec->path, (uint64_t)left);
 	s->done_id = s->session_id;
 }
 
 void source_fail(struct source *s, enum htrace_host_reason reason, const char *why, __u64 now)
 {
 	say("%s: %s", s->spec->path, why);
-	if (reason)
+	if (reason && source_may_write(s, now))
 		host_refused(s->view, s->session_id, reason);
 	source_end_session(s, now);
 	s->state = SOURCE_FAILED;
+}
+
+/*
+ * Whoever may write the file may also put something else there. Only from what a look at all of it
+ * costs follows how often that is done.
+ */
+bool source_may_write(struct source *s, __u64 now)
+{
+	enum region_content content = region_file_glance(s->fd);
+	__u64 took;
+
+	if (content == CONTENT_UNKNOWN && now >= s->next_scan) {
+		took = clock_now();
+		content = region_file_inspect(s->fd);
+		took = clock_now() - took;
+		s->next_scan = now + 20 * took;
+	}
+	return content == CONTENT_EMPTY || content == CONTENT_REGION;
+}
+
+void source_announce(struct source *s, __u64 now)
+{
+	s->announced = source_may_write(s, now);
+	if (s->announced)
+		host_waiting(s->view);
 }
 
 /* Wait for another session. Guest RAM is let go: it may be that of a VM that is gone. */
@@ -113,8 +138,7 @@ void source_await_next(struct source *s, __u64 now)
 		s->state = SOURCE_FAILED;
 		return;
 	}
-	host_waiting(s->view);
+	source_announce(s, now);
 	source_enter(s, SOURCE_WAITING, now);
-	if (brief) /* sessions that come and go do not get to fill logs */
-		s->next_try = now + BRIEF_NS;
+	s->next_try = brief ? now + BRIEF_NS : 0;
 }

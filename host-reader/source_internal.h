@@ -7,8 +7,12 @@
 
 #define MS 1000000ULL
 #define SEC 1000000000ULL
+#define BRIEF_NS (500 * MS) /* from a session that was soon over to the next: logs are not filled */
 
 void source_enter(struct source *s, enum source_state state, __u64 now);
+
+/* May the host area be written? Else something else took the region's place. */
+bool source_may_write(struct source *s, __u64 now);
 
 /* source_attach.c */
 void source_close_view(struct source *s);
@@ -25,7 +29,9 @@ void source_watch_agent(struct source *s);
 void source_fold_agent(struct source *s);
 /* Forget the session. From here on the memory of its rings is not touched. */
 void source_end_session(struct source *s, __u64 now);
-/* Likewise, and wait for another one. */
+/* Tell a guest to come that a reader is there, if the file is one to write to. */
+void source_announce(struct source *s, __u64 now);
+/* Forget the session, and wait for another one. */
 void source_await_next(struct source *s, __u64 now);
 /* Likewise, and for good: says why, also to the guest if there is a reason. */
 void source_fail(struct source *s, enum htrace_host_reason reason, const char *why, __u64 now);

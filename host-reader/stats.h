@@ -34,7 +34,8 @@ struct stats {
 	struct ring_count *cpu, *thread; /* HTRACE_MAX_RINGS of each kind */
 	__u64 backwards; /* times that went backwards within a ring */
 	__u64 late;      /* records that the merge's delay did not suffice for */
-	__u64 unread;    /* bytes in rings that went away */
+	__u64 unread;    /* bytes that stayed in rings */
+	__u64 unwritten; /* events that were read, and that there was no time to show */
 	unsigned int broken; /* rings that were quarantined */
 	unsigned int sessions;
 	__u64 attached_ns; /* host time during which a session was attached */

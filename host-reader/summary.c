@@ -218,8 +218,13 @@ static void write_totals(struct out *o, const struct source *s)
 		   (ull)sum.before);
 	out_newline(o);
 	if (st->unread) {
-		out_printf(o, "%-12s%llu bytes, in rings that went away", "unread",
+		out_printf(o, "%-12s%llu bytes of rings that went away, or at the end", "unread",
 			   (ull)st->unread);
+		out_newline(o);
+	}
+	if (st->unwritten) {
+		out_printf(o, "%-12s%llu events received, and not shown for want of time", "unwritten",
+			   (ull)st->unwritten);
 		out_newline(o);
 	}
 	out_printf(o, "%-12s%llu late in the merge, %llu backwards in their ring", "order",

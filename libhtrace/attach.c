@@ -72,6 +72,27 @@ static const char *ringset_fault(const struct htrace_ringset *s, __u64 size)
 	return NULL;
 }
 
+/* Rings that lie in each other would have what is in them read, and held, many times over. */
+static int overlap_check(const struct htrace_super *s, char *err, size_t errlen)
+{
+	for (__u32 i = 0; i < s->nr_ringsets; i++) {
+		const struct htrace_ringset *a = &s->ringset[i];
+
+		for (__u32 k = 0; k < i; k++) {
+			const struct htrace_ringset *b = &s->ringset[k];
+
+			if (a->placement == HTRACE_PLACEMENT_VSHMEM ||
+			    b->placement == HTRACE_PLACEMENT_VSHMEM ||
+			    a->off >= b->off + b->stride * b->nr_rings ||
+			    b->off >= a->off + a->stride * a->nr_rings)
+				continue;
+			htrace_errf(err, errlen, "ring sets %u and %u overlap", k, i);
+			return -EPROTO;
+		}
+	}
+	return 0;
+}
+
 int htrace_super_check(const struct htrace_super *s, __u64 size, char *err, size_t errlen)
 {
 	bool vshmem = false;
@@ -112,6 +133,9 @@ int htrace_super_check(const struct htrace_super *s, __u64 size, char *err, size
 			return htrace_errf(err, errlen, "two ring sets in guest RAM"), -EPROTO;
 		vshmem |= s->ringset[i].placement == HTRACE_PLACEMENT_VSHMEM;
 	}
+	ret = overlap_check(s, err, errlen);
+	if (ret)
+		return ret;
 	ret = area_check(&s->guest, size, sizeof(struct htrace_guest), "guest", err, errlen);
 	if (!ret)
 		ret = area_check(&s->schema, size, sizeof(struct htrace_schema_area), "schema", err,

@@ -165,6 +165,28 @@ START_TEST(test_memory)
 }
 END_TEST
 
+/* Many rings, each with little, must not add up to more than there is room for. */
+START_TEST(test_memory_of_many)
+{
+	struct merge *m = merge_new(1000, DELAY, 64 << 10);
+	unsigned int pushed = 0;
+	struct merge_item item;
+	struct records r;
+
+	for (unsigned int ring = 0; ring < 1000; ring++) {
+		for (int i = 0; i < 10 && merge_has_room(m, ring); i++) {
+			push(m, ring, BATCH(&r, 1, 2, 3), 0);
+			pushed++;
+		}
+	}
+	ck_assert_uint_lt(pushed, 700); /* of 48 bytes, and what it takes to hold them */
+	while (merge_pop(m, DELAY, false, &item))
+		;
+	ck_assert(merge_has_room(m, 999));
+	merge_free(m);
+}
+END_TEST
+
 /* Random batches: each ring's records come out in their order, complete, and sorted over all. */
 START_TEST(test_random)
 {
@@ -207,6 +229,7 @@ int main(void)
 	tcase_add_test(c, test_late);
 	tcase_add_test(c, test_loss);
 	tcase_add_test(c, test_memory);
+	tcase_add_test(c, test_memory_of_many);
 	tcase_add_loop_test(c, test_random, 0, 50);
 	suite_add_tcase(s, c);
 	return unit_run(s);

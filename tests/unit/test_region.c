@@ -334,11 +334,48 @@ START_TEST(test_two_vshmem)
 	s = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	s->nr_ringsets = 2;
 	s->ringset[1] = s->ringset[0];
+	s->ringset[0].nr_rings = 1;
+	s->ringset[1].nr_rings = 1;
+	s->ringset[1].off += s->ringset[1].stride;
 	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
 	s->ringset[0].placement = s->ringset[1].placement = HTRACE_PLACEMENT_VSHMEM;
 	s->runs = s->names;
 	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), -EPROTO);
 	ck_assert_ptr_nonnull(strstr(err, "two ring sets"));
+	htrace_view_close(v);
+	htrace_region_release(r);
+	munmap(s, SIZE);
+	close(fd);
+}
+END_TEST
+
+/* Side by side, or one in guest RAM; else what is in rings would be read many times. */
+START_TEST(test_overlap)
+{
+	struct htrace_super *s;
+	struct htrace_region *r;
+	struct htrace_view *v;
+	int fd;
+
+	r = make(&fd);
+	htrace_region_publish(r);
+	v = view(fd);
+	s = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	s->nr_ringsets = 2;
+	s->ringset[0].nr_rings = 2;
+	s->ringset[1] = s->ringset[0];
+	s->ringset[1].nr_rings = 1;
+	for (int shift = -1; shift <= 2; shift++) {
+		s->ringset[1].off = s->ringset[0].off + (__u64)(__s64)shift * s->ringset[0].stride;
+		ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)),
+				 shift >= 0 && shift < 2 ? -EPROTO : 0);
+	}
+	s->ringset[1].off = s->ringset[0].off + 2 * s->ringset[0].stride - 4096;
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), -EPROTO);
+	ck_assert_ptr_nonnull(strstr(err, "overlap"));
+	s->ringset[0].placement = HTRACE_PLACEMENT_VSHMEM;
+	s->runs = s->names;
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
 	htrace_view_close(v);
 	htrace_region_release(r);
 	munmap(s, SIZE);
@@ -584,6 +621,7 @@ static Suite *make_suite(void)
 	suite_add_tcase(s, t);
 	tcase_add_loop_test(bad, test_bad_super, 0, (int)(sizeof(bads) / sizeof(*bads)));
 	tcase_add_test(bad, test_two_vshmem);
+	tcase_add_test(bad, test_overlap);
 	tcase_add_test(bad, test_random_super);
 	tcase_add_test(bad, test_bad_files);
 	tcase_add_test(bad, test_shrunk);

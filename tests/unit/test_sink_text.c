@@ -91,7 +91,7 @@ static void show(__u32 id, const void *payload, __u32 len, bool unverified)
 
 static const char *written(void)
 {
-	static char text[65536];
+	static char text[2 * 65536];
 	ssize_t n;
 	int fd;
 
@@ -217,6 +217,29 @@ START_TEST(test_compound)
 }
 END_TEST
 
+/* A guest does not get to make more than so much text of a record; the next line is whole again. */
+START_TEST(test_long_line)
+{
+	struct htrace_schema_member m = {
+		.type = (__u32)htrace_builder_string(builder, 30000), .name = "f",
+	};
+	__u32 id = (__u32)htrace_builder_event(
+		builder, "e", htrace_builder_struct(builder, "e", false, 30000, &m, 1));
+	static char payload[30000];
+	const char *text;
+
+	memset(payload, 1, sizeof(payload));
+	finish_schema();
+	show(id, payload, sizeof(payload), false);
+	text = written();
+	ck_assert_uint_eq(strlen(text), 65536 + strlen("...\n"));
+	ck_assert_str_eq(text + 65536, "...\n");
+	memset(payload, 0, sizeof(payload));
+	show(id, payload, sizeof(payload), false);
+	ck_assert_str_eq(written() + 65536, "...\n" PLACE NOBODY "e: f=\"\"\n");
+}
+END_TEST
+
 /* No schema for it, or less than the schema says. */
 START_TEST(test_undecodable)
 {
@@ -287,6 +310,7 @@ int main(void)
 	tcase_add_loop_test(c, test_integers, 0, ARRAY_SIZE(integers));
 	tcase_add_test(c, test_enum_and_string);
 	tcase_add_test(c, test_compound);
+	tcase_add_test(c, test_long_line);
 	tcase_add_test(c, test_undecodable);
 	tcase_add_test(c, test_loss);
 	tcase_add_test(c, test_task);
