@@ -93,6 +93,26 @@ static int overlap_check(const struct htrace_super *s, char *err, size_t errlen)
 	return 0;
 }
 
+/* A mirror has the shape of what it mirrors, which is no mirror itself. */
+static const char *relay_fault(const struct htrace_super *s, __u32 i)
+{
+	const struct htrace_ringset *m = &s->ringset[i], *of;
+
+	if (!m->relays)
+		return NULL;
+	if (m->relays > s->nr_ringsets || m->relays == i + 1)
+		return "mirrors a ring set that is not there";
+	of = &s->ringset[m->relays - 1];
+	if (of->relays || of->nr_rings != m->nr_rings || of->kind != m->kind ||
+	    of->policy != m->policy || of->ring_shift != m->ring_shift ||
+	    of->block_shift != m->block_shift)
+		return "of another shape than the ring set that it mirrors";
+	for (__u32 k = 0; k < i; k++)
+		if (s->ringset[k].relays == m->relays)
+			return "mirrors a ring set that another one mirrors already";
+	return NULL;
+}
+
 int htrace_super_check(const struct htrace_super *s, __u64 size, char *err, size_t errlen)
 {
 	bool vshmem = false;
@@ -103,9 +123,9 @@ int htrace_super_check(const struct htrace_super *s, __u64 size, char *err, size
 			    s->version_major, s->version_minor, HTRACE_ABI_MAJOR);
 		return -EPROTONOSUPPORT;
 	}
-	if (s->features_required) {
+	if (s->features_required & ~HTRACE_FEATURE_RELAY) {
 		htrace_errf(err, errlen, "needs features %#llx that this program does not have",
-			    (unsigned long long)s->features_required);
+			    (unsigned long long)(s->features_required & ~HTRACE_FEATURE_RELAY));
 		return -EPROTONOSUPPORT;
 	}
 	if (s->super_size < sizeof(*s) || s->super_size > HTRACE_GRANULE)
@@ -136,6 +156,12 @@ int htrace_super_check(const struct htrace_super *s, __u64 size, char *err, size
 	ret = overlap_check(s, err, errlen);
 	if (ret)
 		return ret;
+	for (__u32 i = 0; i < s->nr_ringsets; i++) {
+		const char *fault = relay_fault(s, i);
+
+		if (fault)
+			return htrace_errf(err, errlen, "ring set %u: %s", i, fault), -EPROTO;
+	}
 	ret = area_check(&s->guest, size, sizeof(struct htrace_guest), "guest", err, errlen);
 	if (!ret)
 		ret = area_check(&s->schema, size, sizeof(struct htrace_schema_area), "schema", err,

@@ -564,6 +564,25 @@ int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b)
 	return 1;
 }
 
+int htrace_consumer_move(struct htrace_consumer *c, const struct htrace_image *img, __u64 *consumed)
+{
+	if (!img->ring || img->geometry.ring_shift != c->g.ring_shift ||
+	    img->geometry.block_shift != c->g.block_shift || img->geometry.policy != c->g.policy)
+		return -EINVAL;
+	c->ring = img->ring;
+	c->g = img->geometry;
+	c->anchor = img->anchor;
+	c->consumed = consumed;
+	c->bad_block = 0;
+	advance(c, c->pos);
+	return 0;
+}
+
+__u64 htrace_consumer_position(const struct htrace_consumer *c)
+{
+	return c->pos;
+}
+
 __u64 htrace_consumer_backlog(const struct htrace_consumer *c)
 {
 	return c->head > c->pos ? c->head - c->pos : 0;

@@ -86,6 +86,20 @@ static __u64 largest_ring(__u64 room, __u32 nr_rings, __u64 block_size, enum htr
 	return 0;
 }
 
+static void describe_set(struct htrace_ringset *set, __u32 placement, const struct htrace_geometry *g,
+			 const struct htrace_region_opts *o)
+{
+	set->placement = placement;
+	set->policy = o->policy;
+	set->kind = o->kind;
+	set->nr_rings = o->nr_rings;
+	set->ring_shift = g->ring_shift;
+	set->block_shift = g->block_shift;
+	set->desc_off = g->desc_off;
+	set->data_off = g->data_off;
+	set->stride = htrace_image_size(g, (size_t)sysconf(_SC_PAGESIZE));
+}
+
 static int lay_out(struct htrace_super *s, __u64 size, const struct htrace_region_opts *o)
 {
 	struct htrace_ringset *set = &s->ringset[0];
@@ -118,20 +132,21 @@ static int lay_out(struct htrace_super *s, __u64 size, const struct htrace_regio
 	if (err)
 		return err;
 	s->nr_ringsets = 1;
-	set->placement = o->placement;
-	set->policy = o->policy;
-	set->kind = o->kind;
-	set->nr_rings = o->nr_rings;
-	set->ring_shift = g.ring_shift;
-	set->block_shift = g.block_shift;
-	set->desc_off = g.desc_off;
-	set->data_off = g.data_off;
-	set->stride = htrace_image_size(&g, (size_t)sysconf(_SC_PAGESIZE));
-	set->off = o->placement == HTRACE_PLACEMENT_VSHMEM ? 0 : at;
-	if (o->placement != HTRACE_PLACEMENT_VSHMEM &&
-	    !htrace_inside(at, set->stride * set->nr_rings, size))
-		return -ENOSPC;
-	return 0;
+	describe_set(set, o->placement, &g, o);
+	if (o->placement == HTRACE_PLACEMENT_VSHMEM) {
+		if (!o->relay)
+			return 0;
+		if (2 * o->nr_rings > HTRACE_MAX_RINGS)
+			return -ENOSPC;
+		s->features_required |= HTRACE_FEATURE_RELAY;
+		s->nr_ringsets = 2;
+		set = &s->ringset[1];
+		describe_set(set, HTRACE_PLACEMENT_IVSHMEM, &g, o);
+		set->first_slot = o->nr_rings;
+		set->relays = 1;
+	}
+	set->off = at;
+	return htrace_inside(at, set->stride * set->nr_rings, size) ? 0 : -ENOSPC;
 }
 
 /* ------------------------------------------------------------------------------ making it anew */
@@ -157,12 +172,8 @@ static void zero(void *mem, size_t len)
 		p[i] = 0;
 }
 
-static void zero_rings(struct htrace_region *r)
+static void zero_set(struct htrace_region *r, const struct htrace_ringset *set)
 {
-	const struct htrace_ringset *set = &r->super.ringset[0];
-
-	if (!r->super.nr_ringsets || set->placement == HTRACE_PLACEMENT_VSHMEM)
-		return;
 	for (__u32 i = 0; i < set->nr_rings; i++) {
 		struct htrace_ring *ring = (void *)(r->mem + set->off + i * set->stride);
 
@@ -170,6 +181,13 @@ static void zero_rings(struct htrace_region *r)
 		ring->index = i;
 		ring->cpu = i;
 	}
+}
+
+static void zero_rings(struct htrace_region *r)
+{
+	for (__u32 i = 0; i < r->super.nr_ringsets; i++)
+		if (r->super.ringset[i].placement != HTRACE_PLACEMENT_VSHMEM)
+			zero_set(r, &r->super.ringset[i]);
 }
 
 static void fill_guest(struct htrace_guest *g)
@@ -231,6 +249,17 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 	memcpy((char *)mem + 8, (char *)s + 8, sizeof(*s) - 8);
 	*out = r;
 	return 0;
+}
+
+int htrace_region_fits(size_t size, const struct htrace_region_opts *opts)
+{
+	struct htrace_region_opts o = { 0 };
+	struct htrace_super s = { 0 };
+
+	if (!opts || opts->sz < sizeof(opts->sz) || opts->sz > sizeof(o))
+		return -EINVAL;
+	memcpy(&o, opts, opts->sz);
+	return lay_out(&s, size, &o);
 }
 
 void htrace_region_publish(struct htrace_region *r)

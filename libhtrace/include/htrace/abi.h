@@ -27,6 +27,9 @@
 #define HTRACE_ABI_MAJOR 1
 #define HTRACE_ABI_MINOR 0
 
+/* features_required: a ring set mirrors another (htrace_ringset.relays). */
+#define HTRACE_FEATURE_RELAY 1ULL
+
 #define HTRACE_CACHELINE 64
 
 /*
@@ -85,7 +88,11 @@ struct htrace_ringset {
 	__u32 block_shift; /* log2 of the block size; at least 2 blocks a ring */
 	__u32 desc_off;    /* of struct htrace_block[], from the image's start */
 	__u32 data_off;    /* of the data, from the image's start */
-	__u32 reserved;
+	/*
+	 * 0, or 1 + the number of the set whose rings these are mirrors of: same shape, same contents
+	 * at the same positions, written by an agent. See htrace_ring.handover.
+	 */
+	__u32 relays;
 	__u64 off;
 	__u64 stride; /* at least data_off + ring size; what follows the data is slack */
 };
@@ -399,7 +406,13 @@ struct htrace_ring {
 	__u64 owner;  /* per-thread rings: pid << 32 | tid of the owner; 0 = free (CAS) */
 	__u64 owner_start; /* the owner's start time in clock ticks since boot */
 	__u64 generation;  /* incremented when a per-thread ring is taken by another owner */
-	__u64 pad3[3];
+	/*
+	 * Mirrors only. 0: the mirror is being written. Else 1 + the position up to which it is, and
+	 * from which on the mirrored ring itself is to be read. Writer: agent (release, after the last
+	 * commit word). Reader: consumer (acquire).
+	 */
+	__u64 handover;
+	__u64 pad3[2];
 };
 
 /*

@@ -74,6 +74,14 @@ void htrace_consumer_free(struct htrace_consumer *c);
  *  -EILSEQ: the ring is broken beyond resuming and is quarantined; every later call says so.
  */
 int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b);
+/*
+ * Go on in another image of the same ring, at the position reached: @img has the geometry and, from
+ * there on, the contents of the ring read so far, which is its mirror. All accounts go on.
+ * @consumed: as in the options. -EINVAL: another geometry.
+ */
+int htrace_consumer_move(struct htrace_consumer *c, const struct htrace_image *img, __u64 *consumed);
+/* Position up to which the ring was read. */
+__u64 htrace_consumer_position(const struct htrace_consumer *c);
 /* Bytes reserved and not yet read, as of the last call; 0 = drained. */
 __u64 htrace_consumer_backlog(const struct htrace_consumer *c);
 /* Is there something to read? One load of head; what adaptive waiting polls. */

@@ -38,6 +38,7 @@ struct htrace_region_opts {
 	__u32 clock_id;   /* enum htrace_clock_id; 0: CLOCK_MONOTONIC */
 	__u32 nr_cpus;    /* 0: those configured */
 	bool io_memory;   /* the memory is a BAR: write-combining, no atomics, fences matter */
+	bool relay;       /* VSHMEM: also make mirrors of the rings in the region, as ring set 1 */
 };
 
 /* Geometry of a ring image for a ring and block size. -EINVAL if it cannot be. */
@@ -61,6 +62,8 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 int htrace_region_adopt(struct htrace_region **out, void *mem, size_t size, bool io_memory);
 /* Set the magic, last: from now on readers may attach. */
 void htrace_region_publish(struct htrace_region *r);
+/* Would htrace_region_format() find room in @size bytes? 0, -EINVAL, -ENOSPC. Touches no memory. */
+int htrace_region_fits(size_t size, const struct htrace_region_opts *opts);
 /* Give up the handle; the memory stays as it is. */
 void htrace_region_release(struct htrace_region *r);
 

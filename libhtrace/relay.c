@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * Mirroring a ring. The relay reads the ring as any consumer does (docs/memory-ordering.md), and
+ * writes the mirror as its only producer, by plain stores in the ring's own order: head, fence,
+ * data and descriptor, fence, commit word. All words are copied as they are; none is computed.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <htrace/relay.h>
+
+#include "core.h"
+
+#define RETRIES 4 /* of a look that producers disturbed */
+
+struct htrace_relay {
+	struct htrace_region *region;
+	const struct htrace_ring *from;
+	struct htrace_ring *to;
+	struct htrace_geometry g;
+	__u64 pos;     /* mirrored up to here */
+	__u64 head;    /* the mirror's */
+	__u64 dropped; /* the mirror's */
+	bool described; /* the opener's part of the block at pos is in the mirror */
+	bool handed_over;
+	unsigned char *buf; /* one block */
+};
+
+/* One block as the loads of one attempt saw it. */
+struct look {
+	struct htrace_block desc;
+	__u64 beg, end, head;
+	bool complete;
+};
+
+static __u64 block_size(const struct htrace_relay *m)
+{
+	return 1ULL << m->g.block_shift;
+}
+
+static __u64 block_start(const struct htrace_relay *m, __u64 pos)
+{
+	return pos & ~(block_size(m) - 1);
+}
+
+static const struct htrace_block *source_block(const struct htrace_relay *m, __u64 pos)
+{
+	return htrace_ring_block((struct htrace_ring *)(uintptr_t)m->from, &m->g, pos);
+}
+
+static __u64 load_head(const struct htrace_relay *m)
+{
+	return __atomic_load_n(&m->from->head, __ATOMIC_ACQUIRE);
+}
+
+static bool lapped(const struct htrace_relay *m, __u64 head)
+{
+	return head - block_start(m, m->pos) > m->g.ring_mask + 1;
+}
+
+/* By words: memcpy may use forms that device memory does not take. */
+static void copy_in(void *to, const void *from, __u64 len)
+{
+	volatile htrace_word *dst = to;
+	const htrace_word *src = from;
+
+	for (__u64 i = 0; i < len / 8; i++)
+		dst[i] = src[i];
+}
+
+/* Never backwards: behind a gap it is ahead of what is mirrored, see skip_to_oldest(). */
+static void raise_head(struct htrace_relay *m, __u64 head)
+{
+	if (head > m->head) {
+		m->head = head;
+		htrace_store(&m->to->head, head);
+	}
+	htrace_region_fence(m->region); /* before any store into the new lap */
+}
+
+static void describe(struct htrace_relay *m, __u64 beg, const struct htrace_block *d)
+{
+	struct htrace_block *to = htrace_ring_block(m->to, &m->g, beg);
+
+	htrace_store(&to->base, d->base);
+	htrace_store(&to->events_before, d->events_before);
+	htrace_store(&to->beg, d->beg);
+	htrace_store(&to->schema, d->schema);
+}
+
+static void load_description(const struct htrace_block *b, struct htrace_block *d)
+{
+	d->base = htrace_load(&b->base);
+	d->events_before = htrace_load(&b->events_before);
+	d->beg = htrace_load(&b->beg);
+	d->schema = __atomic_load_n(&b->schema, __ATOMIC_RELAXED);
+}
+
+/*
+ * The producers overtook us: go on at the oldest whole block. The mirror's head goes into the last
+ * block that there is, at once: so a reader finds itself overtaken too, goes on at the very same
+ * block, and waits for each one's commit word. The openers' parts come along, for they say how many
+ * events are missing, and so the reader can tell that at the gap.
+ */
+static void skip_to_oldest(struct htrace_relay *m, __u64 head)
+{
+	__u64 block = block_size(m), last = block_start(m, head - 1);
+
+	m->pos = last - (m->g.ring_mask + 1 - block);
+	m->described = false;
+	raise_head(m, last + HTRACE_REC_HDR);
+	for (__u64 beg = m->pos; beg <= last; beg += block) {
+		const struct htrace_block *b = source_block(m, beg);
+		struct htrace_block d;
+
+		if (__atomic_load_n(&b->beg, __ATOMIC_ACQUIRE) != beg)
+			continue; /* its opener is at work, or the block has gone by */
+		load_description(b, &d);
+		__atomic_thread_fence(__ATOMIC_ACQUIRE);
+		if (load_head(m) - beg <= m->g.ring_mask + 1)
+			describe(m, beg, &d);
+	}
+}
+
+/* All drops until now belong behind pos, if the ring still ends there. */
+static void mirror_dropped(struct htrace_relay *m)
+{
+	__u64 dropped = __atomic_load_n(&m->from->dropped, __ATOMIC_ACQUIRE);
+
+	if (dropped == m->dropped || load_head(m) != m->pos)
+		return;
+	m->dropped = dropped;
+	htrace_store(&m->to->refused, __atomic_load_n(&m->from->refused, __ATOMIC_RELAXED));
+	htrace_store(&m->to->dropped, dropped);
+}
+
+/* 1: @l and the buffer hold what is new in the block at pos; 0: nothing is; -EAGAIN: disturbed. */
+static int look(struct htrace_relay *m, struct look *l)
+{
+	const struct htrace_block *b = source_block(m, m->pos);
+	__u64 block = block_size(m), bytes;
+	bool bad = false;
+
+	l->head = load_head(m);
+	if (l->head < m->pos || l->head > 1ULL << 62)
+		return -EILSEQ;
+	if (l->head == m->pos) {
+		mirror_dropped(m);
+		return 0;
+	}
+	if (lapped(m, l->head)) {
+		skip_to_oldest(m, l->head);
+		b = source_block(m, m->pos);
+	}
+	l->beg = block_start(m, m->pos);
+	l->complete = l->head - l->beg >= block;
+	bytes = ((m->pos >> m->g.ring_shift) << m->g.block_shift) +
+		(l->complete ? block : l->head - l->beg);
+	l->desc.commit = htrace_load_acquire(&b->commit);
+	if (!l->complete && load_head(m) != l->head)
+		return -EAGAIN;
+	if ((__u32)l->desc.commit != (__u32)bytes)
+		return lapped(m, load_head(m)) ? -EAGAIN : 0;
+	load_description(b, &l->desc);
+	l->end = l->head;
+	if (l->complete) {
+		l->end = l->desc.end = htrace_load(&b->end);
+		l->desc.t_end = htrace_load(&b->t_end);
+		l->desc.dropped = htrace_load(&b->dropped);
+		bad = l->end < m->pos || l->end <= l->beg || l->end - l->beg > block - 8 ||
+		      l->end & 7;
+	}
+	if (!bad)
+		htrace_copy_once(m->buf,
+				 (const char *)m->from + m->g.data_off + (m->pos & m->g.ring_mask),
+				 l->end - m->pos + (l->complete ? 8 : 0));
+	/* The copy, then head: nobody may have reserved in the block's next lap meanwhile. */
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (lapped(m, load_head(m)))
+		return -EAGAIN;
+	return bad || l->desc.beg != l->beg ? -EILSEQ : 1;
+}
+
+static void publish(struct htrace_relay *m, const struct look *l)
+{
+	struct htrace_block *to = htrace_ring_block(m->to, &m->g, l->beg);
+
+	raise_head(m, l->complete ? l->beg + block_size(m) : l->head);
+	copy_in(htrace_ring_data(m->to, &m->g, m->pos), m->buf,
+		l->end - m->pos + (l->complete ? 8 : 0));
+	if (!m->described)
+		describe(m, l->beg, &l->desc);
+	if (l->complete) {
+		htrace_store(&to->end, l->desc.end);
+		htrace_store(&to->t_end, l->desc.t_end);
+		htrace_store(&to->dropped, l->desc.dropped);
+	}
+	htrace_region_fence(m->region);
+	htrace_store(&to->commit, l->desc.commit);
+	m->described = !l->complete;
+	m->pos = l->complete ? l->beg + block_size(m) : l->end;
+}
+
+int htrace_relay_copy(struct htrace_relay *m, __u64 max)
+{
+	__u64 done = 0;
+	int ret = 1, tries = 0;
+
+	while (done < max) {
+		struct look l = { 0 };
+
+		ret = look(m, &l);
+		if (ret == -EAGAIN && ++tries < RETRIES)
+			continue;
+		if (ret != 1)
+			break;
+		done += l.end - m->pos + HTRACE_REC_HDR;
+		publish(m, &l);
+	}
+	if (ret == -EILSEQ)
+		return ret;
+	return done != 0;
+}
+
+/*
+ * Where to go on after an earlier relay, which may have ended at any store: at the first block of
+ * the mirror that is not complete, or at its last. What is committed in a block does not change, so
+ * a reader sees the same bytes stored over themselves.
+ */
+static __u64 resume_at(const struct htrace_relay *m)
+{
+	__u64 block = block_size(m), size = m->g.ring_mask + 1, last, beg;
+
+	if (!m->head)
+		return 0;
+	last = block_start(m, m->head - 1);
+	for (beg = last + block > size ? last + block - size : 0; beg < last; beg += block) {
+		const struct htrace_block *b = htrace_ring_block(m->to, &m->g, beg);
+		__u64 bytes = ((beg >> m->g.ring_shift) + 1) << m->g.block_shift;
+
+		if (htrace_load(&b->beg) != beg || (__u32)htrace_load(&b->commit) != (__u32)bytes)
+			break;
+	}
+	return beg;
+}
+
+int htrace_relay_new(struct htrace_relay **out, struct htrace_region *r, __u32 set, __u32 index,
+		     const struct htrace_ring *from)
+{
+	struct htrace_relay *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return -ENOMEM;
+	m->region = r;
+	m->from = from;
+	m->to = htrace_region_ring(r, set, index, &m->g);
+	m->buf = malloc(1ULL << m->g.block_shift);
+	if (!m->to || !m->buf) {
+		htrace_relay_free(m);
+		return m->to ? -ENOMEM : -EINVAL;
+	}
+	m->head = htrace_load(&m->to->head);
+	m->dropped = htrace_load(&m->to->dropped);
+	m->handed_over = htrace_load(&m->to->handover) != 0;
+	if (m->head > load_head(m)) /* somebody else wrote it */
+		m->head = load_head(m);
+	m->pos = resume_at(m);
+	*out = m;
+	return 0;
+}
+
+void htrace_relay_free(struct htrace_relay *m)
+{
+	if (!m)
+		return;
+	free(m->buf);
+	free(m);
+}
+
+__u64 htrace_relay_position(const struct htrace_relay *m)
+{
+	return m->pos;
+}
+
+void htrace_relay_hand_over(struct htrace_relay *m)
+{
+	htrace_region_fence(m->region);
+	__atomic_store_n(&m->to->handover, m->pos + 1, __ATOMIC_RELEASE);
+	htrace_region_fence(m->region);
+	m->handed_over = true;
+}
+
+void htrace_relay_resume(struct htrace_relay *m)
+{
+	__atomic_store_n(&m->to->handover, 0, __ATOMIC_RELEASE);
+	htrace_region_fence(m->region);
+	m->handed_over = false;
+}
+
+bool htrace_relay_handed_over(const struct htrace_relay *m)
+{
+	return m->handed_over;
+}
