@@ -26,8 +26,10 @@
 #include "message.h"
 #include "names.h"
 #include "pins.h"
+#include "relay.h"
 
 #define DRAIN_NS 3000000000ULL
+#define BUFFER_LEAST (64ULL << 10) /* that we make of our own accord */
 
 struct agent {
 	struct htrace_bar bar; /* also for a file: fd, mem, size */
@@ -37,7 +39,9 @@ struct agent {
 	struct htrace_schema_builder *schema;
 	bool adopted;
 	bool ours; /* the region and its session, to be closed at the end */
+	enum mode mode;
 	struct health health;
+	struct relay relay;
 	sigset_t stop;
 };
 
@@ -112,13 +116,41 @@ static bool shape_of(const struct agent *a, struct htrace_geometry *g)
 {
 	const struct htrace_ringset *s = &htrace_region_super(a->region)->ringset[0];
 
-	return htrace_region_super(a->region)->nr_ringsets == 1 &&
-	       s->placement == HTRACE_PLACEMENT_VSHMEM &&
-	       !htrace_geometry_init(g, 1ULL << s->ring_shift, 1ULL << s->block_shift, s->policy) &&
-	       g->desc_off == s->desc_off && g->data_off == s->data_off && s->off == 0 &&
+	return !htrace_geometry_init(g, 1ULL << s->ring_shift, 1ULL << s->block_shift, s->policy) &&
+	       g->desc_off == s->desc_off && g->data_off == s->data_off &&
 	       s->stride == a->rings.stride && s->nr_rings == a->rings.nr &&
 	       s->stride == htrace_image_size(g, (size_t)sysconf(_SC_PAGESIZE)) &&
 	       (int)s->nr_rings == libbpf_num_possible_cpus();
+}
+
+/* Which of our modes the region was made for; false: for something else. */
+static bool mode_of(struct agent *a, enum mode *mode)
+{
+	const struct htrace_super *s = htrace_region_super(a->region);
+	const struct htrace_ringset *set = s->ringset;
+
+	if (s->nr_ringsets == 1 && set[0].placement == HTRACE_PLACEMENT_IVSHMEM)
+		*mode = MODE_RELAY;
+	else if (s->nr_ringsets == 1 && set[0].placement == HTRACE_PLACEMENT_VSHMEM)
+		*mode = MODE_DIRECT;
+	else if (s->nr_ringsets == 2 && set[0].placement == HTRACE_PLACEMENT_VSHMEM &&
+		 set[1].relays == 1)
+		*mode = MODE_AUTO;
+	else
+		return false;
+	return true;
+}
+
+/* Is the pinned memory that of the region's session? */
+static bool rings_match(struct agent *a)
+{
+	if (a->mode != MODE_RELAY)
+		return !htrace_region_super(a->region)->ringset[0].off &&
+		       !htrace_vshmem_check(a->region, a->rings.mem, a->rings.len);
+	for (__u32 i = 0; i < a->rings.nr; i++)
+		if (rings_at(&a->rings, i)->anchor != htrace_region_super(a->region)->session)
+			return false;
+	return true;
 }
 
 /*
@@ -147,18 +179,20 @@ static void try_adopt(struct agent *a, const struct options *o)
 
 	if (htrace_region_adopt(&a->region, a->bar.mem, a->bar.size, a->bar.write_combining))
 		a->region = NULL;
-	a->adopted = pinned && a->region && shape_of(a, &a->geometry) &&
-		     !htrace_vshmem_check(a->region, a->rings.mem, a->rings.len);
+	a->adopted = pinned && a->region && mode_of(a, &a->mode) && shape_of(a, &a->geometry) &&
+		     rings_match(a);
 	if (a->adopted) {
 		wait_for_quiet(&a->rings);
-		if ((o->policy_given && o->policy != (enum htrace_policy)a->geometry.policy) ||
+		if ((o->mode != MODE_AUTO && o->mode != a->mode) ||
+		    (o->policy_given && o->policy != (enum htrace_policy)a->geometry.policy) ||
 		    (o->buffer_given && o->buffer != a->geometry.ring_mask + 1))
-			say("the session of an earlier agent goes on, with its policy and buffer size; "
-			    "stop the agent properly (SIGTERM) to change them");
+			say("the session of an earlier agent goes on, with its mode, policy and "
+			    "buffer size; stop the agent properly (SIGTERM) to change them");
 		return;
 	}
 	htrace_region_release(a->region);
 	a->region = NULL;
+	a->mode = o->mode;
 }
 
 static int check_memory(__u64 need)
@@ -180,16 +214,72 @@ static int check_memory(__u64 need)
 	return -1;
 }
 
+/* What the region is to be made with. */
+static struct htrace_region_opts region_opts(const struct agent *a, __u64 buffer, __u32 nr,
+					     enum htrace_policy policy)
+{
+	return (struct htrace_region_opts){
+		.sz = sizeof(struct htrace_region_opts),
+		.placement = a->mode == MODE_RELAY ? HTRACE_PLACEMENT_IVSHMEM :
+						     HTRACE_PLACEMENT_VSHMEM,
+		.policy = policy,
+		.kind = HTRACE_RING_PER_CPU,
+		.nr_rings = nr,
+		.ring_size = buffer,
+		.clock_id = HTRACE_CLOCK_MONOTONIC,
+		.nr_cpus = nr,
+		.io_memory = a->bar.write_combining,
+		.relay = a->mode == MODE_AUTO,
+	};
+}
+
+/*
+ * Mirrors take as much of the region as the rings do of memory. Where they do not fit: smaller
+ * rings if the size was not asked for and there is no other way, or no relay.
+ */
+static int fit_region(struct agent *a, const struct options *o, __u32 nr, __u64 *buffer)
+{
+	struct htrace_region_opts opts;
+
+	*buffer = o->buffer;
+	for (;;) {
+		opts = region_opts(a, *buffer, nr, o->policy);
+		if (htrace_region_fits(a->bar.size, &opts) != -ENOSPC)
+			return 0; /* other errors are told later */
+		if (a->mode == MODE_AUTO) {
+			say("no relay: region %s (%zu KiB) is too small for copies of %u rings of %llu "
+			    "KiB; the host has to map this machine's memory. Give the device more "
+			    "memory, or use a smaller --buffer",
+			    region_name(a, o), a->bar.size >> 10, nr,
+			    (unsigned long long)o->buffer >> 10);
+			a->mode = MODE_DIRECT;
+			return 0;
+		}
+		if (a->mode == MODE_DIRECT)
+			return 0;
+		if (o->buffer_given || *buffer <= BUFFER_LEAST)
+			break;
+		*buffer >>= 1;
+	}
+	say("region %s (%zu KiB) is too small for %u rings of %llu KiB; give the device more "
+	    "memory%s", region_name(a, o), a->bar.size >> 10, nr,
+	    (unsigned long long)*buffer >> 10, o->buffer_given ? ", or use a smaller --buffer" : "");
+	return -1;
+}
+
 static int make_rings(struct agent *a, const struct options *o)
 {
 	int nr = libbpf_num_possible_cpus();
+	__u64 buffer;
 
 	if (nr < 1 || nr > HTRACE_MAX_CPUS) {
 		say("%d possible CPUs; this version serves 1 to %d", nr, HTRACE_MAX_CPUS);
 		return -1;
 	}
-	if (htrace_geometry_init(&a->geometry, o->buffer, 0, o->policy)) {
-		say("rings of %llu bytes cannot be", (unsigned long long)o->buffer);
+	if (fit_region(a, o, (__u32)nr, &buffer))
+		return -1;
+	if (htrace_geometry_init(&a->geometry, buffer, 0, o->policy)) {
+		say("rings of %llu bytes cannot be", (unsigned long long)buffer);
 		return -1;
 	}
 	if (check_memory((__u64)nr *
@@ -226,18 +316,8 @@ static int load_programs(struct agent *a, struct loader *l)
 
 static int format_region(struct agent *a, const struct options *o)
 {
-	struct htrace_region_opts opts = {
-		.sz = sizeof(opts),
-		.placement = HTRACE_PLACEMENT_VSHMEM,
-		.policy = a->geometry.policy,
-		.kind = HTRACE_RING_PER_CPU,
-		.nr_rings = a->rings.nr,
-		.ring_size = a->geometry.ring_mask + 1,
-		.block_size = 1ULL << a->geometry.block_shift,
-		.clock_id = HTRACE_CLOCK_MONOTONIC,
-		.nr_cpus = a->rings.nr,
-		.io_memory = a->bar.write_combining,
-	};
+	struct htrace_region_opts opts = region_opts(a, a->geometry.ring_mask + 1, a->rings.nr,
+						     a->geometry.policy);
 	int err = htrace_region_format(&a->region, a->bar.mem, a->bar.size, &opts);
 
 	if (!err)
@@ -253,8 +333,14 @@ static int format_region(struct agent *a, const struct options *o)
 
 static int publish_pages(struct agent *a, const struct options *o)
 {
-	int err = htrace_vshmem_publish(a->region, a->rings.mem, a->rings.len);
+	int err;
 
+	if (a->mode == MODE_RELAY) { /* whoever adopts them knows them by that */
+		for (__u32 i = 0; i < a->rings.nr; i++)
+			rings_at(&a->rings, i)->anchor = htrace_region_super(a->region)->session;
+		return 0;
+	}
+	err = htrace_vshmem_publish(a->region, a->rings.mem, a->rings.len);
 	if (err == -ENOSPC)
 		say("region %s is too small for the list of %llu MiB of ring pages; give the device "
 		    "more memory, or use a smaller --buffer",
@@ -313,6 +399,20 @@ static int publish_adopted(struct agent *a)
 
 /* --------------------------------------------------------------------------------- start, stop */
 
+static const char *placement(const struct agent *a)
+{
+	switch (a->mode) {
+	case MODE_RELAY:
+		return "relay: rings are copied into the region";
+	case MODE_AUTO:
+		return relay_active(&a->relay) ?
+			       "relay until the host has found this machine's memory" :
+			       "direct placement: rings in guest memory";
+	default:
+		return "direct placement: rings in guest memory";
+	}
+}
+
 static int start(struct agent *a, const struct options *o, struct loader *l)
 {
 	struct rings old = {0};
@@ -339,21 +439,29 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	if (loader_attach(l))
 		return -1;
 	names_update(a->region);
-	health_init(&a->health, a->region, l, &a->rings, &a->geometry);
+	if (a->mode != MODE_DIRECT &&
+	    relay_init(&a->relay, a->region, &a->rings, a->mode == MODE_AUTO))
+		return -1;
+	health_init(&a->health, a->region, l, &a->rings, &a->geometry,
+		    a->mode == MODE_DIRECT ? NULL : &a->relay);
 	htrace_region_set_state(a->region, HTRACE_GUEST_RUNNING);
-	say("tracing%s: %zu programs, %u CPUs x %llu KiB (%s), direct placement: rings in guest "
-	    "memory, region %s",
+	say("tracing%s: %zu programs, %u CPUs x %llu KiB (%s), %s; region %s",
 	    a->adopted ? ", session adopted from an earlier agent" : "", l->nr_programs,
 	    a->rings.nr, (a->geometry.ring_mask + 1) >> 10,
-	    a->geometry.policy == HTRACE_DISCARD ? "discard" : "overwrite", region_name(a, o));
+	    a->geometry.policy == HTRACE_DISCARD ? "discard" : "overwrite", placement(a),
+	    region_name(a, o));
 	return 0;
 }
 
 static void idle(struct agent *a)
 {
 	for (;;) {
-		__u64 ns = health_work(&a->health);
-		struct timespec t = {(time_t)(ns / 1000000000ULL), (long)(ns % 1000000000ULL)};
+		__u64 relay = relay_work(&a->relay), ns = health_work(&a->health);
+		struct timespec t;
+
+		if (relay < ns)
+			ns = relay;
+		t = (struct timespec) {(time_t)(ns / 1000000000ULL), (long)(ns % 1000000000ULL)};
 
 		if (sigtimedwait(&a->stop, NULL, &t) >= 0)
 			return;
@@ -371,6 +479,7 @@ static void wait_for_reader(struct agent *a)
 		if (__atomic_load_n(&host->drained, __ATOMIC_ACQUIRE) == session)
 			return;
 		usleep(10000);
+		relay_work(&a->relay); /* under discard, room may come up only now */
 		health_work(&a->health);
 	}
 }
@@ -381,6 +490,7 @@ static void stop(struct agent *a, struct loader *l)
 	struct timespec t;
 
 	loader_detach(l);
+	relay_finish(&a->relay);
 	health_final(&a->health);
 	htrace_region_set_state(a->region, HTRACE_GUEST_CLOSING);
 	wait_for_reader(a);
@@ -401,6 +511,7 @@ static void give_up(struct agent *a)
 		rings_unpin();
 		htrace_region_set_state(a->region, HTRACE_GUEST_CLOSED);
 	}
+	relay_free(&a->relay);
 	htrace_builder_free(a->schema);
 	htrace_region_release(a->region);
 	rings_close(&a->rings);

@@ -6,8 +6,15 @@
 
 #include "loader.h"
 
+enum mode {
+	MODE_AUTO,   /* relay until the host has found the rings in this machine's memory */
+	MODE_DIRECT, /* rings in guest memory, which the host maps */
+	MODE_RELAY,  /* mirrored into the region */
+};
+
 struct options {
 	const char *region; /* "auto", a PCI address, or a path */
+	enum mode mode;
 	enum htrace_policy policy;
 	__u64 buffer; /* bytes of data per CPU */
 	bool policy_given, buffer_given;

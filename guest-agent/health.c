@@ -109,11 +109,12 @@ static void watch_host(struct health *h, __u64 now)
 	if (host->magic == HTRACE_HOST_MAGIC && host->session == session && h->host_beat_time &&
 	    now - h->host_beat_time < READER_TIMEOUT)
 		state = __atomic_load_n(&host->state, __ATOMIC_ACQUIRE);
+	if (h->relay && state == HTRACE_HOST_ATTACHED)
+		relay_host(h->relay, host->verified == session, host->reason);
 	if (state == h->host_state)
 		return;
 	if (state == HTRACE_HOST_ATTACHED)
-		detail("the host reads this session%s",
-		       host->verified == session ? ", straight from guest memory" : "");
+		detail("the host reads this session");
 	else if (state == HTRACE_HOST_REFUSED)
 		say("the host refuses this session: %s", refusal(host->reason));
 	else if (h->host_state == HTRACE_HOST_ATTACHED)
@@ -147,10 +148,21 @@ static bool forward_one(struct health *h, __u32 i)
 	const struct htrace_host_ring *slot = htrace_region_host_ring(h->region, i);
 	struct htrace_ring *ring = rings_at(h->rings, i);
 	__u64 to = __atomic_load_n(&slot->consumed, __ATOMIC_ACQUIRE);
-	__u64 head = __atomic_load_n(&ring->head, __ATOMIC_RELAXED);
+	__u64 most = __atomic_load_n(&ring->head, __ATOMIC_RELAXED);
 
+	/* The mirror has a word of its own, and what is not in it yet was not read there. */
+	if (h->relay && relay_is_option(h->relay)) {
+		__u64 there;
+
+		slot = htrace_region_host_ring(h->region, h->rings->nr + i);
+		there = __atomic_load_n(&slot->consumed, __ATOMIC_ACQUIRE);
+		if (there > to)
+			to = there;
+	}
+	if (h->relay && relay_active(h->relay))
+		most = relay_position(h->relay, i);
 	/* Forward only, and not past what there is, whatever the host says. */
-	if (to <= ring->consumed || to > head)
+	if (to <= ring->consumed || to > most)
 		return false;
 	__atomic_store_n(&ring->consumed, to, __ATOMIC_RELEASE);
 	return true;
@@ -208,13 +220,15 @@ static void forward(struct health *h, __u64 now)
 /* --------------------------------------------------------------------------------------- loop */
 
 void health_init(struct health *h, struct htrace_region *region, const struct loader *loader,
-		 const struct rings *rings, const struct htrace_geometry *geometry)
+		 const struct rings *rings, const struct htrace_geometry *geometry,
+		 struct relay *relay)
 {
 	memset(h, 0, sizeof(*h));
 	h->region = region;
 	h->loader = loader;
 	h->rings = rings;
 	h->geometry = *geometry;
+	h->relay = relay;
 	h->host_beat = htrace_region_host(region)->heartbeat;
 	carry_over(h);
 	health_work(h);

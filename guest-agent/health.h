@@ -7,6 +7,7 @@
 
 #include "loader.h"
 #include "pins.h"
+#include "relay.h"
 
 #define HEARTBEAT_MS 250
 
@@ -14,6 +15,7 @@ struct health {
 	struct htrace_region *region;
 	const struct loader *loader;
 	const struct rings *rings;
+	struct relay *relay; /* or NULL */
 	struct htrace_geometry geometry;
 
 	__u64 next_beat, next_counters, next_names; /* CLOCK_MONOTONIC, ns */
@@ -33,7 +35,8 @@ struct health {
 
 /* Begins with the first heartbeat. */
 void health_init(struct health *h, struct htrace_region *region, const struct loader *loader,
-		 const struct rings *rings, const struct htrace_geometry *geometry);
+		 const struct rings *rings, const struct htrace_geometry *geometry,
+		 struct relay *relay);
 /* Do what is due; returns nanoseconds until more is. */
 __u64 health_work(struct health *h);
 /* Counters one last time. */

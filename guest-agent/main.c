@@ -31,7 +31,9 @@ static void usage(FILE *out)
 		"                    globs allowed; 'help' lists what this machine offers\n"
 		"  --bpf FILE        load a tracer of your own, all of it; repeatable\n"
 		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/')\n"
-		"  --mode MODE       auto (default) or direct: rings in guest memory\n"
+		"  --mode MODE       direct: the host maps the rings in this machine's memory;\n"
+		"                    relay: the agent copies them into the region; auto (default):\n"
+		"                    relay until the host has found the memory, then direct\n"
 		"  --policy POLICY   overwrite (default): when a ring is full the oldest events go;\n"
 		"                    discard: the newest\n"
 		"  --buffer SIZE     ring size per CPU, a power of two from 4K to 1G (default: 4M)\n"
@@ -68,15 +70,22 @@ static int parse_size(const char *text, __u64 *size)
 	return 0;
 }
 
-static int parse_mode(const char *mode)
+static int parse_mode(const char *text, struct options *o)
 {
-	if (!strcmp(mode, "auto") || !strcmp(mode, "direct"))
-		return 0;
-	if (!strcmp(mode, "module") || !strcmp(mode, "relay"))
-		say("--mode %s is not in this version; use auto or direct", mode);
-	else
-		say("--mode: no mode '%s'; there are auto and direct", mode);
-	return -1;
+	if (!strcmp(text, "auto")) {
+		o->mode = MODE_AUTO;
+	} else if (!strcmp(text, "direct")) {
+		o->mode = MODE_DIRECT;
+	} else if (!strcmp(text, "relay")) {
+		o->mode = MODE_RELAY;
+	} else {
+		if (!strcmp(text, "module"))
+			say("--mode module is not in this version; use auto, direct or relay");
+		else
+			say("--mode: no mode '%s'; there are auto, direct and relay", text);
+		return -1;
+	}
+	return 0;
 }
 
 static int parse_policy(const char *text, struct options *o)
@@ -141,7 +150,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 			o->region = optarg;
 			break;
 		case OPT_MODE:
-			bad = parse_mode(optarg);
+			bad = parse_mode(optarg, o);
 			break;
 		case OPT_POLICY:
 			bad = parse_policy(optarg, o);

@@ -30,9 +30,10 @@ void host_waiting(struct htrace_view *v)
 			  HTRACE_HOST_WAITING, HTRACE_REASON_NONE);
 }
 
-void host_attached(struct htrace_view *v, __u64 session, bool verified)
+void host_attached(struct htrace_view *v, __u64 session, bool verified,
+		   enum htrace_host_reason reason)
 {
-	set_state(v, session, verified ? session : 0, HTRACE_HOST_ATTACHED, HTRACE_REASON_NONE);
+	set_state(v, session, verified ? session : 0, HTRACE_HOST_ATTACHED, reason);
 }
 
 void host_refused(struct htrace_view *v, __u64 session, enum htrace_host_reason reason)

@@ -10,7 +10,8 @@
 /* A reader is there; the guest, if one comes, may begin. */
 void host_waiting(struct htrace_view *v);
 /* It reads the session; @verified: and has found its rings in guest RAM. */
-void host_attached(struct htrace_view *v, __u64 session, bool verified);
+void host_attached(struct htrace_view *v, __u64 session, bool verified,
+		   enum htrace_host_reason reason);
 void host_refused(struct htrace_view *v, __u64 session, enum htrace_host_reason reason);
 void host_drained(struct htrace_view *v, __u64 session);
 void host_gone(struct htrace_view *v);

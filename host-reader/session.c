@@ -27,6 +27,8 @@ struct ring {
 	struct htrace_consumer *consumer;
 	const struct htrace_ring *header;
 	__u64 size;
+	const __u64 *handover; /* of the mirror that is read, until the agent hands over; or NULL */
+	__u32 set, index;
 	struct origin origin;
 	struct ring_count *count;
 	__u64 time;    /* of the last record read */
@@ -157,20 +159,103 @@ void session_refresh(struct session *s, __u64 now)
 
 /* ----------------------------------------------------------------------------- opening, closing */
 
+/* The set that mirrors @set in the region; nr_ringsets: none does. */
+static __u32 mirror_of(const struct session *s, __u32 set)
+{
+	const struct htrace_super *super = htrace_view_super(s->c.view);
+	__u32 i = 0;
+
+	while (i < super->nr_ringsets && super->ringset[i].relays != set + 1)
+		i++;
+	return i;
+}
+
+/* Where the reader tells how far it has read; NULL: nobody wants to know. */
+static __u64 *consumed_word(const struct session *s, const struct htrace_image *image)
+{
+	struct htrace_host_ring *words = htrace_view_host_ring(s->c.view, image->slot);
+
+	return words && image->geometry.policy == HTRACE_DISCARD ? &words->consumed : NULL;
+}
+
+static __u64 load_handover(const __u64 *word)
+{
+	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+/*
+ * Of a ring and its mirror the one to begin with: the mirror until it is handed over, and if guest
+ * RAM is not mapped, for then the agent takes that back.
+ */
+static int choose_image(struct session *s, struct ring *r, struct htrace_image *image)
+{
+	__u32 mirror = mirror_of(s, r->set);
+	__u64 *there, read;
+	int ret;
+
+	if (mirror == htrace_view_super(s->c.view)->nr_ringsets)
+		return htrace_view_ring(s->c.view, r->set, r->index, image);
+	ret = htrace_view_ring(s->c.view, mirror, r->index, image);
+	if (ret)
+		return ret;
+	if (!s->c.no_ram) {
+		if (load_handover(&image->ring->handover))
+			return htrace_view_ring(s->c.view, r->set, r->index, image);
+		r->handover = &image->ring->handover;
+	}
+	/* An earlier reader may have gone over, and further. */
+	there = consumed_word(s, image);
+	if (there) {
+		const struct htrace_ringset *of = &htrace_view_super(s->c.view)->ringset[r->set];
+
+		read = __atomic_load_n(&htrace_view_host_ring(s->c.view, of->first_slot + r->index)
+						->consumed, __ATOMIC_RELAXED);
+		if (read > __atomic_load_n(there, __ATOMIC_RELAXED))
+			__atomic_store_n(there, read, __ATOMIC_RELEASE);
+	}
+	return 0;
+}
+
+/* The mirror was read to its end, and the agent has handed over: go on in the ring itself. */
+static bool go_direct(struct session *s, struct ring *r)
+{
+	struct htrace_image image;
+	__u64 at;
+
+	if (!r->handover)
+		return false;
+	at = load_handover(r->handover);
+	if (!at || htrace_consumer_position(r->consumer) < at - 1)
+		return false;
+	if (htrace_view_ring(s->c.view, r->set, r->index, &image) ||
+	    htrace_consumer_move(r->consumer, &image, consumed_word(s, &image)))
+		return false;
+	r->handover = NULL;
+	return true;
+}
+
+unsigned int session_relayed(const struct session *s)
+{
+	unsigned int nr = 0;
+
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		nr += s->ring[i].handover != NULL;
+	return nr;
+}
+
 static int open_ring(struct session *s, struct ring *r, __u32 set, __u32 index)
 {
 	const struct htrace_ringset *rs = &htrace_view_super(s->c.view)->ringset[set];
 	struct htrace_consumer_opts opts = { .sz = sizeof(opts) };
-	struct htrace_host_ring *words;
 	struct htrace_image image;
 	int ret;
 
-	ret = htrace_view_ring(s->c.view, set, index, &image);
+	r->set = set;
+	r->index = index;
+	ret = choose_image(s, r, &image);
 	if (ret)
 		return ret;
-	words = htrace_view_host_ring(s->c.view, image.slot);
-	if (rs->policy == HTRACE_DISCARD && words)
-		opts.consumed = &words->consumed;
+	opts.consumed = consumed_word(s, &image);
 	r->origin = (struct origin){
 		.source = s->c.source,
 		.names = s->names,
@@ -193,6 +278,8 @@ static int open_rings(struct session *s, char *err, size_t errlen)
 	const struct htrace_super *super = htrace_view_super(s->c.view);
 
 	for (__u32 set = 0; set < super->nr_ringsets; set++) {
+		if (super->ringset[set].relays)
+			continue; /* in the place of another */
 		for (__u32 i = 0; i < super->ringset[set].nr_rings; i++) {
 			int ret = open_ring(s, &s->ring[s->nr_rings], set, i);
 
@@ -348,6 +435,8 @@ static int read_ring(struct session *s, unsigned int ring, __u64 now, __u64 unti
 		if (s->merge && !merge_has_room(s->merge, ring))
 			return 2;
 		ret = htrace_consumer_read(r->consumer, &b);
+		if (!ret && go_direct(s, r))
+			continue;
 		if (ret != 1)
 			break;
 		used += b.len > BATCH_COST ? b.len : BATCH_COST;
@@ -396,7 +485,8 @@ int session_read(struct session *s, __u64 now, bool unverified, struct session_p
 bool session_ready(const struct session *s)
 {
 	for (unsigned int i = 0; i < s->nr_rings; i++)
-		if (htrace_consumer_ready(s->ring[i].consumer))
+		if (htrace_consumer_ready(s->ring[i].consumer) ||
+		    (s->ring[i].handover && load_handover(s->ring[i].handover)))
 			return true;
 	return false;
 }

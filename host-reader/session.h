@@ -18,7 +18,8 @@
 struct session;
 
 struct session_config {
-	struct htrace_view *view; /* attached, guest RAM mapped if there are rings in it */
+	struct htrace_view *view; /* attached, guest RAM mapped if there are rings in it ... */
+	bool no_ram;              /* ... or not: then their mirrors in the region are read */
 	const char *path;         /* for messages */
 	const char *source;       /* for sinks; NULL: there is one source only */
 	struct stats *stats;
@@ -60,6 +61,8 @@ int session_read(struct session *s, __u64 now, bool unverified, struct session_p
 bool session_emit(struct session *s, __u64 now, bool all);
 /* Read schema and names again if the guest has new ones. At most so often, whatever it does. */
 void session_refresh(struct session *s, __u64 now);
+/* Rings that are read from their mirrors. */
+unsigned int session_relayed(const struct session *s);
 /* Is there something in the rings? A load per ring. */
 bool session_ready(const struct session *s);
 /* When session_emit() will have something to do; UINT64_MAX: not before more was read. */

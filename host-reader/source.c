@@ -225,6 +225,7 @@ static void keep_house(struct source *s, __u64 now)
 	if (!s->session || !htrace_view_current(s->view))
 		return;
 	look_at_guest(s);
+	source_watch_relay(s);
 	if (s->lost_names && s->config->sinks && now >= s->next_names) {
 		host_want_names(s->view, s->guest.names_served);
 		s->lost_names = false;

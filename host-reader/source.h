@@ -68,6 +68,9 @@ struct source {
 	unsigned int unsettled; /* looks at a file that took its place */
 	__u64 not_followed; /* inode of one that is somebody else's */
 	bool said_waiting, said_stale;
+	bool relayed; /* until the agent hands over */
+	__u32 no_ram; /* enum htrace_host_reason: why guest RAM is not read, but its mirror */
+	unsigned int map_tries;
 
 	/* host time, ns */
 	__u64 since;     /* state entered */

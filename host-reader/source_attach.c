@@ -17,6 +17,7 @@
 #define UNSETTLED 5              /* looks, HOUSE_NS apart, at one that took a region's place */
 #define ATTACH_NS (20 * MS)      /* between two looks for a guest */
 #define MAP_NS (250 * MS)        /* between two tries to map guest RAM */
+#define MAP_TRIES 4              /* before the relay has to do */
 #define MAP_GIVE_UP (3 * SEC)    /* of a guest that lives */
 #define REFUSALS 10              /* in a row, before a region that changes is given up */
 #define REFUSAL_NS (100 * MS)
@@ -140,6 +141,16 @@ static const struct htrace_ringset *ram_set(const struct source *s)
 	return NULL;
 }
 
+static const struct htrace_ringset *mirror_set(const struct source *s)
+{
+	const struct htrace_super *super = htrace_view_super(s->view);
+
+	for (__u32 i = 0; i < super->nr_ringsets; i++)
+		if (super->ringset[i].relays)
+			return &super->ringset[i];
+	return NULL;
+}
+
 static void human_size(char *text, size_t len, __u64 bytes)
 {
 	if (bytes >= 1 << 20 && !(bytes & ((1 << 20) - 1)))
@@ -163,13 +174,18 @@ static void describe(struct source *s)
 	snprintf(s->who, sizeof(s->who), "%s, kernel %s, %u %sCPUs", *host ? host : "(no name)",
 		 *release ? release : "(unknown)", super->nr_cpus,
 		 s->spec->kind == SOURCE_LOCAL ? "" : "v");
-	if (set)
+	if (s->no_ram)
+		snprintf(s->placement, sizeof(s->placement), "relay: copied by the agent");
+	else if (set && session_relayed(s->session))
+		snprintf(s->placement, sizeof(s->placement), "relay for a moment, while guest RAM, "
+			 "mapped from %s, is taken over", htrace_view_ram_name(s->view));
+	else if (set)
 		snprintf(s->placement, sizeof(s->placement), "direct: guest RAM mapped from %s",
 			 htrace_view_ram_name(s->view));
 	else
 		snprintf(s->placement, sizeof(s->placement), "%s",
 			 s->spec->kind == SOURCE_LOCAL ? "local: rings in the file" :
-							 "ivshmem: rings in the region");
+							 "relay: rings in the region");
 	set = super->nr_ringsets ? &super->ringset[0] : NULL;
 	if (!set) {
 		snprintf(s->buffer, sizeof(s->buffer), "no rings");
@@ -180,6 +196,15 @@ static void describe(struct source *s)
 	snprintf(s->buffer, sizeof(s->buffer), "%s, %u rings of %s in blocks of %s",
 		 set->policy == HTRACE_DISCARD ? "discard" : "overwrite", set->nr_rings, ring,
 		 block);
+}
+
+void source_watch_relay(struct source *s)
+{
+	if (!s->relayed || session_relayed(s->session))
+		return;
+	s->relayed = false;
+	describe(s);
+	say("%s: from now on %s", s->spec->path, s->placement);
 }
 
 static void announce(struct source *s, bool rebooted)
@@ -214,6 +239,7 @@ static void start_session(struct source *s, __u64 now)
 		.sinks = s->config->sinks,
 		.selection = s->config->selection,
 		.quota = &s->quota,
+		.no_ram = s->no_ram,
 	};
 	bool rebooted = memcmp(s->boot_id, super->boot_id, sizeof(s->boot_id)) != 0;
 	char err[256] = "";
@@ -237,7 +263,9 @@ static void start_session(struct source *s, __u64 now)
 	s->next_house = s->next_names = 0;
 	s->lost_names = true;
 	describe(s);
-	host_attached(s->view, super->session, ram_set(s) != NULL);
+	host_attached(s->view, super->session, ram_set(s) && !s->no_ram,
+		      s->no_ram ? s->no_ram : HTRACE_REASON_NONE);
+	s->relayed = session_relayed(s->session) != 0;
 	announce(s, rebooted);
 	source_enter(s, source_has_heart(s) ? SOURCE_LISTENING : SOURCE_READING, now);
 	s->guest_came |= s->state == SOURCE_READING;
@@ -345,6 +373,7 @@ void source_try_attach(struct source *s, __u64 now)
 	}
 	htrace_view_guest(s->view, &s->guest, true);
 	s->heartbeat = htrace_view_heartbeat(s->view);
+	s->map_tries = 0;
 	source_enter(s, SOURCE_MAPPING, now);
 }
 
@@ -361,6 +390,7 @@ void source_try_map(struct source *s, __u64 now)
 	if (now < s->next_map)
 		return;
 	s->next_map = now + MAP_NS;
+	s->no_ram = HTRACE_REASON_NONE;
 	ret = ram_set(s) ? htrace_view_map_ram(s->view, s->spec->pid, s->spec->ram, err,
 					       sizeof(err)) : 0;
 	if (!ret) {
@@ -369,6 +399,15 @@ void source_try_map(struct source *s, __u64 now)
 	}
 	if (!htrace_view_current(s->view))
 		return;
+	/* A guest that lives relays what is in memory that we do not get at. */
+	if (mirror_set(s) && ret != -EPROTO && htrace_view_heartbeat(s->view) != s->heartbeat &&
+	    (ret == -ENOENT || ++s->map_tries >= MAP_TRIES)) {
+		say("%s: guest RAM cannot be read (%s); keeping to the agent's relay", s->spec->path,
+		    err);
+		s->no_ram = ret == -ENXIO ? HTRACE_REASON_UNVERIFIED : HTRACE_REASON_NO_RAM;
+		start_session(s, now);
+		return;
+	}
 	if (ret == -EPROTO || ret == -ENOMEM) {
 		source_fail(s, HTRACE_REASON_INVALID, err, now);
 		return;

@@ -19,6 +19,8 @@ void source_close_view(struct source *s);
 /* In SOURCE_WAITING and SOURCE_MAPPING: the next step, if it is possible. */
 void source_try_attach(struct source *s, __u64 now);
 void source_try_map(struct source *s, __u64 now);
+/* Say once when the agent has handed over. */
+void source_watch_relay(struct source *s);
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s);
 

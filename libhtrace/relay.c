@@ -218,9 +218,7 @@ int htrace_relay_copy(struct htrace_relay *m, __u64 max)
 		done += l.end - m->pos + HTRACE_REC_HDR;
 		publish(m, &l);
 	}
-	if (ret == -EILSEQ)
-		return ret;
-	return done != 0;
+	return ret == -EILSEQ ? ret : done >= max;
 }
 
 /*

@@ -26,8 +26,8 @@ int htrace_relay_new(struct htrace_relay **out, struct htrace_region *r, __u32 s
 		     const struct htrace_ring *from);
 void htrace_relay_free(struct htrace_relay *m);
 /*
- * Mirror what is committed and new, up to about @max bytes. 1: something was; 0: nothing is left
- * that is committed; -EILSEQ: the ring is broken. Call htrace_region_fence() after the last of a
+ * Mirror what is committed and new. 1: stopped after about @max bytes; 0: nothing is left that is
+ * committed; -EILSEQ: the ring is broken. Call htrace_region_fence() after the last of a
  * round: until then the newest may stay in the CPU's write-combining buffers.
  */
 int htrace_relay_copy(struct htrace_relay *m, __u64 max);

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "relay.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "health.h"
+#include "message.h"
+
+#define MS 1000000ULL
+#define POLL_NS MS             /* while events flow: what the relay adds to their delay */
+#define IDLE_NS (16 * MS)      /* at most, while none do */
+#define FAST_NS_PER_BYTE 10    /* a burst of 100 MB/s out of silence must not overtake us */
+#define BUDGET (256u << 10)    /* bytes of a ring before the next one has its turn */
+#define ROUNDS 64              /* of that, until the heart has to beat */
+
+int relay_init(struct relay *r, struct htrace_region *region, const struct rings *rings, bool option)
+{
+	const struct htrace_ringset *set = htrace_region_super(region)->ringset;
+	__u64 fill = (1ULL << set->ring_shift) / 2 * FAST_NS_PER_BYTE;
+
+	memset(r, 0, sizeof(*r));
+	r->region = region;
+	r->rings = rings;
+	r->option = option;
+	r->idle_most = fill < POLL_NS ? POLL_NS : fill < IDLE_NS ? fill : IDLE_NS;
+	r->every = POLL_NS;
+	r->mirror = calloc(rings->nr, sizeof(*r->mirror));
+	for (__u32 i = 0; r->mirror && i < rings->nr; i++) {
+		if (htrace_relay_new(&r->mirror[i], region, option ? 1 : 0, i, rings_at(rings, i))) {
+			relay_free(r);
+			break;
+		}
+	}
+	if (!r->mirror) {
+		say("cannot relay: out of memory");
+		return -1;
+	}
+	r->active = !option || !htrace_relay_handed_over(r->mirror[0]);
+	return 0;
+}
+
+void relay_free(struct relay *r)
+{
+	for (__u32 i = 0; r->mirror && i < r->rings->nr; i++)
+		htrace_relay_free(r->mirror[i]);
+	free(r->mirror);
+	r->mirror = NULL;
+	r->active = false;
+}
+
+/* One turn of each ring. Is there more at once? @any: was there something? */
+static bool copy_round(struct relay *r, bool *any)
+{
+	bool more = false;
+
+	for (__u32 i = 0; i < r->rings->nr; i++) {
+		__u64 before = htrace_relay_position(r->mirror[i]);
+		int ret = htrace_relay_copy(r->mirror[i], BUDGET);
+
+		*any |= htrace_relay_position(r->mirror[i]) != before;
+		more |= ret > 0;
+		if (ret < 0 && !r->broken) {
+			say("the ring of CPU %u is damaged and cannot be relayed any more", i);
+			r->broken = true;
+		}
+	}
+	/* What is still in write-combining buffers is on its way from here on. */
+	htrace_region_fence(r->region);
+	return more;
+}
+
+__u64 relay_work(struct relay *r)
+{
+	__u64 now;
+	bool any = false;
+
+	if (!r->active)
+		return UINT64_MAX;
+	now = monotonic_ns();
+	if (now < r->next)
+		return r->next - now;
+	for (int i = 0; i < ROUNDS && copy_round(r, &any); i++)
+		;
+	r->every = any ? POLL_NS : 2 * r->every < r->idle_most ? 2 * r->every : r->idle_most;
+	r->next = monotonic_ns() + r->every;
+	return r->every;
+}
+
+void relay_finish(struct relay *r)
+{
+	bool any = r->active;
+
+	for (int i = 0; any && i < 10 * ROUNDS; i++) {
+		any = false;
+		copy_round(r, &any);
+	}
+}
+
+static void go_direct(struct relay *r)
+{
+	bool any;
+
+	copy_round(r, &any);
+	for (__u32 i = 0; i < r->rings->nr; i++)
+		htrace_relay_hand_over(r->mirror[i]);
+	r->active = false;
+	say("direct placement from now on: the host has found the rings in this machine's memory");
+}
+
+static const char *reason_text(__u32 reason)
+{
+	switch (reason) {
+	case HTRACE_REASON_NO_RAM:
+		return "the host cannot map this machine's memory; direct placement needs a VM with "
+		       "shared memory: -object memory-backend-memfd,...,share=on";
+	case HTRACE_REASON_UNVERIFIED:
+		return "the memory that the host mapped is not this machine's, or laid out unlike what "
+		       "it knows";
+	default:
+		return "the host has not found the rings in this machine's memory";
+	}
+}
+
+void relay_host(struct relay *r, bool verified, __u32 reason)
+{
+	if (!r->option)
+		return;
+	if (verified && r->active) {
+		go_direct(r);
+	} else if (!verified && !r->active) {
+		for (__u32 i = 0; i < r->rings->nr; i++)
+			htrace_relay_resume(r->mirror[i]);
+		r->active = true;
+		r->next = 0;
+		r->every = POLL_NS;
+	}
+	if (!verified && !r->said_why)
+		say("relaying: %s", reason_text(reason));
+	r->said_why = !verified;
+}
+
+bool relay_active(const struct relay *r)
+{
+	return r->active;
+}
+
+bool relay_is_option(const struct relay *r)
+{
+	return r->option;
+}
+
+__u64 relay_position(const struct relay *r, __u32 i)
+{
+	return htrace_relay_position(r->mirror[i]);
+}
