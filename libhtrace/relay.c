@@ -253,10 +253,14 @@ int htrace_relay_new(struct htrace_relay **out, struct htrace_region *r, __u32 s
 	m->region = r;
 	m->from = from;
 	m->to = htrace_region_ring(r, set, index, &m->g);
+	if (!m->to) {
+		free(m);
+		return -EINVAL;
+	}
 	m->buf = malloc(1ULL << m->g.block_shift);
-	if (!m->to || !m->buf) {
-		htrace_relay_free(m);
-		return m->to ? -ENOMEM : -EINVAL;
+	if (!m->buf) {
+		free(m);
+		return -ENOMEM;
 	}
 	m->head = htrace_load(&m->to->head);
 	m->dropped = htrace_load(&m->to->dropped);

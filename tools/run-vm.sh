@@ -18,6 +18,7 @@ Options:
   --cpus N              number of virtual CPUs (default: 1)
   --memory SIZE         guest RAM, in M or G (default: 512M)
   --ram PATH            file that backs the guest's RAM (default: a memfd)
+  --private-ram         RAM of QEMU's own, which no other process can map
   --region PATH         add an ivshmem device backed by this file, made if it is missing.
                         Repeatable; without it there is no ivshmem device.
   --region-size SIZE    size of regions that are made, a power of two (default: 16M)
@@ -48,6 +49,7 @@ append=
 cpus=1
 memory=512M
 ram=
+private_ram=
 regions=()
 region_size=16M
 disks=()
@@ -61,6 +63,7 @@ while [ $# -gt 0 ]; do
 	case $1 in
 	--) shift; break ;;
 	--no-reboot) no_reboot=1 ;;
+	--private-ram) private_ram=1 ;;
 	--dry-run) dry_run=1 ;;
 	-h | --help) usage; exit 0 ;;
 	--*=*)
@@ -197,6 +200,7 @@ kvm) cpu=(-accel kvm -cpu host) ;;
 tcg) cpu=(-accel 'tcg,thread=multi' -cpu 'max,-cx16') ;;
 esac
 
+[ -z "$ram" ] || [ -z "$private_ram" ] || bad_usage '--ram and --private-ram exclude each other'
 if [ -n "$ram" ]; then
 	size=$(stat -Lc %s "$ram" 2>/dev/null || echo 0)
 	[ "$size" = 0 ] || [ "$size" = "$memory_bytes" ] ||
@@ -208,12 +212,17 @@ fi
 
 cmd=(
 	"$qemu" -no-user-config -nodefaults -display none
-	-object "$ram_object" -machine "$machine,memory-backend=ram" -m "size=${memory_bytes}B"
+	-m "size=${memory_bytes}B"
 	"${cpu[@]}" -smp "$cpus"
 	-kernel "$kernel"
 	# tsc=reliable: 6.1 guests would fall back to the slow hpet under TCG
 	-append "console=ttyS0 quiet panic=-1 tsc=reliable$append"
 )
+if [ -n "$private_ram" ]; then
+	cmd+=(-machine "$machine")
+else
+	cmd+=(-object "$ram_object" -machine "$machine,memory-backend=ram")
+fi
 [ -z "$initrd" ] || cmd+=(-initrd "$initrd")
 [ -z "$no_reboot" ] || cmd+=(-no-reboot)
 case $console in

@@ -39,15 +39,14 @@ agent_stop
         assert float(agent[1]) < 0.5, agent[0]
 
 
-@params(('overwrite', '6.12'), ('discard', '6.12'), ('overwrite', '6.1'), ('discard', '6.1'))
-def test_exact(policy, kernel):
+def exact(policy, kernel, mode='auto', attached='direct'):
     """
     A tiny ring and a stopped reader. ftrace records the same events beside it: numbered calls, and
     the forks, execs and renames that are always traced. So what was produced on each CPU is known
     without asking the ring, and so is which records are missing, and where.
     """
     script = ftrace.SHELL + f'''
-agent_start --events none --bpf /counted.bpf.o --buffer 64K --policy {policy} || exit 1
+agent_start --events none --bpf /counted.bpf.o --buffer 64K --policy {policy} --mode {mode} || exit 1
 echo 'id == 121' > $T/events/raw_syscalls/sys_enter/filter
 ftrace_on raw_syscalls/sys_enter sched/sched_process_fork sched/sched_process_exec task/task_rename
 workload count 1 {VALUE}
@@ -67,7 +66,7 @@ ftrace_dump
         vm.start()
         reader = Reader(vm)
         vm.wait_for('READY')
-        reader.wait_for('direct')
+        reader.wait_for(attached)
         reader.wait_for(' counted: number=0', where='out')
         reader.signal(signal.SIGSTOP)
         vm.wait_for('COUNTED', timeout=180)
@@ -81,6 +80,11 @@ ftrace_dump
             assert stats[cpu]['overrun'] == '0'
             produced = [key(e) for _, e in theirs[cpu] if e[0] != 'sys_enter' or e[3] == VALUE]
             compare(cpu, produced, ours(reader.out_path, cpu))
+
+
+@params(('overwrite', '6.12'), ('discard', '6.12'), ('overwrite', '6.1'), ('discard', '6.1'))
+def test_exact(policy, kernel):
+    exact(policy, kernel)
 
 
 @params('6.1', '6.12')

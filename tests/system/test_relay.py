@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The agent as relay: as true, as exact and as robust as the rings themselves."""
+
+import re
+import time
+
+from harness import params, say
+from test_loss import exact
+from test_survival import numbers_of
+from test_truth import compare
+from vm import COUNTED, VM, Reader
+
+VALUE = 424242
+
+
+@params(('6.1', 1), ('6.1', 2), ('6.12', 1), ('6.12', 2))
+def test_truth(kernel, cpus):
+    compare(kernel, cpus, '--mode relay')
+
+
+@params(('overwrite', '6.12'), ('discard', '6.12'), ('overwrite', '6.1'), ('discard', '6.1'))
+def test_exact(policy, kernel):
+    """As loss.exact, with only the mirrors to read."""
+    exact(policy, kernel, 'relay', 'relay')
+
+
+@params(('6.1', 'auto', 'overwrite'), ('6.12', 'auto', 'discard'), ('6.12', 'relay', 'overwrite'))
+def test_private_ram(kernel, mode, policy):
+    """A guest whose RAM nobody can map: complete, and both sides say why it is relayed."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o --mode {mode} --policy {policy} || exit 1
+workload count 20000 {VALUE}
+sleep 2
+workload count 5000 {VALUE}
+agent_stop
+'''
+    with VM(script, kernel=kernel, cpus=2, add=[COUNTED], private_ram=True) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        found, unverified = numbers_of(reader.out_path)
+        for cpu in range(2):
+            assert found[cpu] == list(range(20000)) + list(range(5000)), len(found[cpu])
+        assert unverified == 0
+        if mode == 'auto':
+            assert "keeping to the agent's relay" in reader.err(), reader.err()
+            assert 'relaying: the host cannot map' in vm.console(), vm.console()[-2000:]
+        say(f'{sum(map(len, found.values()))} numbered calls, complete')
+
+
+@params(('6.1', 'overwrite'), ('6.12', 'overwrite'), ('6.12', 'discard'))
+def test_hand_over(kernel, policy):
+    """
+    Calls are made all the time while readers come and go. The first finds the mirrors, and goes over
+    to the rings; nothing is missing, nothing comes twice.
+    """
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o --policy {policy} || exit 1
+workload count 2000 {VALUE}
+echo READY
+for i in $(seq 40); do workload count 3000 {VALUE}; done
+sleep 2
+agent_stop
+'''
+    with VM(script, kernel=kernel, cpus=2, memory='1G', region_size='64M', add=[COUNTED]) as vm:
+        vm.start()
+        vm.wait_for('READY')
+        reader = Reader(vm)
+        status = vm.finish(timeout=300)
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        assert 'from now on direct' in reader.err(), reader.err()
+        assert 'direct placement from now on' in vm.console(), vm.console()[-2000:]
+        found, _ = numbers_of(reader.out_path)
+        for cpu in range(2):
+            assert found[cpu] == list(range(2000)) + 40 * list(range(3000)), len(found[cpu])
+        say(f'{sum(map(len, found.values()))} numbered calls across the hand-over, each once')
+
+
+@params('6.1', '6.12')
+def test_agent_killed(kernel):
+    """Killed in the midst of relaying with a backlog; another goes on with rings and mirrors."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o --mode relay || exit 1
+echo READY
+sleep 2
+workload count 20000 {VALUE} &
+sleep 0.3
+kill -STOP $agent
+wait %2 2>/dev/null || sleep 5
+kill -KILL $agent
+wait $agent 2>/dev/null
+rm -f /tmp/agent.log
+workload fill 200 1
+agent_start --events none --bpf /counted.bpf.o --mode relay || exit 1
+workload count 5000 {VALUE}
+sleep 2
+agent_stop
+'''
+    with VM(script, kernel=kernel, cpus=2, add=[COUNTED]) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        found, unverified = numbers_of(reader.out_path)
+        for cpu in range(2):
+            assert found[cpu] == list(range(20000)) + list(range(5000)), len(found[cpu])
+        assert 'adopted' in vm.console(), vm.console()[-2000:]
+        assert unverified == 0
+        say('20000 calls from before the kill and 5000 after it on each CPU, in order, once')
+
+
+def test_back_to_relay():
+    """A reader that has guest RAM, then one that is given a wrong file for it."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+workload count 3000 {VALUE}
+echo READY
+sleep 6
+workload count 3000 {VALUE}
+echo SECOND
+sleep 6
+agent_stop
+'''
+    with VM(script, cpus=1, add=[COUNTED]) as vm:
+        vm.start()
+        first = Reader(vm, name='first')
+        vm.wait_for('READY')
+        first.wait_for('from now on direct')
+        time.sleep(1)
+        assert first.stop() == 0
+        second = Reader(vm, ram='/dev/zero', name='second')
+        second.wait_for("keeping to the agent's relay")
+        status = vm.finish()
+        assert second.stop() == 0, second.err()
+        assert status == 0, vm.console()[-2000:]
+        assert numbers_of(first.out_path)[0][0] == list(range(3000))
+        assert numbers_of(second.out_path)[0][0][-3000:] == list(range(3000))
+
+
+def test_small_region():
+    """No room for mirrors: direct only, and told; relay alone makes its rings fit."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+sleep 2
+workload count 1000 {VALUE}
+agent_stop
+agent_start --events none --bpf /counted.bpf.o --mode relay || exit 1
+sleep 2
+workload count 1000 {VALUE}
+agent_stop
+agent_start --events none --bpf /counted.bpf.o --mode relay --buffer 4M
+true
+'''
+    with VM(script, cpus=2, add=[COUNTED], region_size='4M') as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        found, _ = numbers_of(reader.out_path)
+        assert found == {cpu: 2 * list(range(1000)) for cpu in range(2)}
+        assert re.search('no relay: region .* is too small', vm.console())
+        assert re.search('relay: rings are copied', vm.console())
+        assert re.search('too small for 2 rings of 4096 KiB', vm.console())
