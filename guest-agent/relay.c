@@ -15,6 +15,15 @@
 #define BUDGET (256u << 10)    /* bytes of a ring before the next one has its turn */
 #define ROUNDS 64              /* of that, until the heart has to beat */
 
+static void resume(struct relay *r)
+{
+	for (__u32 i = 0; i < r->rings->nr; i++)
+		htrace_relay_resume(r->mirror[i]);
+	r->active = true;
+	r->next = 0;
+	r->every = POLL_NS;
+}
+
 int relay_init(struct relay *r, struct htrace_region *region, const struct rings *rings, bool option)
 {
 	const struct htrace_ringset *set = htrace_region_super(region)->ringset;
@@ -37,7 +46,10 @@ int relay_init(struct relay *r, struct htrace_region *region, const struct rings
 		say("cannot relay: out of memory");
 		return -1;
 	}
-	r->active = !option || !htrace_relay_handed_over(r->mirror[0]);
+	for (__u32 i = 0; i < rings->nr; i++)
+		r->active |= !htrace_relay_handed_over(r->mirror[i]);
+	if (r->active) /* an agent that was killed handing over got through with some of them */
+		resume(r);
 	return 0;
 }
 
@@ -127,18 +139,21 @@ void relay_host(struct relay *r, bool verified, __u32 reason)
 {
 	if (!r->option)
 		return;
-	if (verified && r->active) {
-		go_direct(r);
-	} else if (!verified && !r->active) {
-		for (__u32 i = 0; i < r->rings->nr; i++)
-			htrace_relay_resume(r->mirror[i]);
-		r->active = true;
-		r->next = 0;
-		r->every = POLL_NS;
+	if (verified) {
+		r->unverified = 0;
+		r->said_why = false;
+		if (r->active)
+			go_direct(r);
+		return;
 	}
-	if (!verified && !r->said_why)
+	/* Once may be a reader that is just leaving: the words do not change all at once. */
+	if (++r->unverified < 2)
+		return;
+	if (!r->active)
+		resume(r);
+	if (!r->said_why)
 		say("relaying: %s", reason_text(reason));
-	r->said_why = !verified;
+	r->said_why = true;
 }
 
 bool relay_active(const struct relay *r)

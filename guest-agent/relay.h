@@ -20,6 +20,7 @@ struct relay {
 	bool active;
 	bool broken;
 	bool said_why;
+	unsigned int unverified; /* looks in a row */
 	__u64 next, every; /* CLOCK_MONOTONIC, ns */
 	__u64 idle_most;
 };

@@ -100,6 +100,8 @@ static const char *relay_fault(const struct htrace_super *s, __u32 i)
 
 	if (!m->relays)
 		return NULL;
+	if (!(s->features_required & HTRACE_FEATURE_RELAY))
+		return "mirrors another, which is not announced";
 	if (m->relays > s->nr_ringsets || m->relays == i + 1)
 		return "mirrors a ring set that is not there";
 	of = &s->ringset[m->relays - 1];

@@ -7,6 +7,7 @@
 
 #include <htrace/relay.h>
 
+#include "core.h"
 #include "unit.h"
 
 #include "ringbox.h"
@@ -287,6 +288,38 @@ START_TEST(test_refused)
 }
 END_TEST
 
+/* What a superblock may say about mirrors. */
+START_TEST(test_shapes)
+{
+	struct htrace_super s;
+	char why[160] = "";
+	struct rig t;
+
+	rig_init(&t, HTRACE_OVERWRITE);
+	s = *htrace_region_super(t.region);
+	ck_assert_int_eq(htrace_super_check(&s, REGION, why, sizeof(why)), 0);
+#define WRONG(change, says)                                                                  \
+	do {                                                                                 \
+		s = *htrace_region_super(t.region);                                          \
+		s.change;                                                                    \
+		ck_assert_int_eq(htrace_super_check(&s, REGION, why, sizeof(why)), -EPROTO); \
+		ck_assert_ptr_nonnull(strstr(why, says));                                    \
+	} while (0)
+	WRONG(features_required = 0, "not announced");
+	WRONG(ringset[1].relays = 2, "not there");
+	WRONG(ringset[1].relays = 3, "not there");
+	WRONG(ringset[1].relays = ~0u, "not there");
+	WRONG(ringset[0].relays = 2, "another shape");
+	WRONG(ringset[1].policy = HTRACE_DISCARD, "another shape");
+	WRONG(ringset[1].kind = HTRACE_RING_PER_THREAD, "another shape");
+	WRONG(ringset[1].ring_shift--, "another shape");
+	WRONG(ringset[0].block_shift++, "another shape");
+	WRONG(ringset[0].nr_rings = 2, "another shape");
+	WRONG(ringset[2] = s.ringset[1]; s.nr_ringsets = 3, "mirrors already");
+	rig_free(&t);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("relay");
@@ -300,6 +333,7 @@ int main(void)
 	tcase_add_test(c, test_killed_in_gap);
 	tcase_add_test(c, test_resume);
 	tcase_add_test(c, test_refused);
+	tcase_add_test(c, test_shapes);
 	suite_add_tcase(s, c);
 	return unit_run(s);
 }
