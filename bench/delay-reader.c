@@ -55,7 +55,7 @@ static void read_session(struct htrace_view *v, struct htrace_consumer **c, int 
 	bool closing;
 
 	do {
-		closing = !htrace_view_current(v) || htrace_view_state(v) != HTRACE_GUEST_RUNNING;
+		closing = !htrace_view_current(v) || htrace_view_state(v) >= HTRACE_GUEST_CLOSING;
 		for (int i = 0; i < nr; i++) {
 			while (htrace_consumer_read(c[i], &b) == 1) {
 				__u64 now = monotonic();

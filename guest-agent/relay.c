@@ -10,7 +10,9 @@
 
 #define MS 1000000ULL
 #define POLL_NS MS             /* while events flow: what the relay adds to their delay */
-#define IDLE_NS (16 * MS)      /* at most, while none do */
+#define TRICKLE_BYTES 512      /* a poll that finds less may have seen no more than itself traced */
+#define TRICKLE_NS (4 * MS)    /* then at most */
+#define IDLE_NS (16 * MS)      /* at most, while there are none */
 #define FAST_NS_PER_BYTE 10    /* a burst of 100 MB/s out of silence must not overtake us */
 #define BUDGET (256u << 10)    /* bytes of a ring before the next one has its turn */
 #define ROUNDS 64              /* of that, until the heart has to beat */
@@ -62,8 +64,8 @@ void relay_free(struct relay *r)
 	r->active = false;
 }
 
-/* One turn of each ring. Is there more at once? @any: was there something? */
-static bool copy_round(struct relay *r, bool *any)
+/* One turn of each ring. Is there more at once? @bytes grows by what was copied. */
+static bool copy_round(struct relay *r, __u64 *bytes)
 {
 	bool more = false;
 
@@ -71,7 +73,7 @@ static bool copy_round(struct relay *r, bool *any)
 		__u64 before = htrace_relay_position(r->mirror[i]);
 		int ret = htrace_relay_copy(r->mirror[i], BUDGET);
 
-		*any |= htrace_relay_position(r->mirror[i]) != before;
+		*bytes += htrace_relay_position(r->mirror[i]) - before;
 		more |= ret > 0;
 		if (ret < 0 && !r->broken) {
 			say("the ring of CPU %u is damaged and cannot be relayed any more", i);
@@ -83,38 +85,47 @@ static bool copy_round(struct relay *r, bool *any)
 	return more;
 }
 
+/* Twice as long each time, up to @most. */
+static __u64 back_off(const struct relay *r, __u64 most)
+{
+	__u64 longer = 2 * r->every;
+
+	if (most > r->idle_most)
+		most = r->idle_most;
+	return longer < most ? longer : most;
+}
+
 __u64 relay_work(struct relay *r)
 {
-	__u64 now;
-	bool any = false;
+	__u64 now, bytes = 0;
 
 	if (!r->active)
 		return UINT64_MAX;
 	now = monotonic_ns();
 	if (now < r->next)
 		return r->next - now;
-	for (int i = 0; i < ROUNDS && copy_round(r, &any); i++)
+	for (int i = 0; i < ROUNDS && copy_round(r, &bytes); i++)
 		;
-	r->every = any ? POLL_NS : 2 * r->every < r->idle_most ? 2 * r->every : r->idle_most;
+	r->every = bytes >= TRICKLE_BYTES ? POLL_NS : back_off(r, bytes ? TRICKLE_NS : IDLE_NS);
 	r->next = monotonic_ns() + r->every;
 	return r->every;
 }
 
 void relay_finish(struct relay *r)
 {
-	bool any = r->active;
+	__u64 bytes = r->active;
 
-	for (int i = 0; any && i < 10 * ROUNDS; i++) {
-		any = false;
-		copy_round(r, &any);
+	for (int i = 0; bytes && i < 10 * ROUNDS; i++) {
+		bytes = 0;
+		copy_round(r, &bytes);
 	}
 }
 
 static void go_direct(struct relay *r)
 {
-	bool any;
+	__u64 bytes = 0;
 
-	copy_round(r, &any);
+	copy_round(r, &bytes);
 	for (__u32 i = 0; i < r->rings->nr; i++)
 		htrace_relay_hand_over(r->mirror[i]);
 	r->active = false;
