@@ -109,6 +109,8 @@ static void watch_host(struct health *h, __u64 now)
 	if (host->magic == HTRACE_HOST_MAGIC && host->session == session && h->host_beat_time &&
 	    now - h->host_beat_time < READER_TIMEOUT)
 		state = __atomic_load_n(&host->state, __ATOMIC_ACQUIRE);
+	if (h->relay)
+		relay_reader(h->relay, state == HTRACE_HOST_ATTACHED);
 	if (h->relay && state == HTRACE_HOST_ATTACHED)
 		relay_host(h->relay, host->verified == session, host->reason);
 	if (state == h->host_state)

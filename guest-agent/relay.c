@@ -99,7 +99,8 @@ __u64 relay_work(struct relay *r)
 {
 	__u64 now, bytes = 0;
 
-	if (!r->active)
+	/* Where direct placement is possible too, nobody needs mirrors while nobody reads. */
+	if (!r->active || (r->option && !r->reader))
 		return UINT64_MAX;
 	now = monotonic_ns();
 	if (now < r->next)
@@ -165,6 +166,11 @@ void relay_host(struct relay *r, bool verified, __u32 reason)
 	if (!r->said_why)
 		say("relaying: %s", reason_text(reason));
 	r->said_why = true;
+}
+
+void relay_reader(struct relay *r, bool reads)
+{
+	r->reader = reads;
 }
 
 bool relay_active(const struct relay *r)

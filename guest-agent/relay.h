@@ -18,6 +18,7 @@ struct relay {
 	struct htrace_relay **mirror; /* one per ring; NULL: there is no relay */
 	bool option;      /* direct placement is possible too */
 	bool active;
+	bool reader; /* a host reads the session */
 	bool broken;
 	bool said_why;
 	unsigned int unverified; /* looks in a row */
@@ -34,6 +35,7 @@ __u64 relay_work(struct relay *r);
 void relay_finish(struct relay *r);
 /* A host reads the session, and has found the rings in this machine's memory, or has not. */
 void relay_host(struct relay *r, bool verified, __u32 reason);
+void relay_reader(struct relay *r, bool reads);
 bool relay_active(const struct relay *r);
 bool relay_is_option(const struct relay *r);
 /* Up to where ring @i is mirrored. */
