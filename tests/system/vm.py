@@ -72,9 +72,7 @@ class VM:
 
     def __init__(self, script, kernel='6.12', cpus=1, memory='512M', regions=1, region_size='16M',
                  disk_mib=0, add=(), machine='q35', reboot=False, append='', disks=1,
-                 modules=()):
-                 disk_mib=0, add=(), machine='q35', reboot=False, append='',
-                 private_ram=False):
+                 modules=(), private_ram=False):
         self.dir = tempfile.mkdtemp(prefix='htrace-vm-', dir='/dev/shm')
         self.regions = [os.path.join(self.dir, f'region{i}') for i in range(regions)]
         self.region = self.regions[0] if regions else None
