@@ -230,6 +230,7 @@ static bool go_direct(struct session *s, struct ring *r)
 	if (htrace_view_ring(s->c.view, r->set, r->index, &image) ||
 	    htrace_consumer_move(r->consumer, &image, consumed_word(s, &image)))
 		return false;
+	r->header = image.ring;
 	r->handover = NULL;
 	return true;
 }

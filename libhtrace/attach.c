@@ -155,16 +155,16 @@ int htrace_super_check(const struct htrace_super *s, __u64 size, char *err, size
 			return htrace_errf(err, errlen, "two ring sets in guest RAM"), -EPROTO;
 		vshmem |= s->ringset[i].placement == HTRACE_PLACEMENT_VSHMEM;
 	}
-	ret = overlap_check(s, err, errlen);
-	if (ret)
-		return ret;
 	for (__u32 i = 0; i < s->nr_ringsets; i++) {
 		const char *fault = relay_fault(s, i);
 
 		if (fault)
 			return htrace_errf(err, errlen, "ring set %u: %s", i, fault), -EPROTO;
 	}
-	ret = area_check(&s->guest, size, sizeof(struct htrace_guest), "guest", err, errlen);
+	ret = overlap_check(s, err, errlen);
+	if (!ret)
+		ret = area_check(&s->guest, size, sizeof(struct htrace_guest), "guest", err,
+				 errlen);
 	if (!ret)
 		ret = area_check(&s->schema, size, sizeof(struct htrace_schema_area), "schema", err,
 				 errlen);
