@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "names.h"
 
@@ -17,23 +18,22 @@ struct show {
 	char outer[HTRACE_MAX_DEPTH + 2]; /* `between` of what encloses it */
 };
 
+const char *task_name(const struct origin *from, __u32 tid, __u64 time, char *buf, size_t *len)
+{
+	if (tid)
+		return names_get(from->names, tid, time, len);
+	*len = (size_t)(from->per_cpu ? snprintf(buf, TASK_NAME, "swapper/%u", from->ring) :
+					snprintf(buf, TASK_NAME, "swapper"));
+	return buf;
+}
+
 size_t show_task_name(struct out *o, const struct origin *from, __u32 tid, __u64 time)
 {
-	const char *comm;
+	char buf[TASK_NAME];
 	size_t len;
+	const char *comm = task_name(from, tid, time, buf, &len);
 
-	if (!tid) {
-		out_text(o, "swapper");
-		if (!from->per_cpu)
-			return 7;
-		out_char(o, '/');
-		out_unsigned(o, from->ring, 0, ' ');
-		return from->ring < 10 ? 9 : from->ring < 100 ? 10 : from->ring < 1000 ? 11 : 12;
-	}
-	comm = names_get(from->names, tid, time, &len);
-	if (!comm)
-		return 0;
-	return out_escaped(o, comm, len);
+	return comm ? out_escaped(o, comm, len) : 0;
 }
 
 /* The separator, then the name if it has one. */
@@ -106,8 +106,7 @@ static void show_syscall(struct out *o, const struct htrace_type *t, __u64 v)
 	}
 }
 
-/* Letters as ftrace and ps(1) have them; bit 8 says that the task was preempted. */
-static void show_task_state(struct out *o, __u64 v)
+void show_task_state(struct out *o, __u64 v)
 {
 	static const char letter[] = "SDTtXZPI";
 	__u64 rest = v >> 9;
@@ -140,8 +139,7 @@ static void show_char(struct out *o, __u64 v)
 	out_char(o, '\'');
 }
 
-/* A negative one was extended to 64 bits; it has no more digits than its type. */
-static __u64 unextended(const struct htrace_type *t, __u64 v)
+__u64 unextended(const struct htrace_type *t, __u64 v)
 {
 	return t->size && t->size < 8 ? v & ((1ULL << 8 * t->size) - 1) : v;
 }

@@ -8,7 +8,7 @@
 #define FAILURE 1
 #define USAGE_ERROR 2
 
-static const struct sink_ops *const kinds[] = { &sink_text };
+static const struct sink_ops *const kinds[] = { &sink_text, &sink_json };
 
 static const char *name_of(const struct sink *s)
 {
@@ -29,7 +29,7 @@ static int parse(struct sink *s, const char *spec)
 
 	s->ops = find_kind(spec, len);
 	if (!s->ops) {
-		say("unknown output '%s'; there is: text[:FILE]", spec);
+		say("unknown output '%s'; there are: text[:FILE], json[:FILE]", spec);
 		return USAGE_ERROR;
 	}
 	s->path = spec[len] ? spec + len + 1 : NULL;

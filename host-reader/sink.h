@@ -62,7 +62,7 @@ struct sink {
 	const char *path; /* NULL: standard output */
 };
 
-extern const struct sink_ops sink_text;
+extern const struct sink_ops sink_text, sink_json;
 
 /* All outputs of the command line. */
 struct sinks {

@@ -95,6 +95,7 @@ USAGE = {
     'unknown-source-option': ['ivshmem:/x,rom=auto'],
     'unknown-view': ['--view', 'nothing', 'local:/x'],
     'unknown-sink': ['-o', 'papyrus:/x', 'local:/x'],
+    'json-no-file': ['-o', 'json:', 'local:/x'],
     'unknown-sync': ['--sync', 'telepathy', 'local:/x'],
     'bad-sync-argument': ['--sync', 'timer:soon', 'local:/x'],
     'bad-duration': ['--duration', 'long', 'local:/x'],

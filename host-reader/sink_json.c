@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One JSON object (RFC 8259) per line; host-reader(1) describes them.
+ *
+ *	{"time":12345678901,"cpu":2,"event":"sys_enter","tid":7,"comm":"sh",
+ *	 "fields":{"tid":7,"tid.name":"sh","nr":257,"nr.name":"openat","args":[4294967196,...]}}
+ *
+ * Written here and not by a library: those of C build a tree of allocations first, and hold
+ * integers as doubles (cJSON), or as signed 64-bit ones (jansson); ours are unsigned too, and come
+ * by the million. Writing is the easy half of JSON; nothing is parsed here.
+ *
+ * The output is ASCII whatever a guest made up, so that it is valid UTF-8 and steers no terminal.
+ * Names of events, fields and enumerators were checked when the schema was; they are C identifiers.
+ */
+#include "show.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#define NO_CHARACTER 0xfffd
+
+struct json {
+	struct out *out;
+	const struct sink_event *event;
+	bool opened; /* "fields" is begun */
+	bool first;  /* in the innermost array or object */
+};
+
+/* ---------------------------------------------------------------------------------------- text */
+
+/*
+ * The first character of the @len bytes at @s (at least one), in *@used bytes. What is not UTF-8
+ * (stray and missing bytes, overlong forms, surrogates) is one NO_CHARACTER per byte.
+ */
+static __u32 decode(const unsigned char *s, size_t len, size_t *used, bool *bad)
+{
+	static const __u32 least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 :
+		   s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+	__u32 c = n == 1 ? s[0] : s[0] & (0xffu >> (n + 1));
+
+	*used = 1;
+	for (size_t i = 1; i < n && n <= len; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			n = 0;
+		c = c << 6 | (s[i] & 0x3f);
+	}
+	if (!n || n > len || c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) {
+		*bad = true;
+		return NO_CHARACTER;
+	}
+	*used = n;
+	return c;
+}
+
+static void put_unit(struct out *o, __u32 unit)
+{
+	static const char digit[] = "0123456789abcdef";
+	char text[6] = { '\\', 'u', digit[unit >> 12 & 15], digit[unit >> 8 & 15],
+			 digit[unit >> 4 & 15], digit[unit & 15] };
+
+	out_mem(o, text, sizeof(text));
+}
+
+static void put_character(struct out *o, __u32 c)
+{
+	if (c == '"' || c == '\\') {
+		out_char(o, '\\');
+		out_char(o, (char)c);
+	} else if (c < 0x10000) {
+		put_unit(o, c);
+	} else {
+		put_unit(o, 0xd800 + ((c - 0x10000) >> 10));
+		put_unit(o, 0xdc00 + (c & 0x3ff));
+	}
+}
+
+static bool is_plain(unsigned char c)
+{
+	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+/* False: not all of it was UTF-8. */
+static bool put_string(struct out *o, const char *text, size_t len)
+{
+	const unsigned char *s = (const unsigned char *)text;
+	bool bad = false;
+
+	out_char(o, '"');
+	while (len) {
+		size_t n = 0;
+
+		while (n < len && is_plain(s[n]))
+			n++;
+		if (n)
+			out_mem(o, (const char *)s, n);
+		else
+			put_character(o, decode(s, len, &n, &bad));
+		s += n;
+		len -= n;
+	}
+	out_char(o, '"');
+	return !bad;
+}
+
+/* ,"@key": with a key that needs no escaping */
+static void put_key(struct out *o, const char *key)
+{
+	out_mem(o, ",\"", 2);
+	out_text(o, key);
+	out_mem(o, "\":", 2);
+}
+
+static void put_count(struct out *o, const char *key, __u64 v)
+{
+	put_key(o, key);
+	out_unsigned(o, v, 0, ' ');
+}
+
+/* -------------------------------------------------------------------------------------- fields */
+
+static void open_fields(struct json *w)
+{
+	put_key(w->out, "fields");
+	out_char(w->out, '{');
+	w->opened = true;
+}
+
+/* A field's key, with ".@about" if it says something more of the same field. Not in arrays. */
+static void begin_value(struct json *w, const char *name, const char *about)
+{
+	if (!w->opened)
+		open_fields(w);
+	else if (!w->first)
+		out_char(w->out, ',');
+	w->first = false;
+	if (!name)
+		return;
+	out_char(w->out, '"');
+	out_text(w->out, name);
+	out_text(w->out, about);
+	out_mem(w->out, "\":", 2);
+}
+
+static void on_begin(void *ctx, const char *name, const struct htrace_type *t)
+{
+	struct json *w = ctx;
+
+	begin_value(w, name, "");
+	out_char(w->out, t->kind == HTRACE_TYPE_ARRAY ? '[' : '{');
+	w->first = true;
+}
+
+static void on_end(void *ctx, const struct htrace_type *t)
+{
+	struct json *w = ctx;
+
+	out_char(w->out, t->kind == HTRACE_TYPE_ARRAY ? ']' : '}');
+	w->first = false;
+}
+
+static void put_label(struct json *w, const char *name, const char *label)
+{
+	if (!label)
+		return;
+	begin_value(w, name, ".name");
+	out_char(w->out, '"');
+	out_text(w->out, label);
+	out_char(w->out, '"');
+}
+
+static void put_task(struct json *w, const char *name, __u64 tid)
+{
+	const struct sink_event *e = w->event;
+	char buf[TASK_NAME];
+	const char *comm;
+	size_t len;
+
+	comm = tid <= UINT32_MAX ? task_name(e->from, (__u32)tid, e->time, buf, &len) : NULL;
+	if (!comm)
+		return;
+	begin_value(w, name, ".name");
+	put_string(w->out, comm, len);
+}
+
+/* What a number stands for. */
+static void put_meaning(struct json *w, const char *name, const struct htrace_type *t, __u64 v)
+{
+	if (t->kind == HTRACE_TYPE_ENUM) {
+		put_label(w, name, htrace_enum_name(t, v));
+	} else if (t->hint == HTRACE_HINT_SYSCALL) {
+		put_label(w, name, syscall_name(v));
+	} else if (t->hint == HTRACE_HINT_TID) {
+		put_task(w, name, unextended(t, v));
+	} else if (t->hint == HTRACE_HINT_TASK_STATE) {
+		begin_value(w, name, ".name");
+		out_char(w->out, '"');
+		show_task_state(w->out, unextended(t, v));
+		out_char(w->out, '"');
+	}
+}
+
+static void on_integer(void *ctx, const char *name, const struct htrace_type *t, __u64 v)
+{
+	struct json *w = ctx;
+
+	begin_value(w, name, "");
+	switch (t->hint) {
+	case HTRACE_HINT_BOOL:
+		out_text(w->out, v ? "true" : "false");
+		break;
+	case HTRACE_HINT_HEX:
+	case HTRACE_HINT_POINTER:
+	case HTRACE_HINT_TID:
+	case HTRACE_HINT_TASK_STATE:
+		out_unsigned(w->out, unextended(t, v), 0, ' ');
+		break;
+	default:
+		if (t->is_signed)
+			out_signed(w->out, (__s64)v);
+		else
+			out_unsigned(w->out, v, 0, ' ');
+	}
+	if (name)
+		put_meaning(w, name, t, v);
+}
+
+static void on_string(void *ctx, const char *name, const struct htrace_type *t, const char *s,
+		      size_t len)
+{
+	struct json *w = ctx;
+
+	begin_value(w, name, "");
+	if (put_string(w->out, s, len) || !name)
+		return;
+	begin_value(w, name, ".bytes");
+	out_char(w->out, '"');
+	out_bytes(w->out, s, len);
+	out_char(w->out, '"');
+}
+
+/* Integers of 16 bytes: most significant byte first, as they would be written. */
+static void on_bytes(void *ctx, const char *name, const struct htrace_type *t, const void *p,
+		     size_t len)
+{
+	const unsigned char *b = p;
+	struct json *w = ctx;
+
+	begin_value(w, name, "");
+	out_mem(w->out, "\"0x", 3);
+	while (len)
+		out_bytes(w->out, &b[--len], 1);
+	out_char(w->out, '"');
+}
+
+static const struct htrace_visitor visitor = {
+	.begin = on_begin,
+	.end = on_end,
+	.integer = on_integer,
+	.string = on_string,
+	.bytes = on_bytes,
+};
+
+static void put_raw(struct out *o, const struct htrace_record *r)
+{
+	put_key(o, "raw");
+	out_char(o, '"');
+	out_bytes(o, r->payload, r->len);
+	out_char(o, '"');
+}
+
+/* Nothing is visited of a record that is shorter than its event. */
+static bool put_fields(struct out *o, const struct sink_event *e)
+{
+	struct json w = { .out = o, .event = e, .first = true };
+
+	if (!e->event ||
+	    htrace_event_visit(e->event, e->record->payload, e->record->len, &visitor, &w))
+		return false;
+	if (!w.opened)
+		open_fields(&w);
+	out_char(o, '}');
+	return true;
+}
+
+/* --------------------------------------------------------------------------------------- lines */
+
+static void put_source(struct out *o, const char *source)
+{
+	if (!source)
+		return;
+	put_key(o, "source");
+	put_string(o, source, strlen(source));
+}
+
+static void begin_line(struct out *o, const struct origin *from, __u64 time)
+{
+	out_text(o, from->ticks ? "{\"tsc\":" : "{\"time\":");
+	out_unsigned(o, time, 0, ' ');
+	put_source(o, from->source);
+	put_count(o, from->per_cpu ? "cpu" : "ring", from->ring);
+}
+
+static void end_line(struct out *o)
+{
+	out_char(o, '}');
+	out_newline(o);
+}
+
+static void put_current(struct out *o, const struct sink_event *e)
+{
+	char buf[TASK_NAME];
+	const char *comm;
+	size_t len;
+
+	if (!e->task_known)
+		return;
+	put_count(o, "tid", e->task);
+	comm = task_name(e->from, e->task, e->time, buf, &len);
+	if (!comm)
+		return;
+	put_key(o, "comm");
+	put_string(o, comm, len);
+}
+
+static void json_event(struct sink *s, const struct sink_event *e)
+{
+	struct out *o = s->out;
+
+	begin_line(o, e->from, e->time);
+	put_key(o, "event");
+	if (e->event)
+		out_printf(o, "\"%s\"", e->event->name);
+	else
+		out_printf(o, "\"event#%u\"", e->record->id);
+	put_current(o, e);
+	if (!put_fields(o, e))
+		put_raw(o, e->record);
+	if (e->unverified) {
+		put_key(o, "unverified");
+		out_text(o, "true");
+	}
+	end_line(o);
+}
+
+static void json_loss(struct sink *s, const struct sink_loss *l)
+{
+	struct out *o = s->out;
+
+	begin_line(o, l->from, l->time);
+	put_count(o, "lost", l->overwritten + l->dropped + l->corrupt);
+	put_count(o, "overwritten", l->overwritten);
+	put_count(o, "dropped", l->dropped);
+	put_count(o, "corrupt", l->corrupt);
+	end_line(o);
+}
+
+static void json_note(struct sink *s, const struct sink_note *n)
+{
+	out_text(s->out, "{\"note\":");
+	put_string(s->out, n->text, strlen(n->text));
+	put_source(s->out, n->source);
+	end_line(s->out);
+}
+
+const struct sink_ops sink_json = {
+	.name = "json",
+	.event = json_event,
+	.loss = json_loss,
+	.note = json_note,
+};

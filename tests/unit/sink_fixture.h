@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A sink that writes into a file, and a schema that a test declares. Define SINK before. */
+#ifndef SINK_FIXTURE_H
+#define SINK_FIXTURE_H
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "events.h"
+#include "names.h"
+#include "sink.h"
+#include "unit.h"
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+static struct htrace_schema_builder *builder;
+static struct htrace_schema *schema;
+static struct names *names;
+static struct events *events;
+static struct selection *selection;
+static struct origin origin;
+static struct sink sink;
+static char path[] = "/tmp/htrace-test-XXXXXX";
+
+static void setup(void)
+{
+	strcpy(path + sizeof(path) - 7, "XXXXXX");
+	close(mkstemp(path));
+	ck_assert_int_eq(out_open(&sink.out, path), 0);
+	sink.ops = &SINK;
+	names = names_new();
+	origin = (struct origin){ .names = names, .per_cpu = true, .ring = 2 };
+	ck_assert_int_eq(htrace_builder_new(&builder, NULL, 0), 0);
+	ck_assert_int_eq(selection_new(&selection, NULL), 0);
+}
+
+static void teardown(void)
+{
+	out_close(sink.out);
+	unlink(path);
+	events_free(events);
+	htrace_schema_free(schema);
+	htrace_builder_free(builder);
+	selection_free(selection);
+	names_free(names);
+	events = NULL;
+	schema = NULL;
+}
+
+/* Declare an event of one field at offset 0. */
+static __u32 declare(const char *name, const char *field, int type)
+{
+	struct htrace_schema_member m = { .type = (__u32)type };
+	int id;
+
+	ck_assert_int_gt(type, 0);
+	strcpy(m.name, field);
+	id = htrace_builder_event(builder, name,
+				  htrace_builder_struct(builder, name, false, 0, &m, 1));
+	if (id < 0) /* not an open one */
+		id = htrace_builder_event(builder, name,
+					  htrace_builder_struct(builder, name, false, 16, &m, 1));
+	ck_assert_int_gt(id, 0);
+	return (__u32)id;
+}
+
+static void finish_schema(void)
+{
+	char err[160];
+	size_t len;
+	const void *entries = htrace_builder_entries(builder, &len);
+
+	ck_assert_msg(!htrace_schema_parse(&schema, entries, len, err, sizeof(err)), "%s", err);
+	events = events_new(schema, selection);
+}
+
+static void show(__u32 id, const void *payload, __u32 len, bool unverified)
+{
+	struct htrace_record r = {
+		.id = id, .len = len, .time = 12345678901ULL, .payload = payload,
+	};
+	const struct event_info *info = events_find(events, id);
+	struct sink_event e = {
+		.from = &origin, .time = r.time, .record = &r, .unverified = unverified,
+		.event = info ? info->event : NULL,
+	};
+
+	if (info)
+		event_before(info, names, &e);
+	sink.ops->event(&sink, &e);
+}
+
+static const char *written(void)
+{
+	static char text[2 * 65536];
+	ssize_t n;
+	int fd;
+
+	out_flush(sink.out);
+	fd = open(path, O_RDONLY);
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	ck_assert_int_ge(n, 0);
+	text[n] = 0;
+	return text;
+}
+
+#endif /* SINK_FIXTURE_H */
