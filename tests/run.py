@@ -84,15 +84,15 @@ def system_tests():
 
 def run_system(name, function, params, results, tries=3):
     from harness import Skip, say
-    from vm import BootFailed, Reader
+    from vm import EmulationFault, Reader
     print(f'---- {name}', flush=True)
     start = time.time()
     try:
         function(*params)
-    except BootFailed as e:
+    except EmulationFault as e:
         print(e)
         if tries > 1:
-            say('the guest did not boot; once more')
+            say('a fault of the emulation; once more')
             run_system(name, function, params, results, tries - 1)
             return
         results.fail(name)
