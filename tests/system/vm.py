@@ -59,6 +59,9 @@ def kernel_path(version):
     return _kernels[version]
 
 
+INT3 = r'Oops: int3|int3: 0000'
+
+
 class EmulationFault(RuntimeError):
     """
     The guest did not boot, or stopped with "Oops: int3". Under QEMU 7.2's emulation that happens to
@@ -146,7 +149,7 @@ class VM:
     def failure(self, what):
         """The exception for a guest that did not do what it should."""
         console = self.console()
-        emulated = 'GUEST-UP' not in console or re.search(r'Oops: int3|int3: 0000', console)
+        emulated = 'GUEST-UP' not in console or re.search(INT3, console)
         kind = EmulationFault if emulated else RuntimeError
         return kind(f'{what}; its console:\n{console[-3000:]}')
 
@@ -174,8 +177,12 @@ class VM:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, _):
+        # Whatever failed beside a guest that fell: the fall is why.
+        console = self.console() if error else ''
         self.close()
+        if error and re.search(INT3, console):
+            raise EmulationFault(console[-3000:]) from error
 
 
 class Reader:
