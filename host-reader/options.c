@@ -267,6 +267,12 @@ int options_parse(struct options *o, int argc, char **argv, int *status)
 		say("no source given, such as ivshmem:/dev/shm/vm; see --help");
 		ret = USAGE_ERROR;
 	}
+	for (unsigned int i = 0; !ret && o->view == VIEW_SUMMARY && i < o->nr_outputs; i++) {
+		if (!strncmp(o->output[i], "text", 4))
+			continue;
+		say("--view summary is text; it cannot be written as '%s'", o->output[i]);
+		ret = USAGE_ERROR;
+	}
 	if (!o->nr_outputs)
 		o->output[o->nr_outputs++] = "text";
 	return ret;

@@ -101,6 +101,7 @@ USAGE = {
     'bad-duration': ['--duration', 'long', 'local:/x'],
     'negative-duration': ['--duration', '-1', 'local:/x'],
     'missing-value': ['--duration'],
+    'summary-as-json': ['--view', 'summary', '-o', 'json:/tmp/x', 'local:/x'],
 }
 
 
