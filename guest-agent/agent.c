@@ -486,8 +486,7 @@ static void wait_for_reader(struct agent *a)
 
 static void stop(struct agent *a, struct loader *l)
 {
-	__u64 dropped = 0, cpu_ns;
-	struct timespec t;
+	__u64 dropped = 0;
 
 	loader_detach(l);
 	relay_finish(&a->relay);
@@ -496,11 +495,9 @@ static void stop(struct agent *a, struct loader *l)
 	wait_for_reader(a);
 	for (__u32 i = 0; i < a->rings.nr; i++)
 		dropped += rings_at(&a->rings, i)->dropped;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	cpu_ns = (__u64)t.tv_sec * 1000000000ULL + (__u64)t.tv_nsec;
 	say("stopped after %.1f s; %.1f ms of CPU time, %llu events dropped",
 	    (double)(monotonic_ns() - htrace_region_guest(a->region)->agent_start_mono) / 1e9,
-	    (double)cpu_ns / 1e6, (unsigned long long)dropped);
+	    (double)cpu_time_ns() / 1e6, (unsigned long long)dropped);
 }
 
 /* Give the pages back, whether the session ran or failed to start. */

@@ -30,6 +30,11 @@ __u64 monotonic_ns(void)
 	return clock_ns(CLOCK_MONOTONIC);
 }
 
+__u64 cpu_time_ns(void)
+{
+	return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
 /* ---------------------------------------------------------------------------------- counters */
 
 /*
@@ -245,7 +250,7 @@ __u64 health_work(struct health *h)
 		h->next_counters = now + SEC;
 	}
 	if (now >= h->next_beat) {
-		htrace_region_beat(h->region, clock_ns(CLOCK_PROCESS_CPUTIME_ID));
+		htrace_region_beat(h->region, cpu_time_ns());
 		watch_host(h, now);
 		serve_names(h, now);
 		h->next_beat = now + HEARTBEAT_MS * MS;
@@ -264,6 +269,6 @@ __u64 health_work(struct health *h)
 void health_final(struct health *h)
 {
 	publish_counters(h);
-	htrace_region_beat(h->region, clock_ns(CLOCK_PROCESS_CPUTIME_ID));
+	htrace_region_beat(h->region, cpu_time_ns());
 	watch_host(h, monotonic_ns());
 }

@@ -45,5 +45,7 @@ void health_final(struct health *h);
 bool health_reader_attached(const struct health *h);
 
 __u64 monotonic_ns(void);
+/* CPU time that this process used. */
+__u64 cpu_time_ns(void);
 
 #endif

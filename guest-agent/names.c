@@ -7,8 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "health.h"
 
 struct list {
 	struct htrace_name *name;
@@ -16,14 +17,6 @@ struct list {
 };
 
 static struct list last; /* what the table says, in the order of by_task() */
-
-static __u64 now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (__u64)t.tv_sec * 1000000000ULL + (__u64)t.tv_nsec;
-}
 
 static void add(struct list *l, __u32 tid, __u32 tgid, const char *comm, size_t len, __u64 time)
 {
@@ -65,7 +58,7 @@ static size_t without_work(const char *comm, size_t len)
 static void add_thread(struct list *l, int tasks, __u32 tgid, const char *tid)
 {
 	char path[32], comm[32];
-	__u64 time = now(); /* before the name is read: it holds at least from then on */
+	__u64 time = monotonic_ns(); /* before the name is read: it holds at least from then on */
 	ssize_t len;
 	int fd;
 

@@ -56,26 +56,43 @@ def parse_event(m):
     return None
 
 
-def read_dump(path):
-    """{cpu: [(time, event tuple)]} and {cpu: statistics} of a disk that ftrace_dump() wrote."""
-    events, stats = {}, {}
+def read_lines(path):
+    """{cpu: [line of an event]} and {cpu: statistics} of a disk that ftrace_dump() wrote."""
+    lines, stats = {}, {}
     cpu, in_stats = None, False
     with open(path, encoding='utf-8', errors='replace') as f:
         for line in f:
             if line.startswith('### END'):
-                return events, stats
+                return lines, stats
             if line.startswith('### CPU'):
                 cpu, in_stats = int(line.split()[2]), False
-                events[cpu], stats[cpu] = [], {}
+                lines[cpu], stats[cpu] = [], {}
             elif line.startswith('### STATS'):
                 in_stats = True
             elif in_stats:
                 key, value = line.split(':', 1)
                 stats[cpu][key.strip()] = value.strip()
             elif not line.startswith('#'):
-                m = LINE.match(line)
-                if m:
-                    event = parse_event(m)
-                    if event:
-                        events[cpu].append((float(m['time']), event))
+                lines[cpu].append(line)
     raise RuntimeError(f'{path}: the dump is not complete')
+
+
+def complete_lines(path):
+    """(cpu, line) of each event; ftrace must have lost none."""
+    lines, stats = read_lines(path)
+    for cpu in lines:
+        assert stats[cpu]['overrun'] == '0', 'ftrace lost events'
+    return [(cpu, line) for cpu in lines for line in lines[cpu]]
+
+
+def read_dump(path):
+    """{cpu: [(time, event tuple)]} and {cpu: statistics}."""
+    lines, stats = read_lines(path)
+    events = {cpu: [] for cpu in lines}
+    for cpu, of_cpu in lines.items():
+        for line in of_cpu:
+            m = LINE.match(line)
+            event = parse_event(m) if m else None
+            if event:
+                events[cpu].append((float(m['time']), event))
+    return events, stats

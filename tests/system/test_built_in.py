@@ -171,35 +171,22 @@ ftrace_dump
 
 def theirs_of(path):
     events = {}
-    cpu = None
-    in_stats = False
-    with open(path, encoding='utf-8', errors='replace') as f:
-        for line in f:
-            if line.startswith('### END'):
-                return events
-            if line.startswith('### CPU'):
-                cpu, in_stats = int(line.split()[2]), False
-                events[cpu] = []
-            elif line.startswith('### STATS'):
-                in_stats = True
-            elif in_stats and line.startswith('overrun'):
-                assert line.split()[1] == '0', 'ftrace lost events'
-            elif not line.startswith('#') and not in_stats:
-                m = ftrace.LINE.match(line)
-                assert m, line
-                time = int(m['time'].replace('.', '')) * 1000
-                if m['event'] == 'sys_enter':
-                    call = ftrace.SYS_ENTER.match(m['rest'])
-                    events[cpu].append((time, 'mark', [int(call[2].split(',')[0], 16)]))
-                    continue
-                name = BY_FTRACE[m['event']]
-                _, pattern, fields = EVENTS[name]
-                found = re.match(pattern, m['rest'].strip())
-                assert found, f'{name}: {line}'
-                events[cpu].append((time, name, [text if what is SYMBOL else what(text)
-                                                 for text, (_, what) in
-                                                 zip(found.groups(), fields)]))
-    raise RuntimeError('the dump is not complete')
+    for cpu, line in ftrace.complete_lines(path):
+        m = ftrace.LINE.match(line)
+        assert m, line
+        time = int(m['time'].replace('.', '')) * 1000
+        if m['event'] == 'sys_enter':
+            call = ftrace.SYS_ENTER.match(m['rest'])
+            item = (time, 'mark', [int(call[2].split(',')[0], 16)])
+        else:
+            name = BY_FTRACE[m['event']]
+            _, pattern, fields = EVENTS[name]
+            found = re.match(pattern, m['rest'].strip())
+            assert found, f'{name}: {line}'
+            item = (time, name, [text if what is SYMBOL else what(text)
+                                 for text, (_, what) in zip(found.groups(), fields)])
+        events.setdefault(cpu, []).append(item)
+    return events
 
 
 def ours_of(path):

@@ -79,32 +79,22 @@ ftrace_dump
 
 
 def theirs_of(path):
-    events, cpu, in_stats = {}, None, False
-    with open(path, encoding='utf-8', errors='replace') as f:
-        for line in f:
-            if line.startswith('### END'):
-                return events
-            if line.startswith('### CPU'):
-                cpu, in_stats = int(line.split()[2]), False
-                events[cpu] = []
-            elif line.startswith('### STATS'):
-                in_stats = True
-            elif in_stats and line.startswith('overrun'):
-                assert line.split()[1] == '0', 'ftrace lost events'
-            elif not line.startswith('#') and not in_stats:
-                m = re.match(r'^.*-\d+\s+\[\d+\]\s+\S+\s+([\d.]+): (\w+)(?:: |(?=\())(.*)$', line)
-                assert m, line
-                if m[2] == 'sys_enter':
-                    call = ftrace.SYS_ENTER.match(m[3])
-                    events[cpu].append((m[1], 'mark', [int(call[2].split(',')[0], 16)]))
-                    continue
-                event = 'sys_enter_getpgid' if m[2] == 'sys_getpgid' else m[2]
-                name = BY_FTRACE[event]
-                found = re.match(TRACEPOINTS[name][1], ('getpgid' if '(pid' in m[3][:5] else '') +
-                                 m[3].strip())
-                assert found, f'{name}: {line}'
-                events[cpu].append((m[1], name, [g for g in found.groups() if g is not None]))
-    raise RuntimeError('the dump is not complete')
+    events = {}
+    for cpu, line in ftrace.complete_lines(path):
+        m = re.match(r'^.*-\d+\s+\[\d+\]\s+\S+\s+([\d.]+): (\w+)(?:: |(?=\())(.*)$', line)
+        assert m, line
+        if m[2] == 'sys_enter':
+            call = ftrace.SYS_ENTER.match(m[3])
+            item = (m[1], 'mark', [int(call[2].split(',')[0], 16)])
+        else:
+            event = 'sys_enter_getpgid' if m[2] == 'sys_getpgid' else m[2]
+            name = BY_FTRACE[event]
+            found = re.match(TRACEPOINTS[name][1], ('getpgid' if '(pid' in m[3][:5] else '') +
+                             m[3].strip())
+            assert found, f'{name}: {line}'
+            item = (m[1], name, [g for g in found.groups() if g is not None])
+        events.setdefault(cpu, []).append(item)
+    return events
 
 
 def ours_of(path):
