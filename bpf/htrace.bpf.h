@@ -68,14 +68,20 @@ struct {
 const volatile struct htrace_geometry htrace_geo;
 const volatile __u32 htrace_schema_gen;
 
+/* What the agent tells a program about an event of its own, before loading. */
+struct htrace_event_config {
+	__u32 id; /* of its records */
+	__u32 reserved[3];
+};
+
 /*
  * Declare event @name with payload struct @name, at file level, once. The agent finds the variable
- * in BTF by its prefix, learns the struct from `type` and writes the record id into `id`.
+ * in BTF by its prefix, learns the struct from `type` and fills in `config`.
  */
-#define HTRACE_EVENT(name)           \
-	const volatile struct {      \
-		__u32 id;            \
-		struct name type[0]; \
+#define HTRACE_EVENT(name)                         \
+	const volatile struct {                    \
+		struct htrace_event_config config; \
+		struct name type[0];               \
 	} htrace_event__##name
 
 /* This CPU's ring. NULL never happens, but the verifier wants it asked. */
@@ -110,8 +116,8 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 		struct name *event_ = 0;                                                           \
 		if (this_)                                                                         \
 			event_ = htrace_reserve(this_, &geo_, &this_->consumed,                    \
-						htrace_event__##name.id, (len), htrace_schema_gen, \
-						bpf_ktime_get_ns(), (slot));                       \
+						htrace_event__##name.config.id, (len),             \
+						htrace_schema_gen, bpf_ktime_get_ns(), (slot));    \
 		event_;                                                                            \
 	})
 

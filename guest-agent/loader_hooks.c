@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What of the chosen programs this kernel has a hook for, and what it counts of them. */
+#include "loader_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+
+#include <bpf/btf.h>
+
+#include "message.h"
+
+/* Sections whose hooks are found in BTF: what precedes the hook's name there. */
+static const struct {
+	const char *section, *prefix;
+	__u32 kind;
+} btf_hooks[] = {
+	{"tp_btf/", "btf_trace_", BTF_KIND_TYPEDEF},
+	{"fentry/", "", BTF_KIND_FUNC},
+	{"fentry.s/", "", BTF_KIND_FUNC},
+	{"fexit/", "", BTF_KIND_FUNC},
+	{"fexit.s/", "", BTF_KIND_FUNC},
+	{"fmod_ret/", "", BTF_KIND_FUNC},
+	{"lsm/", "bpf_lsm_", BTF_KIND_FUNC},
+	{"lsm.s/", "bpf_lsm_", BTF_KIND_FUNC},
+};
+
+static bool in_modules(struct btf *kernel, const char *name, __u32 kind)
+{
+	DIR *d = opendir("/sys/kernel/btf");
+	struct dirent *e;
+	bool found = false;
+	char path[300];
+
+	while (d && !found && (e = readdir(d)) != NULL) {
+		struct btf *btf;
+
+		if (e->d_name[0] == '.' || !strcmp(e->d_name, "vmlinux"))
+			continue;
+		snprintf(path, sizeof(path), "/sys/kernel/btf/%s", e->d_name);
+		btf = btf__parse_split(path, kernel);
+		found = btf && btf__find_by_name_kind(btf, name, kind) > 0;
+		btf__free(btf);
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+/* What is not looked up in BTF is found out when it is attached. */
+bool loader_has_hook(struct btf *kernel, const char *section)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(btf_hooks); i++) {
+		size_t len = strlen(btf_hooks[i].section);
+		char name[256];
+
+		if (strncmp(section, btf_hooks[i].section, len))
+			continue;
+		snprintf(name, sizeof(name), "%s%s", btf_hooks[i].prefix, section + len);
+		return btf__find_by_name_kind(kernel, name, btf_hooks[i].kind) > 0 ||
+		       in_modules(kernel, name, btf_hooks[i].kind);
+	}
+	return true;
+}
+
+/* Has struct or union @t, or an anonymous one within, a member @name? */
+static bool has_member(const struct btf *btf, const struct btf_type *t, const char *name, int depth)
+{
+	const struct btf_member *m = btf_members(t);
+
+	for (int i = 0; i < btf_vlen(t); i++) {
+		const struct btf_type *mt = btf__type_by_id(btf, m[i].type);
+
+		if (!strcmp(btf__name_by_offset(btf, m[i].name_off), name))
+			return true;
+		if (mt && btf_is_composite(mt) && depth && has_member(btf, mt, name, depth - 1))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Does this kernel count the calls that it skips of programs of @type (recursion_misses)?
+ * - tp_btf, raw_tp, fentry, fexit: every kernel with the counter does, or skips nothing.
+ * - lsm: nothing is ever skipped.
+ * - kprobe, uprobe and tracepoint programs are skipped whenever another one runs on the CPU; this
+ *   is counted since 6.7, which also gave the links' info a member `missed`.
+ * - other types: not known.
+ */
+static bool counts_misses(const struct btf *kernel, enum bpf_prog_type type)
+{
+	__s32 id;
+
+	switch (type) {
+	case BPF_PROG_TYPE_TRACING:
+	case BPF_PROG_TYPE_RAW_TRACEPOINT:
+	case BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE:
+	case BPF_PROG_TYPE_LSM:
+		return true;
+	case BPF_PROG_TYPE_KPROBE:
+	case BPF_PROG_TYPE_TRACEPOINT:
+		id = btf__find_by_name_kind(kernel, "bpf_link_info", BTF_KIND_STRUCT);
+		return id > 0 &&
+		       has_member(kernel, btf__type_by_id(kernel, (__u32)id), "missed", 5);
+	default:
+		return false;
+	}
+}
+
+void loader_leave_out(struct loader *l, size_t i)
+{
+	bpf_program__set_autoload(l->program[i].prog, false);
+	l->nr_programs--;
+	memmove(&l->program[i], &l->program[i + 1], (l->nr_programs - i) * sizeof(*l->program));
+}
+
+int loader_check_hooks(struct loader *l)
+{
+	l->kernel = btf__load_vmlinux_btf();
+	if (!l->kernel) {
+		say("cannot read the kernel's BTF: %s", strerror(errno));
+		return -1;
+	}
+	for (size_t i = 0; i < l->nr_programs;) {
+		struct program *p = &l->program[i];
+
+		if (!loader_has_hook(l->kernel, bpf_program__section_name(p->prog))) {
+			say("%s is left out: this kernel has no %s", p->name,
+			    bpf_program__section_name(p->prog));
+			loader_leave_out(l, i);
+			continue;
+		}
+		p->misses_counted = counts_misses(l->kernel, bpf_program__type(p->prog));
+		i++;
+	}
+	if (!l->nr_programs)
+		say("nothing to trace: this kernel has none of the hooks");
+	return l->nr_programs ? 0 : -1;
+}
