@@ -43,6 +43,7 @@ struct session {
 	struct session_config c;
 	struct merge *merge; /* NULL: nobody wants records */
 	struct names *names;
+	struct sink_session about;
 	struct htrace_schema *schema;
 	struct events *events; /* what the reader knows of the schema's events */
 	__u64 schema_generation, schema_next;
@@ -94,6 +95,7 @@ static void load_schema(struct session *s)
 	htrace_schema_free(s->schema);
 	s->schema = fresh;
 	s->schema_len = len;
+	s->about.schema++;
 	s->events = events_new(fresh, s->c.selection);
 }
 
@@ -114,6 +116,16 @@ static void refresh_schema(struct session *s, __u64 now)
 	start = clock_now();
 	load_schema(s);
 	s->schema_next = again_at(start, SCHEMA_NS);
+}
+
+/* What sinks say of the session. An agent that begins may not have said all of it at once. */
+static void describe(struct session *s, struct htrace_guest *guest)
+{
+	htrace_view_guest(s->c.view, guest, false);
+	memcpy(s->about.hostname, guest->hostname, sizeof(s->about.hostname));
+	memcpy(s->about.release, guest->release, sizeof(s->about.release));
+	if (htrace_view_clock(s->c.view, &s->about.clock))
+		memset(&s->about.clock, 0, sizeof(s->about.clock));
 }
 
 static void load_names(struct session *s)
@@ -140,7 +152,7 @@ static void refresh_names(struct session *s, __u64 now)
 		return;
 	start = clock_now();
 	names_expire(s->names, now);
-	htrace_view_guest(s->c.view, &guest, false);
+	describe(s, &guest);
 	if (guest.names_served != s->names_served || guest.agent_starts != s->agent_starts)
 		s->names_read = false;
 	s->names_served = guest.names_served;
@@ -259,8 +271,9 @@ static int open_ring(struct session *s, struct ring *r, __u32 set, __u32 index)
 	opts.consumed = consumed_word(s, &image);
 	r->origin = (struct origin){
 		.source = s->c.source,
+		.session = &s->about,
 		.names = s->names,
-		.ticks = htrace_view_super(s->c.view)->clock_id == HTRACE_CLOCK_TSC,
+		.ticks = s->about.ticks,
 		.per_cpu = rs->kind == HTRACE_RING_PER_CPU,
 		.ring = index,
 	};
@@ -299,6 +312,7 @@ int session_open(struct session **out, const struct session_config *config, char
 		 size_t errlen)
 {
 	const struct htrace_super *super = htrace_view_super(config->view);
+	struct htrace_guest guest;
 	unsigned int nr = 0;
 	struct session *s;
 	int ret = -ENOMEM;
@@ -315,6 +329,13 @@ int session_open(struct session **out, const struct session_config *config, char
 		return ret;
 	s->c = *config;
 	s->names = names_new();
+	s->about = (struct sink_session){
+		.path = s->c.path,
+		.source = s->c.source,
+		.ticks = super->clock_id == HTRACE_CLOCK_TSC,
+		.names = s->names,
+	};
+	memcpy(s->about.boot_id, super->boot_id, sizeof(s->about.boot_id));
 	if (s->c.sinks)
 		s->merge = merge_new(nr, MERGE_DELAY_NS, MERGE_BYTES);
 	if (s->names && (s->merge || !s->c.sinks))
@@ -323,6 +344,7 @@ int session_open(struct session **out, const struct session_config *config, char
 		session_close(s);
 		return ret;
 	}
+	describe(s, &guest);
 	refresh_schema(s, clock_now());
 	*out = s;
 	return 0;
@@ -381,6 +403,8 @@ void session_close(struct session *s)
 	if (!s)
 		return;
 	count_unwritten(s);
+	if (s->c.sinks)
+		sinks_session_end(s->c.sinks, &s->about);
 	stats_fold(s->c.stats, s->schema);
 	for (unsigned int i = 0; i < s->nr_rings; i++)
 		htrace_consumer_free(s->ring[i].consumer);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "sink.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "message.h"
@@ -33,11 +34,31 @@ static int parse(struct sink *s, const char *spec)
 		return USAGE_ERROR;
 	}
 	s->path = spec[len] ? spec + len + 1 : NULL;
-	if (s->path && !*s->path) {
-		say("output '%s' names no file", spec);
+	if (s->path ? !*s->path : s->ops->open != NULL) {
+		say("output '%s' names no %s", spec, s->ops->open ? "directory" : "file");
 		return USAGE_ERROR;
 	}
 	return 0;
+}
+
+static int error_of(const struct sink *s)
+{
+	return s->ops->error ? s->ops->error(s) : out_error(s->out);
+}
+
+static void say_failed(const struct sink *s, int err)
+{
+	say("cannot write to %s: %s%s", name_of(s), strerror(err),
+	    s->ops->open && err == ENOTEMPTY ? "; give a new directory or an empty one" : "");
+}
+
+static int open_sink(struct sink *s)
+{
+	int err = s->ops->open ? s->ops->open(s) : out_open(&s->out, s->path);
+
+	if (err)
+		say_failed(s, -err);
+	return err ? FAILURE : 0;
 }
 
 int sinks_open(struct sinks *s, const char *const *specs, unsigned int nr)
@@ -48,14 +69,8 @@ int sinks_open(struct sinks *s, const char *const *specs, unsigned int nr)
 	for (unsigned int i = 0; i < nr && !ret; i++)
 		ret = parse(&s->sink[i], specs[i]);
 	for (unsigned int i = 0; i < nr && !ret; i++) {
-		int err = out_open(&s->sink[i].out, s->sink[i].path);
-
-		if (err) {
-			say("cannot write to %s: %s", name_of(&s->sink[i]), strerror(-err));
-			ret = FAILURE;
-		} else {
-			s->nr++;
-		}
+		ret = open_sink(&s->sink[i]);
+		s->nr += !ret;
 	}
 	return ret;
 }
@@ -63,7 +78,7 @@ int sinks_open(struct sinks *s, const char *const *specs, unsigned int nr)
 const char *sinks_find_file(const struct sinks *s, __u64 dev, __u64 ino)
 {
 	for (unsigned int i = 0; i < s->nr; i++)
-		if (out_is_file(s->sink[i].out, dev, ino))
+		if (s->sink[i].out && out_is_file(s->sink[i].out, dev, ino))
 			return name_of(&s->sink[i]);
 	return NULL;
 }
@@ -71,10 +86,12 @@ const char *sinks_find_file(const struct sinks *s, __u64 dev, __u64 ino)
 int sinks_begin(struct sinks *s)
 {
 	for (unsigned int i = 0; i < s->nr; i++) {
-		int err = out_begin(s->sink[i].out);
+		struct sink *k = &s->sink[i];
+		int err = k->ops->begin ? k->ops->begin(k) : out_begin(k->out);
 
 		if (err) {
-			say("cannot empty %s: %s", name_of(&s->sink[i]), strerror(-err));
+			say("cannot %s %s: %s", k->ops->begin ? "write to" : "empty", name_of(k),
+			    strerror(-err));
 			return FAILURE;
 		}
 	}
@@ -96,23 +113,36 @@ void sinks_loss(struct sinks *s, const struct sink_loss *l)
 void sinks_note(struct sinks *s, const struct sink_note *n)
 {
 	for (unsigned int i = 0; i < s->nr; i++)
-		s->sink[i].ops->note(&s->sink[i], n);
+		if (s->sink[i].ops->note)
+			s->sink[i].ops->note(&s->sink[i], n);
+}
+
+void sinks_session_end(struct sinks *s, const struct sink_session *session)
+{
+	for (unsigned int i = 0; i < s->nr; i++)
+		if (s->sink[i].ops->session_end)
+			s->sink[i].ops->session_end(&s->sink[i], session);
 }
 
 void sinks_flush(struct sinks *s, bool all)
 {
-	for (unsigned int i = 0; i < s->nr; i++)
-		if (all || out_is_terminal(s->sink[i].out))
-			out_flush(s->sink[i].out);
+	for (unsigned int i = 0; i < s->nr; i++) {
+		struct sink *k = &s->sink[i];
+
+		if (!k->ops->flush && (all || out_is_terminal(k->out)))
+			out_flush(k->out);
+		else if (k->ops->flush && all)
+			k->ops->flush(k);
+	}
 }
 
 bool sinks_failed(struct sinks *s)
 {
 	for (unsigned int i = 0; i < s->nr; i++) {
-		int err = out_error(s->sink[i].out);
+		int err = error_of(&s->sink[i]);
 
 		if (err) {
-			say("cannot write to %s: %s", name_of(&s->sink[i]), strerror(err));
+			say_failed(&s->sink[i], err);
 			return true;
 		}
 	}
@@ -122,7 +152,10 @@ bool sinks_failed(struct sinks *s)
 void sinks_abandon(struct sinks *s)
 {
 	for (unsigned int i = 0; i < s->nr; i++)
-		out_abandon(s->sink[i].out, s->sink[i].path);
+		if (s->sink[i].ops->abandon)
+			s->sink[i].ops->abandon(&s->sink[i]);
+		else
+			out_abandon(s->sink[i].out, s->sink[i].path);
 	s->nr = 0;
 }
 
@@ -131,10 +164,11 @@ int sinks_close(struct sinks *s)
 	int ret = 0;
 
 	for (unsigned int i = 0; i < s->nr; i++) {
-		int before = out_error(s->sink[i].out), err = out_close(s->sink[i].out);
+		struct sink *k = &s->sink[i];
+		int before = error_of(k), err = k->ops->close ? k->ops->close(k) : out_close(k->out);
 
 		if (err && !before) /* else it was said */
-			say("cannot write to %s: %s", name_of(&s->sink[i]), strerror(-err));
+			say_failed(k, -err);
 		ret |= err ? FAILURE : 0;
 	}
 	s->nr = 0;

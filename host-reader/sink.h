@@ -16,9 +16,25 @@
 
 struct names;
 
+/*
+ * One life of a region. Its address tells it from others until the sinks are told of its end. What
+ * it says may come late; it is complete, as far as it ever will be, once the first event goes out.
+ */
+struct sink_session {
+	const char *path;   /* of the source */
+	const char *source; /* as in struct origin */
+	bool ticks;         /* likewise */
+	__u8 boot_id[16];
+	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
+	char hostname[64], release[64];   /* as struct htrace_guest has them */
+	const struct names *names;
+	__u64 schema; /* another one whenever the schema was read again, and events have moved */
+};
+
 /* Where something comes from. */
 struct origin {
 	const char *source; /* shown beside each event; NULL: there is only one */
+	const struct sink_session *session;
 	const struct names *names;
 	bool ticks;   /* times are TSC ticks, not nanoseconds */
 	bool per_cpu; /* rings are CPUs */
@@ -51,15 +67,29 @@ struct sink;
 
 struct sink_ops {
 	const char *name;
+	/*
+	 * NULL, as are the next five then: the sink writes lines into its `out`. Else it writes into
+	 * a directory in a way of its own.
+	 */
+	int (*open)(struct sink *s);    /* touch nothing that is there. 0 or -errno */
+	void (*abandon)(struct sink *s); /* close, as if it had not been opened */
+	int (*begin)(struct sink *s);   /* nothing will be refused any more. 0 or -errno */
+	void (*flush)(struct sink *s);  /* what a reader of the files should see now */
+	int (*error)(const struct sink *s); /* an errno, or 0 */
+	int (*close)(struct sink *s);   /* 0 or -errno: the first error of its life */
+
 	void (*event)(struct sink *s, const struct sink_event *e);
 	void (*loss)(struct sink *s, const struct sink_loss *l);
+	/* These may be NULL. */
 	void (*note)(struct sink *s, const struct sink_note *n);
+	void (*session_end)(struct sink *s, const struct sink_session *session);
 };
 
 struct sink {
 	const struct sink_ops *ops;
-	struct out *out;
+	struct out *out;  /* NULL: it has a way of its own */
 	const char *path; /* NULL: standard output */
+	void *state;
 };
 
 extern const struct sink_ops sink_text, sink_json;
@@ -79,6 +109,8 @@ int sinks_begin(struct sinks *s);
 void sinks_event(struct sinks *s, const struct sink_event *e);
 void sinks_loss(struct sinks *s, const struct sink_loss *l);
 void sinks_note(struct sinks *s, const struct sink_note *n);
+/* Nothing more comes from @session. */
+void sinks_session_end(struct sinks *s, const struct sink_session *session);
 /* Write out what is buffered, of terminals or of all. */
 void sinks_flush(struct sinks *s, bool all);
 /* Did an output fail? Said once. */
