@@ -15,16 +15,17 @@ static const struct known {
 	const char *event;
 	enum event_role role;
 	const char *tid, *other, *comm;
+	const char *pid; /* not needed */
 } known[] = {
-	{ "sched_switch", ROLE_SWITCH, "prev_tid", "next_tid", NULL },
-	{ "sched_process_fork", ROLE_FORK, "parent_tid", "child_tid", "child_comm" },
-	{ "sched_process_exec", ROLE_EXEC, "tid", NULL, "comm" },
-	{ "task_rename", ROLE_RENAME, "tid", NULL, "comm" },
-	{ "sched_process_exit", ROLE_EXIT, "tid", NULL, NULL },
+	{ "sched_switch", ROLE_SWITCH, "prev_tid", "next_tid", NULL, NULL },
+	{ "sched_process_fork", ROLE_FORK, "parent_tid", "child_tid", "child_comm", "child_pid" },
+	{ "sched_process_exec", ROLE_EXEC, "tid", NULL, "comm", "tid" },
+	{ "task_rename", ROLE_RENAME, "tid", NULL, "comm", "pid" },
+	{ "sched_process_exit", ROLE_EXIT, "tid", NULL, NULL, NULL },
 	/* Their tid is a task that someone else wakes. */
-	{ "sched_waking", ROLE_NONE, NULL, NULL, NULL },
-	{ "sched_wakeup", ROLE_NONE, NULL, NULL, NULL },
-	{ "sched_wakeup_new", ROLE_NONE, NULL, NULL, NULL },
+	{ "sched_waking", ROLE_NONE, NULL, NULL, NULL, NULL },
+	{ "sched_wakeup", ROLE_NONE, NULL, NULL, NULL, NULL },
+	{ "sched_wakeup_new", ROLE_NONE, NULL, NULL, NULL, NULL },
 };
 
 /* By type: its field tid. Open addressing, at most half full. */
@@ -85,6 +86,7 @@ static void describe(struct event_info *info, struct tids *tids)
 		info->tid = find_tid(e, k->tid);
 		info->other = find_tid(e, k->other);
 		info->comm = find_comm(e, k->comm);
+		info->pid = find_tid(e, k->pid);
 		if (!k->tid == !info->tid && !k->other == !info->other && !k->comm == !info->comm)
 			info->role = k->role;
 		return;
@@ -144,25 +146,29 @@ static bool get_tid(const struct htrace_member *m, const struct htrace_record *r
 	return true;
 }
 
-static void set_name(struct names *names, const struct htrace_member *tid,
-		     const struct htrace_member *comm, const struct sink_event *e)
+static void set_name(struct names *names, const struct event_info *info,
+		     const struct htrace_member *tid, const struct sink_event *e)
 {
+	const struct htrace_member *comm = info->comm;
 	const struct htrace_record *r = e->record;
-	__u32 t;
+	__u32 t, pid = 0;
 
-	if (get_tid(tid, r, &t) && comm->bit_off / 8 + comm->type->size <= r->len)
-		names_set(names, t, e->time, (const char *)r->payload + comm->bit_off / 8,
-			  comm->type->size);
+	if (!get_tid(tid, r, &t) || comm->bit_off / 8 + comm->type->size > r->len)
+		return;
+	if (info->pid && !get_tid(info->pid, r, &pid))
+		pid = 0;
+	names_set(names, t, pid, e->time, (const char *)r->payload + comm->bit_off / 8,
+		  comm->type->size);
 }
 
 void event_before(const struct event_info *info, struct names *names, struct sink_event *e)
 {
 	switch (info->role) {
 	case ROLE_FORK:
-		set_name(names, info->other, info->comm, e);
+		set_name(names, info, info->other, e);
 		break;
 	case ROLE_EXEC:
-		set_name(names, info->tid, info->comm, e);
+		set_name(names, info, info->tid, e);
 		break;
 	case ROLE_TASK:
 	case ROLE_SWITCH:
@@ -186,7 +192,7 @@ void event_after(const struct event_info *info, struct names *names, struct sink
 		e->task_known = get_tid(info->other, e->record, &e->task);
 		break;
 	case ROLE_RENAME:
-		set_name(names, info->tid, info->comm, e);
+		set_name(names, info, info->tid, e);
 		break;
 	case ROLE_EXIT:
 		if (get_tid(info->tid, e->record, &tid))

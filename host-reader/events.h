@@ -16,9 +16,9 @@ enum event_role {
 	ROLE_NONE,
 	ROLE_TASK,   /* happened in the task that field tid names */
 	ROLE_SWITCH, /* prev_tid, next_tid */
-	ROLE_FORK,   /* parent_tid, child_tid, child_comm */
-	ROLE_EXEC,   /* tid, comm */
-	ROLE_RENAME, /* tid, comm; not necessarily its own */
+	ROLE_FORK,   /* parent_tid, child_tid, child_comm, perhaps child_pid */
+	ROLE_EXEC,   /* tid, comm; who calls exec leads its process from then on */
+	ROLE_RENAME, /* tid, comm, perhaps pid; not necessarily its own */
 	ROLE_EXIT,   /* tid */
 };
 
@@ -28,6 +28,7 @@ struct event_info {
 	bool shown;
 	const struct htrace_member *tid;   /* the task in which it happened, or which it is about */
 	const struct htrace_member *other; /* the next, or new, task */
+	const struct htrace_member *pid;   /* the process of the task that gets a name; or NULL */
 	const struct htrace_member *comm;
 };
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "names.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -14,6 +13,7 @@
 
 struct version {
 	__u64 time;
+	__u32 pid;
 	char comm[NAMES_COMM];
 };
 
@@ -135,26 +135,15 @@ static __u32 until(const struct task *t, __u64 time)
 	return i;
 }
 
-void names_set(struct names *n, __u32 tid, __u64 time, const char *comm, size_t len)
+/* Note that @v holds from its time on, in order. What it only repeats, or is too old, is not. */
+static void add_version(struct task *t, const struct version *v)
 {
-	struct task *t = find(n, tid);
-	char padded[NAMES_COMM] = "";
-	__u32 at;
+	__u32 at = until(t, v->time);
+	const struct version *before = at ? &t->version[at - 1] : NULL;
 
-	memcpy(padded, comm, strnlen(comm, len < NAMES_COMM ? len : NAMES_COMM));
-	if (!t)
-		t = add(n, tid);
-	if (!t)
-		return;
-	if (t->ended && time > t->end) { /* the number is used again */
-		t->end = t->ended = 0;
-		list_remove(&t->link);
-		list_append(&n->live, &t->link);
-	}
-	at = until(t, time);
-	if (at && t->version[at - 1].time == time)
+	if (before && before->time == v->time)
 		at--; /* replaces it */
-	else if (at && !memcmp(t->version[at - 1].comm, padded, NAMES_COMM))
+	else if (before && before->pid == v->pid && !memcmp(before->comm, v->comm, NAMES_COMM))
 		return;
 	else if (t->nr < MAX_VERSIONS)
 		memmove(&t->version[at + 1], &t->version[at], (t->nr++ - at) * sizeof(*t->version));
@@ -162,8 +151,31 @@ void names_set(struct names *n, __u32 tid, __u64 time, const char *comm, size_t 
 		memmove(&t->version[0], &t->version[1], at * sizeof(*t->version));
 	else
 		return;
-	t->version[at].time = time;
-	memcpy(t->version[at].comm, padded, NAMES_COMM);
+	t->version[at] = *v;
+}
+
+void names_set(struct names *n, __u32 tid, __u32 pid, __u64 time, const char *comm, size_t len)
+{
+	struct version v = { .time = time, .pid = pid };
+	struct task *t = find(n, tid);
+	bool again;
+	__u32 at;
+
+	memcpy(v.comm, comm, strnlen(comm, len < NAMES_COMM ? len : NAMES_COMM));
+	if (!t)
+		t = add(n, tid);
+	if (!t)
+		return;
+	again = t->ended && time > t->end; /* the number is used again */
+	if (again) {
+		t->end = t->ended = 0;
+		list_remove(&t->link);
+		list_append(&n->live, &t->link);
+	}
+	at = until(t, time);
+	if (!pid && at && !again)
+		v.pid = t->version[at - 1].pid;
+	add_version(t, &v);
 }
 
 void names_exit(struct names *n, __u32 tid, __u64 time, __u64 now)
@@ -189,13 +201,57 @@ void names_expire(struct names *n, __u64 now)
 	}
 }
 
-const char *names_get(const struct names *n, __u32 tid, __u64 time, size_t *len)
+/* What held of it at @time; NULL: nothing is known, or it had ended. */
+static const struct version *version_at(const struct task *t, __u64 time)
 {
-	const struct task *t = find(n, tid);
-	__u32 at = t ? until(t, time) : 0;
+	__u32 at = until(t, time);
 
 	if (!at || (t->ended && time > t->end && time - t->end > GRACE))
 		return NULL;
-	*len = strnlen(t->version[at - 1].comm, NAMES_COMM);
-	return t->version[at - 1].comm;
+	return &t->version[at - 1];
+}
+
+const char *names_get(const struct names *n, __u32 tid, __u64 time, size_t *len)
+{
+	const struct task *t = find(n, tid);
+	const struct version *v = t ? version_at(t, time) : NULL;
+
+	if (!v)
+		return NULL;
+	*len = strnlen(v->comm, NAMES_COMM);
+	return v->comm;
+}
+
+__u32 names_pid(const struct names *n, __u32 tid, __u64 time)
+{
+	const struct task *t = find(n, tid);
+	const struct version *v = t ? version_at(t, time) : NULL;
+
+	return v ? v->pid : 0;
+}
+
+static bool each_of(const struct link *list, __u64 time,
+		    bool (*fn)(void *ctx, const struct names_task *task), void *ctx)
+{
+	for (const struct link *l = list->next; l != list; l = l->next) {
+		const struct task *t = (const struct task *)l;
+		const struct version *v = version_at(t, time);
+		struct names_task task = { .tid = t->tid };
+
+		if (!v || (t->ended && time >= t->end))
+			continue;
+		task.pid = v->pid;
+		task.comm = v->comm;
+		task.len = strnlen(v->comm, NAMES_COMM);
+		if (!fn(ctx, &task))
+			return false;
+	}
+	return true;
+}
+
+void names_each(const struct names *n, __u64 time,
+		bool (*fn)(void *ctx, const struct names_task *task), void *ctx)
+{
+	if (each_of(&n->live, time, fn, ctx))
+		each_of(&n->dead, time, fn, ctx);
 }

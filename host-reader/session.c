@@ -137,7 +137,7 @@ static void load_names(struct session *s)
 	if (nr < 0)
 		return; /* being written: next time */
 	for (int i = 0; i < nr; i++)
-		names_set(s->names, table[i].tid, table[i].time, table[i].comm,
+		names_set(s->names, table[i].tid, table[i].tgid, table[i].time, table[i].comm,
 			  sizeof(table[i].comm));
 	free(table);
 	s->names_read = true;

@@ -23,7 +23,7 @@ static const char *name(const struct names *n, __u32 tid, __u64 time)
 
 static void set(struct names *n, __u32 tid, __u64 time, const char *comm)
 {
-	names_set(n, tid, time, comm, strlen(comm) + 1);
+	names_set(n, tid, 0, time, comm, strlen(comm) + 1);
 }
 
 START_TEST(test_history)
@@ -70,11 +70,11 @@ START_TEST(test_unterminated)
 {
 	struct names *n = names_new();
 
-	names_set(n, 1, 1, "0123456789abcdefXYZ", 16);
+	names_set(n, 1, 1, 1, "0123456789abcdefXYZ", 16);
 	ck_assert_str_eq(name(n, 1, 1), "0123456789abcdef");
-	names_set(n, 2, 1, "0123456789abcdefXYZ", 3);
+	names_set(n, 2, 2, 1, "0123456789abcdefXYZ", 3);
 	ck_assert_str_eq(name(n, 2, 1), "012");
-	names_set(n, 3, 1, "", 0);
+	names_set(n, 3, 3, 1, "", 0);
 	ck_assert_str_eq(name(n, 3, 1), "");
 	names_free(n);
 }
@@ -124,6 +124,67 @@ START_TEST(test_flood)
 }
 END_TEST
 
+/* A thread keeps its process, whoever does not know it; a number that is used again does not. */
+START_TEST(test_pid)
+{
+	struct names *n = names_new();
+
+	ck_assert_uint_eq(names_pid(n, 7, 100), 0);
+	names_set(n, 7, 5, 100, "worker", 7);
+	ck_assert_uint_eq(names_pid(n, 7, 99), 0);
+	ck_assert_uint_eq(names_pid(n, 7, 100), 5);
+	set(n, 7, 200, "renamed");
+	ck_assert_uint_eq(names_pid(n, 7, 200), 5);
+	names_set(n, 7, 7, 300, "renamed", 8); /* exec */
+	ck_assert_uint_eq(names_pid(n, 7, 299), 5);
+	ck_assert_uint_eq(names_pid(n, 7, 300), 7);
+	ck_assert_str_eq(name(n, 7, 300), "renamed");
+	names_exit(n, 7, 400, SEC);
+	ck_assert_uint_eq(names_pid(n, 7, 400), 7);
+	ck_assert_uint_eq(names_pid(n, 7, 400 + 2 * SEC), 0);
+	names_set(n, 7, 6, 500, "other", 6);
+	ck_assert_uint_eq(names_pid(n, 7, 450), 7);
+	ck_assert_uint_eq(names_pid(n, 7, 500 + 2 * SEC), 6);
+	names_exit(n, 7, 600, SEC);
+	set(n, 7, 700, "unknown's");
+	ck_assert_uint_eq(names_pid(n, 7, 700), 0);
+	names_free(n);
+}
+END_TEST
+
+static bool list(void *ctx, const struct names_task *t)
+{
+	char *text = ctx;
+
+	snprintf(text + strlen(text), 64, "%u/%u:%.*s ", t->pid, t->tid, (int)t->len, t->comm);
+	return t->tid != 4;
+}
+
+START_TEST(test_each)
+{
+	struct names *n = names_new();
+	char text[256] = "";
+
+	names_set(n, 1, 1, 100, "init", 5);
+	names_set(n, 3, 2, 100, "thread", 7);
+	names_set(n, 9, 9, 300, "later", 6);
+	names_set(n, 5, 5, 100, "dies", 5);
+	names_exit(n, 5, 200, SEC);
+	names_each(n, 150, list, text);
+	ck_assert_str_eq(text, "1/1:init 2/3:thread 5/5:dies ");
+	*text = 0;
+	names_set(n, 3, 2, 250, "new", 4);
+	names_each(n, 250, list, text);
+	ck_assert_str_eq(text, "1/1:init 2/3:new ");
+	*text = 0;
+	names_set(n, 4, 4, 100, "stop", 5);
+	names_set(n, 6, 6, 100, "unseen", 7);
+	names_each(n, 300, list, text);
+	ck_assert_str_eq(text, "1/1:init 2/3:new 9/9:later 4/4:stop ");
+	names_free(n);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("names");
@@ -134,6 +195,8 @@ int main(void)
 	tcase_add_test(c, test_unterminated);
 	tcase_add_test(c, test_exit);
 	tcase_add_test(c, test_flood);
+	tcase_add_test(c, test_pid);
+	tcase_add_test(c, test_each);
 	suite_add_tcase(s, c);
 	return unit_run(s);
 }

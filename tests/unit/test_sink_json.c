@@ -38,7 +38,7 @@ START_TEST(test_integers)
 	__u64 payload[2] = { integers[_i].value, 0 };
 	char want[256];
 
-	names_set(names, 8, 1, "a\x1b" "b", 4);
+	names_set(names, 8, 8, 1, "a\x1b" "b", 4);
 	finish_schema();
 	show(id, payload, 16, false);
 	snprintf(want, sizeof(want), PLACE "\"event\":\"e\",\"fields\":{\"v\":%s}}\n",
@@ -174,7 +174,7 @@ START_TEST(test_task)
 
 	finish_schema();
 	show(id, tid, 16, false);
-	names_set(names, 42, 0, "v\xc3\xaf", 4);
+	names_set(names, 42, 42, 0, "v\xc3\xaf", 4);
 	show(id, tid, 16, false);
 	ck_assert_str_eq(written(), PLACE "\"event\":\"open\",\"tid\":42,\"fields\":{\"tid\":42}}\n"
 				    PLACE "\"event\":\"open\",\"tid\":42,\"comm\":\"v\\u00ef\","

@@ -54,7 +54,7 @@ START_TEST(test_integers)
 	__u64 payload[2] = { integers[_i].value, 0 };
 	char want[256];
 
-	names_set(names, 8, 1, "a\x1b" "b", 4);
+	names_set(names, 8, 8, 1, "a\x1b" "b", 4);
 	finish_schema();
 	show(id, payload, 16, false);
 	snprintf(want, sizeof(want), PLACE NOBODY "e: field=%s\n", integers[_i].shown);
@@ -192,7 +192,7 @@ START_TEST(test_task)
 	__u32 tid[4] = { 42 };
 
 	finish_schema();
-	names_set(names, 42, 0, "vi", 3);
+	names_set(names, 42, 42, 0, "vi", 3);
 	show(id, tid, 16, false);
 	show(wake, tid, 16, false);
 	ck_assert_str_eq(written(), PLACE "vi-42                  open: tid=42(vi)\n"
