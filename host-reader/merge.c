@@ -11,6 +11,9 @@ struct chunk {
 	struct chunk *next;
 	struct chunk *older, *newer;
 	__u64 arrival;
+	__u64 asked; /* what was due until then goes out before it is looked at */
+	unsigned int ring;
+	void *mark; /* not a batch */
 	struct htrace_batch batch;
 	bool unverified;
 	unsigned char data[] __attribute__((aligned(8)));
@@ -27,7 +30,10 @@ struct queue {
 struct merge {
 	__u64 delay_ns;
 	size_t max_bytes, bytes;
+	__u64 asked; /* the last time of merge_pop() */
 	struct chunk *oldest, *newest;
+	struct chunk *waiting; /* the oldest that was not looked at */
+	unsigned int marks;
 	__u64 time; /* of the last item that went out */
 	bool popped; /* the first ring's item went out; its queue has yet to move on */
 	unsigned int nr_rings, heap_len;
@@ -121,6 +127,14 @@ static void heap_remove_first(struct merge *m)
 
 /* ----------------------------------------------------------------------------------- the queues */
 
+static void drop(struct merge *m, struct chunk *c)
+{
+	*(c->older ? &c->older->newer : &m->oldest) = c->newer;
+	*(c->newer ? &c->newer->older : &m->newest) = c->older;
+	m->bytes -= sizeof(*c) + c->batch.len;
+	free(c);
+}
+
 static void drop_head(struct merge *m, struct queue *q)
 {
 	struct chunk *c = q->head;
@@ -128,11 +142,8 @@ static void drop_head(struct merge *m, struct queue *q)
 	q->head = c->next;
 	if (!q->head)
 		q->tail = NULL;
-	*(c->older ? &c->older->newer : &m->oldest) = c->newer;
-	*(c->newer ? &c->newer->older : &m->newest) = c->older;
 	q->bytes -= sizeof(*c) + c->batch.len;
-	m->bytes -= sizeof(*c) + c->batch.len;
-	free(c);
+	drop(m, c);
 }
 
 static __u64 raise_to(__u64 time, __u64 least)
@@ -167,6 +178,7 @@ static bool advance(struct merge *m, struct queue *q, bool begin)
 	while (q->head) {
 		q->next.is_loss = false;
 		q->next.unverified = q->head->unverified;
+		q->next.arrival = q->head->arrival;
 		if (begin && begin_chunk(m, q))
 			return true;
 		if (htrace_iter_next(&q->iter, &q->next.record)) {
@@ -191,39 +203,79 @@ static void settle(struct merge *m)
 		heap_remove_first(m);
 }
 
+static void append(struct merge *m, struct chunk *c, __u64 now)
+{
+	c->next = NULL;
+	c->arrival = now;
+	c->asked = m->asked;
+	c->newer = NULL;
+	c->older = m->newest;
+	*(m->newest ? &m->newest->newer : &m->oldest) = c;
+	m->newest = c;
+	m->bytes += sizeof(*c) + c->batch.len;
+	if (!m->waiting)
+		m->waiting = c;
+}
+
 int merge_push(struct merge *m, unsigned int ring, const struct htrace_batch *b, __u64 now,
 	       bool unverified)
 {
-	struct queue *q = &m->queue[ring];
 	struct chunk *c = malloc(sizeof(*c) + b->len);
 
 	if (!c)
 		return -ENOMEM;
-	settle(m);
-	c->next = NULL;
-	c->arrival = now;
+	c->ring = ring;
+	c->mark = NULL;
 	c->batch = *b;
 	c->batch.data = c->data;
 	c->unverified = unverified;
 	if (b->len)
 		memcpy(c->data, b->data, b->len);
-	c->newer = NULL;
-	c->older = m->newest;
-	*(m->newest ? &m->newest->newer : &m->oldest) = c;
-	m->newest = c;
-	q->bytes += sizeof(*c) + b->len;
-	m->bytes += sizeof(*c) + b->len;
+	append(m, c, now);
+	m->queue[ring].bytes += sizeof(*c) + b->len;
+	return 0;
+}
+
+int merge_mark(struct merge *m, void *mark, __u64 now)
+{
+	struct chunk *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return -ENOMEM;
+	c->mark = mark;
+	append(m, c, now);
+	m->marks++;
+	return 0;
+}
+
+unsigned int merge_marks(const struct merge *m)
+{
+	return m->marks;
+}
+
+/* What waited longest takes its place in its ring's queue; a mark goes out. */
+static void *look_at_waiting(struct merge *m)
+{
+	struct chunk *c = m->waiting;
+	struct queue *q = &m->queue[c->ring];
+	void *mark = c->mark;
+
+	m->waiting = c->newer;
+	if (mark) {
+		drop(m, c);
+		m->marks--;
+		return mark;
+	}
 	if (q->tail) {
 		q->tail->next = c;
 		q->tail = c;
-		return 0; /* its head waits in the heap */
+		return NULL; /* its head waits in the heap */
 	}
 	q->head = q->tail = c;
-	if (advance(m, q, true)) {
-		q->next.ring = ring;
-		heap_add(m, ring);
-	}
-	return 0;
+	q->next.ring = c->ring;
+	if (advance(m, q, true)) /* it may be gone if not */
+		heap_add(m, q->next.ring);
+	return NULL;
 }
 
 __u64 merge_due(const struct merge *m)
@@ -231,19 +283,35 @@ __u64 merge_due(const struct merge *m)
 	return m->oldest ? m->oldest->arrival + m->delay_ns : UINT64_MAX;
 }
 
-bool merge_pop(struct merge *m, __u64 now, bool all, struct merge_item *item)
+static void pop_first(struct merge *m, struct merge_item *item)
 {
-	struct queue *q;
+	struct queue *q = &m->queue[m->heap[0]];
 
-	settle(m);
-	if (!m->heap_len || (!all && merge_due(m) > now))
-		return false;
-	q = &m->queue[m->heap[0]];
 	if (!q->next.is_loss)
 		q->time = q->next.time;
 	*item = q->next;
+	item->mark = NULL;
 	item->late = item->time < m->time;
 	m->time = item->time;
 	m->popped = true;
-	return true;
+}
+
+bool merge_pop(struct merge *m, __u64 now, bool all, struct merge_item *item)
+{
+	m->asked = all ? UINT64_MAX : now;
+	for (;;) {
+		__u64 until = m->waiting ? m->waiting->asked : m->asked;
+
+		settle(m);
+		if (m->heap_len && merge_due(m) <= until) {
+			pop_first(m, item);
+			return true;
+		}
+		if (!m->waiting)
+			return false;
+		memset(item, 0, sizeof(*item));
+		item->mark = look_at_waiting(m);
+		if (item->mark)
+			return true;
+	}
 }

@@ -7,6 +7,10 @@
  * with the smallest time of all rings goes out, whatever its own arrival. So a ring whose times lie
  * in the future holds up nobody, and no record waits longer than the delay for others.
  *
+ * What is pushed is looked at only when all that was due at the merge_pop() before has gone out,
+ * however long that takes. So the order depends on when batches arrived and for which times
+ * merge_pop() was called, and on nothing else: a capture that says the same gives the same.
+ *
  * Times that go backwards within a ring are raised to the one before.
  */
 #ifndef READER_MERGE_H
@@ -22,9 +26,14 @@
 
 struct merge;
 
-/* A record, or the loss that lies before the next record of its ring. Valid until the next call. */
+/*
+ * A record, the loss that lies before the next record of its ring, or a mark, and then nothing else
+ * is set. Valid until the next call.
+ */
 struct merge_item {
+	void *mark;
 	unsigned int ring;
+	__u64 arrival;
 	__u64 time;
 	bool late; /* its time is before that of the item that went out before it */
 	bool unverified;
@@ -40,6 +49,10 @@ bool merge_has_room(const struct merge *m, unsigned int ring);
 /* Copy a batch that arrived at @now. -ENOMEM. */
 int merge_push(struct merge *m, unsigned int ring, const struct htrace_batch *b, __u64 now,
 	       bool unverified);
+/* Let @mark, which is not NULL, go out at this place among what is pushed. -ENOMEM. */
+int merge_mark(struct merge *m, void *mark, __u64 now);
+/* Marks that did not go out yet. */
+unsigned int merge_marks(const struct merge *m);
 /* The next item that is due at @now, or, if @all, the next there is. */
 bool merge_pop(struct merge *m, __u64 now, bool all, struct merge_item *item);
 /* Host time at which the next item will be due; UINT64_MAX: nothing is held. */
