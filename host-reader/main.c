@@ -124,12 +124,14 @@ static int begin(struct reader *r)
 		const char *same;
 		__u64 dev, ino;
 
-		ret = source_open(s, &o->source[r->nr], &r->config);
+		ret = source_open(s, &o->source[r->nr], r->nr, &r->config);
 		if (ret < 0)
 			return 1;
 		if (ret) /* the others are read all the same */
 			continue;
 		any = true;
+		if (!s->view)
+			continue;
 		htrace_view_file(s->view, &dev, &ino);
 		same = sinks_find_file(&r->sinks, dev, ino);
 		if (same) {

@@ -14,6 +14,7 @@
 enum source_kind {
 	SOURCE_IVSHMEM, /* a file that backs an ivshmem device, or lies where one would */
 	SOURCE_LOCAL,   /* a region of this machine's processes */
+	SOURCE_FILE,    /* a capture */
 };
 
 struct source_spec {

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One session of a region while it is attached: its rings, schema and names, and the way of its
- * records from the rings through the merge to the sinks. When to read is the source's business.
+ * One session: its schema and names, and the way of its records through the merge to the sinks.
+ * Where they come from, a region (live.h) or a capture (source_file.c), is not known here: whoever
+ * reads hands over batches, schemas, tables of names and notes in the order in which they came.
+ * Their effect on each other, and so the output, depends on that order, on when each arrived, and
+ * on the times given to session_emit() between them. Sinks that capture get all of it as it is.
  */
 #ifndef READER_SESSION_H
 #define READER_SESSION_H
@@ -18,56 +21,60 @@
 struct session;
 
 struct session_config {
-	struct htrace_view *view; /* attached, guest RAM mapped if there are rings in it ... */
-	bool no_ram;              /* ... or not: then their mirrors in the region are read */
+	const struct session_facts *facts;
 	const char *path;         /* for messages */
 	const char *source;       /* for sinks; NULL: there is one source only */
+	unsigned int source_nr;   /* among those of the command line, from 0 on */
 	struct stats *stats;
 	struct sinks *sinks; /* NULL: records are counted, and not shown */
 	struct selection *selection;
 	struct say_quota *quota; /* for what the guest causes to be said */
 };
 
-/* What one look at all rings gave. */
-struct session_pass {
-	__u64 events;
-	__u64 backlog; /* bytes left */
-	bool more;     /* it is worth to look again at once */
-	bool lost;     /* events were lost */
-	bool drained;  /* no ring has anything left that is committed */
-	bool cut;      /* for want of time or memory less was read than there is a budget for */
-};
+/* What there is to know of a session from its superblock @super. */
+void session_facts(struct session_facts *f, const struct htrace_super *super);
+/* Rings are numbered through all sets. */
+unsigned int session_facts_rings(const struct session_facts *f);
 
 /* 0, or -errno with one line in @err. */
 int session_open(struct session **out, const struct session_config *config, char *err,
 		 size_t errlen);
-/*
- * From here on nothing is read, and no memory of the guest's is touched. Bytes that stay in the
- * rings: as of the last look, or, if @look, as of now.
- */
-__u64 session_end(struct session *s, bool look);
 /* Forget the session. What is held and did not go out yet is counted as unwritten. */
 void session_close(struct session *s);
 
-/*
- * Read a bounded amount of each ring. @unverified: from a guest that may be dead. -ESTALE: ring
- * memory is not the session's any more.
- */
-int session_read(struct session *s, __u64 now, bool unverified, struct session_pass *pass);
+/* Does anybody want to know what tasks are called? */
+bool session_wants_names(const struct session *s);
+/* May more of this ring be handed over, or is too much of it held? */
+bool session_has_room(const struct session *s, unsigned int ring);
+/* Did an earlier schema, or table of names, not take effect yet? Then another one has to wait. */
+bool session_is_behind(const struct session *s);
+/* The number of ring @ring among those of its kind. */
+unsigned int session_ring_number(const struct session *s, unsigned int ring);
+
+/* What was read. @raised: times of the batch that were raised in an earlier capture. -ENOMEM. */
+int session_batch(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
+		  bool unverified, __u32 raised);
+/* The schema's entries, all of them. 0, or -errno with one line in @err; what holds stays then. */
+int session_schema(struct session *s, __u64 generation, const void *entries, size_t len, __u64 now,
+		   char *err, size_t errlen);
+void session_names(struct session *s, const struct htrace_name *table, __u32 nr, __u64 now);
+/* What the guest, @fresh, says of itself. @clock may be all zero. */
+void session_guest(struct session *s, const struct htrace_guest *fresh,
+		   const struct htrace_clock_sample *clock, __u64 now);
+/* A line between the events; harmless text. */
+void session_note(struct session *s, const char *text, __u64 now);
+/* For captures only: see enum capture_kind. */
+void session_tell(struct session *s, enum capture_kind kind, const void *data, size_t len,
+		  __u64 now);
+/* A ring is not read any more. */
+void session_broken(struct session *s, unsigned int ring, const char *why, __u64 now);
+
 /*
  * Hand what is due to the sinks, for a bounded time: a guest's few bytes can be much text. Returns
  * whether there is more.
  */
 bool session_emit(struct session *s, __u64 now, bool all);
-/* Read schema and names again if the guest has new ones. At most so often, whatever it does. */
-void session_refresh(struct session *s, __u64 now);
-/* Rings that are read from their mirrors. */
-unsigned int session_relayed(const struct session *s);
-/* Is there something in the rings? A load per ring. */
-bool session_ready(const struct session *s);
 /* When session_emit() will have something to do; UINT64_MAX: not before more was read. */
 __u64 session_due(const struct session *s);
-/* Bytes that were in the rings when they were last looked at. */
-__u64 session_backlog(const struct session *s);
 
 #endif

@@ -101,13 +101,15 @@ int sinks_begin(struct sinks *s)
 void sinks_event(struct sinks *s, const struct sink_event *e)
 {
 	for (unsigned int i = 0; i < s->nr; i++)
-		s->sink[i].ops->event(&s->sink[i], e);
+		if (s->sink[i].ops->event)
+			s->sink[i].ops->event(&s->sink[i], e);
 }
 
 void sinks_loss(struct sinks *s, const struct sink_loss *l)
 {
 	for (unsigned int i = 0; i < s->nr; i++)
-		s->sink[i].ops->loss(&s->sink[i], l);
+		if (s->sink[i].ops->loss)
+			s->sink[i].ops->loss(&s->sink[i], l);
 }
 
 void sinks_note(struct sinks *s, const struct sink_note *n)
@@ -115,6 +117,30 @@ void sinks_note(struct sinks *s, const struct sink_note *n)
 	for (unsigned int i = 0; i < s->nr; i++)
 		if (s->sink[i].ops->note)
 			s->sink[i].ops->note(&s->sink[i], n);
+}
+
+void sinks_captured(struct sinks *s, const struct sink_session *session,
+		    const struct capture_item *item)
+{
+	for (unsigned int i = 0; i < s->nr; i++)
+		if (s->sink[i].ops->captured)
+			s->sink[i].ops->captured(&s->sink[i], session, item);
+}
+
+bool sinks_capture(const struct sinks *s)
+{
+	for (unsigned int i = 0; i < s->nr; i++)
+		if (s->sink[i].ops->captured)
+			return true;
+	return false;
+}
+
+bool sinks_show(const struct sinks *s)
+{
+	for (unsigned int i = 0; i < s->nr; i++)
+		if (s->sink[i].ops->event)
+			return true;
+	return false;
 }
 
 void sinks_session_end(struct sinks *s, const struct sink_session *session)

@@ -16,6 +16,19 @@
 
 struct names;
 
+struct session_set {
+	__u32 policy, kind; /* enum htrace_policy, htrace_ring_kind */
+	__u32 nr_rings, ring_shift, block_shift;
+};
+
+/* What is known of a session from its beginning on. */
+struct session_facts {
+	__u64 session;
+	__u8 boot_id[16];
+	__u32 clock_id, nr_cpus, nr_sets;
+	struct session_set set[HTRACE_MAX_RINGSETS];
+};
+
 /*
  * One life of a region. Its address tells it from others until the sinks are told of its end. What
  * it says may come late; it is complete, as far as it ever will be, once the first event goes out.
@@ -23,12 +36,16 @@ struct names;
 struct sink_session {
 	const char *path;   /* of the source */
 	const char *source; /* as in struct origin */
-	bool ticks;         /* likewise */
+	unsigned int source_nr; /* on the command line, from 0 on */
+	bool ticks;         /* as in struct origin */
 	__u8 boot_id[16];
 	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
 	char hostname[64], release[64];   /* as struct htrace_guest has them */
 	const struct names *names;
 	__u64 schema; /* another one whenever the schema was read again, and events have moved */
+	struct session_facts facts;
+	/* The latest schema, which records that go out now may be too old for; NULL: none yet. */
+	const struct htrace_schema *reading;
 };
 
 /* Where something comes from. */
@@ -63,6 +80,37 @@ struct sink_note {
 	const char *text; /* harmless already */
 };
 
+/* What a capture gets of a session, in the order in which it came. Numbers are the file format's. */
+enum capture_kind {
+	CAPTURE_BATCH = 0,
+	CAPTURE_SCHEMA = 2,
+	CAPTURE_NAMES = 3,  /* struct htrace_name[] */
+	CAPTURE_GUEST = 4,  /* struct htrace_guest */
+	CAPTURE_PLACE = 5,  /* text: where its rings are */
+	CAPTURE_SAID = 6,   /* text: what the reader said of the guest */
+	CAPTURE_BROKEN = 7, /* a ring, and why */
+	CAPTURE_END = 8,    /* struct capture_end */
+};
+
+struct capture_end {
+	__u64 attached_ns; /* how long the session was read */
+	__u64 unread;      /* bytes that stayed in its rings */
+};
+
+struct capture_item {
+	enum capture_kind kind;
+	__u64 arrival; /* host time */
+	__u64 asked;   /* until when everything due had to be shown before */
+	__u32 ring;
+	const struct htrace_batch *batch;
+	const struct htrace_schema *schema; /* that the batch's records are described by, or NULL */
+	bool unverified;
+	__u32 raised;
+	__u64 generation; /* of a schema */
+	const void *data;
+	size_t len;
+};
+
 struct sink;
 
 struct sink_ops {
@@ -78,9 +126,13 @@ struct sink_ops {
 	int (*error)(const struct sink *s); /* an errno, or 0 */
 	int (*close)(struct sink *s);   /* 0 or -errno: the first error of its life */
 
+	/* NULL: it gets no events. */
 	void (*event)(struct sink *s, const struct sink_event *e);
-	void (*loss)(struct sink *s, const struct sink_loss *l);
 	/* These may be NULL. */
+	void (*loss)(struct sink *s, const struct sink_loss *l);
+	/* All that is read, as it is, when it is read: neither merged, nor named, nor chosen. */
+	void (*captured)(struct sink *s, const struct sink_session *session,
+			 const struct capture_item *item);
 	void (*note)(struct sink *s, const struct sink_note *n);
 	void (*session_end)(struct sink *s, const struct sink_session *session);
 };
@@ -109,6 +161,11 @@ int sinks_begin(struct sinks *s);
 void sinks_event(struct sinks *s, const struct sink_event *e);
 void sinks_loss(struct sinks *s, const struct sink_loss *l);
 void sinks_note(struct sinks *s, const struct sink_note *n);
+void sinks_captured(struct sinks *s, const struct sink_session *session,
+		    const struct capture_item *item);
+/* Does any of them capture, or show events? */
+bool sinks_capture(const struct sinks *s);
+bool sinks_show(const struct sinks *s);
 /* Nothing more comes from @session. */
 void sinks_session_end(struct sinks *s, const struct sink_session *session);
 /* Write out what is buffered, of terminals or of all. */

@@ -55,8 +55,8 @@ static bool heart_beat(struct source *s, __u64 now)
 
 static void go_silent(struct source *s, __u64 now)
 {
-	say_within(&s->quota, "%s: guest silent for %.1f s: paused, crashed or agent killed",
-		   s->spec->path, (double)(now - s->heart_beat_at) / 1e9);
+	source_say(s, now, "guest silent for %.1f s: paused, crashed or agent killed",
+		   (double)(now - s->heart_beat_at) / 1e9);
 	s->salvaged = false;
 	s->salvaged_events = 0;
 	source_enter(s, SOURCE_SILENT, now);
@@ -70,8 +70,7 @@ static bool ended(struct source *s, __u64 now)
 		return true;
 	}
 	if (htrace_view_state(s->view) == HTRACE_GUEST_CLOSED) {
-		say_within(&s->quota, "%s: the guest ended the session; waiting for a new one",
-			   s->spec->path);
+		source_say(s, now, "the guest ended the session; waiting for a new one");
 		s->said_waiting = true;
 		source_await_next(s, now);
 		return true;
@@ -92,17 +91,16 @@ static void listen_round(struct source *s, __u64 now)
 }
 
 /* Read, and take care of what can go wrong. False: the source is in another state now. */
-static bool read_rings(struct source *s, __u64 now, bool unverified, struct session_pass *pass)
+static bool read_rings(struct source *s, __u64 now, bool unverified, struct live_pass *pass)
 {
-	int ret = session_read(s->session, now, unverified, pass);
+	int ret = live_read(s->live, now, unverified, pass);
 
 	if (htrace_view_shrunk(s->view)) {
 		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
 		return false;
 	}
 	if (ret == -ESTALE) {
-		say_within(&s->quota, "%s: the guest took back the memory of its rings",
-			   s->spec->path);
+		source_say(s, now, "the guest took back the memory of its rings");
 		source_await_next(s, now);
 		return false;
 	}
@@ -116,7 +114,7 @@ static bool read_rings(struct source *s, __u64 now, bool unverified, struct sess
 
 static void salvage(struct source *s, __u64 now, struct source_round *round)
 {
-	struct session_pass pass;
+	struct live_pass pass;
 
 	if (!read_rings(s, now, true, &pass))
 		return;
@@ -126,8 +124,8 @@ static void salvage(struct source *s, __u64 now, struct source_round *round)
 	s->guest_came |= pass.events != 0;
 	s->salvaged = pass.drained;
 	if (s->salvaged && s->salvaged_events)
-		say_within(&s->quota, "%s: %" PRIu64 " events of the silent guest were read, and "
-			   "marked unverified", s->spec->path, (uint64_t)s->salvaged_events);
+		source_say(s, now, "%" PRIu64 " events of the silent guest were read, and marked "
+			   "unverified", (uint64_t)s->salvaged_events);
 }
 
 static void silent_round(struct source *s, __u64 now, struct source_round *round)
@@ -135,7 +133,7 @@ static void silent_round(struct source *s, __u64 now, struct source_round *round
 	if (ended(s, now))
 		return;
 	if (heart_beat(s, now)) {
-		say_within(&s->quota, "%s: the guest is back", s->spec->path);
+		source_say(s, now, "the guest is back");
 		s->guest_came = true;
 		source_enter(s, SOURCE_READING, now);
 		return;
@@ -147,7 +145,7 @@ static void silent_round(struct source *s, __u64 now, struct source_round *round
 }
 
 /* A session that closes is waited for until all that was committed is read. */
-static void drain(struct source *s, __u64 now, const struct session_pass *pass)
+static void drain(struct source *s, __u64 now, const struct live_pass *pass)
 {
 	if (pass->events || pass->backlog != s->progress_backlog || !s->closing) {
 		s->closing = true;
@@ -162,7 +160,7 @@ static void drain(struct source *s, __u64 now, const struct session_pass *pass)
 
 static void read_round(struct source *s, __u64 now, struct source_round *round)
 {
-	struct session_pass pass;
+	struct live_pass pass;
 	bool closing;
 
 	if (ended(s, now))
@@ -189,27 +187,16 @@ static void read_round(struct source *s, __u64 now, struct source_round *round)
 
 /* --------------------------------------------------------------------------------- housekeeping */
 
-static void look_at_guest(struct source *s)
+void source_look_at_guest(struct source *s, __u64 now)
 {
+	struct htrace_clock_sample clock;
 	struct htrace_guest fresh;
 
 	htrace_view_guest(s->view, &fresh, true);
-	if (!htrace_view_current(s->view))
-		return;
-	source_note_skipped(s, &fresh);
-	if (fresh.agent_start_mono != s->guest.agent_start_mono) {
-		source_fold_agent(s);
-		s->guest = fresh;
-		source_watch_agent(s);
-	} else if (s->guest.state < HTRACE_GUEST_RUNNING && fresh.state == HTRACE_GUEST_RUNNING) {
-		s->guest = fresh; /* all until now was its start */
-		source_watch_agent(s);
-	} else if (fresh.state > HTRACE_GUEST_RUNNING) {
-		/* Taking its programs away is not what it costs while it traces. */
-		fresh.agent_cpu_ns = s->guest.agent_cpu_ns;
-		fresh.heartbeat_mono = s->guest.heartbeat_mono;
-	}
-	s->guest = fresh;
+	if (htrace_view_clock(s->view, &clock))
+		memset(&clock, 0, sizeof(clock));
+	if (htrace_view_current(s->view))
+		source_take_guest(s, &fresh, &clock, now);
 }
 
 static void keep_house(struct source *s, __u64 now)
@@ -224,25 +211,13 @@ static void keep_house(struct source *s, __u64 now)
 		source_announce(s, now);
 	if (!s->session || !htrace_view_current(s->view))
 		return;
-	look_at_guest(s);
-	source_watch_relay(s);
+	source_look_at_guest(s, now);
+	source_watch_relay(s, now);
 	if (s->lost_names && s->config->sinks && now >= s->next_names) {
 		host_want_names(s->view, s->guest.names_served);
 		s->lost_names = false;
 		s->next_names = now + NAMES_NS;
 	}
-}
-
-/* The records of a session that is over go out. Returns whether there are more. */
-static bool emit_ending(struct source *s, __u64 now)
-{
-	if (!s->ending)
-		return false;
-	if (session_emit(s->ending, now, true))
-		return true;
-	session_close(s->ending);
-	s->ending = NULL;
-	return false;
 }
 
 /* If we were away, the guest may have restarted, and its memory serve other purposes. */
@@ -256,12 +231,12 @@ static void notice_absence(struct source *s, __u64 now)
 	s->looked = now;
 }
 
-void source_round(struct source *s, __u64 now, struct source_round *round)
+static void region_round(struct source *s, __u64 now, struct source_round *round)
 {
 	notice_absence(s, now);
 	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
 		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
-	if (emit_ending(s, now)) {
+	if (source_emit_ending(s, now)) {
 		round->more = true;
 		if (s->state != SOURCE_FAILED)
 			keep_house(s, now);
@@ -284,6 +259,7 @@ void source_round(struct source *s, __u64 now, struct source_round *round)
 		silent_round(s, now, round);
 		break;
 	case SOURCE_FAILED:
+	case SOURCE_DONE:
 		return;
 	}
 	round->more |= s->ending != NULL;
@@ -291,7 +267,7 @@ void source_round(struct source *s, __u64 now, struct source_round *round)
 		return;
 	if (s->session) {
 		if (htrace_view_current(s->view))
-			session_refresh(s->session, now);
+			live_refresh(s->live, now);
 		round->more |= session_emit(s->session, now, false);
 	}
 	keep_house(s, now);
@@ -312,7 +288,7 @@ static unsigned int finish_passes(const struct source *s)
 /* One pass, of a guest that lives. Returns whether another one may find more. */
 static bool finish_reading(struct source *s, __u64 now)
 {
-	struct session_pass pass;
+	struct live_pass pass;
 
 	if (s->state == SOURCE_LISTENING && s->was_read) { /* we were away */
 		if (ended(s, now))
@@ -339,13 +315,13 @@ static void finish_session(struct source *s)
 	bool current = s->session && htrace_view_current(s->view);
 
 	if (current)
-		look_at_guest(s);
+		source_look_at_guest(s, s->finish_at);
 	s->look_last = current && !s->all_read && !s->drained &&
 		       (s->state == SOURCE_LISTENING || s->state == SOURCE_READING);
 	source_end_session(s, s->finish_at);
 }
 
-bool source_finish_some(struct source *s, __u64 now, bool late)
+static bool region_finish_some(struct source *s, __u64 now, bool late)
 {
 	if (!s->finishing) {
 		s->finishing = true;
@@ -355,19 +331,19 @@ bool source_finish_some(struct source *s, __u64 now, bool late)
 	}
 	/* A session that ended before it goes out first. */
 	if (!s->finished && s->ending)
-		return emit_ending(s, now) || s->session;
+		return source_emit_ending(s, now) || s->session;
 	if (!s->finished && !late && finish_reading(s, now))
 		return true;
 	if (!s->finished)
 		finish_session(s);
 	s->finished = true;
-	return emit_ending(s, now);
+	return source_emit_ending(s, now);
 }
 
-void source_finish(struct source *s, __u64 now)
+static void region_finish(struct source *s, __u64 now)
 {
 	if (!s->finished)
-		source_finish_some(s, now, true);
+		region_finish_some(s, now, true);
 	session_close(s->ending);
 	s->ending = NULL;
 	if (s->stats.unwritten)
@@ -379,30 +355,24 @@ void source_finish(struct source *s, __u64 now)
 		host_gone(s->view);
 }
 
-void source_close(struct source *s)
-{
-	source_close_view(s);
-	stats_free(&s->stats);
-}
-
-bool source_is_reading(const struct source *s)
+static bool region_is_reading(const struct source *s)
 {
 	return s->state == SOURCE_READING || (s->state == SOURCE_SILENT && !s->salvaged);
 }
 
-bool source_ready(const struct source *s)
+static bool region_ready(const struct source *s)
 {
-	return s->state == SOURCE_READING && session_ready(s->session);
+	return s->state == SOURCE_READING && live_ready(s->live);
 }
 
-__u64 source_due(const struct source *s)
+static __u64 region_due(const struct source *s)
 {
 	if (s->ending)
 		return 0;
 	return s->session ? session_due(s->session) : UINT64_MAX;
 }
 
-const char *source_awaits(const struct source *s)
+static const char *region_awaits(const struct source *s)
 {
 	switch (s->state) {
 	case SOURCE_WAITING:
@@ -417,3 +387,16 @@ const char *source_awaits(const struct source *s)
 		return NULL;
 	}
 }
+
+const struct source_ops source_live = {
+	.open = source_open_region,
+	.begin = source_begin_region,
+	.round = region_round,
+	.finish_some = region_finish_some,
+	.finish = region_finish,
+	.close = source_close_view,
+	.is_reading = region_is_reading,
+	.ready = region_ready,
+	.due = region_due,
+	.awaits = region_awaits,
+};

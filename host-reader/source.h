@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One region and its life:
+ * A source of sessions: a region, whose life is this, or a capture (source_file.c), which is READING
+ * until it is DONE.
  *
  *	WAITING ──a session──▶ MAPPING ──guest RAM found──▶ LISTENING ──a heartbeat──▶ READING
  *	   ▲                                                    │  ▲                    │   ▲
@@ -18,6 +19,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "live.h"
 #include "message.h"
 #include "options.h"
 #include "select.h"
@@ -32,6 +34,7 @@ enum source_state {
 	SOURCE_READING,
 	SOURCE_SILENT, /* the heart stands still; what was left was read once, as unverified */
 	SOURCE_FAILED,
+	SOURCE_DONE, /* nothing more can come */
 };
 
 struct source_config {
@@ -41,8 +44,36 @@ struct source_config {
 	bool several;     /* sources: name them in the output */
 };
 
+struct source;
+struct replay;
+
+/* What one round gave. */
+struct source_round {
+	__u64 events;
+	__u64 backlog;
+	bool more;
+};
+
+/* A kind of source; the functions below say what each does. */
+struct source_ops {
+	int (*open)(struct source *s);
+	void (*begin)(struct source *s, __u64 now);
+	void (*round)(struct source *s, __u64 now, struct source_round *round);
+	bool (*finish_some)(struct source *s, __u64 now, bool late);
+	void (*finish)(struct source *s, __u64 now);
+	void (*close)(struct source *s);
+	bool (*is_reading)(const struct source *s);
+	bool (*ready)(const struct source *s);
+	__u64 (*due)(const struct source *s);
+	const char *(*awaits)(const struct source *s);
+};
+
+extern const struct source_ops source_live, source_file;
+
 struct source {
+	const struct source_ops *ops;
 	const struct source_spec *spec;
+	unsigned int nr; /* on the command line, from 0 on */
 	const struct source_config *config;
 	enum source_state state;
 	struct htrace_view *view;
@@ -52,6 +83,8 @@ struct source {
 	unsigned int owner; /* of the file */
 	bool announced;     /* a reader, in a region that waits for a guest */
 	struct session *session;
+	struct live *live;      /* what reads it, of a region */
+	struct replay *replay;  /* or a capture */
 	struct session *ending; /* its records still go out */
 	struct say_quota quota;
 	struct stats stats;
@@ -60,7 +93,10 @@ struct source {
 
 	__u64 session_id; /* of the session attached to, or mapped for */
 	__u64 done_id;    /* of a session that is over */
-	__u8 boot_id[16];
+	struct session_facts facts; /* of the latest session */
+	bool rebooted; /* since the session before */
+	bool guest_seen; /* in this session */
+	bool local; /* processes of this machine, not a guest */
 	bool was_read; /* the session, and not only attached to */
 	bool closing, drained, salvaged, lost_names;
 	__u64 salvaged_events;
@@ -96,35 +132,59 @@ struct source {
 	unsigned int nr_vcpus;
 };
 
-/* What one round gave. */
-struct source_round {
-	__u64 events;
-	__u64 backlog;
-	bool more;
-};
-
 /*
- * Open and inspect the file; nothing is written. 0, or after having said why: 1, and then the
+ * Open and inspect what it reads; nothing is written. 0, or after having said why: 1, and then the
  * source is SOURCE_FAILED, or -1 if memory is out.
  */
-int source_open(struct source *s, const struct source_spec *spec,
+int source_open(struct source *s, const struct source_spec *spec, unsigned int nr,
 		const struct source_config *config);
+void source_close(struct source *s);
+
 /* Announce the reader in the region. */
-void source_begin(struct source *s, __u64 now);
-void source_round(struct source *s, __u64 now, struct source_round *round);
+static inline void source_begin(struct source *s, __u64 now)
+{
+	s->ops->begin(s, now);
+}
+
+static inline void source_round(struct source *s, __u64 now, struct source_round *round)
+{
+	s->ops->round(s, now, round);
+}
+
 /*
  * The end: a bounded part of what is left to read, or, once that is @late, of what was read and has
  * to go out. Returns whether there is more. Then source_finish(), which does nothing more of it and
  * says what is left.
  */
-bool source_finish_some(struct source *s, __u64 now, bool late);
-void source_finish(struct source *s, __u64 now);
-void source_close(struct source *s);
+static inline bool source_finish_some(struct source *s, __u64 now, bool late)
+{
+	return s->ops->finish_some(s, now, late);
+}
 
-bool source_is_reading(const struct source *s);
-bool source_ready(const struct source *s);
-__u64 source_due(const struct source *s);
+static inline void source_finish(struct source *s, __u64 now)
+{
+	s->ops->finish(s, now);
+}
+
+static inline bool source_is_reading(const struct source *s)
+{
+	return s->ops->is_reading(s);
+}
+
+static inline bool source_ready(const struct source *s)
+{
+	return s->ops->ready(s);
+}
+
+static inline __u64 source_due(const struct source *s)
+{
+	return s->ops->due(s);
+}
+
 /* In a few words, what is waited for; NULL: nothing. */
-const char *source_awaits(const struct source *s);
+static inline const char *source_awaits(const struct source *s)
+{
+	return s->ops->awaits(s);
+}
 
 #endif

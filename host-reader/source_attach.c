@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A source's beginnings: opening its file, and attaching to the sessions that come in it. */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -96,19 +95,12 @@ static int check_contents(struct source *s)
 	return -EPROTO;
 }
 
-int source_open(struct source *s, const struct source_spec *spec,
-		const struct source_config *config)
+int source_open_region(struct source *s)
 {
+	const struct source_spec *spec = s->spec;
 	struct stat st;
 
-	memset(s, 0, sizeof(*s));
-	s->spec = spec;
-	s->config = config;
-	s->fd = -1;
-	if (stats_init(&s->stats)) {
-		say("out of memory");
-		return -1;
-	}
+	s->local = spec->kind == SOURCE_LOCAL;
 	s->linked = !lstat(spec->path, &st) && S_ISLNK(st.st_mode);
 	if (!open_view(s, true) && !check_contents(s)) {
 		s->owner = fstat(s->fd, &st) ? 0 : st.st_uid;
@@ -119,7 +111,7 @@ int source_open(struct source *s, const struct source_spec *spec,
 	return 1;
 }
 
-void source_begin(struct source *s, __u64 now)
+void source_begin_region(struct source *s, __u64 now)
 {
 	if (!s->writable)
 		say("%s: no permission to write: the guest will not know that it is read",
@@ -151,32 +143,13 @@ static const struct htrace_ringset *mirror_set(const struct source *s)
 	return NULL;
 }
 
-static void human_size(char *text, size_t len, __u64 bytes)
+static void describe(struct source *s, __u64 now)
 {
-	if (bytes >= 1 << 20 && !(bytes & ((1 << 20) - 1)))
-		snprintf(text, len, "%" PRIu64 " MiB", (uint64_t)(bytes >> 20));
-	else
-		snprintf(text, len, "%" PRIu64 " KiB", (uint64_t)(bytes >> 10));
-}
-
-static void describe(struct source *s)
-{
-	const struct htrace_super *super = htrace_view_super(s->view);
 	const struct htrace_ringset *set = ram_set(s);
-	char host[4 * 64 + 1], release[4 * 64 + 1], ring[32], block[32];
-	const struct htrace_guest *g = &s->guest;
 
-	host[htrace_escape(host, sizeof(host) - 1, g->hostname,
-			   strnlen(g->hostname, sizeof(g->hostname)))] = 0;
-	release[htrace_escape(release, sizeof(release) - 1, g->release,
-			      strnlen(g->release, sizeof(g->release)))] = 0;
-	s->nr_vcpus = super->nr_cpus;
-	snprintf(s->who, sizeof(s->who), "%s, kernel %s, %u %sCPUs", *host ? host : "(no name)",
-		 *release ? release : "(unknown)", super->nr_cpus,
-		 s->spec->kind == SOURCE_LOCAL ? "" : "v");
 	if (s->no_ram)
 		snprintf(s->placement, sizeof(s->placement), "relay: copied by the agent");
-	else if (set && session_relayed(s->session))
+	else if (set && live_relayed(s->live))
 		snprintf(s->placement, sizeof(s->placement), "relay for a moment, while guest RAM, "
 			 "mapped from %s, is taken over", htrace_view_ram_name(s->view));
 	else if (set)
@@ -186,40 +159,17 @@ static void describe(struct source *s)
 		snprintf(s->placement, sizeof(s->placement), "%s",
 			 s->spec->kind == SOURCE_LOCAL ? "local: rings in the file" :
 							 "relay: rings in the region");
-	set = super->nr_ringsets ? &super->ringset[0] : NULL;
-	if (!set) {
-		snprintf(s->buffer, sizeof(s->buffer), "no rings");
-		return;
-	}
-	human_size(ring, sizeof(ring), 1ULL << set->ring_shift);
-	human_size(block, sizeof(block), 1ULL << set->block_shift);
-	snprintf(s->buffer, sizeof(s->buffer), "%s, %u rings of %s in blocks of %s",
-		 set->policy == HTRACE_DISCARD ? "discard" : "overwrite", set->nr_rings, ring,
-		 block);
+	source_describe(s);
+	session_tell(s->session, CAPTURE_PLACE, s->placement, strlen(s->placement), now);
 }
 
-void source_watch_relay(struct source *s)
+void source_watch_relay(struct source *s, __u64 now)
 {
-	if (!s->relayed || session_relayed(s->session))
+	if (!s->relayed || live_relayed(s->live))
 		return;
 	s->relayed = false;
-	describe(s);
+	describe(s, now);
 	say("%s: from now on %s", s->spec->path, s->placement);
-}
-
-static void announce(struct source *s, bool rebooted)
-{
-	struct sink_note note = { .source = s->config->several ? s->spec->path : NULL };
-	char text[720];
-
-	say_within(&s->quota, "%s: %s%s; %s; %s; sync %s", s->spec->path,
-		   s->stats.sessions == 1 ? "" : rebooted ? "restarted: " : "new session: ", s->who,
-		   s->placement, s->buffer, s->config->sync);
-	if (s->stats.sessions == 1 || !s->config->sinks)
-		return;
-	snprintf(text, sizeof(text), "%s: %s", rebooted ? "restarted" : "new session", s->who);
-	note.text = text;
-	sinks_note(s->config->sinks, &note);
 }
 
 /* Does this session beat its heart at all? A tracer on this machine need not. */
@@ -228,33 +178,39 @@ bool source_has_heart(const struct source *s)
 	return s->spec->kind != SOURCE_LOCAL || s->guest.heartbeat_ms;
 }
 
+static int open_session(struct source *s, char *err, size_t errlen)
+{
+	struct live_config c = {
+		.view = s->view, .no_ram = s->no_ram, .path = s->spec->path, .quota = &s->quota,
+	};
+	struct session_facts facts;
+	int ret;
+
+	session_facts(&facts, htrace_view_super(s->view));
+	ret = source_open_session(s, &facts, err, errlen);
+	if (ret)
+		return ret;
+	ret = live_open(&s->live, s->session, &c, err, errlen);
+	if (ret) {
+		session_close(s->session);
+		s->session = NULL;
+	}
+	return ret;
+}
+
 static void start_session(struct source *s, __u64 now)
 {
 	const struct htrace_super *super = htrace_view_super(s->view);
-	struct session_config c = {
-		.view = s->view,
-		.path = s->spec->path,
-		.source = s->config->several ? s->spec->path : NULL,
-		.stats = &s->stats,
-		.sinks = s->config->sinks,
-		.selection = s->config->selection,
-		.quota = &s->quota,
-		.no_ram = s->no_ram,
-	};
-	bool rebooted = memcmp(s->boot_id, super->boot_id, sizeof(s->boot_id)) != 0;
 	char err[256] = "";
 
 	if (!source_may_write(s, now)) /* overwritten just now: the next round finds it so */
 		return;
 	host_forget_other(s->view, super->session);
-	if (session_open(&s->session, &c, err, sizeof(err))) {
+	if (open_session(s, err, sizeof(err))) {
 		source_fail(s, HTRACE_REASON_INVALID, err, now);
 		return;
 	}
-	memcpy(s->boot_id, super->boot_id, sizeof(s->boot_id));
-	htrace_view_guest(s->view, &s->guest, true);
-	source_watch_agent(s);
-	s->stats.sessions++;
+	source_look_at_guest(s, now);
 	s->was_read = s->closing = s->drained = s->salvaged = s->said_stale = false;
 	s->salvaged_events = 0;
 	s->attached = now;
@@ -262,11 +218,11 @@ static void start_session(struct source *s, __u64 now)
 	s->heart_beat_at = now;
 	s->next_house = s->next_names = 0;
 	s->lost_names = true;
-	describe(s);
+	describe(s, now);
 	host_attached(s->view, super->session, ram_set(s) && !s->no_ram,
 		      s->no_ram ? s->no_ram : HTRACE_REASON_NONE);
-	s->relayed = session_relayed(s->session) != 0;
-	announce(s, rebooted);
+	s->relayed = live_relayed(s->live) != 0;
+	source_announce_session(s);
 	source_enter(s, source_has_heart(s) ? SOURCE_LISTENING : SOURCE_READING, now);
 	s->guest_came |= s->state == SOURCE_READING;
 	s->looked = now;
@@ -311,7 +267,7 @@ static void follow_file(struct source *s, __u64 now)
 	}
 	s->unsettled = 0;
 	say_within(&s->quota, "%s: another file took its place; going on there", s->spec->path);
-	source_begin(s, now);
+	source_begin_region(s, now);
 }
 
 static void await_message(struct source *s, __u64 now)

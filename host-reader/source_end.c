@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A source's ends: what is summed up when a session is over, and what comes after it. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,81 +11,16 @@
 #include "region_file.h"
 #include "source_internal.h"
 
-/* What the agent that leaves did while we watched; before that it loaded its programs. */
-void source_fold_agent(struct source *s)
-{
-	const struct htrace_guest *g = &s->guest;
-
-	s->stats.agent_total_ns += g->agent_cpu_ns;
-	if (g->heartbeat_mono <= s->agent_mono_from || g->agent_cpu_ns < s->agent_cpu_from)
-		return;
-	s->stats.agent_cpu_ns += g->agent_cpu_ns - s->agent_cpu_from;
-	s->stats.agent_ns += g->heartbeat_mono - s->agent_mono_from;
-}
-
-void source_watch_agent(struct source *s)
-{
-	s->agent_cpu_from = s->guest.agent_cpu_ns;
-	s->agent_mono_from = s->guest.heartbeat_mono;
-}
-
-/*
- * Calls that the kernel skipped since the last look are lost before they could become events; they
- * are told as soon as the agent has counted them, which is once a second.
- */
-void source_note_skipped(struct source *s, const struct htrace_guest *fresh)
-{
-	struct sink_note note = { .source = s->config->several ? s->spec->path : NULL };
-	char name[4 * HTRACE_PROG_NAME + 1], text[4 * HTRACE_PROG_NAME + 128];
-
-	if (!s->config->sinks)
-		return;
-	for (__u32 i = 0; i < fresh->nr_progs; i++) {
-		const struct htrace_prog *p = &fresh->prog[i];
-		__u64 before = 0;
-
-		if (i < s->guest.nr_progs && !memcmp(s->guest.prog[i].name, p->name, sizeof(p->name)))
-			before = s->guest.prog[i].misses;
-		if (p->misses <= before)
-			continue;
-		name[htrace_escape(name, sizeof(name) - 1, p->name,
-				   strnlen(p->name, sizeof(p->name)))] = 0;
-		snprintf(text, sizeof(text),
-			 "%" PRIu64 " calls of %s were skipped by the kernel between %.3f and %.3f",
-			 (uint64_t)(p->misses - before), name,
-			 (double)s->guest.heartbeat_mono / 1e9, (double)fresh->heartbeat_mono / 1e9);
-		note.text = text;
-		sinks_note(s->config->sinks, &note);
-	}
-}
-
-static void fold_programs(struct source *s)
-{
-	s->stats.nr_progs = s->guest.nr_progs;
-	s->stats.nr_uncounted = 0;
-	for (__u32 i = 0; i < s->guest.nr_progs; i++) {
-		s->stats.misses += s->guest.prog[i].misses;
-		s->stats.nr_uncounted += !(s->guest.prog[i].flags & HTRACE_PROG_MISSES_COUNTED);
-	}
-}
-
 /* From here on the memory of the session's rings is not touched. */
 void source_end_session(struct source *s, __u64 now)
 {
-	__u64 left;
+	struct capture_end end = { .attached_ns = now - s->attached };
 
 	if (!s->session)
 		return;
-	left = session_end(s->session, s->look_last);
-	s->ending = s->session;
-	s->session = NULL;
-	source_fold_agent(s);
-	fold_programs(s);
-	s->stats.attached_ns += now - s->attached;
-	s->stats.unread += left;
-	if (left)
-		say_within(&s->quota, "%s: %" PRIu64 " bytes of the session's rings were not read",
-			   s->spec->path, (uint64_t)left);
+	end.unread = live_close(s->live, s->look_last);
+	s->live = NULL;
+	source_let_go(s, &end, now);
 	s->done_id = s->session_id;
 }
 

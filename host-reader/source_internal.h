@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What source.c, source_attach.c and source_end.c share. */
+/* What the files called source*.c share. */
 #ifndef READER_SOURCE_INTERNAL_H
 #define READER_SOURCE_INTERNAL_H
 
@@ -14,21 +14,22 @@ void source_enter(struct source *s, enum source_state state, __u64 now);
 /* May the host area be written? Else something else took the region's place. */
 bool source_may_write(struct source *s, __u64 now);
 
+/* source.c */
+void source_look_at_guest(struct source *s, __u64 now);
+
 /* source_attach.c */
+int source_open_region(struct source *s);
+void source_begin_region(struct source *s, __u64 now);
 void source_close_view(struct source *s);
 /* In SOURCE_WAITING and SOURCE_MAPPING: the next step, if it is possible. */
 void source_try_attach(struct source *s, __u64 now);
 void source_try_map(struct source *s, __u64 now);
 /* Say once when the agent has handed over. */
-void source_watch_relay(struct source *s);
+void source_watch_relay(struct source *s, __u64 now);
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s);
 
 /* source_end.c */
-/* An agent is there; source_fold_agent() when it is no more. */
-void source_note_skipped(struct source *s, const struct htrace_guest *fresh);
-void source_watch_agent(struct source *s);
-void source_fold_agent(struct source *s);
 /* Forget the session. From here on the memory of its rings is not touched. */
 void source_end_session(struct source *s, __u64 now);
 /* Tell a guest to come that a reader is there, if the file is one to write to. */
@@ -37,5 +38,24 @@ void source_announce(struct source *s, __u64 now);
 void source_await_next(struct source *s, __u64 now);
 /* Likewise, and for good: says why, also to the guest if there is a reason. */
 void source_fail(struct source *s, enum htrace_host_reason reason, const char *why, __u64 now);
+
+/* source_session.c: of any kind of source */
+/* Say it, and have it captured with the session, if there is one. */
+__attribute__((format(printf, 3, 4))) void source_say(struct source *s, __u64 now, const char *fmt,
+						      ...);
+/* A session begins: s->session. 0, or -errno with one line in @err. */
+int source_open_session(struct source *s, const struct session_facts *facts, char *err,
+			size_t errlen);
+/* Put into words who it is and what its rings are like. */
+void source_describe(struct source *s);
+/* Say that it began, also in the outputs if it is not the first one. */
+void source_announce_session(struct source *s);
+/* What the guest says of itself now. */
+void source_take_guest(struct source *s, const struct htrace_guest *copy,
+		       const struct htrace_clock_sample *clock, __u64 now);
+/* Nothing more is read: what it held goes out by source_emit_ending(). */
+void source_let_go(struct source *s, const struct capture_end *end, __u64 now);
+/* Returns whether there is more. */
+bool source_emit_ending(struct source *s, __u64 now);
 
 #endif

@@ -60,7 +60,7 @@ void statistics_say(struct statistics *t, const struct source *s, __u64 now)
 	double seconds = (double)(now - t->at) / 1e9;
 	char backlog[32], agent[32], skipped[32];
 
-	human_bytes(backlog, sizeof(backlog), s->session ? session_backlog(s->session) : 0);
+	human_bytes(backlog, sizeof(backlog), s->live ? live_backlog(s->live) : 0);
 	agent_share(agent, sizeof(agent), t, &s->guest);
 	skipped_so_far(skipped, sizeof(skipped), s);
 	say("%s%s%.0f events/s, %llu received, lost %llu, skipped %s, backlog %s, agent %s",
@@ -258,7 +258,7 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 	write_cpu(o, st, elapsed_ns, reader_cpu_ns);
 	out_newline(o);
 	write_events(o, st);
-	write_rings(o, s->spec->kind == SOURCE_LOCAL ? "CPU" : "vCPU", st->cpu,
+	write_rings(o, s->local ? "CPU" : "vCPU", st->cpu,
 		    (double)st->attached_ns / 1e9);
 	write_rings(o, "ring", st->thread, (double)st->attached_ns / 1e9);
 	write_totals(o, s);

@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "live.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "message.h"
+
+#define RING_BUDGET (256u << 10) /* bytes of a ring per pass, in batches */
+#define BATCH_COST 4096u         /* what a batch counts for at least */
+#define SCHEMA_NS 100000000ULL   /* between two looks at a changed schema */
+#define SCHEMA_TRIES 3
+#define NAMES_NS 200000000ULL
+#define COST_SHARE 20    /* what took so long is not done again for so many times as long */
+#define READ_NS 20000000 /* of a round; other sources wait meanwhile */
+
+struct live_ring {
+	struct htrace_consumer *consumer;
+	const struct htrace_ring *header;
+	__u64 size;
+	const __u64 *handover; /* of the mirror that is read, until the agent hands over; or NULL */
+	__u32 set, index;
+	__u64 backlog; /* as of the last look */
+	bool broken;
+};
+
+struct live {
+	struct htrace_view *view;
+	bool no_ram;
+	struct session *session;
+	const char *path;
+	struct say_quota *quota;
+	__u64 schema_generation, schema_next;
+	unsigned int schema_refused; /* times in a row */
+	bool said_refused;
+	__u64 names_next, names_served, agent_starts;
+	bool names_read;
+	unsigned int first; /* ring of the next pass */
+	unsigned int nr_rings;
+	struct live_ring ring[];
+};
+
+/* ----------------------------------------------------------------------------- schema and names */
+
+static void load_schema(struct live *s, __u64 now)
+{
+	__u64 generation = s->schema_generation;
+	char why[160] = "";
+	size_t len;
+	void *buf;
+	int ret;
+
+	if (htrace_view_schema(s->view, &generation, &buf, &len) != 1)
+		return;
+	ret = session_schema(s->session, generation, buf, len, now, why, sizeof(why));
+	free(buf);
+	/* It may have been read while it was written: only what stays wrong is worth a word. */
+	if (ret && ++s->schema_refused < SCHEMA_TRIES)
+		return;
+	s->schema_generation = generation;
+	s->schema_refused = 0;
+	if (!ret)
+		return;
+	if (!s->said_refused)
+		say_within(s->quota, "%s: the schema was refused: %s; events that it would add are "
+			   "shown by number", s->path, why[0] ? why : strerror(-ret));
+	s->said_refused = true; /* once: a guest does not get to fill logs */
+}
+
+/* When to do again what began at @start: a guest that makes it costly makes it rare. */
+static __u64 again_at(__u64 start, __u64 pause)
+{
+	__u64 end = clock_now(), least = COST_SHARE * (end - start);
+
+	return end + (least > pause ? least : pause);
+}
+
+static void refresh_schema(struct live *s, __u64 now)
+{
+	__u64 start;
+
+	if (now < s->schema_next || session_is_behind(s->session))
+		return;
+	start = clock_now();
+	load_schema(s, now);
+	s->schema_next = again_at(start, SCHEMA_NS);
+}
+
+static void load_names(struct live *s, __u64 now)
+{
+	struct htrace_name *table;
+	__u64 generation;
+	int nr = htrace_view_names(s->view, &generation, &table);
+
+	if (nr < 0)
+		return; /* being written: next time */
+	session_names(s->session, table, (__u32)nr, now);
+	free(table);
+	s->names_read = true;
+}
+
+static void refresh_names(struct live *s, __u64 now)
+{
+	struct htrace_guest guest;
+	__u64 start;
+
+	if (now < s->names_next || session_is_behind(s->session))
+		return;
+	start = clock_now();
+	htrace_view_guest(s->view, &guest, false);
+	if (guest.names_served != s->names_served || guest.agent_starts != s->agent_starts)
+		s->names_read = false;
+	s->names_served = guest.names_served;
+	s->agent_starts = guest.agent_starts;
+	if (!s->names_read)
+		load_names(s, now);
+	s->names_next = again_at(start, NAMES_NS);
+}
+
+void live_refresh(struct live *s, __u64 now)
+{
+	refresh_schema(s, now);
+	if (session_wants_names(s->session))
+		refresh_names(s, now);
+}
+
+/* ----------------------------------------------------------------------------- opening, closing */
+
+/* The set that mirrors @set in the region; nr_ringsets: none does. */
+static __u32 mirror_of(const struct live *s, __u32 set)
+{
+	const struct htrace_super *super = htrace_view_super(s->view);
+	__u32 i = 0;
+
+	while (i < super->nr_ringsets && super->ringset[i].relays != set + 1)
+		i++;
+	return i;
+}
+
+/* Where the reader tells how far it has read; NULL: nobody wants to know. */
+static __u64 *consumed_word(const struct live *s, const struct htrace_image *image)
+{
+	struct htrace_host_ring *words = htrace_view_host_ring(s->view, image->slot);
+
+	return words && image->geometry.policy == HTRACE_DISCARD ? &words->consumed : NULL;
+}
+
+static __u64 load_handover(const __u64 *word)
+{
+	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+/*
+ * Of a ring and its mirror the one to begin with: the mirror until it is handed over, and if guest
+ * RAM is not mapped, for then the agent takes that back.
+ */
+static int choose_image(struct live *s, struct live_ring *r, struct htrace_image *image)
+{
+	__u32 mirror = mirror_of(s, r->set);
+	__u64 *there, read;
+	int ret;
+
+	if (mirror == htrace_view_super(s->view)->nr_ringsets)
+		return htrace_view_ring(s->view, r->set, r->index, image);
+	ret = htrace_view_ring(s->view, mirror, r->index, image);
+	if (ret)
+		return ret;
+	if (!s->no_ram) {
+		if (load_handover(&image->ring->handover))
+			return htrace_view_ring(s->view, r->set, r->index, image);
+		r->handover = &image->ring->handover;
+	}
+	/* An earlier reader may have gone over, and further. */
+	there = consumed_word(s, image);
+	if (there) {
+		const struct htrace_ringset *of = &htrace_view_super(s->view)->ringset[r->set];
+
+		read = __atomic_load_n(&htrace_view_host_ring(s->view, of->first_slot + r->index)
+						->consumed, __ATOMIC_RELAXED);
+		if (read > __atomic_load_n(there, __ATOMIC_RELAXED))
+			__atomic_store_n(there, read, __ATOMIC_RELEASE);
+	}
+	return 0;
+}
+
+/* The mirror was read to its end, and the agent has handed over: go on in the ring itself. */
+static bool go_direct(struct live *s, struct live_ring *r)
+{
+	struct htrace_image image;
+	__u64 at;
+
+	if (!r->handover)
+		return false;
+	at = load_handover(r->handover);
+	if (!at || htrace_consumer_position(r->consumer) < at - 1)
+		return false;
+	if (htrace_view_ring(s->view, r->set, r->index, &image) ||
+	    htrace_consumer_move(r->consumer, &image, consumed_word(s, &image)))
+		return false;
+	r->header = image.ring;
+	r->handover = NULL;
+	return true;
+}
+
+unsigned int live_relayed(const struct live *s)
+{
+	unsigned int nr = 0;
+
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		nr += s->ring[i].handover != NULL;
+	return nr;
+}
+
+static int open_ring(struct live *s, struct live_ring *r, __u32 set, __u32 index)
+{
+	struct htrace_consumer_opts opts = { .sz = sizeof(opts) };
+	struct htrace_image image;
+	int ret;
+
+	r->set = set;
+	r->index = index;
+	ret = choose_image(s, r, &image);
+	if (ret)
+		return ret;
+	opts.consumed = consumed_word(s, &image);
+	r->header = image.ring;
+	r->size = 1ULL << htrace_view_super(s->view)->ringset[set].ring_shift;
+	ret = htrace_consumer_new(&r->consumer, &image, &opts);
+	if (!ret)
+		r->backlog = htrace_consumer_backlog(r->consumer);
+	return ret;
+}
+
+/* In the order in which struct session_facts numbers them. */
+static int open_rings(struct live *s, char *err, size_t errlen)
+{
+	const struct htrace_super *super = htrace_view_super(s->view);
+
+	for (__u32 set = 0; set < super->nr_ringsets; set++) {
+		if (super->ringset[set].relays)
+			continue; /* in the place of another */
+		for (__u32 i = 0; i < super->ringset[set].nr_rings; i++) {
+			int ret = open_ring(s, &s->ring[s->nr_rings], set, i);
+
+			if (ret) {
+				snprintf(err, errlen, "ring %u of set %u: %s", i, set,
+					 strerror(-ret));
+				return ret;
+			}
+			s->nr_rings++;
+		}
+	}
+	return 0;
+}
+
+int live_open(struct live **out, struct session *session, const struct live_config *config,
+	      char *err, size_t errlen)
+{
+	const struct htrace_super *super = htrace_view_super(config->view);
+	unsigned int nr = 0;
+	struct live *s;
+	int ret;
+
+	for (__u32 set = 0; set < super->nr_ringsets; set++)
+		nr += super->ringset[set].nr_rings;
+	s = calloc(1, sizeof(*s) + nr * sizeof(*s->ring));
+	if (!s) {
+		snprintf(err, errlen, "%s", strerror(ENOMEM));
+		return -ENOMEM;
+	}
+	s->session = session;
+	s->view = config->view;
+	s->no_ram = config->no_ram;
+	s->path = config->path;
+	s->quota = config->quota;
+	ret = open_rings(s, err, errlen);
+	if (ret) {
+		live_close(s, false);
+		return ret;
+	}
+	refresh_schema(s, clock_now());
+	*out = s;
+	return 0;
+}
+
+/* What is in a ring now. Its head is the guest's word: no more than fits. */
+static __u64 unread(const struct live_ring *r)
+{
+	struct htrace_consumer_stats st = { .sz = sizeof(st) };
+	__u64 head = __atomic_load_n(&r->header->head, __ATOMIC_RELAXED);
+
+	htrace_consumer_get_stats(r->consumer, &st);
+	if (r->broken || head <= st.position)
+		return 0;
+	return head - st.position < r->size ? head - st.position : r->size;
+}
+
+__u64 live_close(struct live *s, bool look)
+{
+	__u64 left = 0;
+
+	for (unsigned int i = 0; i < s->nr_rings; i++) {
+		struct live_ring *r = &s->ring[i];
+
+		left += look ? unread(r) : r->backlog;
+		htrace_consumer_free(r->consumer);
+	}
+	free(s);
+	return left;
+}
+
+/* -------------------------------------------------------------------------------------- reading */
+
+static int take_batch(struct live *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
+		      bool unverified, struct live_pass *pass)
+{
+	pass->events += b->events;
+	pass->lost |= b->overwritten || b->dropped || b->corrupt;
+	/* Written under a schema that we do not have yet? */
+	if (b->events && b->schema != (__u32)s->schema_generation)
+		refresh_schema(s, now);
+	return session_batch(s->session, ring, b, now, unverified, 0);
+}
+
+static void give_up(struct live *s, unsigned int ring, __u64 now)
+{
+	struct live_ring *r = &s->ring[ring];
+
+	r->broken = true;
+	r->backlog = 0;
+	session_broken(s->session, ring, htrace_consumer_error(r->consumer), now);
+}
+
+/* 0: nothing more; 1: stopped before that, to be fair; 2: or for want of memory. */
+static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, bool unverified,
+		     struct live_pass *pass)
+{
+	struct live_ring *r = &s->ring[ring];
+	__u32 used = 0;
+	int ret = 0;
+
+	while (used < RING_BUDGET) {
+		struct htrace_batch b;
+
+		if (!session_has_room(s->session, ring))
+			return 2;
+		ret = htrace_consumer_read(r->consumer, &b);
+		if (!ret && go_direct(s, r))
+			continue;
+		if (ret != 1)
+			break;
+		used += b.len > BATCH_COST ? b.len : BATCH_COST;
+		ret = take_batch(s, ring, &b, now, unverified, pass);
+		if (ret)
+			break;
+		ret = 1;
+		if (clock_now() >= until)
+			break;
+	}
+	r->backlog = htrace_consumer_backlog(r->consumer);
+	if (ret == -EILSEQ) {
+		give_up(s, ring, now);
+		return 0;
+	}
+	return ret;
+}
+
+int live_read(struct live *s, __u64 now, bool unverified, struct live_pass *pass)
+{
+	__u64 until = clock_now() + READ_NS;
+
+	memset(pass, 0, sizeof(*pass));
+	pass->drained = true;
+	for (unsigned int i = 0; i < s->nr_rings; i++) {
+		unsigned int ring = (s->first + i) % s->nr_rings;
+		int ret;
+
+		if (i && clock_now() >= until) { /* the others come first the next time */
+			s->first = ring;
+			pass->more = pass->cut = true;
+			pass->drained = false;
+			break;
+		}
+		ret = read_ring(s, ring, now, until, unverified, pass);
+		if (ret < 0)
+			return ret;
+		pass->more |= ret == 1;
+		pass->cut |= ret == 2;
+		pass->drained &= ret == 0;
+	}
+	pass->backlog = live_backlog(s);
+	return 0;
+}
+
+bool live_ready(const struct live *s)
+{
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		if (htrace_consumer_ready(s->ring[i].consumer) ||
+		    (s->ring[i].handover && load_handover(s->ring[i].handover)))
+			return true;
+	return false;
+}
+
+__u64 live_backlog(const struct live *s)
+{
+	__u64 sum = 0;
+
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		sum += s->ring[i].backlog;
+	return sum;
+}

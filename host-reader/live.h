@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A session while it is attached: reads its rings, schema and names in a region, and hands them to
+ * the session. When to read is the source's business.
+ */
+#ifndef READER_LIVE_H
+#define READER_LIVE_H
+
+#include <stdbool.h>
+
+#include <htrace/region.h>
+
+#include "session.h"
+
+struct live;
+
+struct live_config {
+	struct htrace_view *view; /* attached, guest RAM mapped if there are rings in it ... */
+	bool no_ram;              /* ... or not: then their mirrors in the region are read */
+	const char *path;         /* for messages */
+	struct say_quota *quota;  /* for what the guest causes to be said */
+};
+
+/* What one look at all rings gave. */
+struct live_pass {
+	__u64 events;
+	__u64 backlog; /* bytes left */
+	bool more;     /* it is worth to look again at once */
+	bool lost;     /* events were lost */
+	bool drained;  /* no ring has anything left that is committed */
+	bool cut;      /* for want of time or memory less was read than there is a budget for */
+};
+
+/* 0, or -errno with one line in @err. */
+int live_open(struct live **out, struct session *session, const struct live_config *config,
+	      char *err, size_t errlen);
+/*
+ * From here on nothing is read, and no memory of the guest's is touched. Bytes that stay in the
+ * rings: as of the last look, or, if @look, as of now.
+ */
+__u64 live_close(struct live *s, bool look);
+
+/*
+ * Read a bounded amount of each ring. @unverified: from a guest that may be dead. -ESTALE: ring
+ * memory is not the session's any more.
+ */
+int live_read(struct live *s, __u64 now, bool unverified, struct live_pass *pass);
+/* Read schema and names again if the guest has new ones. At most so often, whatever it does. */
+void live_refresh(struct live *s, __u64 now);
+/* Rings that are read from their mirrors. */
+unsigned int live_relayed(const struct live *s);
+/* Is there something in the rings? A load per ring. */
+bool live_ready(const struct live *s);
+/* Bytes that were in the rings when they were last looked at. */
+__u64 live_backlog(const struct live *s);
+
+#endif
