@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What tasks are called, to which processes they belong, and since when. Times are the region's clock. Everything comes from a
- * guest, so tasks and names per task are bounded; who exceeds that loses the oldest.
+ * What tasks are called, to which processes they belong, and since when. Times are the region's
+ * clock. Everything comes from a guest, so tasks and names per task are bounded; who exceeds that
+ * loses the oldest.
  */
 #ifndef READER_NAMES_H
 #define READER_NAMES_H

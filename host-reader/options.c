@@ -32,6 +32,7 @@ static const char usage[] =
 	"  -o, --output SINK     where events go, repeatable (default: text)\n"
 	"                          text[:FILE]  one line per event\n"
 	"                          json[:FILE]  one JSON object per line\n"
+	"                          ctf:DIR      traces for babeltrace2 and Trace Compass\n"
 	"      --view VIEW       summary: show the final summary instead of the events\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
 	"                        'sched_*,sys_enter'; all are counted\n"

@@ -370,6 +370,7 @@ static void use_mark(struct session *s, struct mark *m)
 		for (__u32 i = 0; i < m->nr; i++)
 			names_set(s->names, m->name[i].tid, m->name[i].tgid, m->name[i].time,
 				  m->name[i].comm, sizeof(m->name[i].comm));
+		s->about.tables++;
 		break;
 	case MARK_NOTE:
 		sinks_note(s->c.sinks, &note);

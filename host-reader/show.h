@@ -22,4 +22,15 @@ __u64 unextended(const struct htrace_type *t, __u64 v);
 /* NULL: no such system call of x86-64. */
 const char *syscall_name(__u64 nr);
 
+#define SYSCALL_ARGS 6
+
+struct syscall_arg {
+	char name[24];
+	unsigned char index;
+	char type; /* i, u: 32 bits; l, q: 64; signed or not */
+};
+
+/* The numeric arguments of a call, with one without a name behind them; NULL: not known. */
+const struct syscall_arg *syscall_args(const char *call);
+
 #endif

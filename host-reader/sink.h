@@ -42,6 +42,7 @@ struct sink_session {
 	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
 	char hostname[64], release[64];   /* as struct htrace_guest has them */
 	const struct names *names;
+	__u64 tables; /* of tasks that were read so far; names has what they say */
 	__u64 schema; /* another one whenever the schema was read again, and events have moved */
 	struct session_facts facts;
 	/* The latest schema, which records that go out now may be too old for; NULL: none yet. */
@@ -144,7 +145,7 @@ struct sink {
 	void *state;
 };
 
-extern const struct sink_ops sink_text, sink_json;
+extern const struct sink_ops sink_text, sink_json, sink_ctf;
 
 /* All outputs of the command line. */
 struct sinks {

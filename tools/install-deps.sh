@@ -32,7 +32,7 @@ packages=(
 )
 while [ $# -gt 0 ]; do
 	case $1 in
-	--tests) packages+=(check python3 g++) ;;
+	--tests) packages+=(check python3 g++ babeltrace2) ;;
 	-h | --help) usage; exit 0 ;;
 	*) say "unknown argument '$1' (see --help)"; exit 2 ;;
 	esac

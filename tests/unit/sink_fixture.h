@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A sink that writes into a file, and a schema that a test declares. Define SINK before. */
+/*
+ * A sink that writes into a file, or a directory, and a schema that a test declares. Define SINK
+ * before.
+ */
 #ifndef SINK_FIXTURE_H
 #define SINK_FIXTURE_H
 
@@ -20,6 +23,7 @@ static struct htrace_schema *schema;
 static struct names *names;
 static struct events *events;
 static struct selection *selection;
+static struct sink_session session;
 static struct origin origin;
 static struct sink sink;
 static char path[] = "/tmp/htrace-test-XXXXXX";
@@ -27,19 +31,30 @@ static char path[] = "/tmp/htrace-test-XXXXXX";
 static void setup(void)
 {
 	strcpy(path + sizeof(path) - 7, "XXXXXX");
-	close(mkstemp(path));
-	ck_assert_int_eq(out_open(&sink.out, path), 0);
-	sink.ops = &SINK;
+	sink = (struct sink){ .ops = &SINK, .path = path };
+	if (SINK.open) {
+		ck_assert_ptr_nonnull(mkdtemp(path));
+		ck_assert_int_eq(SINK.open(&sink), 0);
+		ck_assert_int_eq(SINK.begin(&sink), 0);
+	} else {
+		close(mkstemp(path));
+		ck_assert_int_eq(out_open(&sink.out, path), 0);
+	}
 	names = names_new();
-	origin = (struct origin){ .names = names, .per_cpu = true, .ring = 2 };
+	session = (struct sink_session){ .path = "/dev/shm/vm", .names = names };
+	origin = (struct origin){
+		.session = &session, .names = names, .per_cpu = true, .ring = 2
+	};
 	ck_assert_int_eq(htrace_builder_new(&builder, NULL, 0), 0);
 	ck_assert_int_eq(selection_new(&selection, NULL), 0);
 }
 
 static void teardown(void)
 {
-	out_close(sink.out);
-	unlink(path);
+	if (!SINK.open) {
+		out_close(sink.out);
+		unlink(path);
+	}
 	events_free(events);
 	htrace_schema_free(schema);
 	htrace_builder_free(builder);
@@ -74,16 +89,19 @@ static void finish_schema(void)
 
 	ck_assert_msg(!htrace_schema_parse(&schema, entries, len, err, sizeof(err)), "%s", err);
 	events = events_new(schema, selection);
+	session.schema++;
 }
 
-static void show(__u32 id, const void *payload, __u32 len, bool unverified)
+/* Something that happens at @time in @from. */
+static void show_at(const struct origin *from, __u64 time, __u32 id, const void *payload, __u32 len,
+		    bool unverified)
 {
 	struct htrace_record r = {
-		.id = id, .len = len, .time = 12345678901ULL, .payload = payload,
+		.id = id, .len = len, .time = time, .payload = payload,
 	};
 	const struct event_info *info = events_find(events, id);
 	struct sink_event e = {
-		.from = &origin, .time = r.time, .record = &r, .unverified = unverified,
+		.from = from, .time = r.time, .record = &r, .unverified = unverified,
 		.event = info ? info->event : NULL,
 	};
 
@@ -92,7 +110,12 @@ static void show(__u32 id, const void *payload, __u32 len, bool unverified)
 	sink.ops->event(&sink, &e);
 }
 
-static const char *written(void)
+static void show(__u32 id, const void *payload, __u32 len, bool unverified)
+{
+	show_at(&origin, 12345678901ULL, id, payload, len, unverified);
+}
+
+__attribute__((unused)) static const char *written(void)
 {
 	static char text[2 * 65536];
 	ssize_t n;

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Traces of host-reader's ctf output, as babeltrace2 reads them."""
+
+import os
+import re
+import subprocess
+
+LINE = re.compile(r'^\[(\d+)\.(\d{9})\] (.*?) ?([\w#]+): (\{.*\})$')
+LOST = re.compile(r'^WARNING: Tracer discarded (\d+) events? between \[(\d+)\.(\d{9})\] and '
+                  r'\[(\d+)\.(\d{9})\] in trace .* within stream "(.*)" \(stream class ID: \d+, '
+                  r'stream ID: \d+\)\.$')
+TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|\[\d+\]|0x[0-9A-Fa-f]+|-?\d+|<unknown>|\w+|[{}\[\](),:=])')
+ESCAPES = {'n': '\n', 't': '\t', 'r': '\r', 'a': '\a', 'b': '\b', 'f': '\f', 'v': '\v', 'e': '\x1b'}
+
+
+class Enum(int):
+    """The number, and in `labels` what it stands for."""
+    labels = ()
+
+
+class Parser:
+    """The structs of one line, as dicts, lists, numbers and strings."""
+
+    def __init__(self, text):
+        self.tokens = TOKEN.findall(text)
+        self.at = 0
+
+    def take(self, *expected):
+        token = self.tokens[self.at]
+        assert not expected or token in expected, (expected, token, self.tokens)
+        self.at += 1
+        return token
+
+    def peek(self):
+        return self.tokens[self.at] if self.at < len(self.tokens) else None
+
+    def value(self):
+        token = self.peek()
+        if token == '{':
+            return self.struct()
+        if token == '[':
+            return self.list()
+        if token == '(':
+            return self.enum()
+        self.take()
+        if token.startswith('"'):
+            return re.sub(r'\\(.)', lambda m: ESCAPES.get(m[1], m[1]), token[1:-1])
+        return int(token, 0)
+
+    def struct(self):
+        fields = {}
+        self.take('{')
+        while self.peek() != '}':
+            name = self.take()
+            self.take('=')
+            assert name not in fields, name
+            fields[name] = self.value()
+            if self.peek() == ',':
+                self.take()
+        self.take('}')
+        return fields
+
+    def list(self):
+        values = []
+        self.take('[')
+        while self.peek() != ']':
+            self.take(f'[{len(values)}]')
+            self.take('=')
+            values.append(self.value())
+            if self.peek() == ',':
+                self.take()
+        self.take(']')
+        return values
+
+    def enum(self):
+        self.take('(')
+        labels = [self.take()]
+        while self.peek() == ',':
+            self.take()
+            labels.append(self.take())
+        self.take(':')
+        self.take('container')
+        self.take('=')
+        value = Enum(self.value())
+        value.labels = [label.strip('"') for label in labels]
+        self.take(')')
+        return value
+
+    def structs(self):
+        found = [self.struct()]
+        while self.peek() == ',':
+            self.take()
+            found.append(self.struct())
+        assert self.peek() is None, self.tokens[self.at:]
+        return found
+
+
+class Record:
+    """One event: its time on the trace's clock (ns since the epoch), its CPU or ring, its fields."""
+
+    def __init__(self, seconds, ns, event, packet, context, fields):
+        self.time = int(seconds) * 10**9 + int(ns)
+        self.event = event
+        self.packet = packet
+        self.context = context
+        self.fields = fields
+
+
+class Loss:
+    def __init__(self, m):
+        self.lost = int(m[1])
+        self.begin = int(m[2]) * 10**9 + int(m[3])
+        self.end = int(m[4]) * 10**9 + int(m[5])
+        self.cpu = int(re.search(r'/cpu(\d+)$', m[6])[1])
+
+
+def read(path):
+    """(records, losses); whatever else babeltrace2 has to say is a failure."""
+    run = subprocess.run(['babeltrace2', '--clock-seconds', '--no-delta', path],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ, TZ='UTC'))
+    losses = []
+    for line in run.stderr.splitlines():
+        m = LOST.match(line)
+        assert m, f'babeltrace2 says: {run.stderr[:3000]}'
+        losses.append(Loss(m))
+    assert run.returncode == 0, run.stderr
+    records = []
+    for line in run.stdout.splitlines():
+        m = LINE.match(line)
+        assert m, line
+        records.append(Record(m[1], m[2], m[4], *Parser(m[5]).structs()))
+    return records, losses
+
+
+def traces(path):
+    """The directories of a ctf output's traces, first one first."""
+    return sorted((os.path.join(path, d) for d in os.listdir(path)),
+                  key=lambda d: int(d.rsplit('-', 1)[1]))
+
+
+def metadata(trace):
+    with open(os.path.join(trace, 'metadata'), encoding='ascii') as f:
+        return f.read()
+
+
+def offset(trace):
+    """From the guest's clock to the trace's, in ns."""
+    m = re.search(r'offset_s = (\d+);\s*offset = (\d+);', metadata(trace))
+    return int(m[1]) * 10**9 + int(m[2])
