@@ -107,17 +107,22 @@ class Record:
 
 
 class Loss:
+    """Lost events, and between which times."""
+
     def __init__(self, m):
         self.lost = int(m[1])
         self.begin = int(m[2]) * 10**9 + int(m[3])
         self.end = int(m[4]) * 10**9 + int(m[5])
-        self.cpu = int(re.search(r'/cpu(\d+)$', m[6])[1])
+        self.cpu = int(re.search(r'/(?:cpu|ring)(\d+)(_\d+)?$', m[6])[1])
 
 
-def read(path):
-    """(records, losses); whatever else babeltrace2 has to say is a failure."""
+def read(path, limit=None):
+    """
+    (records, losses); whatever else babeltrace2 has to say is a failure. It reads all; of the
+    records only the first @limit are taken apart.
+    """
     run = subprocess.run(['babeltrace2', '--clock-seconds', '--no-delta', path],
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ, TZ='UTC'))
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     losses = []
     for line in run.stderr.splitlines():
         m = LOST.match(line)
@@ -125,7 +130,7 @@ def read(path):
         losses.append(Loss(m))
     assert run.returncode == 0, run.stderr
     records = []
-    for line in run.stdout.splitlines():
+    for line in run.stdout.splitlines()[:limit]:
         m = LINE.match(line)
         assert m, line
         records.append(Record(m[1], m[2], m[4], *Parser(m[5]).structs()))

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 
+import ctftext
 from harness import params, say
 from vm import BUILD, READER, Reader
 
@@ -301,3 +302,36 @@ def test_restarts():
         check_text(reader)
         assert 'numbered: number=' in reader.out()
         assert re.search(r'^lost +0 ', reader.err(), re.M), reader.err()
+
+
+@params('schema', 'guest', 'names', 'data', 'sessions', 'expand', 'storm')
+def test_ctf(kind):
+    """Whatever a guest does, babeltrace2 has nothing to say of its traces but what was lost."""
+    for program in READERS:
+        with Place() as place:
+            traces = place.path('ctf')
+            reader = Many(place, [place.source('good'), place.source(kind)], '-o', f'ctf:{traces}',
+                          program=program)
+            time.sleep(0.3)
+            place.peer(kind)
+            good = place.peer('good', SECONDS - 1, RATE)
+            while good.poll() is None:
+                assert reader.process.poll() is None, reader.err()[-3000:]
+                reader.watch()
+                time.sleep(0.1)
+            count = int(good.communicate()[0])
+            status = reader.stop(60)
+            assert status == 0, (status, reader.err()[-3000:])
+            check_text(reader)
+            asan = program != READER
+            assert reader.most < MEMORY * (4 if asan else 1), f'{reader.most} KiB'
+            numbers = []
+            for trace in ctftext.traces(traces):
+                found, _ = ctftext.read(trace, limit=200000)
+                if '/good-' in trace:
+                    numbers += [c.fields['number'] for c in found if c.event == 'numbered']
+            assert numbers == list(range(count)), f'{len(numbers)} records of the good source, not {count}'
+            size = sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(traces)
+                       for f in files)
+            say(f'{os.path.relpath(program)}: {reader.most >> 10} MiB, {len(os.listdir(traces))} '
+                f'traces of {size >> 20} MiB')
