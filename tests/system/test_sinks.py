@@ -286,7 +286,7 @@ workload name "$(printf 'a"\\\\\377\303\251\033[1m')"
 sleep 1
 agent_stop || exit 1
 sleep 1
-agent_start --events sched || exit 1
+agent_start --events sched,irq,timer,workqueue,signal,net,mm,module || exit 1
 workload mix 1 1 50
 agent_stop
 '''
@@ -301,7 +301,9 @@ agent_stop
         assert losses == 0 and events > 5000, (events, losses)
         assert {'sched_switch', 'sched_waking', 'sched_wakeup', 'sched_process_fork',
                 'sched_process_exec', 'sched_process_exit', 'task_rename', 'sys_enter',
-                'sys_exit'} <= {r['event'] for r in records}
+                'sys_exit', 'irq_softirq_entry', 'timer_hrtimer_start', 'timer_expire_entry',
+                'workqueue_execute_start', 'signal_generate',
+                'x86_exceptions_page_fault_user'} <= {r['event'] for r in records}
         assert any('comm.bytes' in r['fields'] for r in records if r['event'] == 'task_rename')
         notes = [r['note'] for r in json_lines(paths[1]) if 'note' in r]
         assert len(notes) == 1 and notes[0].startswith('new session'), notes
