@@ -9,7 +9,7 @@
 #define FAILURE 1
 #define USAGE_ERROR 2
 
-static const struct sink_ops *const kinds[] = { &sink_text, &sink_json, &sink_ctf };
+static const struct sink_ops *const kinds[] = { &sink_text, &sink_json, &sink_ctf, &sink_raw };
 
 static const char *name_of(const struct sink *s)
 {
@@ -30,7 +30,7 @@ static int parse(struct sink *s, const char *spec)
 
 	s->ops = find_kind(spec, len);
 	if (!s->ops) {
-		say("unknown output '%s'; there are: text[:FILE], json[:FILE], ctf:DIR", spec);
+		say("unknown output '%s'; there are: text[:FILE], json[:FILE], ctf:DIR, raw:DIR", spec);
 		return USAGE_ERROR;
 	}
 	s->path = spec[len] ? spec + len + 1 : NULL;

@@ -26,6 +26,7 @@ struct session_facts {
 	__u64 session;
 	__u8 boot_id[16];
 	__u32 clock_id, nr_cpus, nr_sets;
+	bool local; /* processes of this machine, not a guest */
 	struct session_set set[HTRACE_MAX_RINGSETS];
 };
 
@@ -145,7 +146,7 @@ struct sink {
 	void *state;
 };
 
-extern const struct sink_ops sink_text, sink_json, sink_ctf;
+extern const struct sink_ops sink_text, sink_json, sink_ctf, sink_raw;
 
 /* All outputs of the command line. */
 struct sinks {

@@ -187,6 +187,7 @@ static int open_session(struct source *s, char *err, size_t errlen)
 	int ret;
 
 	session_facts(&facts, htrace_view_super(s->view));
+	facts.local = s->local;
 	ret = source_open_session(s, &facts, err, errlen);
 	if (ret)
 		return ret;

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A ring's file of packets. It ends with a packet that is whole, whatever happens to the disk. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "capture_write.h"
+#include "outdir.h"
+
+#define HOLD_BYTES (32u << 10) /* more at once is written as it comes */
+#define HOLD_BATCHES 256u
+
+struct capture_stream {
+	int fd;
+	__u32 id, ring;
+	__u8 uuid[16];
+	__u64 size; /* of the file */
+	__u64 seq, discarded;
+	struct capture_run held; /* begins with the first run that is held back */
+	__u32 nr;
+	struct capture_batch how[HOLD_BATCHES];
+	unsigned char *body;
+};
+
+struct capture_stream *capture_stream_new(int dir, const char *name, __u32 id, __u32 ring,
+					  const __u8 *uuid, int *err)
+{
+	struct capture_stream *st = calloc(1, sizeof(*st));
+
+	*err = -ENOMEM;
+	if (!st)
+		return NULL;
+	st->fd = -1;
+	st->id = id;
+	st->ring = ring;
+	memcpy(st->uuid, uuid, sizeof(st->uuid));
+	st->body = malloc(HOLD_BYTES);
+	if (st->body)
+		*err = st->fd = outdir_create(dir, name);
+	if (*err >= 0)
+		return st;
+	capture_stream_free(st);
+	return NULL;
+}
+
+void capture_stream_free(struct capture_stream *st)
+{
+	if (!st)
+		return;
+	if (st->fd >= 0)
+		close(st->fd);
+	free(st->body);
+	free(st);
+}
+
+/* All of it or nothing. */
+static int write_all(struct capture_stream *st, struct iovec *v, int nr)
+{
+	__u64 written = 0;
+
+	while (nr) {
+		ssize_t n = writev(st->fd, v, nr);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			int ret = -errno;
+
+			if (ftruncate(st->fd, (off_t)st->size))
+				return -errno;
+			return ret;
+		}
+		written += (__u64)n;
+		for (; nr && (size_t)n >= v->iov_len; v++, nr--)
+			n -= (ssize_t)v->iov_len;
+		if (nr) {
+			v->iov_base = (char *)v->iov_base + n;
+			v->iov_len -= (size_t)n;
+		}
+	}
+	st->size += written;
+	return 0;
+}
+
+static int write_packet(struct capture_stream *st, const struct capture_run *run,
+			const struct capture_batch *how, __u32 nr)
+{
+	__u64 lost = run->overwritten + run->dropped + run->corrupt;
+	__u64 content = sizeof(struct capture_packet) + run->len;
+	__u64 size = content + sizeof(struct capture_tail) + nr * sizeof(*how);
+	struct capture_packet head = {
+		.magic = CAPTURE_PACKET_MAGIC,
+		.stream_id = st->id,
+		.timestamp_begin = run->begin,
+		.timestamp_end = run->end,
+		.content_size = 8 * content,
+		.packet_size = 8 * size,
+		.packet_seq_num = st->seq,
+		.events_discarded = st->discarded + lost,
+		.cpu_id = st->ring,
+		.unverified = st->id & CAPTURE_UNVERIFIED ? 1 : 0,
+	};
+	struct capture_tail tail = {
+		.position = run->position,
+		.base = run->base,
+		.overwritten = run->overwritten,
+		.dropped = run->dropped,
+		.corrupt = run->corrupt,
+		.before = run->before,
+		.schema = run->schema,
+		.nr_batches = nr,
+	};
+	struct iovec v[4] = {
+		{ &head, sizeof(head) },
+		{ (void *)run->data, run->len },
+		{ &tail, sizeof(tail) },
+		{ (void *)how, nr * sizeof(*how) },
+	};
+	int ret;
+
+	memcpy(head.uuid, st->uuid, sizeof(head.uuid));
+	ret = write_all(st, v, 4);
+	if (ret)
+		return ret;
+	st->seq++;
+	st->discarded += lost;
+	return 0;
+}
+
+int capture_stream_flush(struct capture_stream *st)
+{
+	__u32 nr = st->nr;
+
+	if (!nr)
+		return 0;
+	st->nr = 0;
+	st->held.data = st->body;
+	return write_packet(st, &st->held, st->how, nr);
+}
+
+/* Can it be told from one header and base what both are? */
+static bool continues(const struct capture_stream *st, const struct capture_run *run)
+{
+	const struct capture_run *h = &st->held;
+
+	return st->nr < HOLD_BATCHES && h->len + run->len <= HOLD_BYTES &&
+	       !run->overwritten && !run->dropped && !run->corrupt && !run->before &&
+	       run->base == h->base && run->schema == h->schema &&
+	       run->begin - h->end < 1ULL << 32 &&
+	       (st->id & CAPTURE_ODD || run->position == h->position + h->len);
+}
+
+int capture_stream_add(struct capture_stream *st, const struct capture_run *run)
+{
+	int ret = 0;
+
+	if (st->nr && !continues(st, run))
+		ret = capture_stream_flush(st);
+	if (ret)
+		return ret;
+	if (!st->nr && run->len >= HOLD_BYTES / 2)
+		return write_packet(st, run, &run->how, 1);
+	if (!st->nr) {
+		st->held = *run;
+		st->held.len = 0;
+	}
+	if (run->len)
+		memcpy(st->body + st->held.len, run->data, run->len);
+	st->held.len += run->len;
+	st->held.end = run->end;
+	st->how[st->nr++] = run->how;
+	return 0;
+}

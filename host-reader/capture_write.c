@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "capture_write.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "outdir.h"
+#include "session.h"
+
+#define PAGE 4096u
+
+struct captured_ring {
+	__u32 set, index;
+	__u64 time; /* of its last record */
+	struct capture_stream *stream[CAPTURE_KINDS];
+};
+
+struct capture_writer {
+	const struct sink_session *session;
+	int dir, journal;
+	__u64 journal_size;
+	__u64 ordinal; /* of what comes next */
+	__u64 latest;  /* time of any record */
+	struct capture_metadata metadata;
+	int metadata_fd;
+	size_t metadata_written; /* of its text */
+	__u64 metadata_size;     /* of the file */
+	bool metadata_anew, clocked;
+	struct htrace_guest guest; /* as last written */
+	unsigned char *copy;       /* of a batch, where its bytes have to change */
+	size_t copy_room;
+	unsigned char *odd; /* bodies of odd records */
+	size_t odd_room;
+	__u32 nr_rings;
+	struct captured_ring ring[];
+};
+
+/* --------------------------------------------------------------------------------- the metadata */
+
+/* A new file in the place of the old one, all at once. */
+static int replace_metadata(struct capture_writer *w)
+{
+	const struct tsdl *t = &w->metadata.text;
+	int ret, fd = openat(w->dir, ".metadata", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+
+	if (fd < 0)
+		return -errno;
+	ret = outdir_write(fd, t->p, t->len);
+	if (!ret && renameat(w->dir, ".metadata", w->dir, "metadata"))
+		ret = -errno;
+	if (ret) {
+		unlinkat(w->dir, ".metadata", 0);
+		close(fd);
+		return ret;
+	}
+	if (w->metadata_fd >= 0)
+		close(w->metadata_fd);
+	w->metadata_fd = fd;
+	w->metadata_size = w->metadata_written = t->len;
+	w->metadata_anew = false;
+	return 0;
+}
+
+/*
+ * What does not cross a page is written whole or not at all, even if we are killed; so a reader of
+ * the file never sees half a declaration.
+ */
+static int append_metadata(struct capture_writer *w)
+{
+	const struct tsdl *t = &w->metadata.text;
+	size_t len = t->len - w->metadata_written, room = PAGE - w->metadata_size % PAGE;
+	char lines[PAGE];
+	int ret = 0;
+
+	if (len > PAGE)
+		return replace_metadata(w);
+	if (len > room) {
+		memset(lines, '\n', room);
+		ret = outdir_write(w->metadata_fd, lines, room);
+		w->metadata_size += room;
+	}
+	if (!ret)
+		ret = outdir_write(w->metadata_fd, t->p + w->metadata_written, len);
+	if (ret && ftruncate(w->metadata_fd, (off_t)w->metadata_size))
+		return -errno;
+	w->metadata_size += len;
+	w->metadata_written = t->len;
+	return ret;
+}
+
+/* Before any packet that needs it. */
+static int write_metadata(struct capture_writer *w)
+{
+	if (w->metadata_anew)
+		return replace_metadata(w);
+	return w->metadata_written < w->metadata.text.len ? append_metadata(w) : 0;
+}
+
+static int renew_metadata(struct capture_writer *w)
+{
+	capture_metadata_begin(&w->metadata, w->session);
+	w->metadata_anew = true;
+	return write_metadata(w);
+}
+
+/* ---------------------------------------------------------------------------------- the journal */
+
+static int write_entry(struct capture_writer *w, __u32 kind, const struct capture_item *item,
+		       const void *first, size_t first_len, const void *second, size_t second_len)
+{
+	static const __u64 zero;
+	struct capture_entry e = {
+		.kind = kind,
+		.len = (__u32)(first_len + second_len),
+		.ordinal = w->ordinal++,
+		.arrival = item->arrival,
+		.asked = item->asked,
+	};
+	struct iovec v[4] = {
+		{ &e, sizeof(e) },
+		{ (void *)first, first_len },
+		{ (void *)second, second_len },
+		{ (void *)&zero, -(first_len + second_len) & 7 },
+	};
+	size_t total = sizeof(e) + first_len + second_len + v[3].iov_len;
+	ssize_t n;
+
+	do
+		n = writev(w->journal, v, 4);
+	while (n < 0 && errno == EINTR);
+	if (n == (ssize_t)total) {
+		w->journal_size += total;
+		return 0;
+	}
+	n = n < 0 ? -errno : -ENOSPC; /* a file is written in part only if there is no more room */
+	if (ftruncate(w->journal, (off_t)w->journal_size))
+		return -errno;
+	return (int)n;
+}
+
+static __u64 real_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (__u64)t.tv_sec * 1000000000 + (__u64)t.tv_nsec;
+}
+
+static int begin_journal(struct capture_writer *w)
+{
+	struct capture_journal head = {
+		.magic = CAPTURE_MAGIC, .version = CAPTURE_VERSION, .size = sizeof(head),
+	};
+	const struct session_facts *f = &w->session->facts;
+	struct capture_item item = { .arrival = clock_now() };
+	struct capture_start start = {
+		.session = f->session,
+		.begun_real = real_now(),
+		.begun_mono = item.arrival,
+		.clock_id = f->clock_id,
+		.nr_cpus = f->nr_cpus,
+		.local = f->local,
+		.nr_sets = f->nr_sets,
+	};
+	const char *path = w->session->path;
+	int side = outdir_make(w->dir, CAPTURE_SIDE), ret;
+
+	if (side < 0)
+		return side;
+	w->journal = outdir_create(side, CAPTURE_JOURNAL);
+	close(side);
+	if (w->journal < 0)
+		return w->journal;
+	ret = outdir_write(w->journal, &head, sizeof(head));
+	if (ret)
+		return ret;
+	w->journal_size = sizeof(head);
+	memcpy(start.boot_id, f->boot_id, sizeof(start.boot_id));
+	memcpy(start.uuid, w->metadata.uuid, sizeof(start.uuid));
+	memcpy(start.set, f->set, sizeof(start.set));
+	return write_entry(w, CAPTURE_START, &item, &start, sizeof(start), path,
+			   strnlen(path, PAGE));
+}
+
+/* Programs only if something about them is new: there can be many, and their counts rarely move. */
+static int take_guest(struct capture_writer *w, const struct capture_item *item)
+{
+	const struct htrace_guest *g = item->data;
+	size_t head = offsetof(struct htrace_guest, clock);
+	struct {
+		unsigned char fixed[offsetof(struct htrace_guest, clock)];
+		struct capture_guest more;
+	} words;
+	__u32 nr = g->nr_progs < HTRACE_MAX_PROGS ? g->nr_progs : HTRACE_MAX_PROGS;
+	bool progs = nr != w->guest.nr_progs ||
+		     memcmp(g->prog, w->guest.prog, nr * sizeof(*g->prog)) != 0;
+	int ret;
+
+	if (!progs && !memcmp(g, &w->guest, head))
+		return 0;
+	w->guest = *g;
+	w->guest.nr_progs = nr;
+	memcpy(words.fixed, &w->guest, head);
+	words.more.clock = w->session->clock;
+	ret = write_entry(w, item->kind, item, &words, sizeof(words), g->prog,
+			  progs ? nr * sizeof(*g->prog) : 0);
+	if (ret || w->clocked || !w->session->clock.mono)
+		return ret;
+	w->clocked = true; /* now we know who it is and what time it has */
+	return renew_metadata(w);
+}
+
+static int take_schema(struct capture_writer *w, const struct capture_item *item)
+{
+	struct capture_schema head = { .generation = item->generation };
+	int ret = write_entry(w, item->kind, item, &head, sizeof(head), item->data, item->len);
+
+	return ret ? ret : renew_metadata(w);
+}
+
+static int take_broken(struct capture_writer *w, const struct capture_item *item)
+{
+	struct capture_broken head = { .ring = item->ring };
+
+	return write_entry(w, item->kind, item, &head, sizeof(head), item->data, item->len);
+}
+
+/* ---------------------------------------------------------------------------------- the records */
+
+/* What is being cut off a batch: records of one kind that one base and header suffice for. */
+struct cut {
+	const struct capture_item *item;
+	struct captured_ring *ring;
+	unsigned char *data; /* the batch's, or our copy */
+	size_t odd_len;
+	__u32 from;
+	__u32 kind; /* bits of the stream class */
+	__u32 raised;
+	__u64 base, begin, end;
+	bool begun, any;
+};
+
+static __u64 ctf_time(__u64 time)
+{
+	return time < CAPTURE_TIME_MAX ? time : CAPTURE_TIME_MAX;
+}
+
+static __u32 stream_id(const struct capture_writer *w, const struct captured_ring *r, __u32 kind)
+{
+	bool cpu = w->session->facts.set[r->set].kind == HTRACE_RING_PER_CPU;
+
+	return cpu ? kind : kind | CAPTURE_BY_THREAD;
+}
+
+static int open_stream(struct capture_writer *w, struct captured_ring *r, __u32 kind)
+{
+	__u32 id = stream_id(w, r, kind);
+	char name[CAPTURE_NAME];
+	int err = 0;
+
+	if (r->stream[kind])
+		return 0;
+	capture_metadata_add_stream(&w->metadata, id);
+	capture_stream_name(name, &w->session->facts, r->set, r->index, kind);
+	r->stream[kind] = capture_stream_new(w->dir, name, id, r->index, w->metadata.uuid, &err);
+	return r->stream[kind] ? 0 : err;
+}
+
+/* What was cut so far, up to @to, goes its way. */
+static int end_cut(struct capture_writer *w, struct cut *c, __u32 to)
+{
+	const struct htrace_batch *b = c->item->batch;
+	struct capture_run run = {
+		.data = c->kind & CAPTURE_ODD ? w->odd : c->data + c->from,
+		.len = c->kind & CAPTURE_ODD ? (__u32)c->odd_len : to - c->from,
+		.position = b->pos + c->from,
+		.base = c->base,
+		.begin = ctf_time(c->begin),
+		.end = ctf_time(c->end),
+		.schema = b->schema,
+		.how = {
+			.ordinal = w->ordinal++,
+			.arrival = c->item->arrival,
+			.asked = c->item->asked,
+			.raised = c->raised,
+		},
+	};
+	int ret;
+
+	run.how.len = run.len;
+	if (!c->any) { /* loss lies before the first record */
+		run.overwritten = b->overwritten;
+		run.dropped = b->dropped;
+		run.corrupt = b->corrupt;
+		run.before = b->before;
+		run.how.raised += c->item->raised;
+	}
+	c->any = true;
+	c->begun = false;
+	c->raised = 0;
+	c->odd_len = 0;
+	ret = open_stream(w, c->ring, c->kind);
+	if (!ret)
+		ret = write_metadata(w);
+	return ret ? ret : capture_stream_add(c->ring->stream[c->kind], &run);
+}
+
+/* Times of the short form are within so much of their base. */
+static bool base_reaches(__u64 base, __u64 time)
+{
+	return time - base + (1ULL << 31) < 1ULL << 32;
+}
+
+static bool must_end(const struct cut *c, __u32 kind, bool extended, __u64 time)
+{
+	return kind != c->kind || c->odd_len > CAPTURE_BODY_MAX / 2 ||
+	       time - c->end >= 1ULL << 32 || (!extended && !base_reaches(c->base, time));
+}
+
+static void begin_cut(struct cut *c, __u32 from, __u32 kind, bool extended, __u64 time)
+{
+	c->begun = true;
+	c->from = from;
+	c->kind = kind;
+	c->base = c->item->batch->base;
+	if (!extended && !base_reaches(c->base, time))
+		c->base = time;
+	c->begin = time;
+}
+
+static bool grow(unsigned char **p, size_t *room, size_t len)
+{
+	unsigned char *more;
+
+	if (len <= *room)
+		return true;
+	more = realloc(*p, 2 * len);
+	if (!more)
+		return false;
+	*p = more;
+	*room = 2 * len;
+	return true;
+}
+
+/*
+ * A time that steps back would look to readers of CTF like one of 4 s later: the record gets the
+ * time of the one before, which is what the reader makes of it anyway.
+ */
+static bool raise_time(struct capture_writer *w, struct cut *c, __u32 at, bool extended, __u64 time)
+{
+	const struct htrace_batch *b = c->item->batch;
+	__u32 low = (__u32)time;
+
+	if (c->data != w->copy || !w->copy) {
+		if (!grow(&w->copy, &w->copy_room, b->len))
+			return false;
+		memcpy(w->copy, b->data, b->len);
+		c->data = w->copy;
+	}
+	memcpy(c->data + at + 4, &low, 4);
+	if (extended)
+		memcpy(c->data + at + 8, &time, 8);
+	c->raised++;
+	return true;
+}
+
+static bool add_odd(struct capture_writer *w, struct cut *c, const struct htrace_record *rec,
+		    __u64 time, __u16 flags)
+{
+	struct capture_odd odd = {
+		.timestamp = ctf_time(time), .time = time, .id = (__u16)rec->id, .flags = flags,
+		.len = rec->len,
+	};
+
+	if (!grow(&w->odd, &w->odd_room, c->odd_len + sizeof(odd) + rec->len))
+		return false;
+	memcpy(w->odd + c->odd_len, &odd, sizeof(odd));
+	memcpy(w->odd + c->odd_len + sizeof(odd), rec->payload, rec->len);
+	c->odd_len += sizeof(odd) + rec->len;
+	return true;
+}
+
+static int take_record(struct capture_writer *w, struct cut *c, __u32 at,
+		       const struct htrace_record *rec)
+{
+	__u64 head = *(const __u64 *)(c->item->batch->data + at), time = rec->time;
+	bool extended = head >> 16 & HTRACE_REC_EXTENDED, raise = time < c->ring->time;
+	__u32 kind = c->item->unverified ? CAPTURE_UNVERIFIED : 0;
+	int ret = 0;
+
+	if (raise)
+		time = c->ring->time;
+	if (time > CAPTURE_TIME_MAX ||
+	    !capture_metadata_knows(&w->metadata, w->session, stream_id(w, c->ring, kind),
+				    (__u32)head))
+		kind |= CAPTURE_ODD;
+	if (c->begun && must_end(c, kind, extended, time))
+		ret = end_cut(w, c, at);
+	if (ret)
+		return ret;
+	if (!c->begun)
+		begin_cut(c, at, kind, extended, time);
+	if (raise && !raise_time(w, c, at, extended, time))
+		return -ENOMEM;
+	if (kind & CAPTURE_ODD &&
+	    !add_odd(w, c, rec, time, (__u16)(head >> 16 & HTRACE_REC_FLAGS)))
+		return -ENOMEM;
+	c->end = c->ring->time = time;
+	if (time > w->latest)
+		w->latest = time;
+	return 0;
+}
+
+static int take_batch(struct capture_writer *w, const struct capture_item *item)
+{
+	const struct htrace_batch *b = item->batch;
+	struct captured_ring *r = &w->ring[item->ring];
+	struct cut c = { .item = item, .ring = r, .data = (unsigned char *)b->data };
+	struct htrace_record rec;
+	struct htrace_iter it;
+	__u32 at = 0;
+	int ret = 0;
+
+	htrace_iter_init(&it, b);
+	while (!ret && htrace_iter_next(&it, &rec)) {
+		ret = take_record(w, &c, at, &rec);
+		at = it.off;
+	}
+	if (ret)
+		return ret;
+	if (!c.begun) { /* nothing but loss, after what came last */
+		if (!r->time)
+			r->time = w->latest;
+		c.begin = c.end = r->time;
+		c.base = b->base;
+		c.kind = item->unverified ? CAPTURE_UNVERIFIED : 0;
+	}
+	return end_cut(w, &c, at);
+}
+
+/* ---------------------------------------------------------------------------------- the session */
+
+static void list_rings(struct capture_writer *w)
+{
+	const struct session_facts *f = &w->session->facts;
+
+	for (__u32 set = 0; set < f->nr_sets; set++)
+		for (__u32 i = 0; i < f->set[set].nr_rings; i++) {
+			w->ring[w->nr_rings].set = set;
+			w->ring[w->nr_rings++].index = i;
+		}
+}
+
+int capture_writer_new(struct capture_writer **out, int dir, unsigned int nr,
+		       const struct sink_session *s)
+{
+	unsigned int rings = session_facts_rings(&s->facts);
+	struct capture_writer *w = calloc(1, sizeof(*w) + rings * sizeof(*w->ring));
+	char name[CAPTURE_NAME];
+	int ret;
+
+	if (!w)
+		return -ENOMEM;
+	w->session = s;
+	w->journal = w->metadata_fd = -1;
+	list_rings(w);
+	if (getrandom(w->metadata.uuid, 16, 0) != 16)
+		memcpy(w->metadata.uuid, s->facts.boot_id, 16);
+	snprintf(name, sizeof(name), CAPTURE_DIR, s->source_nr + 1, nr);
+	ret = w->dir = outdir_make(dir, name);
+	if (ret >= 0)
+		ret = renew_metadata(w);
+	if (!ret)
+		ret = begin_journal(w);
+	if (ret) {
+		capture_writer_free(w);
+		return ret;
+	}
+	*out = w;
+	return 0;
+}
+
+int capture_writer_take(struct capture_writer *w, const struct capture_item *item)
+{
+	switch (item->kind) {
+	case CAPTURE_BATCH:
+		return take_batch(w, item);
+	case CAPTURE_SCHEMA:
+		return take_schema(w, item);
+	case CAPTURE_GUEST:
+		return take_guest(w, item);
+	case CAPTURE_BROKEN:
+		return take_broken(w, item);
+	default:
+		return write_entry(w, item->kind, item, item->data, item->len, NULL, 0);
+	}
+}
+
+int capture_writer_flush(struct capture_writer *w)
+{
+	int ret = 0;
+
+	for (__u32 i = 0; i < w->nr_rings; i++)
+		for (__u32 kind = 0; kind < CAPTURE_KINDS && !ret; kind++)
+			if (w->ring[i].stream[kind])
+				ret = capture_stream_flush(w->ring[i].stream[kind]);
+	return ret;
+}
+
+void capture_writer_free(struct capture_writer *w)
+{
+	if (!w)
+		return;
+	for (__u32 i = 0; i < w->nr_rings; i++)
+		for (__u32 kind = 0; kind < CAPTURE_KINDS; kind++)
+			capture_stream_free(w->ring[i].stream[kind]);
+	if (w->dir >= 0)
+		close(w->dir);
+	if (w->journal >= 0)
+		close(w->journal);
+	if (w->metadata_fd >= 0)
+		close(w->metadata_fd);
+	capture_metadata_free(&w->metadata);
+	free(w->copy);
+	free(w->odd);
+	free(w);
+}

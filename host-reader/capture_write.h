@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Writing a session's capture; capture.h has the format. Functions return 0 or -errno. */
+#ifndef READER_CAPTURE_WRITE_H
+#define READER_CAPTURE_WRITE_H
+
+#include "capture.h"
+#include "tsdl.h"
+
+/* ------------------------------------------------------------------------------------- metadata */
+
+struct capture_metadata {
+	struct tsdl text;
+	__u8 uuid[16];
+	__u32 streams; /* stream classes that are declared, a bit each */
+	/* Event classes that are: stream class << 32, and the first four bytes of their records. */
+	__u64 *class, last;
+	__u32 room, nr;
+};
+
+/* The whole text anew, for what is known of @s now. */
+void capture_metadata_begin(struct capture_metadata *m, const struct sink_session *s);
+/* Add to it, if it is new. False: there is no room for more of them. */
+void capture_metadata_add_stream(struct capture_metadata *m, __u32 stream);
+bool capture_metadata_knows(struct capture_metadata *m, const struct sink_session *s, __u32 stream,
+			    __u32 key);
+void capture_metadata_free(struct capture_metadata *m);
+
+/* -------------------------------------------------------------------------------------- streams */
+
+struct capture_stream;
+
+/* A run of a batch: records of one kind, one after the other, and how it came. */
+struct capture_run {
+	const unsigned char *data; /* as it goes into the file */
+	__u32 len;
+	__u64 position, base;
+	__u64 begin, end; /* CTF's times */
+	__u64 overwritten, dropped, corrupt, before;
+	__u32 schema;
+	struct capture_batch how;
+};
+
+struct capture_stream *capture_stream_new(int dir, const char *name, __u32 id, __u32 ring,
+					  const __u8 *uuid, int *err);
+/* Small runs are held back, and go out as one packet. */
+int capture_stream_add(struct capture_stream *st, const struct capture_run *run);
+int capture_stream_flush(struct capture_stream *st);
+void capture_stream_free(struct capture_stream *st);
+
+/* -------------------------------------------------------------------------------------- session */
+
+struct capture_writer;
+
+/* A directory in @dir for the session @s, number @nr of its source. */
+int capture_writer_new(struct capture_writer **out, int dir, unsigned int nr,
+		       const struct sink_session *s);
+/* Everything in the order in which it comes. After an error nothing more is to be written. */
+int capture_writer_take(struct capture_writer *w, const struct capture_item *item);
+int capture_writer_flush(struct capture_writer *w);
+/* Nothing is written. */
+void capture_writer_free(struct capture_writer *w);
+
+#endif

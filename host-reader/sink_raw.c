@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* raw:DIR, the capture: all that is read, as it is, a directory for each session. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "capture_write.h"
+#include "options.h"
+#include "outdir.h"
+#include "sink.h"
+
+struct raw_session {
+	struct raw_session *next;
+	const struct sink_session *session;
+	struct capture_writer *writer;
+};
+
+struct raw {
+	struct outdir dir;
+	struct raw_session *sessions; /* that go on */
+	unsigned int nr[MAX_SOURCES]; /* sessions of each source so far */
+	int error;                    /* -errno: the first one; nothing is written any more */
+};
+
+/* A file a ring may be more than what a process gets without asking. */
+static void allow_files(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur == l.rlim_max)
+		return;
+	l.rlim_cur = l.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &l);
+}
+
+static int raw_open(struct sink *s)
+{
+	struct raw *r = calloc(1, sizeof(*r));
+	int ret;
+
+	if (!r)
+		return -ENOMEM;
+	ret = outdir_open(&r->dir, s->path);
+	if (ret) {
+		free(r);
+		return ret;
+	}
+	s->state = r;
+	return 0;
+}
+
+static void raw_abandon(struct sink *s)
+{
+	struct raw *r = s->state;
+
+	outdir_abandon(&r->dir, s->path);
+	free(r);
+}
+
+static int raw_begin(struct sink *s)
+{
+	allow_files();
+	return 0;
+}
+
+static void note_error(struct raw *r, int ret)
+{
+	if (ret < 0 && !r->error)
+		r->error = ret;
+}
+
+static void flush(struct raw *r, struct raw_session *rs)
+{
+	if (!r->error)
+		note_error(r, capture_writer_flush(rs->writer));
+}
+
+static void raw_flush(struct sink *s)
+{
+	struct raw *r = s->state;
+
+	for (struct raw_session *rs = r->sessions; rs; rs = rs->next)
+		flush(r, rs);
+}
+
+static int raw_error(const struct sink *s)
+{
+	const struct raw *r = s->state;
+
+	return -r->error;
+}
+
+static struct raw_session **find(struct raw *r, const struct sink_session *session)
+{
+	struct raw_session **at = &r->sessions;
+
+	while (*at && (*at)->session != session)
+		at = &(*at)->next;
+	return at;
+}
+
+static struct raw_session *begin_session(struct raw *r, const struct sink_session *session)
+{
+	struct raw_session *rs = calloc(1, sizeof(*rs));
+	int ret = -ENOMEM;
+
+	if (rs)
+		ret = capture_writer_new(&rs->writer, r->dir.fd,
+					 ++r->nr[session->source_nr % MAX_SOURCES], session);
+	if (ret) {
+		note_error(r, ret);
+		free(rs);
+		return NULL;
+	}
+	rs->session = session;
+	rs->next = r->sessions;
+	r->sessions = rs;
+	return rs;
+}
+
+static void raw_captured(struct sink *s, const struct sink_session *session,
+			 const struct capture_item *item)
+{
+	struct raw *r = s->state;
+	struct raw_session *rs = *find(r, session);
+
+	if (!rs && !r->error)
+		rs = begin_session(r, session);
+	if (rs && !r->error)
+		note_error(r, capture_writer_take(rs->writer, item));
+}
+
+static void end_session(struct raw *r, struct raw_session **at)
+{
+	struct raw_session *rs = *at;
+
+	flush(r, rs);
+	*at = rs->next;
+	capture_writer_free(rs->writer);
+	free(rs);
+}
+
+static void raw_session_end(struct sink *s, const struct sink_session *session)
+{
+	struct raw *r = s->state;
+	struct raw_session **at = find(r, session);
+
+	if (*at)
+		end_session(r, at);
+}
+
+static int raw_close(struct sink *s)
+{
+	struct raw *r = s->state;
+	int ret;
+
+	while (r->sessions)
+		end_session(r, &r->sessions);
+	ret = r->error;
+	outdir_close(&r->dir);
+	free(r);
+	return ret;
+}
+
+const struct sink_ops sink_raw = {
+	.name = "raw",
+	.open = raw_open,
+	.abandon = raw_abandon,
+	.begin = raw_begin,
+	.flush = raw_flush,
+	.error = raw_error,
+	.close = raw_close,
+	.captured = raw_captured,
+	.session_end = raw_session_end,
+};
