@@ -260,9 +260,11 @@ static void put_stream(struct tsdl *t, __u32 id)
 		 "\t\t" TIMESTAMP(64) " timestamp_begin;\n\t\t" TIMESTAMP(64) " timestamp_end;\n"
 		 "\t\t" UINT(64) " content_size;\n\t\t" UINT(64) " packet_size;\n"
 		 "\t\t" UINT(64) " packet_seq_num;\n\t\t" UINT(64) " events_discarded;\n", id);
-	tsdl_put(t, "\t\t" UINT(32) " %s;\n\t\t" UINT(32) " %s;\n\t};\n\tevent.header := struct {\n",
-		 id & CAPTURE_BY_THREAD ? "ring" : "cpu_id",
-		 id & CAPTURE_UNVERIFIED ? "unverified" : "_0pad");
+	tsdl_put(t, id & CAPTURE_UNVERIFIED ?
+			    "\t\t" UINT(32) " %s;\n\t\t" UINT(32) " unverified;\n\t};\n" :
+			    "\t\t" UINT(64) " %s;\n\t};\n",
+		 id & CAPTURE_BY_THREAD ? "ring" : "cpu_id");
+	tsdl_put(t, "\tevent.header := struct {\n");
 	if (id & CAPTURE_ODD)
 		tsdl_put(t, "\t\t" TIMESTAMP(64) " timestamp;\n");
 	else

@@ -95,7 +95,7 @@ static bool any_ready(void *ctx)
 /* Nothing is written before all that can be refused was looked at. */
 static int begin(struct reader *r)
 {
-	const struct options *o = &r->options;
+	struct options *o = &r->options;
 	bool any = false;
 	int ret;
 
@@ -107,6 +107,8 @@ static int begin(struct reader *r)
 	ret = sinks_open(&r->sinks, o->output, o->nr_outputs);
 	if (ret)
 		return ret;
+	if (source_file_expand(o))
+		return 1;
 	r->config = (struct source_config){
 		.sinks = o->view == VIEW_EVENTS ? &r->sinks : NULL,
 		.selection = r->selection,
@@ -220,7 +222,7 @@ static __u64 round_of_all(struct reader *r, __u64 now, bool *reading, bool *aliv
 		struct source *s = &r->source[i];
 
 		source_round(s, now, &round);
-		*alive |= s->state != SOURCE_FAILED || s->ending;
+		*alive |= (s->state != SOURCE_FAILED && s->state != SOURCE_DONE) || s->ending;
 		*reading |= source_is_reading(s);
 		if (source_due(s) < due)
 			due = source_due(s);
@@ -228,6 +230,14 @@ static __u64 round_of_all(struct reader *r, __u64 now, bool *reading, bool *aliv
 	if (*reading)
 		htrace_sync_did(r->sync, round.events, round.backlog);
 	return round.more || due <= now ? 0 : due - now;
+}
+
+static bool all_failed(const struct reader *r)
+{
+	for (unsigned int i = 0; i < r->nr; i++)
+		if (r->source[i].state != SOURCE_FAILED)
+			return false;
+	return true;
 }
 
 /* Until the end, whatever it is. Returns whether all sources failed. */
@@ -243,7 +253,7 @@ static bool run(struct reader *r)
 			return false;
 		wait = round_of_all(r, now, &reading, &alive);
 		if (!alive)
-			return true;
+			return all_failed(r);
 		flush(r, now);
 		show_statistics(r, now);
 		show_progress(r, now);
@@ -313,10 +323,10 @@ static void finish_sources(struct reader *r, __u64 start)
 	}
 }
 
-static int finish(struct reader *r, bool all_failed)
+static int finish(struct reader *r, bool failed)
 {
 	__u64 now = clock_ns(CLOCK_MONOTONIC);
-	bool came = false, failed = all_failed;
+	bool came = false;
 	struct out *err;
 	int ret;
 

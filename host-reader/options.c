@@ -27,12 +27,15 @@ static const char usage[] =
 	"                        through the process that maps PATH, unless that process (pid=) or\n"
 	"                        the file of its RAM (ram=) is given. Commas in paths are doubled.\n"
 	"  local:PATH            a region of processes of this machine\n"
+	"  file:DIR              a capture that -o raw:DIR made\n"
 	"\n"
 	"Options:\n"
 	"  -o, --output SINK     where events go, repeatable (default: text)\n"
 	"                          text[:FILE]  one line per event\n"
 	"                          json[:FILE]  one JSON object per line\n"
 	"                          ctf:DIR      traces for babeltrace2 and Trace Compass\n"
+	"                          raw:DIR      a capture of all there is, for file:DIR to show\n"
+	"                                       later, and for babeltrace2\n"
 	"      --view VIEW       summary: show the final summary instead of the events\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
 	"                        'sched_*,sys_enter'; all are counted\n"
@@ -131,8 +134,11 @@ static int parse_source(struct options *o, const char *arg)
 	} else if (!strncmp(arg, "local:", 6)) {
 		s->kind = SOURCE_LOCAL;
 		rest = copy = strdup(arg + 6);
+	} else if (!strncmp(arg, "file:", 5)) {
+		s->kind = SOURCE_FILE;
+		rest = copy = strdup(arg + 5);
 	} else {
-		say("unknown source '%s'; sources are ivshmem:PATH and local:PATH", arg);
+		say("unknown source '%s'; sources are ivshmem:PATH, local:PATH and file:DIR", arg);
 		return USAGE_ERROR;
 	}
 	part = cut(&rest);
@@ -147,6 +153,18 @@ static int parse_source(struct options *o, const char *arg)
 	}
 	free(copy);
 	return ret;
+}
+
+int options_add_source(struct options *o, const struct source_spec *like)
+{
+	struct source_spec *s = &o->source[o->nr_sources];
+
+	if (o->nr_sources == MAX_SOURCES)
+		return -1;
+	*s = *like;
+	s->path = strdup(like->path);
+	s->ram = like->ram ? strdup(like->ram) : NULL;
+	return s->path ? (int)o->nr_sources++ : -1;
 }
 
 /* ------------------------------------------------------------------------------------- options */

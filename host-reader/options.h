@@ -22,6 +22,7 @@ struct source_spec {
 	char *path;
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
 	int pid;   /* the VMM; 0: found by the region's file */
+	unsigned int of; /* of a capture the source with this number; 0: the only one */
 };
 
 enum view_kind {
@@ -41,6 +42,8 @@ struct options {
 	__u64 stats_ns;     /* 0: none */
 };
 
+/* A further source, @like another. Its number, or -1: there are too many. */
+int options_add_source(struct options *o, const struct source_spec *like);
 /* 0: go on. Else *@status is what to exit with: --help, --version, or an error that was said. */
 int options_parse(struct options *o, int argc, char **argv, int *status);
 void options_free(struct options *o);

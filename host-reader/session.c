@@ -119,7 +119,7 @@ int session_open(struct session **out, const struct session_config *config, char
 	s->c = *config;
 	s->names = names_new();
 	s->about = (struct sink_session){
-		.path = s->c.path,
+		.path = s->c.origin,
 		.source = s->c.source,
 		.source_nr = s->c.source_nr,
 		.ticks = facts->clock_id == HTRACE_CLOCK_TSC,

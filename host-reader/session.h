@@ -23,6 +23,7 @@ struct session;
 struct session_config {
 	const struct session_facts *facts;
 	const char *path;         /* for messages */
+	const char *origin;       /* where it comes from, or came from when it was captured */
 	const char *source;       /* for sinks; NULL: there is one source only */
 	unsigned int source_nr;   /* among those of the command line, from 0 on */
 	struct stats *stats;

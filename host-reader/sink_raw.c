@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "capture_write.h"
 #include "options.h"
@@ -22,17 +21,6 @@ struct raw {
 	unsigned int nr[MAX_SOURCES]; /* sessions of each source so far */
 	int error;                    /* -errno: the first one; nothing is written any more */
 };
-
-/* A file a ring may be more than what a process gets without asking. */
-static void allow_files(void)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur == l.rlim_max)
-		return;
-	l.rlim_cur = l.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &l);
-}
 
 static int raw_open(struct sink *s)
 {
@@ -60,7 +48,7 @@ static void raw_abandon(struct sink *s)
 
 static int raw_begin(struct sink *s)
 {
-	allow_files();
+	allow_many_files();
 	return 0;
 }
 

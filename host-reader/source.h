@@ -70,10 +70,14 @@ struct source_ops {
 
 extern const struct source_ops source_live, source_file;
 
+/* A capture of several sources becomes as many. 0, or after having said why, 1. */
+int source_file_expand(struct options *o);
+
 struct source {
 	const struct source_ops *ops;
 	const struct source_spec *spec;
 	unsigned int nr; /* on the command line, from 0 on */
+	const char *name; /* what it is called: its path, or that of which it is a capture */
 	const struct source_config *config;
 	enum source_state state;
 	struct htrace_view *view;
@@ -93,6 +97,7 @@ struct source {
 
 	__u64 session_id; /* of the session attached to, or mapped for */
 	__u64 done_id;    /* of a session that is over */
+	bool damaged; /* a capture, not just cut off */
 	struct session_facts facts; /* of the latest session */
 	bool rebooted; /* since the session before */
 	bool guest_seen; /* in this session */

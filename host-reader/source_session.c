@@ -14,8 +14,9 @@ int source_open(struct source *s, const struct source_spec *spec, unsigned int n
 		const struct source_config *config)
 {
 	memset(s, 0, sizeof(*s));
-	s->ops = &source_live;
+	s->ops = spec->kind == SOURCE_FILE ? &source_file : &source_live;
 	s->spec = spec;
+	s->name = spec->path;
 	s->nr = nr;
 	s->config = config;
 	s->fd = -1;
@@ -54,7 +55,8 @@ int source_open_session(struct source *s, const struct session_facts *facts, cha
 	struct session_config c = {
 		.facts = facts,
 		.path = s->spec->path,
-		.source = s->config->several ? s->spec->path : NULL,
+		.origin = s->name,
+		.source = s->config->several ? s->name : NULL,
 		.source_nr = s->nr,
 		.stats = &s->stats,
 		.sinks = s->config->sinks,
@@ -107,12 +109,14 @@ void source_describe(struct source *s)
 
 void source_announce_session(struct source *s)
 {
-	struct sink_note note = { .source = s->config->several ? s->spec->path : NULL };
+	struct sink_note note = { .source = s->config->several ? s->name : NULL };
 	char text[720];
 
-	say_within(&s->quota, "%s: %s%s; %s; %s; sync %s", s->spec->path,
+	say_within(&s->quota, "%s: %s%s; %s; %s%s%s", s->spec->path,
 		   s->stats.sessions == 1 ? "" : s->rebooted ? "restarted: " : "new session: ",
-		   s->who, s->placement, s->buffer, s->config->sync);
+		   s->who, s->placement, s->buffer,
+		   s->spec->kind == SOURCE_FILE ? "" : "; sync ",
+		   s->spec->kind == SOURCE_FILE ? "; from a capture" : s->config->sync);
 	if (s->stats.sessions == 1 || !s->config->sinks)
 		return;
 	snprintf(text, sizeof(text), "%s: %s", s->rebooted ? "restarted" : "new session", s->who);

@@ -249,7 +249,10 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 	}
 	row(o, "guest", s->who);
 	row(o, "placement", s->placement);
-	snprintf(text, sizeof(text), "%s; sync %s", s->buffer, s->config->sync);
+	if (s->spec->kind == SOURCE_FILE)
+		snprintf(text, sizeof(text), "%s; from a capture", s->buffer);
+	else
+		snprintf(text, sizeof(text), "%s; sync %s", s->buffer, s->config->sync);
 	row(o, "buffer", text);
 	snprintf(text, sizeof(text), "%.3f s attached of %.3f s, %u session%s",
 		 (double)st->attached_ns / 1e9, (double)elapsed_ns / 1e9, st->sessions,
