@@ -40,7 +40,7 @@ struct capture_packet {
 	__u8 uuid[16];
 	/* packet context */
 	__u64 timestamp_begin, timestamp_end;
-	__u64 content_size; /* with this header */
+	__u64 content_size; /* with this header, without padding at the last record's end */
 	__u64 packet_size;  /* with what is behind the content */
 	__u64 packet_seq_num;
 	__u64 events_discarded; /* in the stream so far */
@@ -48,7 +48,7 @@ struct capture_packet {
 	__u32 unverified;
 };
 
-/* Behind the content, where CTF does not look. */
+/* Behind the content, at a multiple of 8 bytes, where CTF does not look. */
 struct capture_tail {
 	__u64 position; /* in the ring, of the first record */
 	__u64 base;     /* of short times */

@@ -14,8 +14,9 @@
 #include <htrace/version.h>
 
 #define MAX_CLASSES 16384u
-#define MAX_TEXT (8u << 20)
+#define MAX_TEXT (4u << 20)
 #define MAX_RAW_CLASS 512
+#define MAX_STREAM 2048
 
 #define UINT(bits) "integer { size = " #bits "; align = 8; signed = false; }"
 #define CHARS "integer { size = 8; align = 8; signed = false; encoding = UTF8; }"
@@ -203,7 +204,8 @@ static void put_tail(struct layout *l, const struct htrace_member *m, __u32 payl
 	l->pos += room / size * size * 8;
 }
 
-static void put_fields(struct tsdl *t, const struct htrace_event *e, __u32 payload)
+/* Bytes at the end that are not described: padding. Records begin at multiples of 8. */
+static __u8 put_fields(struct tsdl *t, const struct htrace_event *e, __u32 payload, bool fill)
 {
 	const struct htrace_type *type = e->type;
 	const struct htrace_member *last = type->nr ? &type->members[type->nr - 1] : NULL;
@@ -214,9 +216,12 @@ static void put_fields(struct tsdl *t, const struct htrace_event *e, __u32 paylo
 	if (last && !last->type->size)
 		put_tail(&l, last, payload);
 	l.pos = (l.pos + 7) & ~7ULL;
-	if (payload - l.pos / 8 >= 8) /* less than that is padding: records begin at multiples */
+	if (payload - l.pos / 8 >= (fill ? 1 : 8)) {
 		pad_bytes(&l, payload - l.pos / 8);
+		l.pos = 8ULL * payload;
+	}
 	tsdl_put(t, "\n\t}");
+	return (__u8)(payload - l.pos / 8);
 }
 
 /* As htrace_event_visit() has it. */
@@ -228,16 +233,19 @@ static bool is_long_enough(const struct htrace_event *e, __u32 payload)
 	return payload >= (last && !last->type->size ? last->bit_off / 8 : type->size);
 }
 
-static void put_class(struct tsdl *t, const struct htrace_schema *schema, __u32 stream, __u32 key)
+/* False: there is no room for it. */
+static bool put_class(struct tsdl *t, const struct htrace_schema *schema, struct capture_class *c)
 {
-	size_t len = t->len;
-	__u32 id = key & 0xffff, payload = (key >> 16 & 0xfff8) - HTRACE_REC_HDR;
+	__u32 key = (__u32)c->key, id = key & 0xffff;
+	__u32 payload = (key >> 16 & 0xfff8) - HTRACE_REC_HDR;
 	bool extended = key >> 16 & HTRACE_REC_EXTENDED;
 	const struct htrace_event *e = schema ? htrace_schema_event(schema, id) : NULL;
+	size_t len = t->len;
 
+	c->unused = 0;
 	if (extended)
 		payload -= 8;
-	tsdl_put(t, "event {\n\tid = %u;\n\tstream_id = %u;\n", key, stream);
+	tsdl_put(t, "event {\n\tid = %u;\n\tstream_id = %u;\n", key, (__u32)(c->key >> 32));
 	if (e)
 		tsdl_put(t, "\tname = \"%s\";\n", e->name);
 	else
@@ -245,13 +253,16 @@ static void put_class(struct tsdl *t, const struct htrace_schema *schema, __u32 
 	if (extended)
 		tsdl_put(t, "\tcontext := struct { " UINT(64) " _full_time; };\n");
 	tsdl_put(t, "\tfields := ");
-	if (e && is_long_enough(e, payload))
-		put_fields(t, e, payload);
-	else
+	if (e && is_long_enough(e, payload)) {
+		c->unused = put_fields(t, e, payload, c->filled);
+	} else {
+		c->filled = true; /* what a later schema says of it has to end where this does */
 		tsdl_put(t, "struct { " HEXES(64) " _raw[%u]; }", payload / 8);
+	}
 	tsdl_put(t, ";\n};\n\n");
 	if (t->full)
 		t->len = len;
+	return !t->full;
 }
 
 static void put_stream(struct tsdl *t, __u32 id)
@@ -299,18 +310,18 @@ static void put_trace(struct tsdl *t, const struct capture_metadata *m,
 
 /* ----------------------------------------------------------------------- what was declared so far */
 
-static __u32 slot_of(const struct capture_metadata *m, __u64 key)
+static struct capture_class *slot_of(const struct capture_metadata *m, __u64 key)
 {
 	__u32 at = (__u32)((key * 0x9e3779b97f4a7c15ULL) >> 32) & (m->room - 1);
 
-	while (m->class[at] && m->class[at] != key)
+	while (m->class[at].key && m->class[at].key != key)
 		at = (at + 1) & (m->room - 1);
-	return at;
+	return &m->class[at];
 }
 
 static bool grow(struct capture_metadata *m)
 {
-	__u64 *old = m->class;
+	struct capture_class *old = m->class;
 	__u32 nr = m->room;
 
 	m->class = calloc(nr ? 2 * nr : 256, sizeof(*m->class));
@@ -320,15 +331,10 @@ static bool grow(struct capture_metadata *m)
 	}
 	m->room = nr ? 2 * nr : 256;
 	for (__u32 i = 0; i < nr; i++)
-		if (old[i])
-			m->class[slot_of(m, old[i])] = old[i];
+		if (old[i].key)
+			*slot_of(m, old[i].key) = old[i];
 	free(old);
 	return true;
-}
-
-static __u64 class_key(__u32 stream, __u32 key)
-{
-	return (__u64)stream << 32 | key; /* not 0: no record has the id 0 */
 }
 
 void capture_metadata_begin(struct capture_metadata *m, const struct sink_session *s)
@@ -338,17 +344,12 @@ void capture_metadata_begin(struct capture_metadata *m, const struct sink_sessio
 	m->text.full = false;
 	put_trace(&m->text, m, s);
 	for (__u32 i = 0; i < m->room; i++) {
-		__u32 stream = (__u32)(m->class[i] >> 32), key = (__u32)m->class[i];
-
-		if (!m->class[i])
+		if (!m->class[i].key || put_class(&m->text, s->reading, &m->class[i]))
 			continue;
-		put_class(&m->text, s->reading, stream, key);
-		if (!m->text.full)
-			continue;
-		/* A new schema says more than there is room for; but each has to be there. */
+		/* There is no room for what is known of it; but each has to be there. */
 		m->text.max += MAX_RAW_CLASS;
 		m->text.full = false;
-		put_class(&m->text, NULL, stream, key);
+		put_class(&m->text, NULL, &m->class[i]);
 	}
 }
 
@@ -357,29 +358,33 @@ void capture_metadata_add_stream(struct capture_metadata *m, __u32 stream)
 	if (m->streams & 1u << stream)
 		return;
 	m->streams |= 1u << stream;
+	m->text.max += MAX_STREAM;
 	put_stream(&m->text, stream);
 }
 
-bool capture_metadata_knows(struct capture_metadata *m, const struct sink_session *s, __u32 stream,
-			    __u32 key)
+const struct capture_class *capture_metadata_class(struct capture_metadata *m,
+						   const struct sink_session *s, __u32 stream,
+						   __u32 key)
 {
-	__u64 class = class_key(stream, key);
+	struct capture_class fresh = { .key = (__u64)stream << 32 | key };
+	struct capture_class *c;
 
-	if (class == m->last)
-		return true;
-	if (m->room && m->class[slot_of(m, class)]) {
-		m->last = class;
-		return true;
+	if (m->last && m->last->key == fresh.key)
+		return m->last;
+	c = m->room ? slot_of(m, fresh.key) : NULL;
+	if (c && c->key)
+		return m->last = c;
+	if (m->nr == MAX_CLASSES || (2 * m->nr >= m->room && !grow(m)))
+		return NULL;
+	m->last = NULL;
+	if (!put_class(&m->text, s->reading, &fresh)) {
+		m->text.full = false; /* others may be smaller */
+		return NULL;
 	}
-	if (m->nr == MAX_CLASSES || m->text.full || (2 * m->nr >= m->room && !grow(m)))
-		return false;
-	put_class(&m->text, s->reading, stream, key);
-	if (m->text.full) /* no room for more of them */
-		return false;
-	m->class[slot_of(m, class)] = class;
+	c = slot_of(m, fresh.key);
+	*c = fresh;
 	m->nr++;
-	m->last = class;
-	return true;
+	return m->last = c;
 }
 
 void capture_metadata_free(struct capture_metadata *m)

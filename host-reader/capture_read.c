@@ -187,10 +187,10 @@ static bool begin_packet(struct capture_reader *r, struct lane *l)
 		say_damage(r, "it is cut off");
 		return false;
 	}
-	content = p.content_size / 8;
+	content = p.content_size / 64 * 8 + (p.content_size % 64 ? 8 : 0);
 	size = p.packet_size / 8;
 	if (p.magic != CAPTURE_PACKET_MAGIC || memcmp(p.uuid, r->uuid, sizeof(p.uuid)) != 0 ||
-	    (p.stream_id & (CAPTURE_KINDS - 1)) != l->kind || p.content_size % 64 ||
+	    (p.stream_id & (CAPTURE_KINDS - 1)) != l->kind || p.content_size % 8 ||
 	    p.packet_size % 64 || content < sizeof(p) ||
 	    content - sizeof(p) > CAPTURE_BODY_MAX || size < content + sizeof(l->tail)) {
 		say_damage(r, "a packet's header is wrong");

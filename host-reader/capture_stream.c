@@ -95,7 +95,7 @@ static int write_packet(struct capture_stream *st, const struct capture_run *run
 		.stream_id = st->id,
 		.timestamp_begin = run->begin,
 		.timestamp_end = run->end,
-		.content_size = 8 * content,
+		.content_size = 8 * (content - run->unused),
 		.packet_size = 8 * size,
 		.packet_seq_num = st->seq,
 		.events_discarded = st->discarded + lost,
@@ -169,6 +169,7 @@ int capture_stream_add(struct capture_stream *st, const struct capture_run *run)
 	if (run->len)
 		memcpy(st->body + st->held.len, run->data, run->len);
 	st->held.len += run->len;
+	st->held.unused = run->unused;
 	st->held.end = run->end;
 	st->how[st->nr++] = run->how;
 	return 0;

@@ -15,6 +15,7 @@
 #include "session.h"
 
 #define PAGE 4096u
+#define REPLACE_BYTES (256u << 10)
 
 struct captured_ring {
 	__u32 set, index;
@@ -70,7 +71,7 @@ static int replace_metadata(struct capture_writer *w)
 
 /*
  * What does not cross a page is written whole or not at all, even if we are killed; so a reader of
- * the file never sees half a declaration.
+ * the file never sees half a declaration. What does is worth a new file, unless that costs too much.
  */
 static int append_metadata(struct capture_writer *w)
 {
@@ -79,10 +80,11 @@ static int append_metadata(struct capture_writer *w)
 	char lines[PAGE];
 	int ret = 0;
 
-	if (len > PAGE)
+	if (len > PAGE && t->len <= REPLACE_BYTES)
 		return replace_metadata(w);
-	if (len > room) {
-		memset(lines, '\n', room);
+	if (len > room && len <= PAGE) {
+		memset(lines, ' ', room - 1);
+		lines[room - 1] = '\n';
 		ret = outdir_write(w->metadata_fd, lines, room);
 		w->metadata_size += room;
 	}
@@ -243,6 +245,7 @@ struct cut {
 	__u32 from;
 	__u32 kind; /* bits of the stream class */
 	__u32 raised;
+	__u32 unused; /* of the last record */
 	__u64 base, begin, end;
 	bool begun, any;
 };
@@ -295,6 +298,8 @@ static int end_cut(struct capture_writer *w, struct cut *c, __u32 to)
 	int ret;
 
 	run.how.len = run.len;
+	if (run.len)
+		run.unused = c->unused;
 	if (!c->any) { /* loss lies before the first record */
 		run.overwritten = b->overwritten;
 		run.dropped = b->dropped;
@@ -393,13 +398,15 @@ static int take_record(struct capture_writer *w, struct cut *c, __u32 at,
 	__u64 head = *(const __u64 *)(c->item->batch->data + at), time = rec->time;
 	bool extended = head >> 16 & HTRACE_REC_EXTENDED, raise = time < c->ring->time;
 	__u32 kind = c->item->unverified ? CAPTURE_UNVERIFIED : 0;
+	const struct capture_class *class = NULL;
 	int ret = 0;
 
 	if (raise)
 		time = c->ring->time;
-	if (time > CAPTURE_TIME_MAX ||
-	    !capture_metadata_knows(&w->metadata, w->session, stream_id(w, c->ring, kind),
-				    (__u32)head))
+	if (time <= CAPTURE_TIME_MAX)
+		class = capture_metadata_class(&w->metadata, w->session,
+					       stream_id(w, c->ring, kind), (__u32)head);
+	if (!class)
 		kind |= CAPTURE_ODD;
 	if (c->begun && must_end(c, kind, extended, time))
 		ret = end_cut(w, c, at);
@@ -412,6 +419,7 @@ static int take_record(struct capture_writer *w, struct cut *c, __u32 at,
 	if (kind & CAPTURE_ODD &&
 	    !add_odd(w, c, rec, time, (__u16)(head >> 16 & HTRACE_REC_FLAGS)))
 		return -ENOMEM;
+	c->unused = class ? class->unused : 0;
 	c->end = c->ring->time = time;
 	if (time > w->latest)
 		w->latest = time;

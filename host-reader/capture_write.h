@@ -12,17 +12,25 @@ struct capture_metadata {
 	struct tsdl text;
 	__u8 uuid[16];
 	__u32 streams; /* stream classes that are declared, a bit each */
-	/* Event classes that are: stream class << 32, and the first four bytes of their records. */
-	__u64 *class, last;
+	struct capture_class *class; /* event classes that are */
+	const struct capture_class *last;
 	__u32 room, nr;
+};
+
+struct capture_class {
+	__u64 key;    /* stream class << 32, and the first four bytes of its records; 0: none */
+	__u8 unused;  /* bytes at the records' ends that are not described */
+	bool filled;  /* but these have to be: they were when it was first declared */
 };
 
 /* The whole text anew, for what is known of @s now. */
 void capture_metadata_begin(struct capture_metadata *m, const struct sink_session *s);
-/* Add to it, if it is new. False: there is no room for more of them. */
+/* Add to it, if it is new. */
 void capture_metadata_add_stream(struct capture_metadata *m, __u32 stream);
-bool capture_metadata_knows(struct capture_metadata *m, const struct sink_session *s, __u32 stream,
-			    __u32 key);
+/* NULL: there is no room for more of them. Valid until the next call. */
+const struct capture_class *capture_metadata_class(struct capture_metadata *m,
+						   const struct sink_session *s, __u32 stream,
+						   __u32 key);
 void capture_metadata_free(struct capture_metadata *m);
 
 /* -------------------------------------------------------------------------------------- streams */
@@ -33,6 +41,7 @@ struct capture_stream;
 struct capture_run {
 	const unsigned char *data; /* as it goes into the file */
 	__u32 len;
+	__u32 unused; /* bytes at its end that the metadata do not describe */
 	__u64 position, base;
 	__u64 begin, end; /* CTF's times */
 	__u64 overwritten, dropped, corrupt, before;
