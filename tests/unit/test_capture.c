@@ -112,6 +112,7 @@ struct maker {
 	struct say_quota quota;
 	struct session *session;
 	struct session_facts facts;
+	unsigned int source;
 	__u64 now;
 	unsigned char data[65536];
 	struct htrace_batch b;
@@ -131,6 +132,7 @@ static struct maker *begin(const char *const *specs, unsigned int nr)
 static void begin_session(struct maker *m, __u64 number)
 {
 	struct session_config c = {
+		.source_nr = m->source,
 		.facts = &m->facts, .path = "here", .origin = "here", .stats = &m->stats,
 		.sinks = &m->sinks, .selection = selection, .quota = &m->quota,
 	};
@@ -433,6 +435,43 @@ START_TEST(test_sessions)
 }
 END_TEST
 
+/* A capture of two sources is two sources again. */
+START_TEST(test_sources)
+{
+	const char *specs[] = { raw_spec };
+	struct maker *m = begin(specs, 1);
+	struct source_config config = { .selection = selection, .sync = "-", .several = true };
+	struct source_round round = { 0 };
+	struct options o = { .nr_sources = 1 };
+	struct source s;
+
+	for (m->source = 0; m->source < 2; m->source++) {
+		begin_session(m, m->source + 1);
+		make_ordinary(m, 4000000000000ULL);
+		if (!m->source)
+			make_odd(m);
+		end_session(m);
+	}
+	ck_assert_int_eq(end(m), 0);
+	o.source[0] = (struct source_spec){ .kind = SOURCE_FILE, .path = strdup(in_top("raw")) };
+	ck_assert_int_eq(source_file_expand(&o), 0);
+	ck_assert_uint_eq(o.nr_sources, 2);
+	for (unsigned int i = 0; i < 2; i++) {
+		ck_assert_uint_eq(o.source[i].of, i + 1);
+		ck_assert_int_eq(source_open(&s, &o.source[i], i, &config), 0);
+		source_begin(&s, 0);
+		while (s.state == SOURCE_READING || s.ending)
+			source_round(&s, 1, &round);
+		ck_assert_uint_eq(s.stats.sessions, 1);
+		ck_assert_str_eq(s.name, "here");
+		ck_assert_uint_eq(stats_total(&s.stats).unverified, 7 + !i);
+		source_finish(&s, 1);
+		source_close(&s);
+	}
+	options_free(&o);
+}
+END_TEST
+
 /* Small runs of a ring are one packet; what makes them different from each other ends it. */
 START_TEST(test_packets)
 {
@@ -659,6 +698,7 @@ int main(void)
 	tcase_add_test(t, test_round_trip);
 	tcase_add_test(t, test_odd);
 	tcase_add_test(t, test_sessions);
+	tcase_add_test(t, test_sources);
 	tcase_add_test(t, test_packets);
 	tcase_add_test(t, test_not_empty);
 	tcase_add_test(t, test_no_capture);
