@@ -259,6 +259,8 @@ static bool run(struct reader *r)
 		show_progress(r, now);
 		if (wait > end - now)
 			wait = end - now;
+		if (wait > r->next_flush - now) /* what is held back is not held longer than that */
+			wait = r->next_flush - now;
 		if (r->options.stats_ns && wait > r->next_stats - now)
 			wait = r->next_stats > now ? r->next_stats - now : 0;
 		if (stop || !wait)

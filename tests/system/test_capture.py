@@ -188,6 +188,48 @@ agent_stop
         say(f'{events} events, {lost} lost in {losses} places, the same live and from the capture')
 
 
+def test_same_after_reboot():
+    """A guest that restarts under its agent, calls that the kernel skipped: notes, silence, marks."""
+    recursing = os.path.join(BUILD, 'tests', 'recursing.bpf.o')
+    script = f'''
+if ! dd if=/dev/vda bs=1 count=6 2>/dev/null | grep -q SECOND; then
+	agent_start --events sched --bpf /recursing.bpf.o || exit 1
+	workload count 2000 {VALUE}
+	printf SECOND > /dev/vda
+	sync
+	sleep 2
+	kill -STOP $agent
+	workload count 3000 {VALUE}
+	sleep 5
+	reboot -f
+fi
+agent_start --events sched || exit 1
+workload mix 1 1 50
+sleep 1
+agent_stop
+'''
+    with VM(script, cpus=2, add=[recursing], disk_mib=1, reboot=True) as vm:
+        vm.start()
+        options, text, js = outputs(vm.dir, 'live')
+        capture = os.path.join(vm.dir, 'capture')
+        reader = Reader(vm, *options, '-o', f'raw:{capture}')
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        assert len(os.listdir(capture)) == 2
+        compare_replay(vm.dir, capture, text, js, reader.err())
+        compare_ctf(capture, js)
+        records = json_lines(js)
+        notes = [r['note'] for r in records if 'note' in r]
+        unverified = sum('unverified' in r for r in records)
+        assert any('skipped by the kernel' in n for n in notes), notes
+        assert any(n.startswith('restarted') for n in notes), notes
+        assert 'guest silent' in reader.err(), reader.err()
+        said = replay(capture, '-o', 'text:/dev/null')
+        assert 'guest silent' in said and 'restarted: ' in said, said
+        say(f'{len(records)} lines, {unverified} unverified, {len(notes)} notes, the same twice')
+
+
 def test_killed():
     """SIGKILL: what was written can be read; while it is written, too."""
     script = '''
