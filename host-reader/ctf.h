@@ -4,8 +4,7 @@
  * which order and with which additions LTTng has an event's fields (ctf_layout.c), and streams of
  * packets (ctf_stream.c). sink_ctf.c puts them together.
  *
- * All is little-endian and aligned to bytes, as LTTng has it on x86. Names of fields get an
- * underscore in front, which readers take away again; so none is a keyword of the metadata.
+ * All is little-endian and aligned to bytes, as LTTng has it on x86.
  */
 #ifndef READER_CTF_H
 #define READER_CTF_H
@@ -13,18 +12,9 @@
 #include <time.h>
 
 #include "sink.h"
+#include "tsdl.h"
 
 /* ------------------------------------------------------------------------------------ metadata */
-
-/* Text that grows up to a limit; what comes after it is dropped, and `full` says so. */
-struct ctf_text {
-	char *p;
-	size_t len, room, max;
-	bool full;
-};
-
-__attribute__((format(printf, 2, 3))) void ctf_put(struct ctf_text *t, const char *fmt, ...);
-void ctf_text_free(struct ctf_text *t);
 
 /* Kinds of streams: bits, and the ids of the stream classes. */
 #define CTF_RING 1u /* of a ring that is no CPU's */
@@ -40,14 +30,14 @@ struct ctf_trace_info {
 };
 
 /* All that comes before streams and events. */
-void ctf_put_trace(struct ctf_text *t, const struct ctf_trace_info *info);
-void ctf_put_stream(struct ctf_text *t, unsigned int kind);
-void ctf_put_event(struct ctf_text *t, unsigned int kind, __u32 id, const char *name,
+void ctf_put_trace(struct tsdl *t, const struct ctf_trace_info *info);
+void ctf_put_stream(struct tsdl *t, unsigned int kind);
+void ctf_put_event(struct tsdl *t, unsigned int kind, __u32 id, const char *name,
 		   const char *fields);
 
 struct ctf_layout;
 /* The fields of @e, a struct. */
-void ctf_put_fields(struct ctf_text *t, const struct htrace_event *e, const struct ctf_layout *l);
+void ctf_put_fields(struct tsdl *t, const struct htrace_event *e, const struct ctf_layout *l);
 /* Fields of events that are not made from a record. */
 extern const char ctf_fields_none[], ctf_fields_raw[], ctf_fields_undecoded[],
 	ctf_fields_process_state[];

@@ -33,7 +33,7 @@ struct known {
 
 struct ctf_classes {
 	struct ctf_trace_info info;
-	struct ctf_text head, text;
+	struct tsdl head, text;
 	bool clocked; /* the head has the clock's offset */
 	unsigned int kinds; /* of streams that are declared: a bit for each */
 	__u32 nr_ids;
@@ -96,12 +96,12 @@ static void free_known(struct known *k)
 /* NULL: there is no memory, or they are too many. */
 static char *fields_of(const struct htrace_event *e, const struct ctf_layout *l)
 {
-	struct ctf_text text = { .max = FIELDS_MAX };
+	struct tsdl text = { .max = FIELDS_MAX };
 
 	if (l)
 		ctf_put_fields(&text, e, l);
 	if (!l || text.full)
-		ctf_text_free(&text);
+		tsdl_free(&text);
 	return text.p;
 }
 
@@ -243,25 +243,25 @@ void ctf_classes_free(struct ctf_classes *t)
 		return;
 	for (size_t i = 0; i < RECORD_IDS; i++)
 		free_known(t->known[i]);
-	ctf_text_free(&t->head);
-	ctf_text_free(&t->text);
+	tsdl_free(&t->head);
+	tsdl_free(&t->text);
 	free(t);
 }
 
-const struct ctf_text *ctf_classes_head(struct ctf_classes *t)
+const struct tsdl *ctf_classes_head(struct ctf_classes *t)
 {
 	bool clocked = t->info.session->clock.real != 0;
 
 	if (t->head.len && (t->clocked || !clocked))
 		return &t->head;
-	ctf_text_free(&t->head);
+	tsdl_free(&t->head);
 	t->head.max = FIELDS_MAX;
 	t->clocked = clocked;
 	ctf_put_trace(&t->head, &t->info);
 	return &t->head;
 }
 
-const struct ctf_text *ctf_classes_text(const struct ctf_classes *t)
+const struct tsdl *ctf_classes_text(const struct ctf_classes *t)
 {
 	return &t->text;
 }

@@ -31,8 +31,8 @@ void ctf_classes_free(struct ctf_classes *c);
  * The metadata: what is said of the trace, and then what was declared so far. The former changes
  * once, when the guest has told what time it is; the latter only grows. `full`: memory is out.
  */
-const struct ctf_text *ctf_classes_head(struct ctf_classes *c);
-const struct ctf_text *ctf_classes_text(const struct ctf_classes *c);
+const struct tsdl *ctf_classes_head(struct ctf_classes *c);
+const struct tsdl *ctf_classes_text(const struct ctf_classes *c);
 
 void ctf_declare_stream(struct ctf_classes *c, unsigned int kind);
 /* The class of @e in a stream of @kind, declared there. NULL: @e's schema does not lead to one. */

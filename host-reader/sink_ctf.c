@@ -63,8 +63,8 @@ static void fail(struct ctf *c, int ret)
  * Whoever looks sees all of it or what was there before: a new file takes the old one's place. When
  * it has grown so large that this would cost too much, it is appended to.
  */
-static int replace_metadata(const struct ctf *c, const struct trace *t, const struct ctf_text *head,
-			    const struct ctf_text *text)
+static int replace_metadata(const struct ctf *c, const struct trace *t, const struct tsdl *head,
+			    const struct tsdl *text)
 {
 	static const char fresh[] = ".metadata";
 	int fd = outdir_create(c->dir.fd, fresh), ret;
@@ -83,7 +83,7 @@ static int replace_metadata(const struct ctf *c, const struct trace *t, const st
 	return ret;
 }
 
-static int append_metadata(const struct trace *t, const struct ctf_text *text)
+static int append_metadata(const struct trace *t, const struct tsdl *text)
 {
 	int fd = openat(t->dir, "metadata", O_WRONLY | O_APPEND | O_NOFOLLOW | O_CLOEXEC), ret;
 
@@ -99,7 +99,7 @@ static int append_metadata(const struct trace *t, const struct ctf_text *text)
 
 static void publish_metadata(struct ctf *c, struct trace *t)
 {
-	const struct ctf_text *head, *text;
+	const struct tsdl *head, *text;
 	int ret;
 
 	if (c->error)

@@ -167,7 +167,7 @@ static void finish(void)
 static const char *declaration(int type)
 {
 	static char text[4096];
-	struct ctf_text t = { .max = 1 << 20 };
+	struct tsdl t = { .max = 1 << 20 };
 	struct ctf_layout *l;
 	__u32 id = (__u32)htrace_builder_event(builder, "e", type);
 	size_t n = 0;
@@ -185,7 +185,7 @@ static const char *declaration(int type)
 			text[n++] = ' ';
 	}
 	text[n] = 0;
-	ctf_text_free(&t);
+	tsdl_free(&t);
 	free(l);
 	return text;
 }
