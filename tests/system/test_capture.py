@@ -127,11 +127,16 @@ agent_stop
         vm.start()
         options, text, js = outputs(vm.dir, 'live')
         capture = os.path.join(vm.dir, 'capture')
-        reader = Reader(vm, *options, '-o', f'raw:{capture}')
+        traces = [os.path.join(vm.dir, name) for name in ('live.ctf', 'again.ctf')]
+        reader = Reader(vm, *options, '-o', f'raw:{capture}', '-o', f'ctf:{traces[0]}')
         status = vm.finish()
         assert reader.stop() == 0, reader.err()
         assert status == 0, vm.console()[-2000:]
         assert sorted(os.listdir(capture)) == ['source1-session1', 'source1-session2']
+        replay(capture, '-o', f'ctf:{traces[1]}')
+        shown = [subprocess.run(['babeltrace2', '--clock-cycles', '--no-delta', path], check=True,
+                                stdout=subprocess.PIPE).stdout for path in traces]
+        assert shown[0] == shown[1] and len(shown[0]) > 1000
         compare_replay(vm.dir, capture, text, js, reader.err())
         compare_ctf(capture, js)
         events = [r for r in json_lines(js) if 'event' in r]
