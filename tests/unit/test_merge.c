@@ -218,6 +218,73 @@ START_TEST(test_random)
 }
 END_TEST
 
+/* Pop up to @most items at @now, and write down what they are. */
+static size_t pop_some(struct merge *m, __u64 now, bool all, unsigned int most, __u64 *seen,
+		       size_t nr)
+{
+	struct merge_item i;
+
+	while (most-- && merge_pop(m, now, all, &i)) {
+		ck_assert_uint_lt(nr, 16384);
+		seen[nr++] = i.mark ? (__u64)(uintptr_t)i.mark :
+				      i.time << 8 | (__u64)i.ring << 4 | (__u64)i.late << 1 |
+					      i.is_loss;
+	}
+	return nr;
+}
+
+/*
+ * However far output lags, it has one order, marks included; and so has who pushes the same again
+ * and pops what was due then before each.
+ */
+START_TEST(test_lag)
+{
+	unsigned long long seed = 1000 + (unsigned long long)_i;
+	struct merge *m[3];
+	__u64 *seen[3], time[4] = { 0 }, now = 0, asked = 0;
+	size_t nr[3] = { 0 };
+
+	for (int k = 0; k < 3; k++) {
+		m[k] = merge_new(4, DELAY, 64 << 20);
+		seen[k] = calloc(16384, sizeof(__u64));
+	}
+	for (uintptr_t round = 1; round < 400; round++) {
+		unsigned int ring = unit_random(&seed) % 4, len = unit_random(&seed) % 20;
+		bool mark = unit_random(&seed) % 10 == 0;
+		struct records r;
+		__u64 t[20];
+
+		for (unsigned int i = 0; i < len; i++)
+			t[i] = time[ring] += unit_random(&seed) % 90;
+		batch(&r, len, t);
+		r.b.dropped = unit_random(&seed) % 5 == 0;
+		nr[2] = pop_some(m[2], asked, false, ~0u, seen[2], nr[2]);
+		for (int k = 0; k < 3; k++) {
+			if (mark)
+				ck_assert_int_eq(merge_mark(m[k], (void *)round, now), 0);
+			push(m[k], ring, &r.b, now);
+		}
+		now += unit_random(&seed) % 700;
+		if (unit_random(&seed) % 3) {
+			asked = now;
+			nr[0] = pop_some(m[0], now, false, ~0u, seen[0], nr[0]);
+			nr[1] = pop_some(m[1], now, false, 1 + unit_random(&seed) % 6, seen[1],
+					 nr[1]);
+		}
+	}
+	for (int k = 0; k < 3; k++) {
+		nr[k] = pop_some(m[k], now, true, ~0u, seen[k], nr[k]);
+		ck_assert_uint_eq(nr[k], nr[0]);
+		ck_assert_mem_eq(seen[k], seen[0], nr[0] * sizeof(__u64));
+		ck_assert_uint_eq(merge_marks(m[k]), 0);
+	}
+	for (int k = 0; k < 3; k++) {
+		merge_free(m[k]);
+		free(seen[k]);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("merge");
@@ -231,6 +298,7 @@ int main(void)
 	tcase_add_test(c, test_memory);
 	tcase_add_test(c, test_memory_of_many);
 	tcase_add_loop_test(c, test_random, 0, 50);
+	tcase_add_loop_test(c, test_lag, 0, 50);
 	suite_add_tcase(s, c);
 	return unit_run(s);
 }
