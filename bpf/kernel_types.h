@@ -58,17 +58,29 @@ struct work_struct {
 struct gendisk {
 	int major;
 	int first_minor;
+	char disk_name[32];
 };
 
 struct request_queue {
 	struct gendisk *disk;
 };
 
+struct blk_mq_hw_ctx {
+	unsigned int queue_num;
+};
+
 struct request {
 	struct request_queue *q;
+	struct blk_mq_hw_ctx *mq_hctx;
 	__u32 cmd_flags;
+	int tag;
 	unsigned int __data_len;
 	__u64 __sector;
+};
+
+struct blk_mq_queue_data {
+	struct request *rq;
+	bool last;
 };
 
 struct kernel_siginfo {
@@ -92,14 +104,20 @@ struct net_device {
 struct sk_buff {
 	struct net_device *dev;
 	unsigned int len;
+	__u16 queue_mapping;
 };
 
 struct napi_struct {
 	struct net_device *dev;
 };
 
+struct virtio_device {
+	void *priv;
+};
+
 struct virtqueue {
 	const char *name;
+	struct virtio_device *vdev;
 	unsigned int index;
 };
 

@@ -114,6 +114,19 @@ void loader_leave_out(struct loader *l, size_t i)
 	memmove(&l->program[i], &l->program[i + 1], (l->nr_programs - i) * sizeof(*l->program));
 }
 
+static void say_left_out(const struct program *p)
+{
+	const char *section = bpf_program__section_name(p->prog);
+	bool is_function = !strncmp(section, "fentry", 6) || !strncmp(section, "fexit", 5);
+
+	if (is_function)
+		say("%s is left out: this kernel has no function %s(); if that is a module's, load "
+		    "the module before the agent",
+		    p->name, strchr(section, '/') + 1);
+	else
+		say("%s is left out: this kernel has no %s", p->name, section);
+}
+
 int loader_check_hooks(struct loader *l)
 {
 	l->kernel = btf__load_vmlinux_btf();
@@ -125,8 +138,7 @@ int loader_check_hooks(struct loader *l)
 		struct program *p = &l->program[i];
 
 		if (!loader_has_hook(l->kernel, bpf_program__section_name(p->prog))) {
-			say("%s is left out: this kernel has no %s", p->name,
-			    bpf_program__section_name(p->prog));
+			say_left_out(p);
 			loader_leave_out(l, i);
 			continue;
 		}

@@ -21,6 +21,9 @@
 	object mm_bpf, "mm.bpf.o"
 	object module_bpf, "module.bpf.o"
 	object virtio_bpf, "virtio.bpf.o"
+	object virtio_blk_bpf, "virtio_blk.bpf.o"
+	object virtio_net_bpf, "virtio_net.bpf.o"
+	object xen_bpf, "xen.bpf.o"
 	object tracepoint_bpf, "tracepoint.bpf.o"
 
 	.section .note.GNU-stack, "", %progbits
