@@ -8,21 +8,26 @@
  *   workload count N VALUE         on each CPU: N times getpgid(VALUE, i)
  *   workload calls N               N cheap system calls; prints their nanoseconds
  *   workload compat N              N 32-bit system calls getpid (number 20)
+ *   workload tasklet               makes the kernel run a tasklet: the keyboard's, for its lamps
  *   workload name TEXT             calls itself TEXT, runs a little
  *   workload fill MIB [SECONDS]    fills memory with random bytes and holds it
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <linux/kd.h>
 
 static double now(void)
 {
@@ -170,6 +175,13 @@ static int compat(long n)
 	return 0;
 }
 
+static int tasklet(void)
+{
+	int fd = open("/dev/tty0", O_RDWR);
+
+	return fd < 0 || ioctl(fd, KDSETLED, 0);
+}
+
 static int rename_self(const char *text)
 {
 	prctl(PR_SET_NAME, text);
@@ -212,6 +224,8 @@ int main(int argc, char **argv)
 		return calls(atol(argv[2]));
 	if (!strcmp(what, "compat") && argc == 3)
 		return compat(atol(argv[2]));
+	if (!strcmp(what, "tasklet"))
+		return tasklet();
 	if (!strcmp(what, "name") && argc == 3)
 		return rename_self(argv[2]);
 	if (!strcmp(what, "fill") && argc >= 3)

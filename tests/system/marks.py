@@ -14,8 +14,8 @@ BEGIN, END = 777001, 777002
 class Span:
     """One CPU's events (time in ns, name, values) between the marks, and those about the marks."""
 
-    def __init__(self, mine, theirs):
-        mine_at, theirs_at = (self.marks(events) for events in (mine, theirs))
+    def __init__(self, mine, theirs, values=(BEGIN, END)):
+        mine_at, theirs_at = (self.marks(events, values) for events in (mine, theirs))
         # ftrace's text has microseconds
         self.begin = sorted(e[0] // 1000 for e in (mine[mine_at[0]], theirs[theirs_at[0]]))
         self.end = sorted(e[0] // 1000 for e in (mine[mine_at[1]], theirs[theirs_at[1]]))
@@ -23,9 +23,9 @@ class Span:
         self.theirs = self.cut(theirs)
 
     @staticmethod
-    def marks(events):
+    def marks(events, values):
         at = [[i for i, e in enumerate(events) if e[1] == 'mark' and e[2] == [value]]
-              for value in (BEGIN, END)]
+              for value in values]
         assert len(at[0]) == 1 and len(at[1]) == 1, f'marks: {at}'
         return at[0][0], at[1][0]
 
@@ -57,3 +57,22 @@ class Span:
         i, x, y = best
         raise AssertionError(f'{name}, {where}: {len(x)} events, ftrace {len(y)}; event {i}: '
                              f'we {x[i:i + 3]}, ftrace {y[i:i + 3]}')
+
+    def missing(self, name, where):
+        """
+        How many of ftrace's we do not have, as (least, most), which differ only by events about the
+        marks. What we have has to be among ftrace's, in the same order.
+        """
+        mine, theirs = self.of(name)
+        loose = self.about(theirs, self.begin) + self.about(theirs, self.end)
+        for begin in range(self.about(mine, self.begin) + 1):
+            for end in range(self.about(mine, self.end) + 1):
+                x = mine[begin:len(mine) - end]
+                at = iter([e[2] for e in theirs])
+                if all(e[2] in at for e in x):
+                    most = len(theirs) - len(x)
+                    return max(most - loose, 0), most
+        at = iter([e[2] for e in theirs])
+        strange = next(e for e in mine if e[2] not in at)
+        raise AssertionError(f'{name}, {where}: {len(mine)} events, ftrace {len(theirs)}; ftrace '
+                             f'has no {strange} there')

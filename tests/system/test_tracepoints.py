@@ -6,10 +6,8 @@ import re
 import ftrace
 import readertext
 from harness import params, say
-from test_built_in import between_marks
+from marks import BEGIN, END, Span
 from vm import VM, Reader
-
-BEGIN, END = 777001, 777002
 
 
 def dev(value):
@@ -50,32 +48,56 @@ TRACEPOINTS = {
                                        ['workqueue', 'req_cpu', 'cpu']),
     'kmem:mm_page_alloc': ('mm_page_alloc', r'page=\S+ pfn=(\w+) order=(\d+) ',
                            [('pfn', hex), 'order']),
-    'syscalls:sys_enter_getpgid': ('sys_enter_getpgid', r'sys_getpgid\(pid: (\w+)\)|'
-                                   r'getpgid\(pid: (\w+)\)', [('pid', hex)]),
+    'syscalls:sys_enter_getpgid': ('sys_enter_getpgid', r'getpgid\(pid: (?:0x)?(\w+)\)',
+                                   [('pid', '{:x}'.format)]),
 }
 # ftrace prints task:task_rename's event as task_rename, and so on
 BY_FTRACE = {name.split(':')[1]: name for name in TRACEPOINTS}
 
-SCRIPT = ftrace.SHELL + f'''
-ifconfig lo up
-agent_start --events sys_enter,{','.join(TRACEPOINTS)} || exit 1
-echo 'id == 121' > $T/events/raw_syscalls/sys_enter/filter
-ftrace_on raw_syscalls/sys_enter {' '.join(t.replace(':', '/') for t in TRACEPOINTS)}
-workload mark {BEGIN}
+# What makes all of these events; MARK... are numbers for `workload mark`.
+WORK = '''
+work() {
+	for i in 1 2 3; do
+		dd if=/dev/zero of=/dev/vda bs=4k count=64 conv=fsync 2> /dev/null
+		ping -c 2 -i 0.1 127.0.0.1 > /dev/null
+		kill -USR1 $$
+		workload name "name $i"
+		workload count 20 5
+		rmmod dummy
+		insmod /lib/modules/dummy.ko
+	done
+}
 trap 'got=1' USR1
-for i in 1 2 3; do
-	dd if=/dev/zero of=/dev/vda bs=4k count=64 conv=fsync 2> /dev/null
-	ping -c 2 -i 0.1 127.0.0.1 > /dev/null
-	kill -USR1 $$
-	workload name "name $i"
-	rmmod dummy
-	insmod /lib/modules/dummy.ko
-done
+ifconfig lo up
+echo 'id == 121' > $T/events/raw_syscalls/sys_enter/filter
+'''
+
+# The agent looks at the kernel's counters of skipped calls once a second: nothing of note happens in
+# a second in which a mark lies, so that they can be told apart by the marks.
+TOGETHER = ftrace.SHELL + WORK + f'''
+agent_start --events sys_enter,{','.join(TRACEPOINTS)} || exit 1
+ftrace_on raw_syscalls/sys_enter {' '.join(t.replace(':', '/') for t in TRACEPOINTS)}
+sleep 1.5
+workload mark {BEGIN}
+sleep 1.5
+work
+sleep 1.5
 workload mark {END}
+sleep 1.5
 ftrace_off
 agent_stop || exit 1
 ftrace_dump
 '''
+
+ALONE = ftrace.SHELL + WORK + 'mark=1000\nftrace_on raw_syscalls/sys_enter\n' + ''.join(f'''
+agent_start --events sys_enter,{name} || exit 1
+echo 1 > $T/events/{name.replace(':', '/')}/enable
+workload mark $((mark += 1))
+work
+workload mark $((mark += 1))
+echo 0 > $T/events/{name.replace(':', '/')}/enable
+agent_stop || exit 1
+''' for name in TRACEPOINTS) + 'ftrace_off\nftrace_dump\n'
 
 
 def theirs_of(path):
@@ -83,16 +105,17 @@ def theirs_of(path):
     for cpu, line in ftrace.complete_lines(path):
         m = re.match(r'^.*-\d+\s+\[\d+\]\s+\S+\s+([\d.]+): (\w+)(?:: |(?=\())(.*)$', line)
         assert m, line
+        time = int(m[1].replace('.', '')) * 1000
         if m[2] == 'sys_enter':
             call = ftrace.SYS_ENTER.match(m[3])
-            item = (m[1], 'mark', [int(call[2].split(',')[0], 16)])
+            item = (time, 'mark', [int(call[2].split(',')[0], 16)])
         else:
             event = 'sys_enter_getpgid' if m[2] == 'sys_getpgid' else m[2]
             name = BY_FTRACE[event]
             found = re.match(TRACEPOINTS[name][1], ('getpgid' if '(pid' in m[3][:5] else '') +
                              m[3].strip())
             assert found, f'{name}: {line}'
-            item = (m[1], name, [g for g in found.groups() if g is not None])
+            item = (time, name, [g for g in found.groups() if g is not None])
         events.setdefault(cpu, []).append(item)
     return events
 
@@ -117,46 +140,78 @@ def ours_of(path):
     return events
 
 
-def missing(name, cpu, mine, theirs):
+def without_marks(events):
+    """Marks are calls of getpgid too, neither before nor behind themselves."""
+    return {cpu: [e for e in of_cpu if not e[1].endswith('getpgid') or e[2] == ['5']]
+            for cpu, of_cpu in events.items()}
+
+
+def run(script, kernel, cpus):
+    """Our events, ftrace's, and the reader's text."""
+    with VM(script, kernel=kernel, cpus=cpus, memory='1G', disk_mib=256, modules=['dummy']) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish(timeout=250)
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        return (without_marks(ours_of(reader.out_path)), without_marks(theirs_of(vm.disk)),
+                reader.out() + reader.err())
+
+
+def test_alone():
     """
-    How many of ftrace's events we do not have; what we have must be in theirs, in the same order.
-    Programs on tracepoints are skipped while another one runs on the CPU, hence the few that are
-    missing. And an interrupt at a mark may put two events on its other side.
+    6.1 does not count what it skips. So that it skips nothing: one tracepoint at a time, one vCPU.
+    Then each has all of ftrace's events, but for those whose program an interrupt's event of the
+    same tracepoint would have to interrupt: none of these fires both in tasks and in interrupts,
+    but mm_page_alloc, of which a hundred are missing if anything is wrong, and none is here.
     """
-    for head in range(3):
-        for tail in range(3):
-            a = mine[head:len(mine) - tail]
-            at = iter([e[2] for e in theirs])
-            if all(e[2] in at for e in a):
-                return len(theirs) - len(a)
-    at = iter([e[2] for e in theirs])
-    strange = next(e for e in mine if e[2] not in at)
-    raise AssertionError(f'{name}, CPU {cpu}: {len(mine)} events, ftrace {len(theirs)}; ftrace has '
-                         f'no {strange} there')
+    mine, theirs, _ = run(ALONE, '6.1', 1)
+    count = {}
+    for i, name in enumerate(TRACEPOINTS):
+        span = Span(mine[0], theirs[0], (1001 + 2 * i, 1002 + 2 * i))
+        count[name] = span.compare(name, lambda x, y: x == y, 'CPU 0')
+    say(', '.join(f'{name} {n}' for name, n in count.items()))
+    # one CPU has nowhere to migrate to
+    assert all(n > 0 or name == 'sched:sched_migrate_task' for name, n in count.items()), count
+
+
+def skipped_of(text, name, span):
+    """(least, most) calls that the kernel counted as skipped within the span."""
+    least = most = 0
+    for n, a, b in re.findall(rf'^--- (\d+) calls of {name} were skipped by the kernel between '
+                              r'([\d.]+) and ([\d.]+)', text, re.M):
+        a, b = float(a) * 1e6, float(b) * 1e6
+        if a >= span.begin[1] and b <= span.end[0]:
+            least += int(n)
+        if b >= span.begin[0] and a <= span.end[1]:
+            most += int(n)
+    return least, most
 
 
 @params('6.1', '6.12')
-def test_truth(kernel):
-    with VM(SCRIPT, kernel=kernel, cpus=2, memory='1G', disk_mib=256, modules=['dummy']) as vm:
-        vm.start()
-        reader = Reader(vm)
-        status = vm.finish(timeout=200)
-        assert reader.stop() == 0, reader.err()
-        assert status == 0, vm.console()[-2000:]
-        theirs, mine = theirs_of(vm.disk), ours_of(reader.out_path)
-        count = dict.fromkeys(TRACEPOINTS, 0)
-        lost = 0
-        for cpu in range(2):
-            a, b = between_marks(mine[cpu]), between_marks(theirs[cpu])
-            for name in TRACEPOINTS:
-                x, y = [e for e in a if e[1] == name], [e for e in b if e[1] == name]
-                lost += missing(name, cpu, x, y)
-                count[name] += len(x)
-        say(', '.join(f'{name} {n}' for name, n in count.items()))
-        total = sum(count.values())
-        say(f'{total} events; ftrace has {lost} more')
-        assert lost <= max(10, total // 50), f'{lost} of {total} are missing'
-        assert sum(n > 0 for n in count.values()) >= 10, count
+def test_together(kernel):
+    """
+    All at once: the kernel skips such a program while another one runs on the CPU, in the midst of
+    which an interrupt hit. What we have is among ftrace's, in its order; what is missing is what
+    the kernel counted. 6.1 does not count: that has to be said.
+    """
+    mine, theirs, text = run(TOGETHER, kernel, 2)
+    spans = [Span(mine[cpu], theirs[cpu]) for cpu in range(2)]
+    count, gone = {}, {}
+    for name in TRACEPOINTS:
+        missing = [span.missing(name, f'CPU {cpu}') for cpu, span in enumerate(spans)]
+        least, most = (sum(m[i] for m in missing) for i in range(2))
+        count[name] = sum(len(span.of(name)[0]) for span in spans)
+        if kernel != '6.1':
+            skipped = skipped_of(text, name, spans[0])
+            assert least <= skipped[1] and skipped[0] <= most, (name, missing, skipped)
+        gone[name] = most
+    say(', '.join(f'{name} {n}' for name, n in count.items()))
+    say('missing: ' + (', '.join(f'{name} {n}' for name, n in gone.items() if n) or 'none') +
+        (' (not counted by this kernel)' if kernel == '6.1' else ', as the kernel counted them'))
+    assert sum(n > 0 for n in count.values()) >= 10, count
+    if kernel == '6.1':
+        assert re.search(r'not counted for 12 of \d+ programs', text), text[-1500:]
 
 
 @params('6.1', '6.12')

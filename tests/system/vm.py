@@ -54,8 +54,11 @@ _kernels = {}
 
 
 def kernel_path(version):
+    """The vmlinuz of 6.1, say, or of 6.1/generic: Debian's other flavour."""
     if version not in _kernels:
-        _kernels[version] = tool('fetch-kernel.sh', version).splitlines()[-1]
+        number, _, flavour = version.partition('/')
+        options = ['--flavour', flavour] if flavour else []
+        _kernels[version] = tool('fetch-kernel.sh', *options, number).splitlines()[-1]
     return _kernels[version]
 
 
