@@ -169,18 +169,24 @@ static void cut_name(char to[HTRACE_NAME_MAX], const char *name)
 	snprintf(to, HTRACE_NAME_MAX, "%s", name);
 }
 
-/* 32 bits are extended as the type's values will be, so that they compare equal. */
+/*
+ * 32 bits are extended, and cut, as the type's values will be, so that they compare equal. Compilers
+ * that know no flag for signed types (clang before 16) have all enums unsigned.
+ */
 static __s64 enum32_value(const struct btf_type *t, __u32 i)
 {
 	__s32 value = btf_enum(t)[i].val;
 
-	return btf_kflag(t) ? value : (__s64)(__u32)value;
+	if (btf_kflag(t))
+		return value;
+	return t->size < 4 ? value & ((1 << 8 * t->size) - 1) : (__s64)(__u32)value;
 }
 
 static int conv_enum(struct conv *c, const struct plain *p)
 {
 	bool wide = btf_is_enum64(p->t);
-	__u32 nr = btf_vlen(p->t);
+	/* The compilers before ENUM64 cut values to 32 bits: rather no names than wrong ones. */
+	__u32 nr = wide || p->t->size <= 4 ? btf_vlen(p->t) : 0;
 	struct htrace_schema_value *v = calloc(nr + 1, sizeof(*v));
 	char name[HTRACE_NAME_MAX];
 	int ret;

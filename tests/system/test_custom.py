@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Tracers of one's own: the README's, with the README's commands, and one that is refused."""
+"""Tracers of one's own: the README's, with its commands; every kind of member; what is refused."""
 
 import glob
+import json
 import os
 import re
 import subprocess
@@ -84,3 +85,79 @@ ls /sys/fs/bpf/htrace 2>/dev/null | sed 's/^/LEFT /'
                         r".*invalid mem access 'scalar'", said[0]), said
         assert re.search(r"the verifier's log", said[1]), said
         assert 3 <= len(said) <= 12, f'{len(said)} lines'
+
+
+MEMBERS = os.path.join(BUILD, 'tests', 'members.bpf.o')
+# What tests/guest/members.bpf.c stores, as text and as JSON. Enums: clang before 16, which Debian has,
+# makes them all unsigned, and those of 64 bits have no names.
+MEMBERS_TEXT = (
+    'number=7 s8=[-128,127] u8=[0,255] s16=[-32768,32767] u16=[0,65535] '
+    's32=[-2147483648,2147483647] u32=[0,4294967295] '
+    's64=[-9223372036854775808,9223372036854775807] u64=[0,18446744073709551615] '
+    's128=0xfffffffffffffffffffffffffffffffe u128=0x0123456789abcdeffedcba9876543210 '
+    'color=BLUE no_color=6 level=LOW no_level=4294967219 small=ON '
+    'wide=7 top=9223372036854775808 deep=1 bottom=9223372036854775808 yes=true no=false '
+    "letter='x' newline='\\x0a' pointer=0xffff888012345678 address=0x0000000000001000 "
+    'hex=0xdeadbeef tid=TID(workload) call=121(getpgid) state=D '
+    'three=-4 five=31 many=-1099511627776 rest_of_it=524287 flag=true level_bits=HIGH '
+    'grid=[[0,1,2],[10,11,12]] text="a\\x22b\\x5cc\\x0a" full="full" empty="" names=["ab","cdef"] '
+    'point={x=-1 y=65535} lines=[{from={x=1 y=2} to={x=3 y=4} label="first"},'
+    '{from={x=-5 y=6} to={x=-7 y=8} label="second"}] '
+    'either={word=67305985 anon_0={low=513 high=1027} bytes=[1,2,3,4]} '
+    'anon_0={one=4660 two=[52,18]} inner=8 innermost=9 nr=3 tail=[100,101,102,0]')
+MEMBERS_JSON = {
+    'number': 7, 's8': [-128, 127], 'u8': [0, 255], 's16': [-32768, 32767], 'u16': [0, 65535],
+    's32': [-2147483648, 2147483647], 'u32': [0, 4294967295],
+    's64': [-9223372036854775808, 9223372036854775807], 'u64': [0, 18446744073709551615],
+    's128': '0xfffffffffffffffffffffffffffffffe', 'u128': '0x0123456789abcdeffedcba9876543210',
+    'color': 4294967294, 'color.name': 'BLUE', 'no_color': 6, 'level': 4294967294,
+    'level.name': 'LOW', 'no_level': 4294967219, 'small': 200, 'small.name': 'ON',
+    'wide': 7, 'top': 9223372036854775808, 'deep': 1, 'bottom': 9223372036854775808,
+    'yes': True, 'no': False, 'letter': 120, 'newline': 10, 'pointer': 0xffff888012345678,
+    'address': 4096, 'hex': 0xdeadbeef, 'tid': None, 'tid.name': 'workload', 'call': 121,
+    'call.name': 'getpgid', 'state': 2, 'state.name': 'D', 'three': -4, 'five': 31,
+    'many': -1099511627776, 'rest_of_it': 524287, 'flag': True, 'level_bits': 3,
+    'level_bits.name': 'HIGH', 'grid': [[0, 1, 2], [10, 11, 12]], 'text': 'a"b\\c\n',
+    'full': 'full', 'empty': '', 'names': ['ab', 'cdef'], 'point': {'x': -1, 'y': 65535},
+    'lines': [{'from': {'x': 1, 'y': 2}, 'to': {'x': 3, 'y': 4}, 'label': 'first'},
+              {'from': {'x': -5, 'y': 6}, 'to': {'x': -7, 'y': 8}, 'label': 'second'}],
+    'either': {'word': 67305985, 'anon_0': {'low': 513, 'high': 1027}, 'bytes': [1, 2, 3, 4]},
+    'anon_0': {'one': 4660, 'two': [52, 18]}, 'inner': 8, 'innermost': 9, 'nr': 3,
+    'tail': [100, 101, 102, 0],
+}
+
+
+@params('6.1', '6.12')
+def test_members(kernel):
+    """Integers, enums, arrays, text, structs, unions, bit-fields, pointers, tails: known values."""
+    script = '''
+agent_start --events none --bpf /members.bpf.o || exit 1
+workload count 8 424242
+sleep 1
+agent_stop
+'''
+    with VM(script, kernel=kernel, add=[MEMBERS + ':/']) as vm:
+        vm.start()
+        path = os.path.join(vm.dir, 'out.json')
+        reader = Reader(vm, '-o', 'text', '-o', 'json:' + path)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-3000:]
+        found = [m for m in (readertext.EVENT.match(rest) for _, _, rest in
+                             readertext.lines(reader.out_path)) if m and 'number=7' in m['fields']]
+        assert [m['event'] for m in found] == ['members', 'members_text'], found
+        tid = readertext.value(found[0]['fields'], 'tid').split('(')[0]
+        got, want = found[0]['fields'], MEMBERS_TEXT.replace('TID', tid)
+        for x, y in zip(got.split(' '), want.split(' ')):
+            assert x == y, f'{x}, not {y}; all: {got}'
+        assert got == want, got
+        assert found[1]['fields'] == 'number=7 tail="to the end"', found[1]['fields']
+        with open(path, encoding='utf-8') as f:
+            records = [r for r in map(json.loads, f) if r.get('fields', {}).get('number') == 7]
+        fields = records[0]['fields']
+        for name, value in MEMBERS_JSON.items():
+            assert fields.get(name) == (int(tid) if name == 'tid' else value), \
+                f'{name}: {fields.get(name)!r}, not {value!r}'
+        assert set(fields) == set(MEMBERS_JSON), set(fields) ^ set(MEMBERS_JSON)
+        assert records[1]['fields'] == {'number': 7, 'tail': 'to the end'}, records[1]
+        say(f'{len(fields)} values alike in text and JSON, as stored: {got[:150]} ...')

@@ -220,6 +220,23 @@ START_TEST(test_enums)
 }
 END_TEST
 
+/* From compilers before clang 16: negative values of narrow types, 64-bit ones that were cut. */
+START_TEST(test_old_enums)
+{
+	int narrow = btf__add_enum(btf, "narrow", 2), cut;
+	struct btf_type *t;
+
+	btf__add_enum_value(btf, "MINUS", (__s64)0xfffffffeU);
+	t = (struct btf_type *)btf__type_by_id(btf, (__u32)narrow);
+	t->info &= ~(1U << 31); /* not flagged as signed */
+	cut = btf__add_enum(btf, "cut", 8);
+	btf__add_enum_value(btf, "TOP", 0);
+	btf__add_enum_value(btf, "ONE", 1);
+	expect(STRUCT("s", 16, { "narrow", narrow, 0, 0 }, { "cut", cut, 64, 0 }),
+	       "s{16: narrow@0 eu2 narrow(MINUS=65534), cut@8 eu8 cut()}");
+}
+END_TEST
+
 /* The first typedef that says something counts; qualifiers and tags say nothing. */
 START_TEST(test_hints)
 {
@@ -488,6 +505,7 @@ int main(void)
 	tcase_add_test(t, test_everything);
 	tcase_add_test(t, test_stack);
 	tcase_add_test(t, test_enums);
+	tcase_add_test(t, test_old_enums);
 	tcase_add_test(t, test_hints);
 	tcase_add_test(t, test_old_bitfields);
 	tcase_add_test(t, test_new_bitfields);
