@@ -78,6 +78,32 @@ static bool is_name_taken(const struct loader *l, const char *name)
 	return false;
 }
 
+static int count_tracepoint(void *nr, const char *system, const char *name)
+{
+	++*(int *)nr;
+	return 0;
+}
+
+/* Patterns that are too wide are refused before hundreds of objects are opened. */
+static int check_number(char *const *words, size_t nr_words)
+{
+	bool syscalls = false;
+	int nr = 0;
+
+	for (size_t i = 0; i < nr_words; i++) {
+		if (!strchr(words[i], ':'))
+			continue;
+		tracepoints_find(words[i], count_tracepoint, &nr);
+		syscalls |= !strncmp(words[i], "syscalls:", 9);
+	}
+	if (nr <= HTRACE_MAX_PROGS)
+		return 0;
+	say("--events: these are %d tracepoints, and %d can be recorded at a time: choose fewer, as "
+	    "in 'SYSTEM:some_*'%s",
+	    nr, HTRACE_MAX_PROGS, syscalls ? "; all system calls are the group syscalls" : "");
+	return -1;
+}
+
 /* One more instance of tracepoint.bpf.c. */
 static int open_tracepoint(void *ctx, const char *system, const char *name)
 {
@@ -224,7 +250,9 @@ static int add_program(struct loader *l, const struct tracer *t, struct bpf_prog
 	struct program *p = &l->program[l->nr_programs];
 
 	if (l->nr_programs == HTRACE_MAX_PROGS) {
-		say("more than %d programs; use fewer tracers", HTRACE_MAX_PROGS);
+		say("--events and --bpf choose more than %d programs in all, which is the most that "
+		    "can be traced at a time; choose fewer",
+		    HTRACE_MAX_PROGS);
 		return -1;
 	}
 	memset(p, 0, sizeof(*p));
@@ -323,6 +351,8 @@ int loader_select(struct loader *l, const char *events)
 		say("--events: the list is empty; say 'none' to trace no built-in events");
 		goto out;
 	}
+	if (check_number(words, nr))
+		goto out;
 	for (size_t i = 0; i < nr; i++) {
 		if (!strchr(words[i], ':'))
 			continue;

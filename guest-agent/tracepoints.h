@@ -32,6 +32,11 @@ void tracepoints_list(FILE *out);
 
 /* Read the format of one. 0, or -1 after saying why. */
 int tracepoint_open(struct tracepoint **out, const char *system, const char *name);
+/*
+ * Read the fields from its format file. -EINVAL: not understood; -E2BIG: does not fit a record;
+ * -ENOMEM.
+ */
+int tracepoint_parse(struct tracepoint *tp, FILE *format);
 /* Declare it in @b under @name. Record id or -errno. */
 int tracepoint_declare(const struct tracepoint *tp, struct htrace_schema_builder *b,
 		       const char *name);

@@ -34,7 +34,7 @@ struct reader {
 	unsigned int nr; /* of the sources that were opened */
 	struct htrace_sync *sync, *idle;
 	__u64 started, next_flush, next_stats, next_progress;
-	bool output_failed;
+	bool output_failed, warned_unused;
 };
 
 static volatile sig_atomic_t stop;
@@ -240,6 +240,24 @@ static bool all_failed(const struct reader *r)
 	return true;
 }
 
+/* Said once: as soon as the only source's events are known, else at the end. */
+static void warn_unused(struct reader *r)
+{
+	const char *like, *pattern = selection_unused(r->selection, &like);
+	bool any = false;
+
+	for (unsigned int i = 0; i < r->nr; i++)
+		any |= r->source[i].stats.sessions != 0;
+	if (!any || !pattern || r->warned_unused)
+		return;
+	r->warned_unused = true;
+	if (like[0])
+		say("--events: no event is called '%s'; there are %s", pattern, like);
+	else
+		say("--events: no event is called '%s'; the guest-agent's --events says what is "
+		    "traced", pattern);
+}
+
 /* Until the end, whatever it is. Returns whether all sources failed. */
 static bool run(struct reader *r)
 {
@@ -254,6 +272,8 @@ static bool run(struct reader *r)
 		wait = round_of_all(r, now, &reading, &alive);
 		if (!alive)
 			return all_failed(r);
+		if (reading && r->nr == 1)
+			warn_unused(r);
 		flush(r, now);
 		show_statistics(r, now);
 		show_progress(r, now);
@@ -290,18 +310,6 @@ static void write_summary(struct reader *r, struct out *o, __u64 elapsed)
 		summary_write(o, &r->source[i], elapsed, cpu);
 	}
 	out_flush(o);
-}
-
-static void warn_unused(struct reader *r)
-{
-	const char *pattern = selection_unused(r->selection);
-	bool any = false;
-
-	for (unsigned int i = 0; i < r->nr; i++)
-		any |= r->source[i].stats.sessions != 0;
-	if (any && pattern)
-		say("--events: no event is called '%s'; the guest-agent's --events says what is "
-		    "traced", pattern);
 }
 
 /*

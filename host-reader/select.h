@@ -11,7 +11,10 @@ struct selection;
 int selection_new(struct selection **out, const char *list);
 void selection_free(struct selection *s);
 bool selection_matches(struct selection *s, const char *event);
-/* The first pattern that has matched nothing so far, or NULL. */
-const char *selection_unused(const struct selection *s);
+/*
+ * The first pattern that has matched nothing so far, or NULL; and the names of events that it may
+ * have meant, or "".
+ */
+const char *selection_unused(const struct selection *s, const char **like);
 
 #endif

@@ -87,6 +87,27 @@ ls /sys/fs/bpf/htrace 2>/dev/null | sed 's/^/LEFT /'
         assert 3 <= len(said) <= 12, f'{len(said)} lines'
 
 
+def test_schema_too_large():
+    """Events that a reader would refuse are refused by the agent, which says which and why."""
+    script = '''
+for name in toolarge toodeep; do
+	guest-agent --events none --bpf /$name.bpf.o 2>&1 | sed 's/^/SAID /'
+done
+agent_start --events sched_process_fork || exit 1 # all is well otherwise
+agent_stop
+'''
+    objects = [os.path.join(BUILD, 'tests', name + '.bpf.o:/') for name in ('toolarge', 'toodeep')]
+    with VM(script, add=objects) as vm:
+        vm.start()
+        assert vm.finish() == 0, vm.console()[-3000:]
+        said = re.findall(r'^SAID (.*)$', vm.console(), re.M)
+        for line in said:
+            say(line)
+        assert len(said) == 2, said
+        assert re.search('tracer toolarge: event huge cannot be described: .*4096', said[0])
+        assert re.search('tracer toodeep: event deep cannot be described: .*(deep|nest)', said[1])
+
+
 MEMBERS = os.path.join(BUILD, 'tests', 'members.bpf.o')
 # What tests/guest/members.bpf.c stores, as text and as JSON. Enums: clang before 16, which Debian has,
 # makes them all unsigned, and those of 64 bits have no names.

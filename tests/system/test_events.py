@@ -48,6 +48,26 @@ agent_stop
         assert shown == {'sched_process_fork', 'sched_process_exec', 'sched_process_exit', 'task_rename'}
 
 
+def test_unknown_event():
+    """Of an event that the guest does not record the reader says so at once, and what there is."""
+    script = '''
+agent_start || exit 1
+echo READY
+sleep 3
+agent_stop
+'''
+    with VM(script) as vm:
+        vm.start()
+        reader = Reader(vm, '--events', 'sched_swich,sched_process_exec')
+        vm.wait_for('READY')
+        reader.wait_for("no event is called 'sched_swich'; there are .*sched_switch", timeout=3)
+        status = vm.finish()
+        assert reader.stop() == 0 and status == 0, vm.console()[-2000:]
+        said = re.findall(r'.*no event is called.*', reader.err())
+        assert len(said) == 1, said
+        say(said[0])
+
+
 def test_full_disk():
     """An output that cannot be written is said once, with what was read; the guest is not disturbed."""
     script = '''

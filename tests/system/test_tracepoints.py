@@ -218,7 +218,8 @@ def test_together(kernel):
 def test_list_and_refusals(kernel):
     script = '''
 guest-agent --events help | sed 's/^/HELP /'
-for e in sched:sched_swich net:sched_switch no:such 'nothing*:*'; do
+for e in sched:sched_swich net:sched_switch no:such 'nothing*:*' 'sched:*,syscalls:*' \\
+		sched_swich 'sched_*,workqueue_queue'; do
 	guest-agent --events "$e" 2>&1 | sed "s/^/SAID /"
 done
 agent_start --events 'sched:*' || exit 1
@@ -235,10 +236,14 @@ agent_stop
         said = re.findall(r'^SAID (.*)$', console, re.M)
         for line in said:
             say(line)
-        assert len(said) == 4
+        assert len(said) == 7
         assert "'sched:sched_swich'; there are sched:sched_switch" in said[0]
         assert 'there are sched:sched_switch' in said[1]
         assert "no event matches 'no:such'" in said[2]
+        assert re.search(r'these are \d{3} tracepoints, and 128 can be recorded at a time: .*the '
+                         'group syscalls', said[4])
+        assert re.search(r"'sched_swich'; there are .*\bsched_switch\b", said[5])
+        assert re.search(r"'workqueue_queue'; there are .*\bworkqueue_queue_work\b", said[6])
         programs = int(re.search(r'tracing: (\d+) programs', console)[1])
         say(f"'sched:*': {programs} programs")
         assert programs > 20
