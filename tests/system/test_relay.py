@@ -2,8 +2,11 @@
 """The agent as relay: as true, as exact and as robust as the rings themselves."""
 
 import re
+import signal
 import time
 
+import ftrace
+import test_loss
 from harness import params, say
 from test_loss import exact
 from test_survival import numbers_of
@@ -111,6 +114,57 @@ agent_stop
         assert 'adopted' in vm.console(), vm.console()[-2000:]
         assert unverified == 0
         say('20000 calls from before the kill and 5000 after it on each CPU, in order, once')
+
+
+@params('overwrite', 'discard')
+def test_reader_killed(policy):
+    """
+    The reader is killed while the agent relays, and much more is recorded than rings hold. With
+    discard its successor goes on behind the last record that the first one took, and between the two
+    the loss is exact. A flight recorder's successor takes what is there: all from some record on.
+    """
+    script = ftrace.SHELL + f'''
+agent_start --events none --bpf /counted.bpf.o --mode relay --buffer 64K --policy {policy} || exit 1
+echo 'id == 121' > $T/events/raw_syscalls/sys_enter/filter
+ftrace_on raw_syscalls/sys_enter sched/sched_process_fork sched/sched_process_exec task/task_rename
+workload count 1000 {VALUE}
+echo READY
+sleep 4
+workload count {test_loss.CALLS} {VALUE}
+echo FILLED
+sleep 4
+workload count 1000 {VALUE}
+sleep 1
+ftrace_off
+agent_stop
+ftrace_dump
+'''
+    with VM(script, cpus=2, add=[COUNTED], memory='1G', disk_mib=64) as vm:
+        vm.start()
+        first = Reader(vm, name='first')
+        vm.wait_for('READY')
+        first.wait_for('number=999', where='out', count=2)
+        time.sleep(0.5)
+        first.signal(signal.SIGKILL)
+        first.process.wait()
+        vm.wait_for('FILLED')
+        second = Reader(vm, name='second')
+        status = vm.finish()
+        assert second.stop() == 0, second.err()
+        assert status == 0, vm.console()[-2000:]
+        theirs, stats = ftrace.read_dump(vm.disk)
+        for cpu in range(2):
+            assert stats[cpu]['overrun'] == '0'
+            produced = [test_loss.key(e) for _, e in theirs[cpu]
+                        if e[0] != 'sys_enter' or e[3] == VALUE]
+            before, after = (list(test_loss.ours(r.out_path, cpu)) for r in (first, second))
+            if policy == 'discard':
+                test_loss.compare(cpu, produced, before + after)
+                continue
+            while after[-1] != produced[-1]:  # those behind ftrace's end
+                after.pop()
+            assert len(after) > 3000 and after == produced[-len(after):]
+            say(f'CPU {cpu}: the last {len(after)} of {len(produced)}')
 
 
 def test_back_to_relay():
