@@ -25,7 +25,7 @@ class Results:
     def __init__(self):
         self.passed = self.failed = 0
         self.skipped = {}
-        self.seconds = {}
+        self.seconds = {}  # of each suite
         self.failures = []
 
     def ok(self, name):
@@ -34,6 +34,16 @@ class Results:
     def fail(self, name):
         self.failed += 1
         self.failures.append(name)
+
+    def took(self, name, seconds):
+        suite = name.split('.')[0]
+        self.seconds[suite] = self.seconds.get(suite, 0) + seconds
+
+    def print_times(self):
+        """Minutes of each suite, the longest first: docs/testing.md has them too."""
+        print('minutes  suite')
+        for suite, seconds in sorted(self.seconds.items(), key=lambda item: -item[1]):
+            print(f'{seconds / 60:7.1f}  {suite}')
 
     def skip(self, name, reason):
         self.skipped[name] = reason
@@ -64,6 +74,7 @@ def run_unit(exe, label, results):
         bad += 1
     if bad:
         print(re.sub(r'^ok .*\n', '', run.stdout, flags=re.M))
+    results.took(suite, time.time() - start)
     print(f'{"FAIL" if bad else "PASS"} {suite}: {len(cases)} cases, '
           f'{time.time() - start:.1f} s', flush=True)
 
@@ -93,7 +104,9 @@ def run_system(name, function, params, results, tries=3):
         print(e)
         if tries > 1:
             say('a fault of the emulation; once more')
+            results.took(name, time.time() - start)
             run_system(name, function, params, results, tries - 1)
+            start = time.time()  # noted
             return
         results.fail(name)
         print(f'FAIL {name}: {time.time() - start:.1f} s', flush=True)
@@ -108,6 +121,7 @@ def run_system(name, function, params, results, tries=3):
         return
     finally:
         Reader.clean_up()
+        results.took(name, time.time() - start)
     results.ok(name)
     say('')
     print(f'PASS {name}: {time.time() - start:.1f} s', flush=True)
@@ -171,6 +185,8 @@ def main():
         for name, reason in expected.items():
             if name not in results.skipped:
                 results.fail(f'{name} should have been skipped ({reason}); update expected-skips')
+    if len(results.seconds) > 1:
+        results.print_times()
     for name in results.failures:
         print(f'FAILED {name}')
     print(f'{(time.time() - start) / 60:.1f} minutes')

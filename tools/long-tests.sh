@@ -1,0 +1,70 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Repeats those tests that attack, kill, overflow and compare, for hours: what
+# happens once in a thousand times. Prints a line for docs/testing.md.
+
+set -euo pipefail
+
+usage() {
+	cat <<'USAGE'
+Usage: long-tests.sh [--hours N] [--only REGEX] [--build DIR] [--log DIR]
+
+  --hours N      how long, fractions allowed (default: 8); the last round is finished
+  --only REGEX   which tests (default: truth, loss, relay, survival, hostile, built_in,
+                 tracepoints, drivers, and the unit tests of the ring)
+  --build DIR    what to test (default: build-test, as tools/test.sh leaves it)
+  --log DIR      where the rounds' outputs go (default: a new directory in /tmp)
+
+Exit status 0 if every round passed. A round that failed does not end the run.
+USAGE
+}
+
+bad_usage() { echo "long-tests: $* (see --help)" >&2; exit 2; }
+
+top=$(dirname "$(dirname "$(readlink -f "$0")")")
+hours=8
+only='^(truth|loss|relay|survival|hostile|built_in|tracepoints|drivers)\.|^unit\.test_(ring|schedules|region|relay|vshmem)$'
+build=$top/build-test
+log=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--hours | --only | --build | --log)
+		[ $# -ge 2 ] || bad_usage "$1 needs a value"
+		case $1 in
+		--hours) hours=$2 ;;
+		--only) only=$2 ;;
+		--build) build=$2 ;;
+		--log) log=$2 ;;
+		esac
+		shift 2
+		;;
+	-h | --help) usage; exit 0 ;;
+	*) bad_usage "unknown argument '$1'" ;;
+	esac
+done
+[[ $hours =~ ^[0-9]+(\.[0-9]+)?$ ]] || bad_usage "--hours '$hours' is not a number"
+[ -f "$build/build.ninja" ] || bad_usage "there is no build in $build: tools/test.sh makes one, --build names another"
+[ -n "$log" ] || log=$(mktemp -d /tmp/htrace-long.XXXXXX)
+mkdir -p "$log"
+
+seconds=$(awk -v h="$hours" 'BEGIN { printf "%d", h * 3600 }')
+rounds=0 failed=0 passed=0
+commit=$(git -C "$top" describe --always --dirty 2>/dev/null || echo unknown)
+SECONDS=0
+while [ "$SECONDS" -lt "$seconds" ] || [ "$rounds" = 0 ]; do
+	rounds=$((rounds + 1))
+	out=$log/round$rounds
+	"$top/tests/run.py" --build "$build" --only "$only" >"$out" 2>&1 || :
+	last=$(tail -n 1 "$out")
+	[[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed ]] ||
+		{ echo "long-tests: round $rounds ended without a result; see $out" >&2; exit 1; }
+	passed=$((passed + BASH_REMATCH[1]))
+	failed=$((failed + BASH_REMATCH[2]))
+	echo "round $rounds, $((SECONDS / 60)) minutes: $last"
+	grep '^FAILED' "$out" || :
+done
+again=$(cat "$log"/round* | grep -c 'a fault of the emulation; once more' || :)
+echo "| $(date +%F) | $commit | $(awk -v s=$SECONDS 'BEGIN { printf "%.1f", s / 3600 }') | $rounds | $passed | $failed | $again |"
+echo "outputs are in $log"
+[ "$failed" = 0 ]
