@@ -71,18 +71,22 @@ const volatile __u32 htrace_schema_gen;
 /* What the agent tells a program about an event of its own, before loading. */
 struct htrace_event_config {
 	__u32 id; /* of its records */
-	__u32 reserved[3];
+	__u32 reserved[2];
+	__u32 number; /* of the event among the object's, from 1; says the compiler */
 };
 
 /*
  * Declare event @name with payload struct @name, at file level, once. The agent finds the variable
  * in BTF by its prefix, learns the struct from `type` and fills in `config`.
  */
-#define HTRACE_EVENT(name)                         \
-	const volatile struct {                    \
-		struct htrace_event_config config; \
-		struct name type[0];               \
-	} htrace_event__##name
+#define HTRACE_EVENT(name)                                                  \
+	enum { htrace_number__##name = __COUNTER__ + 1 };                   \
+	const volatile struct {                                             \
+		struct htrace_event_config config;                          \
+		struct name type[0];                                        \
+	} htrace_event__##name = {                                          \
+		.config = { .number = htrace_number__##name }               \
+	}
 
 /* This CPU's ring. NULL never happens, but the verifier wants it asked. */
 HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
@@ -91,6 +95,39 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 
 	return bpf_map_lookup_elem(&htrace_rings, &cpu);
 }
+
+/* The rings' shape, field by field: the verifier wants constants. */
+#define HTRACE_GEOMETRY                                    \
+	{                                                  \
+		.ring_mask = htrace_geo.ring_mask,         \
+		.ring_shift = htrace_geo.ring_shift,       \
+		.block_shift = htrace_geo.block_shift,     \
+		.desc_off = htrace_geo.desc_off,           \
+		.data_off = htrace_geo.data_off,           \
+		.max_payload = htrace_geo.max_payload,     \
+		.policy = htrace_geo.policy,               \
+	}
+
+#include "htrace_filter.bpf.h"
+
+/* A record of event @name with @len bytes of payload: what htrace_begin_len() builds upon. */
+#define htrace_begin_plain(name, len, slot)                                                        \
+	({                                                                                         \
+		void *record_ = 0;                                                                 \
+		if (htrace_filter_begins(htrace_number__##name)) {                                 \
+			record_ = htrace_filter_begin(htrace_number__##name,                       \
+						      htrace_event__##name.config.id, (len), (slot)); \
+		} else {                                                                           \
+			struct htrace_geometry geo_ = HTRACE_GEOMETRY;                             \
+			struct htrace_ring *this_ = htrace_this_ring();                            \
+			if (this_)                                                                 \
+				record_ = htrace_reserve(this_, &geo_, &this_->consumed,           \
+							 htrace_event__##name.config.id, (len),    \
+							 htrace_schema_gen, bpf_ktime_get_ns(),    \
+							 (slot));                                  \
+		}                                                                                  \
+		record_;                                                                           \
+	})
 
 /*
  * Reserve a record of event @name with @len bytes of payload, for structs that end in a flexible
@@ -101,30 +138,18 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
  * that says how long they are. The verifier wants all accesses bounded by constants, and a record
  * of 4000 bytes at most.
  */
-#define htrace_begin_len(name, len, slot)                                                          \
-	({                                                                                         \
-		struct htrace_geometry geo_ = {                                                    \
-			.ring_mask = htrace_geo.ring_mask,                                         \
-			.ring_shift = htrace_geo.ring_shift,                                       \
-			.block_shift = htrace_geo.block_shift,                                     \
-			.desc_off = htrace_geo.desc_off,                                           \
-			.data_off = htrace_geo.data_off,                                           \
-			.max_payload = htrace_geo.max_payload,                                     \
-			.policy = htrace_geo.policy,                                               \
-		};                                                                                 \
-		struct htrace_ring *this_ = htrace_this_ring();                                    \
-		struct name *event_ = 0;                                                           \
-		if (this_)                                                                         \
-			event_ = htrace_reserve(this_, &geo_, &this_->consumed,                    \
-						htrace_event__##name.config.id, (len),             \
-						htrace_schema_gen, bpf_ktime_get_ns(), (slot));    \
-		event_;                                                                            \
-	})
+#define htrace_begin_len(name, len, slot) ((struct name *)htrace_begin_plain(name, len, slot))
 
 /* Likewise for exactly one struct @name. */
 #define htrace_begin(name, slot) htrace_begin_len(name, sizeof(struct name), slot)
 
 /* Publish the record. Must follow every htrace_begin() that did not give NULL. */
-#define htrace_end(slot) htrace_commit(slot)
+HTRACE_INLINE void htrace_end(struct htrace_slot *slot)
+{
+	if (htrace_filter_ends())
+		htrace_filter_end(slot);
+	else
+		htrace_commit(slot);
+}
 
 #endif /* HTRACE_BPF_H */

@@ -289,7 +289,7 @@ static int make_rings(struct agent *a, const struct options *o)
 }
 
 /* The session's schema so far is in the builder, the new part of it is not yet in the region. */
-static int declare_events(struct agent *a, struct loader *l)
+static int declare_events(struct agent *a, const struct options *o, struct loader *l)
 {
 	size_t len = 0;
 	const void *old = a->adopted ? htrace_region_schema_entries(a->region, &len) : NULL;
@@ -299,15 +299,15 @@ static int declare_events(struct agent *a, struct loader *l)
 		    "start it again");
 		return -1;
 	}
-	return loader_declare(l, a->schema);
+	return loader_declare(l, a->schema) || loader_filter(l, o->filter, a->schema, old, len);
 }
 
-static int load_programs(struct agent *a, struct loader *l)
+static int load_programs(struct agent *a, const struct options *o, struct loader *l)
 {
 	const struct htrace_schema_area *old = a->adopted ? htrace_region_schema(a->region) : NULL;
 	size_t added;
 
-	if (declare_events(a, l))
+	if (declare_events(a, o, l))
 		return -1;
 	htrace_builder_entries(a->schema, &added);
 	return loader_load(l, a->rings.fd, &a->geometry,
@@ -425,7 +425,7 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 		if (make_rings(a, o))
 			return -1;
 	}
-	if (load_programs(a, l))
+	if (load_programs(a, o, l))
 		return -1;
 	if (old.mem) {
 		say("an earlier agent's rings are discarded: region %s does not hold their session",

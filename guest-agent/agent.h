@@ -18,6 +18,7 @@ struct options {
 	enum htrace_policy policy;
 	__u64 buffer; /* bytes of data per CPU */
 	bool policy_given, buffer_given;
+	struct htrace_filter *filter; /* NULL: record everything */
 };
 
 /*

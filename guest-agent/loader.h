@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include <bpf/libbpf.h>
+#include <htrace/filter.h>
 #include <htrace/region.h>
 #include <htrace/schema.h>
 
@@ -62,6 +63,13 @@ int loader_select(struct loader *l, const char *events);
 int loader_check_hooks(struct loader *l);
 /* Add the events to @b and note their ids in the objects. */
 int loader_declare(struct loader *l, struct htrace_schema_builder *b);
+/*
+ * Have the programs record only what matches @filter, as far as it can be compiled into them, and
+ * add to @b what holds; @old, @oldlen: the session's entries before @b's. Says what is left to the
+ * reader. @filter NULL: everything; then only an earlier agent's filter is ended.
+ */
+int loader_filter(struct loader *l, const struct htrace_filter *filter,
+		  struct htrace_schema_builder *b, const void *old, size_t oldlen);
 /* Load the programs, to write into map @rings_fd of shape @g under schema generation @schema. */
 int loader_load(struct loader *l, int rings_fd, const struct htrace_geometry *g, __u32 schema);
 /* Programs that cannot be attached are left out with a message; fails if none could be. */

@@ -169,6 +169,30 @@ int loader_declare(struct loader *l, struct htrace_schema_builder *b)
 	return 0;
 }
 
+/* struct htrace_event_config of htrace.bpf.h. */
+struct event_numbers {
+	__u32 id, reserved[2], number;
+};
+
+void loader_events_of(const struct tracer *t, void (*each)(void *ctx, __u32 id, __u32 number),
+		      void *ctx)
+{
+	struct event_numbers c;
+	struct rodata r;
+
+	if (rodata_of(t, &r))
+		return;
+	for (int i = 0; i < btf_vlen(r.sec); i++) {
+		const struct btf_var_secinfo *v = &btf_var_secinfos(r.sec)[i];
+
+		if (strncmp(var_name(&r, i), EVENT_PREFIX, strlen(EVENT_PREFIX)) ||
+		    v->offset > r.len || sizeof(c) > r.len - v->offset)
+			continue;
+		memcpy(&c, r.data + v->offset, sizeof(c));
+		each(ctx, c.id, c.number);
+	}
+}
+
 int loader_set_constants(const struct tracer *t, const struct htrace_geometry *g, __u32 schema)
 {
 	int geometry = -1, generation = -1;

@@ -16,6 +16,10 @@ void loader_leave_out(struct loader *l, size_t i);
 
 /* loader_events.c */
 
+/* Call @each for every event that @t declares, with its record id and its number in the object. */
+void loader_events_of(const struct tracer *t, void (*each)(void *ctx, __u32 id, __u32 number),
+		      void *ctx);
+
 /* Is one of its programs chosen? */
 bool loader_is_used(const struct tracer *t);
 /* Shape of the rings and schema generation. */

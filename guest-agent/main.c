@@ -30,6 +30,8 @@ static void usage(FILE *out)
 		"                    'none' (default: sched,syscalls); any tracepoint as SYSTEM:NAME,\n"
 		"                    globs allowed; 'help' lists what this machine offers\n"
 		"  --bpf FILE        load a tracer of your own, all of it; repeatable\n"
+		"  --filter EXPR     record only events that match, as in 'prev_tid != 0 && cpu < 2';\n"
+		"                    see FILTERS in host-reader(1)\n"
 		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/')\n"
 		"  --mode MODE       direct: the host maps the rings in this machine's memory;\n"
 		"                    relay: the agent copies them into the region; auto (default):\n"
@@ -111,11 +113,26 @@ static int parse_buffer(const char *text, struct options *o)
 	return -1;
 }
 
-enum { OPT_EVENTS = 256, OPT_BPF, OPT_REGION, OPT_MODE, OPT_POLICY, OPT_BUFFER };
+static int parse_filter(const char *text, struct options *o)
+{
+	struct htrace_filter_error err;
+
+	if (o->filter) {
+		say("--filter: given twice; join both by &&, in parentheses");
+		return -1;
+	}
+	if (!htrace_filter_parse(&o->filter, text, &err))
+		return 0;
+	say_filter_error(text, &err);
+	return -1;
+}
+
+enum { OPT_EVENTS = 256, OPT_BPF, OPT_FILTER, OPT_REGION, OPT_MODE, OPT_POLICY, OPT_BUFFER };
 
 static const struct option long_options[] = {
 	{"events", required_argument, NULL, OPT_EVENTS},
 	{"bpf", required_argument, NULL, OPT_BPF},
+	{"filter", required_argument, NULL, OPT_FILTER},
 	{"region", required_argument, NULL, OPT_REGION},
 	{"mode", required_argument, NULL, OPT_MODE},
 	{"policy", required_argument, NULL, OPT_POLICY},
@@ -145,6 +162,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 				break;
 			}
 			files[nr_files++] = optarg;
+			break;
+		case OPT_FILTER:
+			bad = parse_filter(optarg, o);
 			break;
 		case OPT_REGION:
 			o->region = optarg;
@@ -207,5 +227,6 @@ int main(int argc, char **argv)
 	if (status < 0)
 		status = agent_run(&o, &loader);
 	loader_close(&loader);
+	htrace_filter_free(o.filter);
 	return status;
 }

@@ -35,6 +35,14 @@ void say(const char *fmt, ...)
 	va_end(args);
 }
 
+void say_filter_error(const char *text, const struct htrace_filter_error *err)
+{
+	char place[256];
+
+	htrace_filter_point(text, err->column, place, sizeof(place));
+	say("--filter: column %u: %s\n%s", err->column, err->msg, place);
+}
+
 void detail(const char *fmt, ...)
 {
 	va_list args;

@@ -5,12 +5,16 @@
 
 #include <stdbool.h>
 
+#include <htrace/filter.h>
+
 extern bool verbose;
 
 /* An error or something to know: "what failed: why; what to do". */
 __attribute__((format(printf, 1, 2))) void say(const char *fmt, ...);
 /* Only with --verbose. */
 __attribute__((format(printf, 1, 2))) void detail(const char *fmt, ...);
+/* What is wrong with --filter @text, and where. */
+void say_filter_error(const char *text, const struct htrace_filter_error *err);
 /* Send the library's messages and libbpf's the same way. */
 void message_init(void);
 

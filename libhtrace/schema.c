@@ -20,6 +20,8 @@ struct htrace_schema {
 	const struct htrace_event **by_name; /* sorted */
 	__u16 *by_id; /* index + 1; 0: no such event */
 	char *text;
+	char *filter;      /* "": none */
+	bool *is_filtered; /* by id: in the guest */
 	__u32 nr_types, nr_events, max_id;
 };
 
@@ -67,9 +69,11 @@ static struct htrace_schema *alloc_schema(const struct htrace_schema_check *c)
 	s->by_name = calloc(c->nr_events + 1, sizeof(*s->by_name));
 	s->by_id = calloc(c->max_id + 1, sizeof(*s->by_id));
 	s->text = malloc(c->text + 1);
+	s->filter = calloc(1, HTRACE_FILTER_TEXT_MAX + 1);
+	s->is_filtered = calloc(c->max_id + 1, sizeof(*s->is_filtered));
 	s->max_id = c->max_id;
 	if (!s->types || !s->members || !s->values || !s->events || !s->by_name || !s->by_id ||
-	    !s->text) {
+	    !s->text || !s->filter || !s->is_filtered) {
 		htrace_schema_free(s);
 		return NULL;
 	}
@@ -174,6 +178,19 @@ static int compare_events(const void *a, const void *b)
 	return strcmp((*x)->name, (*y)->name);
 }
 
+static void fill_filter(struct fill *f, const char *at)
+{
+	struct htrace_schema_filter e;
+
+	memcpy(&e, at, sizeof(e));
+	if (e.id) {
+		f->s->is_filtered[e.id] = e.flags & HTRACE_FILTER_IN_GUEST;
+		return;
+	}
+	strcpy(f->s->filter, at + sizeof(e));
+	memset(f->s->is_filtered, 0, (f->s->max_id + 1) * sizeof(*f->s->is_filtered));
+}
+
 /* Everything was checked: sizes and references hold. */
 static void fill_all(struct htrace_schema *s, const char *buf, size_t len)
 {
@@ -186,6 +203,8 @@ static void fill_all(struct htrace_schema *s, const char *buf, size_t len)
 			fill_type(&f, buf + off);
 		else if (e.kind == HTRACE_SCHEMA_EVENT)
 			fill_event(&f, buf + off);
+		else if (e.kind == HTRACE_SCHEMA_FILTER)
+			fill_filter(&f, buf + off);
 	}
 	qsort(s->by_name, s->nr_events, sizeof(*s->by_name), compare_events);
 }
@@ -229,6 +248,8 @@ void htrace_schema_free(struct htrace_schema *s)
 	free(s->by_name);
 	free(s->by_id);
 	free(s->text);
+	free(s->filter);
+	free(s->is_filtered);
 	free(s);
 }
 
@@ -262,4 +283,14 @@ __u32 htrace_schema_nr_types(const struct htrace_schema *s)
 const struct htrace_event *htrace_schema_event_at(const struct htrace_schema *s, __u32 index)
 {
 	return index < s->nr_events ? &s->events[index] : NULL;
+}
+
+const char *htrace_schema_filter(const struct htrace_schema *s)
+{
+	return s->filter[0] ? s->filter : NULL;
+}
+
+bool htrace_schema_is_filtered(const struct htrace_schema *s, __u32 id)
+{
+	return id <= s->max_id && s->is_filtered[id];
 }

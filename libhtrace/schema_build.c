@@ -317,6 +317,37 @@ int htrace_builder_event(struct htrace_schema_builder *b, const char *name, int 
 	return ret ? ret : (int)e.id;
 }
 
+static int add_filter(struct htrace_schema_builder *b, __u32 id, __u32 flags, const char *text)
+{
+	struct {
+		struct htrace_schema_filter f;
+		char text[HTRACE_FILTER_TEXT_MAX + 8];
+	} e = { .f = { .id = id, .flags = flags } };
+	size_t len = strlen(text);
+
+	if (len > HTRACE_FILTER_TEXT_MAX)
+		return fail(b, -EINVAL, "the filter is longer than %u bytes", HTRACE_FILTER_TEXT_MAX);
+	memcpy(e.text, text, len);
+	e.f.entry.kind = HTRACE_SCHEMA_FILTER;
+	e.f.entry.len = (__u32)((sizeof(e.f) + len + 8) & ~7ULL);
+	return append(b, &e, e.f.entry.len);
+}
+
+int htrace_builder_filter(struct htrace_schema_builder *b, const char *text)
+{
+	return add_filter(b, 0, 0, text);
+}
+
+int htrace_builder_filtered(struct htrace_schema_builder *b, __u32 id)
+{
+	return add_filter(b, id, HTRACE_FILTER_IN_GUEST, "");
+}
+
+bool htrace_builder_has_filter(const struct htrace_schema_builder *b)
+{
+	return b->check.filter != 0;
+}
+
 const void *htrace_builder_entries(const struct htrace_schema_builder *b, size_t *len)
 {
 	*len = b->len;

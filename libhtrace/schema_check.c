@@ -399,6 +399,24 @@ static int check_event(struct htrace_schema_check *c, const char *at, __u32 len)
 	return 0;
 }
 
+static int check_filter(struct htrace_schema_check *c, const char *at, __u32 len)
+{
+	struct htrace_schema_filter f;
+	size_t text;
+
+	if (len <= sizeof(f))
+		return refuse(c, "%u bytes are too few for a filter", len);
+	memcpy(&f, at, sizeof(f));
+	text = strnlen(at + sizeof(f), len - sizeof(f));
+	if (text == len - sizeof(f) || text > HTRACE_FILTER_TEXT_MAX)
+		return refuse(c, "the filter's text has no end, or is too long");
+	if (f.id && (f.id > HTRACE_MAX_EVENTS || !(c->ids[f.id / 64] >> (f.id % 64) & 1)))
+		return refuse(c, "a filter of event %u, which was not declared before", f.id);
+	if (!f.id)
+		c->filter = text;
+	return 0;
+}
+
 int htrace_check_entry(struct htrace_schema_check *c, const void *at, size_t avail, size_t *len)
 {
 	struct htrace_schema_entry e;
@@ -416,6 +434,8 @@ int htrace_check_entry(struct htrace_schema_check *c, const void *at, size_t ava
 		return check_type(c, at, e.len);
 	case HTRACE_SCHEMA_EVENT:
 		return check_event(c, at, e.len);
+	case HTRACE_SCHEMA_FILTER:
+		return check_filter(c, at, e.len);
 	}
 	return 0; /* a newer minor version's */
 }

@@ -307,6 +307,7 @@ struct htrace_schema_area {
 enum htrace_schema_kind {
 	HTRACE_SCHEMA_TYPE = 1,
 	HTRACE_SCHEMA_EVENT = 2,
+	HTRACE_SCHEMA_FILTER = 3,
 };
 
 enum htrace_type_kind {
@@ -377,6 +378,20 @@ struct htrace_schema_event {
 	__u32 flags;
 	__u32 reserved;
 	char name[HTRACE_NAME_MAX];
+};
+
+#define HTRACE_FILTER_TEXT_MAX 4096 /* without its NUL */
+#define HTRACE_FILTER_IN_GUEST 1u   /* records that do not match are not in the rings */
+
+/*
+ * Which records are wanted (grammar: filter.h). The last entry with id 0 holds, for all events, from
+ * when a reader finds it; empty text: no filter. Entries behind it say what is special of an event.
+ */
+struct htrace_schema_filter {
+	struct htrace_schema_entry entry;
+	__u32 id;    /* 0: all events; else an event that was declared before */
+	__u32 flags; /* of one event: HTRACE_FILTER_IN_GUEST */
+	/* char text[], NUL-terminated; of one event: empty */
 };
 
 /* --------------------------------------------------------------------------------------- ring */

@@ -34,7 +34,7 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default)
 
-#define HTRACE_FILTER_MAX 4096 /* bytes of an expression */
+#define HTRACE_FILTER_MAX HTRACE_FILTER_TEXT_MAX /* bytes of an expression */
 #define HTRACE_FILTER_DEPTH 64 /* of parentheses and ! */
 #define HTRACE_FILTER_TERMS 1000
 

@@ -71,6 +71,12 @@ __u32 htrace_schema_nr_events(const struct htrace_schema *s);
 __u32 htrace_schema_nr_types(const struct htrace_schema *s);
 /* Events in order of declaration, index 0 ... nr - 1. */
 const struct htrace_event *htrace_schema_event_at(const struct htrace_schema *s, __u32 index);
+/*
+ * The filter (see filter.h) that whoever records says holds, or NULL; any text, not checked. And
+ * whether records of event @id are in the rings only if they match it.
+ */
+const char *htrace_schema_filter(const struct htrace_schema *s);
+bool htrace_schema_is_filtered(const struct htrace_schema *s, __u32 id);
 
 /*
  * Decoding: a walk over a record's fields, the members of its struct. Calls may be NULL. @name is
@@ -136,6 +142,14 @@ int htrace_builder_struct(struct htrace_schema_builder *b, const char *name, boo
 			  __u32 size, const struct htrace_schema_member *members, __u32 nr);
 /* The event's record id, new or that of an equal event. -EEXIST: an unequal one has the name. */
 int htrace_builder_event(struct htrace_schema_builder *b, const char *name, int type);
+/*
+ * @text: the filter of all events from here on, in the place of an earlier one; "": none. Then, by
+ * htrace_builder_filtered(), each event that is recorded only if it matches. 0 or -errno.
+ */
+int htrace_builder_filter(struct htrace_schema_builder *b, const char *text);
+int htrace_builder_filtered(struct htrace_schema_builder *b, __u32 id);
+/* Do the entries so far, old ones too, hold a filter? */
+bool htrace_builder_has_filter(const struct htrace_schema_builder *b);
 /* New entries since creation, in the builder's memory, valid until its next call. */
 const void *htrace_builder_entries(const struct htrace_schema_builder *b, size_t *len);
 /* Why the last call that failed did, in one line. */

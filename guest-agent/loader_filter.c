@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * --filter: which programs can look at their records themselves, and putting the filter into them.
+ * What goes where in a program is told by the marks of htrace_filter_marks.h.
+ */
+#include "loader_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <bpf/btf.h>
+
+#include "filter_bpf.h"
+#include "message.h"
+
+#define SCRATCH_MAP "htrace_filter_scratch"
+#define MAX_CASES 64 /* events of a tracer that are looked at */
+
+/* The reader learns from these what tasks are called: it must see them all. */
+static const char *const always_recorded[] = {"sched_process_fork", "sched_process_exec",
+					      "task_rename", "sched_process_exit"};
+
+struct event {
+	__u32 id, number;
+	const struct htrace_event *event;
+	struct htrace_filter_bound *bound;
+	bool recorded;  /* by a program that is loaded */
+	const char *why; /* it is left to the reader; NULL: no program records what does not match */
+};
+
+struct work {
+	const struct htrace_filter *filter;
+	struct htrace_schema *schema;
+	struct htrace_schema_builder *b;
+	size_t in_guest;
+	char left[700]; /* events that are left to the reader, and why */
+	/* of one tracer */
+	struct event event[MAX_CASES];
+	size_t nr_events;
+	bool too_many;
+	__u32 nr_elements;
+};
+
+/* --------------------------------------------------------------------------------------- programs */
+
+static bool is_mark(const struct bpf_insn *i, __s32 mark)
+{
+	return i->code == (BPF_ALU64 | BPF_MOV | BPF_K) && i->imm == mark;
+}
+
+static bool is_begin(const struct bpf_insn *i)
+{
+	return i->code == (BPF_ALU64 | BPF_MOV | BPF_K) &&
+	       (i->imm & ~HTRACE_FILTER_EVENTS) == HTRACE_FILTER_BEGIN;
+}
+
+static struct event *find_event(struct work *w, __u32 number)
+{
+	for (size_t i = 0; i < w->nr_events; i++)
+		if (w->event[i].number == number)
+			return &w->event[i];
+	return NULL;
+}
+
+/*
+ * Does the kernel keep this program from running twice at a time on a CPU? Then one scratch record
+ * per CPU is enough for it. And has it the helpers that tell of the task?
+ */
+static const char *why_not_type(const struct bpf_program *p)
+{
+	const char *section = bpf_program__section_name(p);
+	const char *dot = strchr(section, '.'), *slash = strchr(section, '/');
+
+	if (dot && dot[1] == 's' && (!slash || dot < slash))
+		return "its program may sleep";
+	switch (bpf_program__type(p)) {
+	case BPF_PROG_TYPE_TRACING:
+		return !strncmp(section, "iter", 4) ? "of its program's type" : NULL;
+	case BPF_PROG_TYPE_KPROBE:
+		return strncmp(section, "k", 1) ? "of its program's type" : NULL;
+	case BPF_PROG_TYPE_RAW_TRACEPOINT:
+	case BPF_PROG_TYPE_TRACEPOINT:
+		return NULL;
+	default:
+		return "of its program's type";
+	}
+}
+
+/* Functions that are not inlined: whose records they make, and when, is not seen in the programs. */
+static bool has_subprograms(const struct tracer *t)
+{
+	const struct btf *btf = bpf_object__btf(t->obj);
+
+	for (__u32 i = 1; i < btf__type_cnt(btf); i++) {
+		const struct btf_type *type = btf__type_by_id(btf, i);
+
+		if (btf_is_func(type) && btf_vlen(type) != BTF_FUNC_EXTERN &&
+		    !bpf_object__find_program_by_name(t->obj,
+						      btf__name_by_offset(btf, type->name_off)))
+			return true;
+	}
+	return false;
+}
+
+/* The marks of one program, and its events. */
+struct marks {
+	struct event *event[MAX_CASES];
+	size_t nr, begins, ends, windows, elements;
+	bool unknown;
+};
+
+static bool has_window(const struct bpf_insn *at, const struct bpf_insn *end)
+{
+	if (end - at <= HTRACE_FILTER_INSNS)
+		return false;
+	for (int i = 1; i <= HTRACE_FILTER_INSNS; i++)
+		if (at[i].code != (BPF_JMP | BPF_JA) || at[i].off)
+			return false;
+	return true;
+}
+
+static void note_begin(struct work *w, struct marks *m, __u32 number)
+{
+	struct event *e = find_event(w, number);
+
+	m->begins++;
+	m->unknown |= !e;
+	for (size_t i = 0; i < m->nr; i++)
+		if (m->event[i] == e)
+			return;
+	if (e && m->nr < MAX_CASES)
+		m->event[m->nr++] = e;
+}
+
+static void find_marks(struct work *w, const struct bpf_insn *insn, size_t nr, struct marks *m)
+{
+	memset(m, 0, sizeof(*m));
+	for (size_t i = 0; i < nr; i++) {
+		if (insn[i].code == (BPF_LD | BPF_DW | BPF_IMM))
+			i++; /* two of them; the second has no code */
+		else if (is_begin(&insn[i]))
+			note_begin(w, m, (__u32)insn[i].imm & HTRACE_FILTER_EVENTS);
+		else if (is_mark(&insn[i], HTRACE_FILTER_END))
+			m->ends++;
+		else if (is_mark(&insn[i], HTRACE_FILTER_ELEMENT))
+			m->elements++;
+		else if (is_mark(&insn[i], HTRACE_FILTER_WINDOW))
+			m->windows += has_window(&insn[i], insn + nr);
+	}
+}
+
+static void patch(struct bpf_insn *insn, size_t nr, const struct filter_code *code, __u32 element)
+{
+	for (size_t i = 0; i < nr; i++) {
+		if (insn[i].code == (BPF_LD | BPF_DW | BPF_IMM))
+			i++;
+		else if (is_begin(&insn[i]) || is_mark(&insn[i], HTRACE_FILTER_END))
+			insn[i].imm = 1;
+		else if (is_mark(&insn[i], HTRACE_FILTER_TASK))
+			insn[i].imm = code->wants_task;
+		else if (is_mark(&insn[i], HTRACE_FILTER_COMM))
+			insn[i].imm = code->wants_comm;
+		else if (is_mark(&insn[i], HTRACE_FILTER_CPU))
+			insn[i].imm = code->wants_cpu;
+		else if (is_mark(&insn[i], HTRACE_FILTER_ELEMENT))
+			insn[i].imm = (__s32)element;
+		else if (is_mark(&insn[i], HTRACE_FILTER_WINDOW))
+			memcpy(&insn[i + 1], code->insn, code->nr * sizeof(*insn));
+	}
+}
+
+static void leave_to_reader(struct event *const *event, size_t nr, const char *why)
+{
+	for (size_t i = 0; i < nr; i++)
+		if (!event[i]->why)
+			event[i]->why = why;
+}
+
+static bool is_always_recorded(const struct htrace_event *e)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(always_recorded); i++)
+		if (!strcmp(e->name, always_recorded[i]))
+			return true;
+	return false;
+}
+
+/* Which of the program's events can be filtered, and is there one that some record may fail? */
+static size_t make_cases(const struct marks *m, struct filter_case *cases, struct filter_code *code,
+			 bool *any)
+{
+	*any = false;
+	for (size_t i = 0; i < m->nr; i++) {
+		struct event *e = m->event[i];
+
+		cases[i] = (struct filter_case){e->number, e->bound, e->event};
+		if (is_always_recorded(e->event) && !e->why)
+			e->why = "task names come from it";
+		else if (!e->why && filter_compile(code, &cases[i], 1))
+			e->why = code->error;
+		if (e->why)
+			cases[i].bound = NULL;
+		*any |= cases[i].bound != NULL;
+	}
+	return m->nr;
+}
+
+static int filter_program(struct work *w, struct bpf_program *p, const char *why)
+{
+	size_t nr = bpf_program__insn_cnt(p), nr_cases;
+	struct filter_case cases[MAX_CASES];
+	struct filter_code *code;
+	struct bpf_insn *insn;
+	struct marks m;
+	bool any;
+	int err = 0;
+
+	find_marks(w, bpf_program__insns(p), nr, &m);
+	for (size_t i = 0; i < m.nr; i++)
+		m.event[i]->recorded = true;
+	if (!why)
+		why = why_not_type(p);
+	if (!why && (m.unknown || !m.ends || m.windows != m.ends || m.elements != m.begins))
+		why = "its program is not made as htrace.bpf.h makes them";
+	if (why || !m.nr) {
+		leave_to_reader(m.event, m.nr, why);
+		return 0;
+	}
+	code = malloc(sizeof(*code));
+	insn = malloc(nr * sizeof(*insn));
+	if (!code || !insn) {
+		say("--filter: %s", strerror(ENOMEM));
+		err = -1;
+		goto out;
+	}
+	nr_cases = make_cases(&m, cases, code, &any);
+	if (!any)
+		goto out;
+	if (filter_compile(code, cases, nr_cases)) {
+		leave_to_reader(m.event, m.nr, code->error);
+		goto out;
+	}
+	memcpy(insn, bpf_program__insns(p), nr * sizeof(*insn));
+	patch(insn, nr, code, w->nr_elements++);
+	err = bpf_program__set_insns(p, insn, nr);
+	if (err)
+		say("--filter: cannot change program %s: %s", bpf_program__name(p), strerror(-err));
+out:
+	free(code);
+	free(insn);
+	return err;
+}
+
+/* ----------------------------------------------------------------------------------------- tracers */
+
+static void add_event(void *ctx, __u32 id, __u32 number)
+{
+	struct work *w = ctx;
+	const struct htrace_event *event = id ? htrace_schema_event(w->schema, id) : NULL;
+	struct event *twin = find_event(w, number);
+
+	if (!event)
+		return;
+	if (w->nr_events == MAX_CASES) {
+		w->too_many = true;
+		return;
+	}
+	w->event[w->nr_events++] = (struct event){.id = id, .number = number, .event = event};
+	if (twin) /* of several source files */
+		twin->why = w->event[w->nr_events - 1].why = "its tracer was linked from several files";
+}
+
+static void name_left(struct work *w, const struct event *e)
+{
+	size_t at = strlen(w->left);
+
+	if (at < sizeof(w->left) - 160)
+		snprintf(w->left + at, sizeof(w->left) - at, "%s%s (%s)", at ? ", " : "",
+			 e->event->name, e->why);
+	else if (strcmp(w->left + at - 3, "..."))
+		strcat(w->left, ", ...");
+}
+
+static int publish_event(struct work *w, const struct event *e)
+{
+	int err;
+
+	if (!e->recorded && !e->why)
+		return 0;
+	if (e->why) {
+		name_left(w, e);
+		return 0;
+	}
+	w->in_guest++;
+	err = htrace_builder_filtered(w->b, e->id);
+	if (err)
+		say("--filter: %s", htrace_builder_error(w->b));
+	return err;
+}
+
+static int filter_tracer(struct work *w, struct tracer *t)
+{
+	const char *why = has_subprograms(t) ? "its tracer has functions that are not inlined" : NULL;
+	struct bpf_map *scratch = bpf_object__find_map_by_name(t->obj, SCRATCH_MAP);
+	struct bpf_program *p;
+	int err = 0;
+
+	w->nr_events = w->nr_elements = 0;
+	loader_events_of(t, add_event, w);
+	for (size_t i = 0; i < w->nr_events && !err; i++)
+		err = htrace_filter_bind(&w->event[i].bound, w->filter, w->event[i].event);
+	if (w->too_many || !scratch)
+		why = "its tracer is of another version, or has too many events";
+	bpf_object__for_each_program(p, t->obj) {
+		if (bpf_program__autoload(p) && !err)
+			err = filter_program(w, p, why);
+	}
+	/* What is recorded in functions was not seen in any program. */
+	for (size_t i = 0; why && i < w->nr_events; i++)
+		w->event[i].why = why;
+	if (!err && scratch && w->nr_elements) {
+		bpf_map__set_autocreate(scratch, true);
+		err = bpf_map__set_max_entries(scratch, w->nr_elements);
+	}
+	for (size_t i = 0; i < w->nr_events; i++) {
+		if (!err)
+			err = publish_event(w, &w->event[i]);
+		htrace_filter_unbind(w->event[i].bound);
+	}
+	return err;
+}
+
+/* A map that no program will use takes memory of each CPU. */
+static void drop_scratch(const struct loader *l)
+{
+	for (size_t i = 0; i < l->nr_tracers; i++) {
+		struct bpf_map *m = bpf_object__find_map_by_name(l->tracer[i].obj, SCRATCH_MAP);
+
+		if (m)
+			bpf_map__set_autocreate(m, false);
+	}
+}
+
+/* All that was declared in the session. */
+static int parse_schema(struct work *w, const void *old, size_t oldlen)
+{
+	size_t len;
+	const void *fresh = htrace_builder_entries(w->b, &len);
+	char *all = malloc(oldlen + len + 1), why[160] = "";
+	int err = -1;
+
+	if (all) {
+		if (oldlen)
+			memcpy(all, old, oldlen);
+		if (len)
+			memcpy(all + oldlen, fresh, len);
+		err = htrace_schema_parse(&w->schema, all, oldlen + len, why, sizeof(why));
+	}
+	if (err)
+		say("--filter: the events' description cannot be read: %s", why);
+	free(all);
+	return err;
+}
+
+int loader_filter(struct loader *l, const struct htrace_filter *filter,
+		  struct htrace_schema_builder *b, const void *old, size_t oldlen)
+{
+	struct work *w = calloc(1, sizeof(*w));
+	struct htrace_filter_error why;
+	int err;
+
+	drop_scratch(l);
+	if (!w)
+		return -1;
+	w->filter = filter;
+	w->b = b;
+	if (!filter) {
+		err = htrace_builder_has_filter(b) ? htrace_builder_filter(b, "") : 0;
+		goto out;
+	}
+	err = parse_schema(w, old, oldlen);
+	if (err)
+		goto out;
+	err = htrace_filter_check(filter, w->schema, &why);
+	if (err) {
+		say_filter_error(htrace_filter_text(filter), &why);
+		goto out;
+	}
+	err = htrace_builder_filter(b, htrace_filter_text(filter));
+	for (size_t i = 0; i < l->nr_tracers && !err; i++)
+		if (loader_is_used(&l->tracer[i]))
+			err = filter_tracer(w, &l->tracer[i]);
+	if (!err)
+		say("--filter: %zu events are filtered here%s%s", w->in_guest,
+		    w->left[0] ? "; by host-reader: " : "", w->left);
+out:
+	htrace_schema_free(w->schema);
+	free(w);
+	return err ? -1 : 0;
+}
