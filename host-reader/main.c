@@ -112,6 +112,7 @@ static int begin(struct reader *r)
 	r->config = (struct source_config){
 		.sinks = o->view == VIEW_EVENTS ? &r->sinks : NULL,
 		.selection = r->selection,
+		.filter = o->filter,
 		.sync = o->sync,
 		.several = o->nr_sources > 1,
 	};

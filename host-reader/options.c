@@ -12,6 +12,7 @@
 #include <htrace/sync.h>
 #include <htrace/version.h>
 
+#include "filter.h"
 #include "message.h"
 
 #define USAGE_ERROR 2
@@ -39,6 +40,9 @@ static const char usage[] =
 	"      --view VIEW       summary: show the final summary instead of the events\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
 	"                        'sched_*,sys_enter'; all are counted\n"
+	"      --filter EXPR     show only events that match, as in 'prev_tid != 0 && cpu < 2' or\n"
+	"                        'comm == \"kworker*\" && !(flags & 4)': fields of the event, comm, tid,\n"
+	"                        pid and cpu; all are counted\n"
 	"      --sync POLICY     when to look for events: adaptive[:MAX_USEC], timer:USEC or spin\n"
 	"                        (default: adaptive)\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
@@ -52,6 +56,7 @@ static const char usage[] =
 enum {
 	OPT_VIEW = 256,
 	OPT_EVENTS,
+	OPT_FILTER,
 	OPT_SYNC,
 	OPT_DURATION,
 	OPT_STATS,
@@ -61,6 +66,7 @@ static const struct option long_options[] = {
 	{ "output", required_argument, NULL, 'o' },
 	{ "view", required_argument, NULL, OPT_VIEW },
 	{ "events", required_argument, NULL, OPT_EVENTS },
+	{ "filter", required_argument, NULL, OPT_FILTER },
 	{ "sync", required_argument, NULL, OPT_SYNC },
 	{ "duration", required_argument, NULL, OPT_DURATION },
 	{ "stats", required_argument, NULL, OPT_STATS },
@@ -217,6 +223,20 @@ static int check_sync(const char *policy)
 	return ret ? USAGE_ERROR : 0;
 }
 
+static int parse_filter(struct options *o, const char *arg)
+{
+	struct htrace_filter_error err;
+
+	if (o->filter) {
+		say("--filter: given twice; join both by &&, in parentheses");
+		return USAGE_ERROR;
+	}
+	if (!htrace_filter_parse(&o->filter, arg, &err))
+		return 0;
+	filter_error(arg, &err);
+	return USAGE_ERROR;
+}
+
 static int parse_option(struct options *o, int c, int *status)
 {
 	switch (c) {
@@ -232,6 +252,8 @@ static int parse_option(struct options *o, int c, int *status)
 	case OPT_EVENTS:
 		o->events = optarg;
 		return 0;
+	case OPT_FILTER:
+		return parse_filter(o, optarg);
 	case OPT_SYNC:
 		o->sync = optarg;
 		return check_sync(optarg);
@@ -303,4 +325,5 @@ void options_free(struct options *o)
 		free(o->source[i].path);
 		free(o->source[i].ram);
 	}
+	htrace_filter_free(o->filter);
 }

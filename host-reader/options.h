@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include <htrace/abi.h>
+#include <htrace/filter.h>
 
 #define MAX_SOURCES 64
 #define MAX_OUTPUTS 16
@@ -38,6 +38,7 @@ struct options {
 	enum view_kind view;
 	const char *sync;
 	const char *events; /* patterns, or NULL: all */
+	struct htrace_filter *filter; /* NULL: show all */
 	__u64 duration_ns;  /* 0: no end */
 	__u64 stats_ns;     /* 0: none */
 };

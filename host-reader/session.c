@@ -9,6 +9,7 @@
 
 #include "clock.h"
 #include "events.h"
+#include "filter.h"
 #include "merge.h"
 #include "message.h"
 #include "names.h"
@@ -36,6 +37,9 @@ struct session {
 	struct sink_session about;
 	struct htrace_schema *schema;
 	struct events *events; /* what the reader knows of the schema's events */
+	struct filters *filters;
+	struct filter_said filter_said;
+	bool switch_filtered; /* the guest records some switches only: who runs then is not known */
 	size_t schema_len;     /* of what was parsed; entries are added only */
 	__u64 next_expire;
 	unsigned int nr_broken;
@@ -184,6 +188,7 @@ void session_close(struct session *s)
 		sinks_session_end(s->c.sinks, &s->about);
 	stats_fold(s->c.stats, s->schema);
 	merge_free(s->merge);
+	filters_free(s->filters);
 	events_free(s->events);
 	htrace_schema_free(s->schema);
 	names_free(s->names);
@@ -348,12 +353,18 @@ void session_broken(struct session *s, unsigned int ring, const char *why, __u64
 
 static void use_schema(struct session *s, struct mark *m)
 {
+	const struct htrace_event *e;
+
+	filters_free(s->filters);
 	events_free(s->events);
 	htrace_schema_free(s->schema);
 	s->schema = m->schema;
 	m->schema = NULL;
 	s->about.schema++;
 	s->events = events_new(s->schema, s->c.selection);
+	s->filters = filters_new(s->c.filter, s->schema, &s->filter_said, s->c.path, s->c.quota);
+	e = htrace_schema_event_by_name(s->schema, "sched_switch");
+	s->switch_filtered = e && htrace_schema_is_filtered(s->schema, e->id);
 }
 
 static void use_mark(struct session *s, struct mark *m)
@@ -393,6 +404,14 @@ static void emit_loss(struct session *s, struct ring *r, const struct merge_item
 	sinks_loss(s->c.sinks, &l);
 }
 
+static void show(struct session *s, const struct sink_event *e)
+{
+	if (filters_pass(s->filters, e))
+		sinks_event(s->c.sinks, e);
+	else
+		s->c.stats->filtered++;
+}
+
 static void emit_record(struct session *s, struct ring *r, const struct merge_item *item)
 {
 	struct sink_event e = {
@@ -410,15 +429,15 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 
 		snprintf(name, sizeof(name), "event#%u", item->record.id);
 		if (selection_matches(s->c.selection, name))
-			sinks_event(s->c.sinks, &e);
+			show(s, &e);
 		return;
 	}
 	e.event = info->event;
 	event_before(info, s->names, &e);
 	if (info->shown)
-		sinks_event(s->c.sinks, &e);
+		show(s, &e);
 	event_after(info, s->names, &e, item->arrival);
-	r->task_known = e.task_known;
+	r->task_known = e.task_known && !s->switch_filtered;
 	r->task = e.task;
 }
 

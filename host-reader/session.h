@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include <htrace/consumer.h>
+#include <htrace/filter.h>
 
 #include "message.h"
 #include "select.h"
@@ -29,6 +30,7 @@ struct session_config {
 	struct stats *stats;
 	struct sinks *sinks; /* NULL: records are counted, and not shown */
 	struct selection *selection;
+	const struct htrace_filter *filter; /* or NULL */
 	struct say_quota *quota; /* for what the guest causes to be said */
 };
 

@@ -40,6 +40,7 @@ enum source_state {
 struct source_config {
 	struct sinks *sinks; /* NULL: events are not shown */
 	struct selection *selection;
+	const struct htrace_filter *filter; /* or NULL */
 	const char *sync; /* for messages */
 	bool several;     /* sources: name them in the output */
 };

@@ -61,6 +61,7 @@ int source_open_session(struct source *s, const struct session_facts *facts, cha
 		.stats = &s->stats,
 		.sinks = s->config->sinks,
 		.selection = s->config->selection,
+		.filter = s->config->filter,
 		.quota = &s->quota,
 	};
 	int ret = session_open(&s->session, &c, err, errlen);

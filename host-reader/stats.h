@@ -35,6 +35,7 @@ struct stats {
 	__u64 backwards; /* times that went backwards within a ring */
 	__u64 late;      /* records that the merge's delay did not suffice for */
 	__u64 unread;    /* bytes that stayed in rings */
+	__u64 filtered;  /* events that were not shown: they do not match a filter */
 	__u64 unwritten; /* events that were read, and that there was no time to show */
 	unsigned int broken; /* rings that were quarantined */
 	unsigned int sessions;

@@ -222,6 +222,11 @@ static void write_totals(struct out *o, const struct source *s)
 			   (ull)st->unread);
 		out_newline(o);
 	}
+	if (st->filtered) {
+		out_printf(o, "%-12s%llu events received, and not shown: they do not match", "filtered",
+			   (ull)st->filtered);
+		out_newline(o);
+	}
 	if (st->unwritten) {
 		out_printf(o, "%-12s%llu events received, and not shown for want of time", "unwritten",
 			   (ull)st->unwritten);
