@@ -285,13 +285,11 @@ static int publish_event(struct work *w, const struct event *e)
 {
 	int err;
 
-	if (!e->recorded && !e->why)
-		return 0;
 	if (e->why) {
 		name_left(w, e);
 		return 0;
 	}
-	w->in_guest++;
+	w->in_guest += e->recorded; /* what no program records needs no reader's filter either */
 	err = htrace_builder_filtered(w->b, e->id);
 	if (err)
 		say("--filter: %s", htrace_builder_error(w->b));
@@ -391,8 +389,8 @@ int loader_filter(struct loader *l, const struct htrace_filter *filter,
 		if (loader_is_used(&l->tracer[i]))
 			err = filter_tracer(w, &l->tracer[i]);
 	if (!err)
-		say("--filter: %zu events are filtered here%s%s", w->in_guest,
-		    w->left[0] ? "; by host-reader: " : "", w->left);
+		say("--filter: applied here to %zu event%s%s%s", w->in_guest,
+		    w->in_guest == 1 ? "" : "s", w->left[0] ? "; by host-reader to " : "", w->left);
 out:
 	htrace_schema_free(w->schema);
 	free(w);

@@ -44,9 +44,8 @@ static void check_own(const struct filters *f, struct filter_said *said)
 }
 
 /* Names of the events that are left to us; "": none. */
-static __u32 list_left(const struct htrace_schema *s, char *left, size_t len)
+static void list_left(const struct htrace_schema *s, char *left, size_t len)
 {
-	__u32 in_guest = 0;
 	size_t at = 0;
 
 	left[0] = 0;
@@ -54,13 +53,12 @@ static __u32 list_left(const struct htrace_schema *s, char *left, size_t len)
 		const struct htrace_event *e = htrace_schema_event_at(s, i);
 
 		if (htrace_schema_is_filtered(s, e->id))
-			in_guest++;
-		else if (at < len - HTRACE_NAME_MAX - 8)
+			continue;
+		if (at < len - HTRACE_NAME_MAX - 8)
 			at += (size_t)snprintf(left + at, len - at, "%s%s", at ? ", " : "", e->name);
 		else if (strcmp(left + at - 3, "..."))
 			at += (size_t)snprintf(left + at, len - at, ", ...");
 	}
-	return in_guest;
 }
 
 static void tell_guest(const struct filters *f, const char *text, struct filter_said *said,
@@ -68,7 +66,6 @@ static void tell_guest(const struct filters *f, const char *text, struct filter_
 {
 	char shown[4 * 100 + 4], left[300];
 	size_t len = strnlen(text, 101), n;
-	__u32 in_guest;
 
 	if (said->times == SAY_GUEST || !strncmp(said->guest, text, sizeof(said->guest) - 1))
 		return;
@@ -81,9 +78,9 @@ static void tell_guest(const struct filters *f, const char *text, struct filter_
 			   "recorded", path, shown, wrong);
 		return;
 	}
-	in_guest = list_left(f->schema, left, sizeof(left));
-	say_within(quota, "%s: filter '%s': in the guest for %u event%s%s%s", path, shown, in_guest,
-		   in_guest == 1 ? "" : "s", left[0] ? ", here for: " : "", left);
+	list_left(f->schema, left, sizeof(left));
+	say_within(quota, "%s: filter '%s': applied in the guest%s%s", path, shown,
+		   left[0] ? "; here for: " : "", left);
 }
 
 /* ------------------------------------------------------------------------------------------- using */

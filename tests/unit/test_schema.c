@@ -205,7 +205,7 @@ START_TEST(test_newer)
 	struct htrace_schema *s;
 	char err[256];
 
-	add_entry(3, 24);
+	add_entry(0xfffe, 24);
 	add_entry(0xffff, 8);
 	t = (void *)(blob->at + blob->len);
 	add_type(HTRACE_TYPE_INT, 4, 0, 0, 16);
@@ -218,6 +218,121 @@ START_TEST(test_newer)
 	ck_assert_int_eq(htrace_schema_event(s, 1)->type->members[0].type->hint, HTRACE_HINT_NONE);
 	ck_assert(!htrace_schema_event(s, 1)->type->members[0].type->is_signed);
 	htrace_schema_free(s);
+}
+END_TEST
+
+static struct htrace_schema_filter *add_filter(__u32 id, __u32 flags, const char *text, size_t room)
+{
+	struct htrace_schema_filter *f = add_entry(HTRACE_SCHEMA_FILTER, sizeof(*f) + room);
+
+	f->id = id;
+	f->flags = flags;
+	memset(f + 1, 'x', room);
+	memcpy(f + 1, text, strlen(text) + 1 < room ? strlen(text) + 1 : room);
+	return f;
+}
+
+/* The last filter of all events holds; what is said of one event holds until then. */
+START_TEST(test_filter)
+{
+	struct htrace_schema *s;
+	char err[256];
+
+	add_type(HTRACE_TYPE_INT, 4, 0, 0, 0);
+	STRUCT(4, { "x", 1, 0, 0 });
+	add_event(1, "e", 2);
+	add_event(7, "f", 2);
+	ck_assert(!parse(&s, blob->at, blob->len, err));
+	ck_assert_ptr_null(htrace_schema_filter(s));
+	htrace_schema_free(s);
+
+	add_filter(0, 0, "x == 1", 8);
+	add_filter(7, HTRACE_FILTER_IN_GUEST, "", 8);
+	ck_assert_msg(!parse(&s, blob->at, blob->len, err), "%s", err);
+	ck_assert_str_eq(htrace_schema_filter(s), "x == 1");
+	ck_assert(htrace_schema_is_filtered(s, 7) && !htrace_schema_is_filtered(s, 1));
+	ck_assert(!htrace_schema_is_filtered(s, 0) && !htrace_schema_is_filtered(s, 60001));
+	htrace_schema_free(s);
+
+	add_filter(0, HTRACE_FILTER_IN_GUEST, "\x1b[", 16);
+	add_filter(1, HTRACE_FILTER_IN_GUEST, "", 8);
+	add_filter(1, 0, "", 8);
+	ck_assert(!parse(&s, blob->at, blob->len, err));
+	ck_assert_str_eq(htrace_schema_filter(s), "\x1b[");
+	ck_assert(!htrace_schema_is_filtered(s, 7) && !htrace_schema_is_filtered(s, 1));
+	htrace_schema_free(s);
+
+	add_filter(0, 0, "", 8);
+	ck_assert(!parse(&s, blob->at, blob->len, err));
+	ck_assert_ptr_null(htrace_schema_filter(s));
+	htrace_schema_free(s);
+}
+END_TEST
+
+START_TEST(test_filter_refused)
+{
+	static char text[HTRACE_FILTER_TEXT_MAX + 2];
+	size_t len;
+
+	add_type(HTRACE_TYPE_INT, 4, 0, 0, 0);
+	STRUCT(4, { "x", 1, 0, 0 });
+	add_event(1, "e", 2);
+	len = blob->len;
+	add_filter(2, 0, "", 8);
+	expect_refused("filter of event 2, which was not declared before");
+	blob->len = len;
+	add_filter(0xffffffff, 0, "", 8);
+	expect_refused("filter of event 4294967295");
+	blob->len = len;
+	add_filter(0, 0, "xxxxxxxx", 8);
+	expect_refused("filter's text has no end");
+	blob->len = len;
+	add_filter(0, 0, "", 0);
+	expect_refused("too few for a filter");
+	blob->len = len;
+	memset(text, 'x', sizeof(text) - 1);
+	add_filter(0, 0, text, sizeof(text) + 6);
+	expect_refused("or is too long");
+	blob->len = len;
+	text[sizeof(text) - 2] = 0;
+	add_filter(0, 0, text, sizeof(text) + 6);
+	expect_accepted();
+}
+END_TEST
+
+/* What a builder writes is read so; a filter of an earlier agent's is noticed. */
+START_TEST(test_filter_built)
+{
+	struct htrace_schema_member m = { .name = "x" };
+	struct htrace_schema_builder *b, *next;
+	struct htrace_schema *s;
+	const void *entries;
+	char err[256], text[HTRACE_FILTER_TEXT_MAX + 2];
+	size_t len;
+	int id;
+
+	ck_assert(!htrace_builder_new(&b, NULL, 0));
+	m.type = (__u32)htrace_builder_int(b, NULL, 4, false, 0);
+	id = htrace_builder_event(b, "e", htrace_builder_struct(b, NULL, false, 4, &m, 1));
+	ck_assert(!htrace_builder_has_filter(b));
+	ck_assert(!htrace_builder_filter(b, "x == 12"));
+	ck_assert(!htrace_builder_filtered(b, (__u32)id));
+	ck_assert_int_eq(htrace_builder_filtered(b, 99), -EINVAL);
+	ck_assert(htrace_builder_has_filter(b));
+	memset(text, '1', sizeof(text));
+	text[sizeof(text) - 1] = 0;
+	ck_assert_int_eq(htrace_builder_filter(b, text), -EINVAL);
+	entries = htrace_builder_entries(b, &len);
+	ck_assert(!parse(&s, entries, len, err));
+	ck_assert_str_eq(htrace_schema_filter(s), "x == 12");
+	ck_assert(htrace_schema_is_filtered(s, (__u32)id));
+	htrace_schema_free(s);
+	ck_assert(!htrace_builder_new(&next, entries, len));
+	ck_assert(htrace_builder_has_filter(next));
+	ck_assert(!htrace_builder_filter(next, ""));
+	ck_assert(!htrace_builder_has_filter(next));
+	htrace_builder_free(next);
+	htrace_builder_free(b);
 }
 END_TEST
 
@@ -234,6 +349,9 @@ int main(void)
 	tcase_add_test(t, test_tail);
 	tcase_add_test(t, test_names);
 	tcase_add_test(t, test_newer);
+	tcase_add_test(t, test_filter);
+	tcase_add_test(t, test_filter_refused);
+	tcase_add_test(t, test_filter_built);
 	suite_add_tcase(s, t);
 	return unit_run(s);
 }
