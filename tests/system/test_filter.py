@@ -169,6 +169,46 @@ agent_stop
         say(f'200 of 120000 records, one of 20, and {len(others)} by name')
 
 
+@params('6.1', '6.12')
+def test_successors(kernel):
+    """The session of a killed agent goes on under its successor's filter, or under none."""
+    script = '''
+next() { # agent's options
+	kill -KILL $agent
+	wait $agent
+	rm /tmp/agent.log
+	sleep 0.5
+	echo "AT $(cut -d ' ' -f 1 /proc/uptime)"
+	agent_start --events sched_switch "$@" || exit 1
+	sleep 1
+}
+agent_start --events sched_switch --filter 'prev_tid == 1 && prev_tid == 2' || exit 1
+sleep 1
+next
+next --filter 'prev_tid == 0'
+agent_stop
+'''
+    with VM(script, kernel=kernel, cpus=2) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-3000:]
+        second, third = (float(t) * 1e9 for t in re.findall(r'^AT ([\d.]+)', vm.console(), re.M))
+        assert vm.console().count('session adopted') == 1, vm.console()[-3000:]
+        assert re.search(r'1 session$', reader.err(), re.M), reader.err()
+        parts = {1: [], 2: [], 3: []}
+        for time, _, rest in readertext.lines(reader.out_path):
+            m = readertext.EVENT.match(rest)
+            if m and m['event'] == 'sched_switch':
+                idle = readertext.value(m['fields'], 'prev_tid').startswith('0(')
+                parts[1 if time < second else 2 if time < third else 3].append(idle)
+        say({part: len(idle) for part, idle in parts.items()}, 'switches under the three')
+        assert not parts[1]
+        assert any(parts[2]) and not all(parts[2])
+        assert parts[3] and all(parts[3])
+
+
 BAD = [
     ('prev_tid == && cpu < 2', "column 13: expected a value after '=='\n  prev_tid == && cpu < 2\n"
                                '              ^\n'),
