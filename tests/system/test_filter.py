@@ -108,7 +108,8 @@ def test_reader(kernel):
     script = ftrace.SHELL + case_script(0, '', theirs, '0') + 'ftrace_dump\n'
     with VM(script, kernel=kernel, cpus=2, memory='1536M', disk_mib=512) as vm:
         vm.start()
-        reader = Reader(vm, '--filter', mine, '-o', 'text', '-o', f'json:{vm.dir}/out.json')
+        reader = Reader(vm, '--filter', mine, '-o', 'text', '-o', f'json:{vm.dir}/out.json',
+                        '-o', f'ctf:{vm.dir}/ctf')
         status = vm.finish(timeout=400)
         assert reader.stop() == 0, reader.err()
         assert status == 0, vm.console()[-3000:]
@@ -118,8 +119,12 @@ def test_reader(kernel):
         shown = len(list(readertext.lines(reader.out_path)))
         with open(f'{vm.dir}/out.json', encoding='utf-8') as f:
             lines = sum('"event":' in line for line in f)
-        say(f'{received} received, {shown} shown as text, {lines} as JSON')
+        ctf = subprocess.run(['babeltrace2', f'{vm.dir}/ctf'], stdout=subprocess.PIPE, text=True,
+                             check=True).stdout
+        switches = reader.out().count(' sched_switch: ')
+        say(f'{received} received, {shown} shown as text, {lines} as JSON; {switches} switches')
         assert shown + filtered == received and filtered > shown > 0 and lines == shown
+        assert ctf.count(' sched_switch: ') == switches > 0
 
 
 @params('6.1', '6.12')
