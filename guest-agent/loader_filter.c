@@ -23,7 +23,7 @@ static const char *const always_recorded[] = {"sched_process_fork", "sched_proce
 
 struct event {
 	__u32 id, number;
-	const struct htrace_event *event;
+	const struct htrace_event *event; /* NULL: not declared, so never recorded */
 	struct htrace_filter_bound *bound;
 	bool recorded;  /* by a program that is loaded */
 	const char *why; /* it is left to the reader; NULL: no program records what does not match */
@@ -194,6 +194,8 @@ static size_t make_cases(const struct marks *m, struct filter_case *cases, struc
 		struct event *e = m->event[i];
 
 		cases[i] = (struct filter_case){e->number, e->bound, e->event};
+		if (!e->event)
+			continue;
 		if (is_always_recorded(e->event) && !e->why)
 			e->why = "task names come from it";
 		else if (!e->why && filter_compile(code, &cases[i], 1))
@@ -259,8 +261,6 @@ static void add_event(void *ctx, __u32 id, __u32 number)
 	const struct htrace_event *event = id ? htrace_schema_event(w->schema, id) : NULL;
 	struct event *twin = find_event(w, number);
 
-	if (!event)
-		return;
 	if (w->nr_events == MAX_CASES) {
 		w->too_many = true;
 		return;
@@ -285,6 +285,8 @@ static int publish_event(struct work *w, const struct event *e)
 {
 	int err;
 
+	if (!e->event)
+		return 0;
 	if (e->why) {
 		name_left(w, e);
 		return 0;
@@ -306,7 +308,9 @@ static int filter_tracer(struct work *w, struct tracer *t)
 	w->nr_events = w->nr_elements = 0;
 	loader_events_of(t, add_event, w);
 	for (size_t i = 0; i < w->nr_events && !err; i++)
-		err = htrace_filter_bind(&w->event[i].bound, w->filter, w->event[i].event);
+		if (w->event[i].event)
+			err = htrace_filter_bind(&w->event[i].bound, w->filter,
+						 w->event[i].event);
 	if (w->too_many || !scratch)
 		why = "its tracer is of another version, or has too many events";
 	bpf_object__for_each_program(p, t->obj) {
