@@ -95,11 +95,11 @@ static bool has_subprograms(const struct tracer *t)
 	for (__u32 i = 1; i < btf__type_cnt(btf); i++) {
 		const struct btf_type *type = btf__type_by_id(btf, i);
 
+		const char *name = btf__name_by_offset(btf, type->name_off);
+
 		/* htrace.bpf.h's own make no records that a program's window would have to see. */
-		if (btf_is_func(type) &&
-		    strncmp(btf__name_by_offset(btf, type->name_off), "htrace_", 7) && btf_vlen(type) != BTF_FUNC_EXTERN &&
-		    !bpf_object__find_program_by_name(t->obj,
-						      btf__name_by_offset(btf, type->name_off)))
+		if (btf_is_func(type) && btf_vlen(type) != BTF_FUNC_EXTERN &&
+		    strncmp(name, "htrace_", 7) && !bpf_object__find_program_by_name(t->obj, name))
 			return true;
 	}
 	return false;
