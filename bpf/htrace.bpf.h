@@ -71,7 +71,8 @@ const volatile __u32 htrace_schema_gen;
 /* What the agent tells a program about an event of its own, before loading. */
 struct htrace_event_config {
 	__u32 id; /* of its records */
-	__u32 reserved[3];
+	__u32 stack; /* 0, or 1 + its place in htrace_stack_scratch: records begin with its stacks */
+	__u32 reserved[2];
 };
 
 /*
@@ -92,16 +93,8 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 	return bpf_map_lookup_elem(&htrace_rings, &cpu);
 }
 
-/*
- * Reserve a record of event @name with @len bytes of payload, for structs that end in a flexible
- * array. Evaluates to a struct @name *, uninitialised, or NULL: dropped and counted. Fill it all
- * in, then htrace_end().
- *
- * Lengths are rounded up to a multiple of 8, so end text with a NUL, and give other arrays a member
- * that says how long they are. The verifier wants all accesses bounded by constants, and a record
- * of 4000 bytes at most.
- */
-#define htrace_begin_len(name, len, slot)                                                          \
+/* A record of event @name with @len bytes of payload: what htrace_begin_len() builds upon. */
+#define htrace_begin_plain(name, len, slot)                                                        \
 	({                                                                                         \
 		struct htrace_geometry geo_ = {                                                    \
 			.ring_mask = htrace_geo.ring_mask,                                         \
@@ -113,12 +106,44 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 			.policy = htrace_geo.policy,                                               \
 		};                                                                                 \
 		struct htrace_ring *this_ = htrace_this_ring();                                    \
-		struct name *event_ = 0;                                                           \
+		void *record_ = 0;                                                                 \
 		if (this_)                                                                         \
-			event_ = htrace_reserve(this_, &geo_, &this_->consumed,                    \
-						htrace_event__##name.config.id, (len),             \
-						htrace_schema_gen, bpf_ktime_get_ns(), (slot));    \
-		event_;                                                                            \
+			record_ = htrace_reserve(this_, &geo_, &this_->consumed,                   \
+						 htrace_event__##name.config.id, (len),            \
+						 htrace_schema_gen, bpf_ktime_get_ns(), (slot));   \
+		record_;                                                                           \
+	})
+
+#include "htrace_stack.bpf.h"
+
+/*
+ * Reserve a record of event @name with @len bytes of payload, for structs that end in a flexible
+ * array. Evaluates to a struct @name *, uninitialised, or NULL: dropped and counted. Fill it all
+ * in, then htrace_end().
+ *
+ * Lengths are rounded up to a multiple of 8, so end text with a NUL, and give other arrays a member
+ * that says how long they are. The verifier wants all accesses bounded by constants, and a record
+ * of 4000 bytes at most.
+ *
+ * guest-agent --stack puts stacks into the event's records, in front of the struct. They are those
+ * of the program's context if that is called `ctx` where this stands, as in what BPF_PROG() and its
+ * like define; else of where the program runs, without the kernel's scheduling functions.
+ */
+#define htrace_begin_len(name, len, slot)                                                          \
+	({                                                                                         \
+		__u32 stack_ = htrace_event__##name.config.stack;                                  \
+		struct htrace_stack_ids ids_ = {0, 0};                                             \
+		char *event_;                                                                      \
+		if (stack_) {                                                                      \
+			ids_.kernel = htrace_stack_id((void *)(long)ctx, stack_, 0);               \
+			ids_.user = htrace_stack_id((void *)(long)ctx, stack_, 1);                 \
+		}                                                                                  \
+		event_ = htrace_begin_plain(name, (len) + (stack_ ? sizeof(ids_) : 0), slot);      \
+		if (event_ && stack_) {                                                            \
+			*(struct htrace_stack_ids *)event_ = ids_;                                 \
+			event_ += sizeof(ids_);                                                    \
+		}                                                                                  \
+		(struct name *)event_;                                                             \
 	})
 
 /* Likewise for exactly one struct @name. */

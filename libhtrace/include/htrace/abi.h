@@ -329,6 +329,8 @@ enum htrace_hint {
 	HTRACE_HINT_CHAR = 6,
 	HTRACE_HINT_TASK_STATE = 7, /* as sched_switch's prev_state */
 	HTRACE_HINT_FLOAT = 8, /* reserved */
+	HTRACE_HINT_STACK_KERNEL = 9, /* u64: a stack's id, as in struct htrace_stack; 0: none */
+	HTRACE_HINT_STACK_USER = 10,
 };
 
 #define HTRACE_TYPE_SIGNED 1u
@@ -377,6 +379,43 @@ struct htrace_schema_event {
 	__u32 flags;
 	__u32 reserved;
 	char name[HTRACE_NAME_MAX];
+};
+
+/* ------------------------------------------------------------------------------------- stacks */
+
+/*
+ * Events of this name say what a stack's id stands for. They come before the first record that
+ * names the stack, and again from time to time. Nothing but this layout is told of them.
+ */
+#define HTRACE_STACK_EVENT "htrace_stack"
+#define HTRACE_STACK_FRAMES 127
+#define HTRACE_STACK_FILE_FRAMES 120
+
+enum htrace_stack_kind {
+	HTRACE_STACK_KERNEL = 1, /* u64 addresses, innermost first */
+	HTRACE_STACK_USER = 2,   /* likewise, of process pid */
+	HTRACE_STACK_USER_FILES = 3, /* the same stack as struct htrace_stack_file_frame[] */
+};
+
+struct htrace_stack {
+	__u64 id;
+	__u32 pid; /* of the process; 0: the kernel's */
+	__u16 kind; /* enum htrace_stack_kind; an unknown one is ignored */
+	__u16 nr; /* frames */
+	__u64 word[];
+};
+
+enum htrace_frame_status {
+	HTRACE_FRAME_NONE = 0,
+	HTRACE_FRAME_FILE = 1,    /* build_id and offset hold */
+	HTRACE_FRAME_ADDRESS = 2, /* offset is the address */
+};
+
+/* As the kernel's struct bpf_stack_build_id. */
+struct htrace_stack_file_frame {
+	__s32 status; /* enum htrace_frame_status */
+	__u8 build_id[20]; /* shorter ones end in zeros */
+	__u64 offset; /* in the file */
 };
 
 /* --------------------------------------------------------------------------------------- ring */
