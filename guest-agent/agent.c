@@ -27,6 +27,7 @@
 #include "names.h"
 #include "pins.h"
 #include "relay.h"
+#include "symbols.h"
 
 #define DRAIN_NS 3000000000ULL
 #define BUFFER_LEAST (64ULL << 10) /* that we make of our own accord */
@@ -439,6 +440,8 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	if (loader_attach(l))
 		return -1;
 	names_update(a->region);
+	if (loader_has_stacks(l))
+		symbols_publish(a->region, a->adopted);
 	if (a->mode != MODE_DIRECT &&
 	    relay_init(&a->relay, a->region, &a->rings, a->mode == MODE_AUTO))
 		return -1;
@@ -514,6 +517,8 @@ static void give_up(struct agent *a)
 	rings_close(&a->rings);
 	htrace_bar_close(&a->bar);
 	names_free();
+	symbols_free();
+	mappings_free();
 }
 
 int agent_run(const struct options *o, struct loader *l)

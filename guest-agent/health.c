@@ -6,6 +6,7 @@
 
 #include "message.h"
 #include "names.h"
+#include "symbols.h"
 
 #define MS 1000000ULL
 #define SEC (1000 * MS)
@@ -247,12 +248,15 @@ __u64 health_work(struct health *h)
 
 	if (now >= h->next_counters) {
 		publish_counters(h);
+		if (loader_has_stacks(h->loader))
+			symbols_update(h->region);
 		h->next_counters = now + SEC;
 	}
 	if (now >= h->next_beat) {
 		htrace_region_beat(h->region, cpu_time_ns());
 		watch_host(h, now);
 		serve_names(h, now);
+		mappings_update(h->region, h->loader->stacks.pids_fd);
 		h->next_beat = now + HEARTBEAT_MS * MS;
 	}
 	next = h->next_beat;

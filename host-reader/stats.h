@@ -36,6 +36,7 @@ struct stats {
 	__u64 late;      /* records that the merge's delay did not suffice for */
 	__u64 unread;    /* bytes that stayed in rings */
 	__u64 unwritten; /* events that were read, and that there was no time to show */
+	__u64 stacks_forgotten; /* for want of room, while they might have been named again */
 	unsigned int broken; /* rings that were quarantined */
 	unsigned int sessions;
 	__u64 attached_ns; /* host time during which a session was attached */

@@ -307,6 +307,8 @@ struct htrace_schema_area {
 enum htrace_schema_kind {
 	HTRACE_SCHEMA_TYPE = 1,
 	HTRACE_SCHEMA_EVENT = 2,
+	HTRACE_SCHEMA_SYMBOLS = 4,
+	HTRACE_SCHEMA_MAPPING = 5,
 };
 
 enum htrace_type_kind {
@@ -416,6 +418,33 @@ struct htrace_stack_file_frame {
 	__s32 status; /* enum htrace_frame_status */
 	__u8 build_id[20]; /* shorter ones end in zeros */
 	__u64 offset; /* in the file */
+};
+
+#define HTRACE_SYMBOLS_MAX (16u << 20) /* bytes of lines, of all entries of a session */
+
+/*
+ * Functions of the producing kernel. Unpacked (zlib) these are lines "DISTANCE NAME" or
+ * "DISTANCE NAME MODULE": the address' distance from the line before (the first: from 0), in
+ * hexadecimal without 0x. Later entries add to earlier ones.
+ */
+struct htrace_schema_symbols {
+	struct htrace_schema_entry entry;
+	__u32 raw;    /* bytes of lines */
+	__u32 packed; /* bytes that follow, padding not counted */
+	__u8 data[];
+};
+
+/* Code that a process has mapped: where, and from which file. */
+struct htrace_schema_mapping {
+	struct htrace_schema_entry entry;
+	__u32 pid;
+	__u32 reserved;
+	__u64 start, end;
+	__u64 offset; /* of start in the file */
+	__s64 bias;   /* address in the file's symbols = offset in the file + bias */
+	__u8 build_id[20]; /* zero: none */
+	__u32 reserved2;
+	char path[]; /* to its NUL */
 };
 
 /* --------------------------------------------------------------------------------------- ring */
