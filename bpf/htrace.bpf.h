@@ -93,8 +93,8 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 	return bpf_map_lookup_elem(&htrace_rings, &cpu);
 }
 
-/* A record of event @name with @len bytes of payload: what htrace_begin_len() builds upon. */
-#define htrace_begin_plain(name, len, slot)                                                        \
+/* A record of event number @id with @len bytes of payload: what htrace_begin_len() builds upon. */
+#define htrace_reserve_id(id, len, slot)                                                           \
 	({                                                                                         \
 		struct htrace_geometry geo_ = {                                                    \
 			.ring_mask = htrace_geo.ring_mask,                                         \
@@ -108,8 +108,7 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 		struct htrace_ring *this_ = htrace_this_ring();                                    \
 		void *record_ = 0;                                                                 \
 		if (this_)                                                                         \
-			record_ = htrace_reserve(this_, &geo_, &this_->consumed,                   \
-						 htrace_event__##name.config.id, (len),            \
+			record_ = htrace_reserve(this_, &geo_, &this_->consumed, (id), (len),      \
 						 htrace_schema_gen, bpf_ktime_get_ns(), (slot));   \
 		record_;                                                                           \
 	})
@@ -131,19 +130,15 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
  */
 #define htrace_begin_len(name, len, slot)                                                          \
 	({                                                                                         \
-		__u32 stack_ = htrace_event__##name.config.stack;                                  \
-		struct htrace_stack_ids ids_ = {0, 0};                                             \
-		char *event_;                                                                      \
-		if (stack_) {                                                                      \
-			ids_.kernel = htrace_stack_id((void *)(long)ctx, stack_, 0);               \
-			ids_.user = htrace_stack_id((void *)(long)ctx, stack_, 1);                 \
-		}                                                                                  \
-		event_ = htrace_begin_plain(name, (len) + (stack_ ? sizeof(ids_) : 0), slot);      \
-		if (event_ && stack_) {                                                            \
-			*(struct htrace_stack_ids *)event_ = ids_;                                 \
-			event_ += sizeof(ids_);                                                    \
-		}                                                                                  \
-		(struct name *)event_;                                                             \
+		struct name *event_;                                                               \
+		if (htrace_event__##name.config.stack)                                             \
+			event_ = htrace_stack_begin((void *)(long)ctx,                             \
+						    htrace_event__##name.config.id,                \
+						    htrace_event__##name.config.stack, (len),      \
+						    (slot));                                       \
+		else                                                                               \
+			event_ = htrace_reserve_id(htrace_event__##name.config.id, (len), (slot)); \
+		event_;                                                                            \
 	})
 
 /* Likewise for exactly one struct @name. */

@@ -58,30 +58,41 @@ HTRACE_INLINE __u64 htrace_stack_hash(const __u64 *ip, __u32 nr, __u64 hash)
 }
 
 /*
- * Record @bytes (at most @most, a constant) of frames of @size bytes. False: there was no room.
+ * What a record takes is much code: for records with stacks, and for stacks, it is there once in an
+ * object. Other events have it inline.
  */
-#define htrace_stack_write(id_, pid_, kind_, words, bytes_, size, most)                            \
-	({                                                                                         \
-		__u32 len_ = (bytes_), room_ = htrace_geo.max_payload - sizeof(struct htrace_stack); \
-		struct htrace_slot slot_;                                                          \
-		struct htrace_stack *e_;                                                           \
-		if (len_ > room_)                                                                  \
-			len_ = room_ / (size) * (size);                                            \
-		if (len_ > (most))                                                                 \
-			len_ = (most);                                                             \
-		e_ = htrace_begin_plain(htrace_stack, sizeof(*e_) + len_, &slot_);                 \
-		if (e_) {                                                                          \
-			e_->id = (id_);                                                            \
-			e_->pid = (pid_);                                                          \
-			e_->kind = (kind_);                                                        \
-			e_->nr = len_ / (size);                                                    \
-			/* The verifier has forgotten the bound by now. */                         \
-			if (len_ <= (most))                                                        \
-				bpf_probe_read_kernel(e_ + 1, len_, (words));                      \
-			htrace_commit(&slot_);                                                     \
-		}                                                                                  \
-		e_ != 0;                                                                           \
-	})
+static __attribute__((noinline, unused)) void *htrace_stack_reserve(__u32 id, __u32 len,
+								    struct htrace_slot *slot)
+{
+	return htrace_reserve_id(id, len, slot);
+}
+
+/* Record @bytes of frames of @size bytes each. 0: there was no room. */
+static __attribute__((noinline, unused)) int
+htrace_stack_record(__u64 id, __u64 pid_kind, const void *words, __u32 bytes, __u32 size)
+{
+	__u32 room = htrace_geo.max_payload - sizeof(struct htrace_stack);
+	__u32 most = size == 8 ? HTRACE_STACK_FRAMES * 8 :
+				 HTRACE_STACK_FILE_FRAMES * sizeof(struct htrace_stack_file_frame);
+	struct htrace_slot slot;
+	struct htrace_stack *e;
+
+	if (bytes > room)
+		bytes = room / size * size;
+	if (bytes > most)
+		bytes = most;
+	e = htrace_stack_reserve(htrace_event__htrace_stack.config.id, sizeof(*e) + bytes, &slot);
+	if (!e)
+		return 0;
+	e->id = id;
+	e->pid = pid_kind;
+	e->kind = pid_kind >> 32;
+	e->nr = bytes / size;
+	if (bytes <= most) /* the verifier has forgotten it by now */
+		bpf_probe_read_kernel(e + 1, bytes, words);
+	htrace_commit(&slot);
+	return 1;
+}
 
 /* From the program's context, which the kernel then unwinds from, or the current task's. */
 #define htrace_stack_get(ctx_, buf, flags)                                                         \
@@ -105,15 +116,14 @@ HTRACE_INLINE __u64 htrace_stack_take(void *from, struct htrace_stack_scratch *s
 	seen = bpf_map_lookup_elem(&htrace_stack_seen, &id);
 	if (seen && now - *seen < HTRACE_STACK_AGAIN)
 		return id;
-	if (!htrace_stack_write(id, pid, user ? HTRACE_STACK_USER : HTRACE_STACK_KERNEL, s->ip,
-				(__u32)len, 8, HTRACE_STACK_FRAMES * 8))
+	if (!htrace_stack_record(id, pid | (__u64)(user ? HTRACE_STACK_USER : HTRACE_STACK_KERNEL) << 32,
+				 s->ip, (__u32)len, 8))
 		return id; /* the next one tries again */
 	if (user) {
 		bpf_map_update_elem(&htrace_stack_pids, &pid, &now, BPF_ANY);
 		len = htrace_stack_get(from, s->file, BPF_F_USER_STACK | BPF_F_USER_BUILD_ID);
-		if (len > 0 &&
-		    !htrace_stack_write(id, pid, HTRACE_STACK_USER_FILES, s->file, (__u32)len,
-					sizeof(s->file[0]), sizeof(s->file)))
+		if (len > 0 && !htrace_stack_record(id, pid | (__u64)HTRACE_STACK_USER_FILES << 32,
+						    s->file, (__u32)len, sizeof(s->file[0])))
 			return id;
 	}
 	bpf_map_update_elem(&htrace_stack_seen, &id, &now, BPF_ANY);
@@ -136,6 +146,22 @@ static __attribute__((noinline, unused)) __u64 htrace_stack_id(void *from, __u32
 	id = htrace_stack_take(from, s, user);
 	htrace_store(&s->busy, 0);
 	return id;
+}
+
+/* As htrace_begin_len(), for a record of event @id that begins with the stacks' ids. */
+static __attribute__((noinline, unused)) void *
+htrace_stack_begin(void *from, __u32 id, __u32 stack, __u32 len, struct htrace_slot *slot)
+{
+	struct htrace_stack_ids ids = {
+		.kernel = htrace_stack_id(from, stack, 0),
+		.user = htrace_stack_id(from, stack, 1),
+	};
+	struct htrace_stack_ids *at = htrace_stack_reserve(id, sizeof(ids) + len, slot);
+
+	if (!at)
+		return 0;
+	*at = ids;
+	return at + 1;
 }
 
 #endif /* HTRACE_STACK_BPF_H */
