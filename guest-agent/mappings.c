@@ -6,6 +6,8 @@
  */
 #include "symbols.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -145,13 +147,43 @@ static void give_up(const char *why)
 	    "shown as they are", why);
 }
 
-static void take(struct htrace_region *r, struct mapping *m, const char *range, const char *path)
+/* The file alone, to be known by: whoever has it mapped. */
+static struct mapping file_of(const struct mapping *m)
 {
-	struct mapping *copy, *const *at;
+	struct mapping f = {.bias = m->bias};
+
+	memcpy(f.build_id, m->build_id, sizeof(f.build_id));
+	return f;
+}
+
+static bool is_published(const struct mapping *m)
+{
+	return tfind(m, &published, compare) != NULL;
+}
+
+static void remember(const struct mapping *m)
+{
+	struct mapping *copy = malloc(sizeof(*copy)), *const *at;
+
+	if (!copy)
+		return;
+	*copy = *m;
+	at = tsearch(copy, &published, compare);
+	if (!at || *at != copy)
+		free(copy);
+	nr_published++;
+}
+
+/* @files: mappings of files that are known by another mapping are of no interest. */
+static void take(struct htrace_region *r, struct mapping *m, const char *range, const char *path,
+		 bool files)
+{
+	struct mapping file;
 	int err;
 
 	look_into(m, range);
-	if (tfind(m, &published, compare))
+	file = file_of(m);
+	if (is_published(files ? &file : m))
 		return;
 	if (nr_published == MAX_MAPPINGS) {
 		give_up("there are too many");
@@ -163,17 +195,11 @@ static void take(struct htrace_region *r, struct mapping *m, const char *range, 
 					 strerror(-err));
 		return;
 	}
-	copy = malloc(sizeof(*copy));
-	if (!copy)
-		return;
-	*copy = *m;
-	at = tsearch(copy, &published, compare);
-	if (!at || *at != copy)
-		free(copy);
-	nr_published++;
+	remember(m);
+	remember(&file);
 }
 
-static void look_at(struct htrace_region *r, __u32 pid)
+static void look_at(struct htrace_region *r, __u32 pid, bool files)
 {
 	char path[64], line[4300], perms[8], range[64], name[4097];
 	int nr = 0;
@@ -195,11 +221,23 @@ static void look_at(struct htrace_region *r, __u32 pid)
 		m.start = start;
 		m.end = end;
 		m.offset = offset;
-		take(r, &m, range, name);
+		take(r, &m, range, name, files);
 		nr++;
 	}
 	if (f)
 		fclose(f);
+}
+
+void mappings_start(struct htrace_region *r)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *e;
+
+	while (proc && (e = readdir(proc)) != NULL)
+		if (isdigit((unsigned char)e->d_name[0]))
+			look_at(r, (__u32)atoi(e->d_name), true);
+	if (proc)
+		closedir(proc);
 }
 
 void mappings_update(struct htrace_region *r, int pids_fd)
@@ -217,7 +255,7 @@ void mappings_update(struct htrace_region *r, int pids_fd)
 			continue;
 		looked[place].pid = pid;
 		looked[place].next = now + AGAIN;
-		look_at(r, pid);
+		look_at(r, pid, false);
 	}
 }
 

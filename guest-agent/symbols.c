@@ -70,8 +70,8 @@ static int add_symbol(struct symbols *s, __u64 address, const char *name, const 
 	return 0;
 }
 
-/* @wanted: which modules' symbols to take, by name; "": the kernel's own. */
-static int collect(struct symbols *s, bool (*wanted)(const char *module))
+/* @wanted: which to take; module "" is the kernel itself. */
+static int collect(struct symbols *s, bool (*wanted)(const char *name, const char *module))
 {
 	FILE *f = fopen("/proc/kallsyms", "re");
 	char line[1024], name[512], module[MODULE_NAME + 2];
@@ -90,7 +90,7 @@ static int collect(struct symbols *s, bool (*wanted)(const char *module))
 			module[0] = 0;
 		if (!address)
 			s->hidden = true;
-		else if (wanted(module))
+		else if (wanted(name, module))
 			err = add_symbol(s, address, name, module);
 	}
 	fclose(f);
@@ -155,7 +155,7 @@ static int publish_lines(struct htrace_region *r, const char *lines, size_t len)
 	return err;
 }
 
-static void publish(struct htrace_region *r, bool (*wanted)(const char *))
+static void publish(struct htrace_region *r, bool (*wanted)(const char *, const char *))
 {
 	struct symbols s = {0};
 	char *lines = NULL;
@@ -218,17 +218,17 @@ static void keep_fresh(void)
 	}
 }
 
-static bool all(const char *module)
+static bool all(const char *name, const char *module)
 {
 	return true;
 }
 
-static bool any_module(const char *module)
+static bool any_module(const char *name, const char *module)
 {
 	return *module;
 }
 
-static bool fresh_module(const char *module)
+static bool fresh_module(const char *name, const char *module)
 {
 	for (size_t i = 0; i < nr_fresh; i++)
 		if (!strcmp(fresh[i].name, module))
@@ -251,6 +251,17 @@ void symbols_publish(struct htrace_region *r, bool adopted)
 	find_fresh();
 	publish(r, have ? any_module : all);
 	keep_fresh();
+}
+
+static bool trampoline(const char *name, const char *module)
+{
+	return !strncmp(name, "bpf_trampoline_", 15);
+}
+
+void symbols_attached(struct htrace_region *r)
+{
+	if (!given_up)
+		publish(r, trampoline);
 }
 
 void symbols_update(struct htrace_region *r)

@@ -10,11 +10,17 @@
  * have come since. Says why if they cannot be had; addresses are shown then.
  */
 void symbols_publish(struct htrace_region *r, bool adopted);
+/* What came with attaching programs: trampolines, which are between them and functions. */
+void symbols_attached(struct htrace_region *r);
 /* Those of modules that were loaded since. */
 void symbols_update(struct htrace_region *r);
 void symbols_free(void);
 
-/* mappings.c: the executable mappings of the processes that map @pids_fd names. Bounded work. */
+/*
+ * mappings.c: the files that processes have mapped as code, once; later the mappings of the
+ * processes that the map @pids_fd names, a few a call.
+ */
+void mappings_start(struct htrace_region *r);
 void mappings_update(struct htrace_region *r, int pids_fd);
 void mappings_free(void);
 

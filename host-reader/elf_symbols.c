@@ -15,6 +15,7 @@
 #define MAX_SYMBOLS (1u << 20) /* of a file; of all four times as many */
 #define MAX_FILE_SIZE (4LL << 30)
 #define ID_LEN 20
+#define UNSIZED_REACH 256
 #define HEX_LEN (2 * ID_LEN)
 
 struct function {
@@ -346,7 +347,8 @@ const char *elf_symbols_find(struct elf_symbols *s, const __u8 build_id[20], __u
 	if (!low)
 		return NULL;
 	at = &f->function[low - 1];
-	if (at->size ? address - at->address >= at->size : address - at->address > 65536)
+	/* Those without a size are hand-written, and short. */
+	if (address - at->address >= (at->size ? at->size : UNSIZED_REACH))
 		return NULL;
 	*offset = address - at->address;
 	return f->text + at->name;
