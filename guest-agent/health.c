@@ -16,6 +16,7 @@
 #define FORWARD_MIN (1 * MS)
 #define FORWARD_IDLE_MIN (10 * MS)
 #define FORWARD_MAX (HEARTBEAT_MS * MS)
+#define MAPPINGS_NS (50 * MS) /* what lives shorter has its files known from others only */
 #define FAST_NS_PER_BYTE 10 /* a burst of 100 MB/s out of silence */
 
 static __u64 clock_ns(clockid_t id)
@@ -256,10 +257,17 @@ __u64 health_work(struct health *h)
 		htrace_region_beat(h->region, cpu_time_ns());
 		watch_host(h, now);
 		serve_names(h, now);
-		mappings_update(h->region, h->loader->stacks.pids_fd);
 		h->next_beat = now + HEARTBEAT_MS * MS;
 	}
 	next = h->next_beat;
+	if (loader_has_stacks(h->loader)) {
+		if (now >= h->next_mappings) {
+			mappings_update(h->region, h->loader->stacks.pids_fd);
+			h->next_mappings = now + MAPPINGS_NS;
+		}
+		if (h->next_mappings < next)
+			next = h->next_mappings;
+	}
 	if (h->geometry.policy == HTRACE_DISCARD) {
 		if (now >= h->next_forward)
 			forward(h, now);

@@ -22,8 +22,10 @@
 #include "health.h"
 #include "message.h"
 
-#define LOOKS 16           /* processes a call */
-#define AGAIN 5000000000ULL /* ns after which a process is looked at once more */
+#define LOOKS 16 /* processes a call */
+#define KEYS 256 /* of those that wait */
+#define FIRST_NS 50000000ULL /* until a process is looked at once more: it may call exec soon */
+#define LAST_NS 5000000000ULL /* doubling up to this */
 #define MAX_MAPPINGS 16384
 #define MAX_OF_PROCESS 256
 #define MAX_NOTE 4096
@@ -43,7 +45,7 @@ static size_t nr_published;
 static bool given_up;
 static struct {
 	__u32 pid;
-	__u64 next;
+	__u64 next, wait;
 } looked[PLACES];
 
 static int compare(const void *a, const void *b)
@@ -102,13 +104,14 @@ static void read_elf(int fd, struct mapping *m)
 	}
 }
 
-static void look_into(struct mapping *m, const char *range)
+static void look_into(struct mapping *m)
 {
 	char path[128];
 	int fd;
 
 	/* The very file that is mapped, whatever its name stands for now. */
-	snprintf(path, sizeof(path), "/proc/%u/map_files/%.60s", m->pid, range);
+	snprintf(path, sizeof(path), "/proc/%u/map_files/%llx-%llx", m->pid,
+		 (unsigned long long)m->start, (unsigned long long)m->end);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return;
@@ -175,13 +178,12 @@ static void remember(const struct mapping *m)
 }
 
 /* @files: mappings of files that are known by another mapping are of no interest. */
-static void take(struct htrace_region *r, struct mapping *m, const char *range, const char *path,
-		 bool files)
+static void take(struct htrace_region *r, struct mapping *m, const char *path, bool files)
 {
 	struct mapping file;
 	int err;
 
-	look_into(m, range);
+	look_into(m);
 	file = file_of(m);
 	if (is_published(files ? &file : m))
 		return;
@@ -201,7 +203,7 @@ static void take(struct htrace_region *r, struct mapping *m, const char *range, 
 
 static void look_at(struct htrace_region *r, __u32 pid, bool files)
 {
-	char path[64], line[4300], perms[8], range[64], name[4097];
+	char path[64], line[4300], perms[8], name[4097];
 	int nr = 0;
 	FILE *f;
 
@@ -213,15 +215,15 @@ static void look_at(struct htrace_region *r, __u32 pid, bool files)
 		int n;
 
 		name[0] = 0;
-		n = sscanf(line, "%60s %7s %llx %*s %*s %4096[^\n]", range, perms, &offset, name);
-		if (n < 3 || sscanf(range, "%llx-%llx", &start, &end) != 2 || !strchr(perms, 'x') ||
-		    !name[0] || !strcmp(name, "[vsyscall]"))
+		n = sscanf(line, "%llx-%llx %7s %llx %*s %*s %4096[^\n]", &start, &end, perms,
+			   &offset, name);
+		if (n < 4 || !strchr(perms, 'x') || !name[0] || !strcmp(name, "[vsyscall]"))
 			continue;
 		m.pid = pid;
 		m.start = start;
 		m.end = end;
 		m.offset = offset;
-		take(r, &m, range, name, files);
+		take(r, &m, name, files);
 		nr++;
 	}
 	if (f)
@@ -240,22 +242,40 @@ void mappings_start(struct htrace_region *r)
 		closedir(proc);
 }
 
+/* Whether it is time to look at @pid, and if so, when to do it again. */
+static bool is_due(__u32 pid, __u64 now)
+{
+	__u32 place = pid % PLACES;
+	bool same = looked[place].pid == pid;
+
+	if (same && now < looked[place].next)
+		return false;
+	looked[place].wait = !same ? FIRST_NS :
+			     looked[place].wait < LAST_NS / 2 ? 2 * looked[place].wait : LAST_NS;
+	looked[place].pid = pid;
+	looked[place].next = now + looked[place].wait;
+	return true;
+}
+
 void mappings_update(struct htrace_region *r, int pids_fd)
 {
 	__u64 now = monotonic_ns();
-	__u32 pid;
+	__u32 pid, next;
+	int looks = 0;
 
-	if (pids_fd <= 0 || given_up)
+	if (pids_fd <= 0 || given_up || bpf_map_get_next_key(pids_fd, NULL, &pid))
 		return;
-	for (int i = 0; i < LOOKS && !bpf_map_get_next_key(pids_fd, NULL, &pid); i++) {
-		__u32 place = pid % PLACES;
+	for (int i = 0; i < KEYS && looks < LOOKS; i++) {
+		bool more = !bpf_map_get_next_key(pids_fd, &pid, &next);
 
-		bpf_map_delete_elem(pids_fd, &pid); /* comes back with the next stack */
-		if (looked[place].pid == pid && now < looked[place].next)
-			continue;
-		looked[place].pid = pid;
-		looked[place].next = now + AGAIN;
-		look_at(r, pid, false);
+		if (is_due(pid, now)) {
+			bpf_map_delete_elem(pids_fd, &pid); /* comes back with the next stack */
+			look_at(r, pid, false);
+			looks++;
+		}
+		if (!more)
+			break;
+		pid = next;
 	}
 }
 

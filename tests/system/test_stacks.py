@@ -165,8 +165,7 @@ def test_user(kernel):
     """Functions of a program, by a file with its build-id on the host; and without one."""
     script = '''
 agent_start --events sys_enter --stack sys_enter || exit 1
-workload nest 20 4242424
-sleep 1
+workload spin 0.7 # so that the agent sees the file
 workload nest 2000 4242424
 sleep 0.5
 agent_stop
@@ -181,7 +180,7 @@ agent_stop
             assert reader.stop() == 0, reader.err()
             calls = [frames for _, _, fields, frames in text_stacks(reader.out_path, 'sys_enter')
                      if 'args=[0x40bbf8,' in fields]
-            assert len(calls) == 2020, len(calls)
+            assert len(calls) == 2000, len(calls)
             user = calls[-1]
             while user and not user[0].startswith(('nest_inner', 'workload+', 'build-id:')):
                 user = user[1:]
@@ -208,7 +207,7 @@ def check_json(path, with_file):
         calls = [e for e in map(json.loads, f) if e.get('event') == 'sys_enter'
                  and e['fields']['args'][0] == 4242424]
     fields = calls[-1]['fields']
-    assert len(calls) == 2020
+    assert len(calls) == 2000
     kernel, user = fields['callstack_kernel'], fields['callstack_user']
     assert any(f['symbol'] == 'do_syscall_64' for f in kernel), kernel
     assert all(f['address'] >> 63 for f in kernel)
@@ -256,8 +255,8 @@ agent_stop
         busy = next(f for f in spin if f[0].startswith('spin_here'))
         assert [f.split('+')[0] for f in busy[:2]] == ['spin_here', 'main'] or \
             [f.split('+')[0] for f in busy[:3]] == ['spin_here', 'spin', 'main'], busy
-        idle = next(f for _, task, _, f in samples if task.startswith('swapper/'))
-        assert 'do_idle' in names(idle), idle
+        idle = [names(f) for _, task, _, f in samples if task.startswith('swapper/')]
+        assert sum('do_idle' in f for f in idle) > 0.9 * len(idle) > 0, idle[:5]
 
 
 @params('6.1', '6.12')
