@@ -308,8 +308,12 @@ static int load_programs(struct agent *a, struct loader *l)
 	const struct htrace_schema_area *old = a->adopted ? htrace_region_schema(a->region) : NULL;
 	size_t added;
 
-	if (declare_events(a, l))
+	if (declare_events(a, l)) {
+		if (a->adopted)
+			say("the session is one that an earlier agent left; to record other fields, "
+			    "start the agent as it was, and stop it properly (SIGTERM)");
 		return -1;
+	}
 	htrace_builder_entries(a->schema, &added);
 	return loader_load(l, a->rings.fd, &a->geometry,
 			   (__u32)((old ? old->generation : 0) + (added ? 1 : 0)));

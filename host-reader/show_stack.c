@@ -7,6 +7,7 @@
 #include "stacks.h"
 #include "symbols.h"
 
+#define PROFILE "profile" /* the event of guest-agent --events profile:HZ */
 #define BUILD_ID_SHOWN 6 /* bytes of it, where the file's name is not known */
 
 static void put_escaped(struct out *o, const char *text)
@@ -61,8 +62,17 @@ static void show_user_frame(struct out *o, const struct frame *f)
 	}
 }
 
-static void show_stack(struct out *o, const struct origin *from, __u64 id, bool user)
+__u32 first_frame(const struct sink_event *e, const struct stack *st)
 {
+	/* Its stacks begin with what was interrupted, which may be a tracer. */
+	if (e->event && !strcmp(e->event->name, PROFILE))
+		return 0;
+	return symbols_own_frames(e->from->symbols, st);
+}
+
+static void show_stack(struct out *o, const struct sink_event *e, __u64 id, bool user)
+{
+	const struct origin *from = e->from;
 	struct stack st;
 	struct frame f;
 
@@ -73,7 +83,7 @@ static void show_stack(struct out *o, const struct origin *from, __u64 id, bool 
 		out_newline(o);
 		return;
 	}
-	for (__u32 i = user ? 0 : symbols_own_frames(from->symbols, &st); i < st.nr; i++) {
+	for (__u32 i = user ? 0 : first_frame(e, &st); i < st.nr; i++) {
 		out_spaces(o, 8);
 		if (user) {
 			symbols_user_frame(from->symbols, &st, i, &f);
@@ -86,8 +96,8 @@ static void show_stack(struct out *o, const struct origin *from, __u64 id, bool 
 	}
 }
 
-void show_stacks(struct out *o, const struct origin *from, const struct shown_stacks *stacks)
+void show_stacks(struct out *o, const struct sink_event *e, const struct shown_stacks *stacks)
 {
 	for (unsigned int i = 0; i < stacks->nr; i++)
-		show_stack(o, from, stacks->stack[i].id, stacks->stack[i].user);
+		show_stack(o, e, stacks->stack[i].id, stacks->stack[i].user);
 }

@@ -265,7 +265,7 @@ static void put_stack(struct json *w, const char *name, __u64 id, bool user)
 		return;
 	}
 	out_char(w->out, '[');
-	for (__u32 own = user ? 0 : symbols_own_frames(from->symbols, &st), i = own; i < st.nr; i++) {
+	for (__u32 own = user ? 0 : first_frame(w->event, &st), i = own; i < st.nr; i++) {
 		if (i > own)
 			out_char(w->out, ',');
 		if (user)

@@ -71,7 +71,7 @@ static void text_event(struct sink *s, const struct sink_event *e)
 	if (e->unverified)
 		out_text(o, " (unverified)");
 	out_newline(o);
-	show_stacks(o, e->from, &stacks);
+	show_stacks(o, e, &stacks);
 }
 
 static void put_kind(struct out *o, const char **between, const char *kind, __u64 nr)

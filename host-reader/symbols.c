@@ -225,8 +225,10 @@ static bool is_own(const char *symbol)
 {
 	static const char *const prefix[] = {
 		"bpf_prog_", "bpf_trampoline_", "bpf_trace_run", "__bpf_trace_", "__traceiter_",
-		"bpf_get_stack", "bpf_get_task_stack", "__bpf_get_stack", "perf_trace_",
-		"trace_call_bpf", "perf_trace_run_bpf_submit", "bpf_overflow_handler",
+		"bpf_get_stack", "bpf_get_task_stack", "__bpf_get_stack", "__bpf_get_task_stack",
+		"perf_trace_", "trace_call_bpf",
+		/* from a kprobe to the function that it is in */
+		"kprobe_", "aggr_pre_handler", "arch_ftrace_ops_list_func", "ftrace_",
 	};
 
 	for (size_t i = 0; i < sizeof(prefix) / sizeof(*prefix); i++)

@@ -11,7 +11,7 @@ import subprocess
 import ftrace
 import readertext
 from harness import params, say
-from vm import VM, WORKLOAD, Reader
+from vm import BUILD, VM, WORKLOAD, Reader
 
 FRAME = re.compile(r'^        (?P<what>\S.*)$')
 SYMBOL = re.compile(r'^(?P<name>.+)\+0x(?P<offset>[0-9a-f]+)(?: \[(?P<module>\w+)\])?$')
@@ -245,12 +245,13 @@ agent_stop
             f'{len(samples) / elapsed / cpus:.1f} a second and CPU')
         # Between looking at the counter and the end the last few are taken.
         assert runs <= len(samples) <= runs + hz * cpus, (len(samples), runs)
-        assert abs(len(samples) / elapsed / cpus - hz) < 0.15 * hz
+        # A virtual CPU that does not get its time misses timers; never are there too many.
+        assert 0.5 * hz < len(samples) / elapsed / cpus < 1.03 * hz
         assert sorted(per_cpu) == list(range(cpus)), per_cpu
         spin = [frames for _, task, _, frames in samples if task.startswith('workload-')]
         top = collections.Counter(frames[0].split('+')[0] if frames else '-' for frames in spin)
         say(f'of {len(spin)} samples of workload: {top.most_common(4)}')
-        assert len(spin) > 0.7 * hz * seconds
+        assert len(spin) > 0.5 * hz * seconds
         assert top['spin_here'] > 0.8 * len(spin), top.most_common(8)
         busy = next(f for f in spin if f[0].startswith('spin_here'))
         assert [f.split('+')[0] for f in busy[:2]] == ['spin_here', 'main'] or \
@@ -273,6 +274,7 @@ sleep 0.5
 kill -KILL $agent
 wait $agent
 rm -f /tmp/agent.log
+guest-agent --events block:block_rq_issue 2>&1 | sed 's/^/OTHER /'
 agent_start --events block:block_rq_issue --stack '*issue' || exit 5
 echo 1 > /proc/sys/vm/drop_caches
 dd if=/dev/vda of=/dev/null bs=4096 count=4 skip=100 2>/dev/null
@@ -288,6 +290,8 @@ agent_stop
         reads = [frames for _, task, _, frames in text_stacks(reader.out_path, 'block_block_rq_issue')
                  if task.startswith('dd-') or any('ksys_read' in f for f in frames)]
         assert 'adopted' in vm.console(), vm.console()[-2000:]
+        assert re.search(r'^OTHER .*exists already with other fields', vm.console(), re.M)
+        assert re.search(r'^OTHER .*start the agent as it was', vm.console(), re.M)
         assert len(reads) >= 2, reader.out()[-3000:]
         for frames in (reads[0], reads[-1]):
             for frame in frames[:8]:
@@ -296,6 +300,73 @@ agent_stop
                        or re.match(r'virtblk_\w+\+0x[0-9a-f]+ \[virtio_blk\]', f)
                        for f in frames), frames
             assert 'ksys_read' in names(frames), frames
+
+
+@params('6.1', '6.12')
+def test_custom(kernel):
+    """A tracer of one's own: fentry, kprobe, and where the context is not known."""
+    script = '''
+agent_start --events none --bpf /stacks.bpf.o --stack 'by_*' || exit 1
+sh -c 'exec < /run.sh'
+sleep 0.5
+agent_stop
+'''
+    with VM(script, kernel=kernel,
+            add=[os.path.join(BUILD, 'tests', 'stacks.bpf.o') + ':/']) as vm:
+        vm.start()
+        reader = Reader(vm, '--output', 'text', '--output', 'json:' + vm.dir + '/json')
+        assert vm.finish() == 0, vm.console()[-3000:]
+        assert reader.stop() == 0, reader.err()
+        for event in ('by_fentry', 'by_kprobe', 'by_task'):
+            found = [f for _, task, _, f in text_stacks(reader.out_path, event)]
+            assert found, reader.err()[-2000:]
+            for frame in found[-1]:
+                say(f'    {event}: {frame}')
+            kernel_names = names(found[-1])
+            assert kernel_names[0] == 'do_sys_openat2', found[-1]
+            assert kernel_names[1] in ('__x64_sys_openat', '__x64_sys_open'), found[-1]
+            assert 'do_syscall_64' in kernel_names, found[-1]
+        assert not any(f for _, _, _, f in text_stacks(reader.out_path, 'without'))
+        with open(vm.dir + '/json', encoding='utf-8') as f:
+            events = [json.loads(line) for line in f]
+        fields = next(e['fields'] for e in events if e.get('event') == 'by_fentry')
+        assert fields['tail'] == 'twelve bytes', fields
+
+
+@params('6.1', '6.12')
+def test_late_reader(kernel):
+    """Overwritten definitions come back: a second after the first event, all stacks are known."""
+    script = '''
+agent_start --mode direct --buffer 64K --events sched_switch --stack sched_switch || exit 1
+workload mix 6 2 300 &
+sleep 2
+echo GO
+wait %2
+agent_stop
+'''
+    with VM(script, kernel=kernel) as vm:
+        vm.start()
+        vm.wait_for('GO\n', timeout=60)
+        reader = Reader(vm)
+        assert vm.finish() == 0, vm.console()[-3000:]
+        assert reader.stop() == 0, reader.err()
+        before = int(re.search(r'^before +(\d+)', reader.err(), re.M)[1])
+        first, late, early, known = None, 0, 0, 0
+        with open(reader.out_path, encoding='utf-8') as f:
+            for line in f:
+                m = readertext.LINE.match(line)
+                if m:
+                    time = int(m['time'].replace('.', ''))
+                    first = first or time
+                elif 'not recorded here' in line:
+                    late += time - first > 1.2e9
+                    early += 1
+                else:
+                    known += 1
+        say(f'{before} events overwritten before; {early} stacks not known at first; '
+            f'{known} frames')
+        assert before > 500, 'nothing was overwritten'
+        assert late == 0 and known > 1000, (early, late, known)
 
 
 REFUSED = [
