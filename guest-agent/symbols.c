@@ -139,7 +139,7 @@ static int publish_lines(struct htrace_region *r, const char *lines, size_t len)
 	e = calloc(1, sizeof(*e) + packed + 8);
 	if (!e)
 		return -ENOMEM;
-	if (compress2(e->data, &packed, (const Bytef *)lines, len, Z_DEFAULT_COMPRESSION) != Z_OK) {
+	if (compress2((Bytef *)(e + 1), &packed, (const Bytef *)lines, len, Z_DEFAULT_COMPRESSION) != Z_OK) {
 		free(e);
 		return -ENOMEM;
 	}

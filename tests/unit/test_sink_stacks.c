@@ -69,7 +69,7 @@ static __u32 with_stacks(void)
 
 	ck_assert_int_gt(id, 0);
 	finish_schema();
-	ck_assert_int_eq(compress((Bytef *)entries.s.data, &packed, (const Bytef *)lines,
+	ck_assert_int_eq(compress((Bytef *)entries.packed, &packed, (const Bytef *)lines,
 				  strlen(lines)), Z_OK);
 	entries.s.entry.kind = HTRACE_SCHEMA_SYMBOLS;
 	entries.s.entry.len = sizeof(entries.s) + sizeof(entries.packed);

@@ -141,13 +141,13 @@ END_TEST
 
 static struct symbols *symbols;
 static char *entries;
-static size_t len;
+static size_t len, room;
 
 static void setup_symbols(void)
 {
 	symbols = symbols_new();
 	entries = NULL;
-	len = 0;
+	len = room = 0;
 }
 
 static void teardown_symbols(void)
@@ -158,7 +158,10 @@ static void teardown_symbols(void)
 
 static void append(const void *entry, size_t size)
 {
-	entries = realloc(entries, len + size);
+	if (len + size > room) {
+		room = 2 * (len + size);
+		entries = realloc(entries, room);
+	}
 	memcpy(entries + len, entry, size);
 	len += size;
 }
@@ -169,7 +172,7 @@ static void add_lines(const char *lines, size_t raw_len, __u32 raw, size_t cut)
 	uLongf packed = compressBound(raw_len);
 	struct htrace_schema_symbols *e = calloc(1, sizeof(*e) + packed + 8);
 
-	ck_assert_int_eq(compress(e->data, &packed, (const Bytef *)lines, raw_len), Z_OK);
+	ck_assert_int_eq(compress((Bytef *)(e + 1), &packed, (const Bytef *)lines, raw_len), Z_OK);
 	packed -= cut;
 	e->entry.kind = HTRACE_SCHEMA_SYMBOLS;
 	e->entry.len = (__u32)((sizeof(*e) + packed + 7) & ~7UL);

@@ -431,7 +431,6 @@ struct htrace_schema_symbols {
 	struct htrace_schema_entry entry;
 	__u32 raw;    /* bytes of lines */
 	__u32 packed; /* bytes that follow, padding not counted */
-	__u8 data[];
 };
 
 /* Code that a process has mapped: where, and from which file. */
@@ -444,7 +443,7 @@ struct htrace_schema_mapping {
 	__s64 bias;   /* address in the file's symbols = offset in the file + bias */
 	__u8 build_id[20]; /* zero: none */
 	__u32 reserved2;
-	char path[]; /* to its NUL */
+	/* the path, to its NUL */
 };
 
 /* --------------------------------------------------------------------------------------- ring */
