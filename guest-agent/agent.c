@@ -455,7 +455,7 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	if (loader_attach(l))
 		return -1;
 	names_update(a->region);
-	if (loader_has_stacks(l))
+	if (loader_has_stacks(l) && loader_uses_trampolines(l))
 		symbols_attached(a->region);
 	if (a->mode != MODE_DIRECT &&
 	    relay_init(&a->relay, a->region, &a->rings, a->mode == MODE_AUTO))

@@ -80,6 +80,8 @@ int loader_select(struct loader *l, const char *events);
 int loader_select_stacks(struct loader *l, const char *events);
 /* Is there an event with stacks? Known after loader_declare(). */
 bool loader_has_stacks(const struct loader *l);
+/* Are there programs that the kernel calls through code of its own making? */
+bool loader_uses_trampolines(const struct loader *l);
 /* Leave out what this kernel has no hook for, with a message. Fails if nothing is left. */
 int loader_check_hooks(struct loader *l);
 /* Add the events to @b and note their ids in the objects. */

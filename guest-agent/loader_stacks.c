@@ -54,6 +54,18 @@ bool loader_has_stacks(const struct loader *l)
 	return false;
 }
 
+bool loader_uses_trampolines(const struct loader *l)
+{
+	static const char *const sections[] = {"fentry", "fexit", "fmod_ret", "lsm"};
+
+	for (size_t i = 0; i < l->nr_programs; i++)
+		for (size_t k = 0; k < ARRAY_SIZE(sections); k++)
+			if (!strncmp(bpf_program__section_name(l->program[i].prog), sections[k],
+				     strlen(sections[k])))
+				return true;
+	return false;
+}
+
 struct search {
 	const char *word;
 	const struct tracer *t;
