@@ -141,13 +141,13 @@ END_TEST
 
 static struct symbols *symbols;
 static char *entries;
-static size_t len, room;
+static size_t len, room, loaded;
 
 static void setup_symbols(void)
 {
 	symbols = symbols_new();
 	entries = NULL;
-	len = room = 0;
+	len = room = loaded = 0;
 }
 
 static void teardown_symbols(void)
@@ -182,13 +182,15 @@ static void add_lines(const char *lines, size_t raw_len, __u32 raw, size_t cut)
 	free(e);
 }
 
+/* What was appended since. */
 static const char *load(void)
 {
-	char *exact = malloc(len ? len : 1);
+	char *exact = malloc(len > loaded ? len - loaded : 1);
 	const char *wrong;
 
-	memcpy(exact, entries, len);
-	wrong = symbols_load(symbols, exact, len);
+	memcpy(exact, entries + loaded, len - loaded);
+	wrong = symbols_load(symbols, exact, len - loaded);
+	loaded = len;
 	free(exact);
 	return wrong;
 }
