@@ -101,6 +101,7 @@ htrace_stack_record(__u64 id, __u64 pid_kind, const void *words, __u32 bytes, __
 
 HTRACE_INLINE __u64 htrace_stack_take(void *from, struct htrace_stack_scratch *s, __u32 user)
 {
+	__u64 kind = user ? HTRACE_STACK_USER : HTRACE_STACK_KERNEL;
 	__u64 now = bpf_ktime_get_ns(), *seen, id;
 	__u32 pid = user ? bpf_get_current_pid_tgid() >> 32 : 0, nr;
 	long len;
@@ -116,8 +117,7 @@ HTRACE_INLINE __u64 htrace_stack_take(void *from, struct htrace_stack_scratch *s
 	seen = bpf_map_lookup_elem(&htrace_stack_seen, &id);
 	if (seen && now - *seen < HTRACE_STACK_AGAIN)
 		return id;
-	if (!htrace_stack_record(id, pid | (__u64)(user ? HTRACE_STACK_USER : HTRACE_STACK_KERNEL) << 32,
-				 s->ip, (__u32)len, 8))
+	if (!htrace_stack_record(id, pid | kind << 32, s->ip, (__u32)len, 8))
 		return id; /* the next one tries again */
 	if (user) {
 		bpf_map_update_elem(&htrace_stack_pids, &pid, &now, BPF_ANY);

@@ -29,6 +29,7 @@
 #define MAX_MAPPINGS 16384
 #define MAX_OF_PROCESS 256
 #define MAX_NOTE 4096
+#define RESERVE (64u << 10) /* of the schema area stays for events */
 #define PLACES 1024
 
 /* What tells a published mapping from others. */
@@ -69,7 +70,8 @@ static bool find_build_id(const char *notes, size_t len, __u8 id[20])
 		at = desc + ((n.n_descsz + 3) & ~3u);
 		if (at > len)
 			return false;
-		if (n.n_type == NT_GNU_BUILD_ID && n.n_namesz == 4 && !memcmp(notes + name, "GNU", 4)) {
+		if (n.n_type == NT_GNU_BUILD_ID && n.n_namesz == 4 &&
+		    !memcmp(notes + name, "GNU", 4)) {
 			memcpy(id, notes + desc, n.n_descsz < 20 ? n.n_descsz : 20);
 			return true;
 		}
@@ -91,7 +93,9 @@ static void read_elf(int fd, struct mapping *m)
 		Elf64_Phdr p;
 		ssize_t len;
 
-		if (pread(fd, &p, sizeof(p), (off_t)(e.e_phoff + (__u64)i * sizeof(p))) != sizeof(p))
+		__u64 at = e.e_phoff + (__u64)i * sizeof(p);
+
+		if (pread(fd, &p, sizeof(p), (off_t)at) != sizeof(p))
 			return;
 		if (p.p_type == PT_LOAD && p.p_flags & PF_X && m->offset < p.p_offset + p.p_filesz &&
 		    m->offset + (m->end - m->start) > p.p_offset)
@@ -127,7 +131,7 @@ static int publish(struct htrace_region *r, const struct mapping *m, const char 
 		struct htrace_schema_mapping m;
 		char path[4096];
 	} e = {0};
-	size_t len = strnlen(path, sizeof(e.path) - 1);
+	size_t len = strnlen(path, sizeof(e.path) - 1), used;
 
 	e.m = (struct htrace_schema_mapping){
 		.entry = {.kind = HTRACE_SCHEMA_MAPPING,
@@ -138,6 +142,9 @@ static int publish(struct htrace_region *r, const struct mapping *m, const char 
 		.offset = m->offset,
 		.bias = m->bias,
 	};
+	htrace_region_schema_entries(r, &used);
+	if (used + e.m.entry.len + RESERVE > htrace_region_super(r)->schema.len)
+		return -ENOSPC;
 	memcpy(e.m.build_id, m->build_id, sizeof(e.m.build_id));
 	memcpy((char *)&e + sizeof(e.m), path, len);
 	return htrace_region_add_schema(r, &e, e.m.entry.len);
@@ -193,8 +200,8 @@ static void take(struct htrace_region *r, struct mapping *m, const char *path, b
 	}
 	err = publish(r, m, path);
 	if (err) {
-		give_up(err == -ENOSPC ? "the region's schema area is full; give the device more memory" :
-					 strerror(-err));
+		give_up(err != -ENOSPC ? strerror(-err) :
+					 "the region has no more room; give the device more memory");
 		return;
 	}
 	remember(m);

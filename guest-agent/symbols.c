@@ -35,7 +35,7 @@ struct module {
 };
 
 static struct module known[MAX_MODULES];
-static size_t nr_known;
+static size_t nr_known, nr_kept;
 static bool given_up; /* it did not fit, and that was said */
 
 /* ----------------------------------------------------------------------------------- collecting */
@@ -139,7 +139,7 @@ static int publish_lines(struct htrace_region *r, const char *lines, size_t len)
 	e = calloc(1, sizeof(*e) + packed + 8);
 	if (!e)
 		return -ENOMEM;
-	if (compress2((Bytef *)(e + 1), &packed, (const Bytef *)lines, len, Z_DEFAULT_COMPRESSION) != Z_OK) {
+	if (compress((Bytef *)(e + 1), &packed, (const Bytef *)lines, len) != Z_OK) {
 		free(e);
 		return -ENOMEM;
 	}
@@ -150,7 +150,7 @@ static int publish_lines(struct htrace_region *r, const char *lines, size_t len)
 	e->packed = (__u32)packed;
 	err = htrace_region_add_schema(r, e, size);
 	if (!err)
-		detail("%zu KiB of the kernel's symbols published in %zu KiB", len >> 10, size >> 10);
+		detail("%zu bytes of the kernel's symbols published in %zu", len, size);
 	free(e);
 	return err;
 }
@@ -213,7 +213,7 @@ static void find_fresh(void)
 static void keep_fresh(void)
 {
 	for (size_t i = 0; i < nr_fresh; i++) { /* of more than the table holds the oldest go */
-		known[nr_known % MAX_MODULES] = fresh[i];
+		known[nr_kept++ % MAX_MODULES] = fresh[i];
 		nr_known += nr_known < MAX_MODULES;
 	}
 }
@@ -277,6 +277,6 @@ void symbols_update(struct htrace_region *r)
 
 void symbols_free(void)
 {
-	nr_known = nr_fresh = 0;
+	nr_known = nr_kept = nr_fresh = 0;
 	given_up = false;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What stacks are symbolised with: the kernel's symbols, and the files that processes have mapped. */
+/* What stacks are named with: the kernel's symbols, and the files that processes have mapped. */
 #ifndef AGENT_SYMBOLS_H
 #define AGENT_SYMBOLS_H
 

@@ -271,7 +271,8 @@ static void read_file(struct file *f, int fd, const __u8 *id, size_t len)
 {
 	Elf *elf = elf_begin(fd, ELF_C_READ, NULL);
 
-	if (elf && elf_kind(elf) == ELF_K_ELF && (has_id(elf, id, len) || has_id_section(elf, id, len))) {
+	if (elf && elf_kind(elf) == ELF_K_ELF &&
+	    (has_id(elf, id, len) || has_id_section(elf, id, len))) {
 		read_symbols(f, elf);
 		read_bias(f, elf);
 	}

@@ -143,6 +143,7 @@ static __u16 without_end(const struct htrace_stack *head, const void *payload)
 
 void stacks_add(struct stacks *s, const void *payload, size_t len)
 {
+	const char *frames = (const char *)payload + sizeof(struct htrace_stack);
 	struct htrace_stack head;
 	struct known_stack *e;
 	size_t each;
@@ -161,10 +162,10 @@ void stacks_add(struct stacks *s, const void *payload, size_t len)
 		return;
 	s->bytes -= size_of(e);
 	if (head.kind == HTRACE_STACK_USER_FILES) {
-		set_frames(&e->file, &e->nr_files, head.nr, each, (const char *)payload + sizeof(head));
+		set_frames(&e->file, &e->nr_files, head.nr, each, frames);
 	} else {
 		e->pid = head.pid;
-		set_frames(&e->address, &e->nr, head.nr, each, (const char *)payload + sizeof(head));
+		set_frames(&e->address, &e->nr, head.nr, each, frames);
 	}
 	s->bytes += size_of(e);
 	while (s->bytes > MAX_BYTES && s->oldest != e)

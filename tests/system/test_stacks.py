@@ -245,13 +245,14 @@ agent_stop
             f'{len(samples) / elapsed / cpus:.1f} a second and CPU')
         # Between looking at the counter and the end the last few are taken.
         assert runs <= len(samples) <= runs + hz * cpus, (len(samples), runs)
-        # A virtual CPU that does not get its time misses timers; never are there too many.
-        assert 0.5 * hz < len(samples) / elapsed / cpus < 1.03 * hz
+        # Without load beside it is HZ to a hundredth; an emulated CPU that waits for its turn on
+        # the host misses timers. Never are there too many.
+        assert 0.1 * hz < len(samples) / elapsed / cpus < 1.03 * hz
         assert sorted(per_cpu) == list(range(cpus)), per_cpu
         spin = [frames for _, task, _, frames in samples if task.startswith('workload-')]
         top = collections.Counter(frames[0].split('+')[0] if frames else '-' for frames in spin)
         say(f'of {len(spin)} samples of workload: {top.most_common(4)}')
-        assert len(spin) > 0.5 * hz * seconds
+        assert len(spin) > 0.1 * hz * seconds
         assert top['spin_here'] > 0.8 * len(spin), top.most_common(8)
         busy = next(f for f in spin if f[0].startswith('spin_here'))
         assert [f.split('+')[0] for f in busy[:2]] == ['spin_here', 'main'] or \
