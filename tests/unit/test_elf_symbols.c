@@ -170,8 +170,8 @@ START_TEST(test_refused)
 		"head -c 3000 whole > bad", "head -c 40 whole > bad", ": > bad", "echo no > bad",
 		"mkfifo bad", "mkdir bad", "ln -s bad bad", "cp /bin/ls bad", /* another build-id */
 		"objcopy --strip-all whole bad",
-		"cp whole bad; printf '\\377\\377\\377\\377\\377\\377\\377\\177' |"
-		" dd of=bad bs=1 seek=40 conv=notrunc 2>/dev/null", /* e_shoff */
+		("cp whole bad; printf '\\377\\377\\377\\377\\377\\377\\377\\177' |"
+		" dd of=bad bs=1 seek=40 conv=notrunc 2>/dev/null"), /* e_shoff */
 	};
 	char path[200];
 
