@@ -419,7 +419,9 @@ int htrace_builder_btf_event_behind(struct htrace_schema_builder *b, const struc
 		return ret;
 	if (!btf_is_struct(p.t))
 		return refuse(&c, -EINVAL, "its type '%s' is not a struct", p.name);
-	ret = conv_composite(&c, &p, front, nr_front);
+	ret = enter(&c);
+	if (!ret)
+		ret = conv_composite(&c, &p, front, nr_front);
 	return ret < 0 ? ret : built(&c, htrace_builder_event(b, name, ret));
 }
 
