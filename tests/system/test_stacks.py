@@ -175,7 +175,8 @@ agent_stop
             if with_file:
                 put_by_id(vm.dir, WORKLOAD)
             vm.start()
-            reader = Reader(vm, '--output', 'text', '--output', 'json:' + vm.dir + '/json')
+            reader = Reader(vm, '--output', 'text', '--output', 'json:' + vm.dir + '/json',
+                            '--output', 'ctf:' + vm.dir + '/ctf')
             assert vm.finish() == 0, vm.console()[-3000:]
             assert reader.stop() == 0, reader.err()
             calls = [frames for _, _, fields, frames in text_stacks(reader.out_path, 'sys_enter')
@@ -195,6 +196,7 @@ agent_stop
                 assert [function_at(WORKLOAD, int(f.split('0x')[1], 16)) for f in user[:3]] == \
                     ['nest_inner', 'nest_middle', 'nest_outer'], user
             check_json(vm.dir + '/json', with_file)
+            check_ctf(vm.dir + '/json', vm.dir + '/ctf')
             stacks = int(re.search(r'^htrace_stack\s+(\d+)', reader.err(), re.M)[1])
             events = int(re.search(r'^sys_enter\s+(\d+)', reader.err(), re.M)[1])
             say(f'{events} events, {stacks} records of stacks')
@@ -215,6 +217,27 @@ def check_json(path, with_file):
         assert frame['file'] == 'workload' and frame['build_id'] == build_id(WORKLOAD), frame
         assert function_at(WORKLOAD, frame['file_offset']) == name, frame
         assert frame.get('symbol') == (name if with_file else None), frame
+
+
+def check_ctf(json_path, ctf_path):
+    """Both outputs have the same addresses; in CTF with the tracer's own frames."""
+    shown = subprocess.run(['babeltrace2', ctf_path], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, text=True, check=True).stdout
+    theirs = []
+    for line in shown.splitlines():
+        if ' syscall_entry_getpgid:' in line and '0x40BBF8' in line:
+            stacks = [[int(a, 16) for a in re.findall(r'\] = (0x[0-9A-F]+)', m)]
+                      for m in re.findall(r' callstack_\w+ = \[ (.*?) \]', line)]
+            theirs.append(stacks)
+    with open(json_path, encoding='utf-8') as f:
+        ours = [[[frame['address'] for frame in e['fields'][s]]
+                 for s in ('callstack_kernel', 'callstack_user')]
+                for e in map(json.loads, f) if e.get('event') == 'sys_enter'
+                and e['fields']['args'][0] == 4242424]
+    assert len(ours) == len(theirs) == 2000, (len(ours), len(theirs))
+    for (kernel, user), (ctf_kernel, ctf_user) in zip(ours, theirs):
+        assert user == ctf_user
+        assert kernel == ctf_kernel[-len(kernel):] and len(ctf_kernel) - len(kernel) < 8
 
 
 @params(('6.1', 1), ('6.12', 1), ('6.1', 2))
