@@ -71,7 +71,8 @@ const volatile __u32 htrace_schema_gen;
 /* What the agent tells a program about an event of its own, before loading. */
 struct htrace_event_config {
 	__u32 id; /* of its records */
-	__u32 reserved[2];
+	__u32 stack; /* 0, or 1 + its place in htrace_stack_scratch: records begin with its stacks */
+	__u32 reserved;
 	__u32 number; /* of the event among the object's, from 1; says the compiler */
 };
 
@@ -110,24 +111,19 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 
 #include "htrace_filter.bpf.h"
 
-/* A record of event @name with @len bytes of payload: what htrace_begin_len() builds upon. */
-#define htrace_begin_plain(name, len, slot)                                                        \
+/* A record of event number @id with @len bytes of payload: what htrace_begin_len() builds upon. */
+#define htrace_reserve_id(id, len, slot)                                                           \
 	({                                                                                         \
+		struct htrace_geometry geo_ = HTRACE_GEOMETRY;                                     \
+		struct htrace_ring *this_ = htrace_this_ring();                                    \
 		void *record_ = 0;                                                                 \
-		if (htrace_filter_begins(htrace_number__##name)) {                                 \
-			record_ = htrace_filter_begin(htrace_number__##name,                       \
-						      htrace_event__##name.config.id, (len), (slot)); \
-		} else {                                                                           \
-			struct htrace_geometry geo_ = HTRACE_GEOMETRY;                             \
-			struct htrace_ring *this_ = htrace_this_ring();                            \
-			if (this_)                                                                 \
-				record_ = htrace_reserve(this_, &geo_, &this_->consumed,           \
-							 htrace_event__##name.config.id, (len),    \
-							 htrace_schema_gen, bpf_ktime_get_ns(),    \
-							 (slot));                                  \
-		}                                                                                  \
+		if (this_)                                                                         \
+			record_ = htrace_reserve(this_, &geo_, &this_->consumed, (id), (len),      \
+						 htrace_schema_gen, bpf_ktime_get_ns(), (slot));   \
 		record_;                                                                           \
 	})
+
+#include "htrace_stack.bpf.h"
 
 /*
  * Reserve a record of event @name with @len bytes of payload, for structs that end in a flexible
@@ -137,8 +133,27 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
  * Lengths are rounded up to a multiple of 8, so end text with a NUL, and give other arrays a member
  * that says how long they are. The verifier wants all accesses bounded by constants, and a record
  * of 4000 bytes at most.
+ *
+ * guest-agent --stack puts stacks into the event's records, in front of the struct. They are those
+ * of the program's context if that is called `ctx` where this stands, as in what BPF_PROG() and its
+ * like define; else of where the program runs, without the kernel's scheduling functions.
  */
-#define htrace_begin_len(name, len, slot) ((struct name *)htrace_begin_plain(name, len, slot))
+#define htrace_begin_len(name, len, slot)                                                          \
+	({                                                                                         \
+		struct name *event_;                                                               \
+		if (htrace_filter_begins(htrace_number__##name))                                   \
+			event_ = htrace_filter_begin(htrace_number__##name,                        \
+						     htrace_event__##name.config.id, (len),        \
+						     (slot));                                      \
+		else if (htrace_event__##name.config.stack)                                        \
+			event_ = htrace_stack_begin((void *)(long)ctx,                             \
+						    htrace_event__##name.config.id,                \
+						    htrace_event__##name.config.stack, (len),      \
+						    (slot));                                       \
+		else                                                                               \
+			event_ = htrace_reserve_id(htrace_event__##name.config.id, (len), (slot)); \
+		event_;                                                                            \
+	})
 
 /* Likewise for exactly one struct @name. */
 #define htrace_begin(name, slot) htrace_begin_len(name, sizeof(struct name), slot)

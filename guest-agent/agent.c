@@ -27,6 +27,7 @@
 #include "names.h"
 #include "pins.h"
 #include "relay.h"
+#include "symbols.h"
 
 #define DRAIN_NS 3000000000ULL
 #define BUFFER_LEAST (64ULL << 10) /* that we make of our own accord */
@@ -307,8 +308,12 @@ static int load_programs(struct agent *a, const struct options *o, struct loader
 	const struct htrace_schema_area *old = a->adopted ? htrace_region_schema(a->region) : NULL;
 	size_t added;
 
-	if (declare_events(a, o, l))
+	if (declare_events(a, o, l)) {
+		if (a->adopted)
+			say("the session is one that an earlier agent left; to record other fields, "
+			    "start the agent as it was, and stop it properly (SIGTERM)");
 		return -1;
+	}
 	htrace_builder_entries(a->schema, &added);
 	return loader_load(l, a->rings.fd, &a->geometry,
 			   (__u32)((old ? old->generation : 0) + (added ? 1 : 0)));
@@ -371,12 +376,22 @@ static int add_schema(struct agent *a)
 	return err;
 }
 
-static int publish_new(struct agent *a, const struct options *o)
+/* Before the first event, so that no stack is shown without names. */
+static void publish_names_of_stacks(struct agent *a, const struct loader *l)
+{
+	if (!loader_has_stacks(l))
+		return;
+	symbols_publish(a->region, a->adopted);
+	mappings_start(a->region);
+}
+
+static int publish_new(struct agent *a, const struct options *o, const struct loader *l)
 {
 	struct htrace_guest *g;
 
 	if (format_region(a, o) || add_schema(a) || rings_pin(&a->rings) || publish_pages(a, o))
 		return -1;
+	publish_names_of_stacks(a, l);
 	g = htrace_region_guest(a->region);
 	g->agent_starts = 1;
 	g->agent_start_mono = monotonic_ns();
@@ -386,12 +401,13 @@ static int publish_new(struct agent *a, const struct options *o)
 	return 0;
 }
 
-static int publish_adopted(struct agent *a)
+static int publish_adopted(struct agent *a, const struct loader *l)
 {
 	struct htrace_guest *g = htrace_region_guest(a->region);
 
 	if (add_schema(a))
 		return -1;
+	publish_names_of_stacks(a, l);
 	g->agent_starts++;
 	g->agent_start_mono = monotonic_ns();
 	return 0;
@@ -433,12 +449,14 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 		rings_discard(&old);
 	}
 	a->ours = true;
-	if (a->adopted ? publish_adopted(a) : publish_new(a, o))
+	if (a->adopted ? publish_adopted(a, l) : publish_new(a, o, l))
 		return -1;
 	/* Tasks that come up between the names and the attached programs: read the names again. */
 	if (loader_attach(l))
 		return -1;
 	names_update(a->region);
+	if (loader_has_stacks(l) && loader_uses_trampolines(l))
+		symbols_attached(a->region);
 	if (a->mode != MODE_DIRECT &&
 	    relay_init(&a->relay, a->region, &a->rings, a->mode == MODE_AUTO))
 		return -1;
@@ -491,6 +509,7 @@ static void stop(struct agent *a, struct loader *l)
 	loader_detach(l);
 	relay_finish(&a->relay);
 	health_final(&a->health);
+	mappings_update(a->region, l->stacks.pids_fd);
 	htrace_region_set_state(a->region, HTRACE_GUEST_CLOSING);
 	wait_for_reader(a);
 	for (__u32 i = 0; i < a->rings.nr; i++)
@@ -514,6 +533,8 @@ static void give_up(struct agent *a)
 	rings_close(&a->rings);
 	htrace_bar_close(&a->bar);
 	names_free();
+	symbols_free();
+	mappings_free();
 }
 
 int agent_run(const struct options *o, struct loader *l)

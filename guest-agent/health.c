@@ -6,6 +6,7 @@
 
 #include "message.h"
 #include "names.h"
+#include "symbols.h"
 
 #define MS 1000000ULL
 #define SEC (1000 * MS)
@@ -15,6 +16,7 @@
 #define FORWARD_MIN (1 * MS)
 #define FORWARD_IDLE_MIN (10 * MS)
 #define FORWARD_MAX (HEARTBEAT_MS * MS)
+#define MAPPINGS_NS (50 * MS) /* what lives shorter has its files known from others only */
 #define FAST_NS_PER_BYTE 10 /* a burst of 100 MB/s out of silence */
 
 static __u64 clock_ns(clockid_t id)
@@ -247,6 +249,8 @@ __u64 health_work(struct health *h)
 
 	if (now >= h->next_counters) {
 		publish_counters(h);
+		if (loader_has_stacks(h->loader))
+			symbols_update(h->region);
 		h->next_counters = now + SEC;
 	}
 	if (now >= h->next_beat) {
@@ -256,6 +260,14 @@ __u64 health_work(struct health *h)
 		h->next_beat = now + HEARTBEAT_MS * MS;
 	}
 	next = h->next_beat;
+	if (loader_has_stacks(h->loader)) {
+		if (now >= h->next_mappings) {
+			mappings_update(h->region, h->loader->stacks.pids_fd);
+			h->next_mappings = now + MAPPINGS_NS;
+		}
+		if (h->next_mappings < next)
+			next = h->next_mappings;
+	}
 	if (h->geometry.policy == HTRACE_DISCARD) {
 		if (now >= h->next_forward)
 			forward(h, now);

@@ -18,7 +18,7 @@ struct health {
 	struct relay *relay; /* or NULL */
 	struct htrace_geometry geometry;
 
-	__u64 next_beat, next_counters, next_names; /* CLOCK_MONOTONIC, ns */
+	__u64 next_beat, next_counters, next_names, next_mappings; /* CLOCK_MONOTONIC, ns */
 
 	/* Programs of this agent come first; then those of earlier agents of the session. */
 	struct htrace_prog prog[HTRACE_MAX_PROGS];

@@ -23,6 +23,7 @@
 #define DECLARE(name, by_default) extern const char name##_bpf_start[], name##_bpf_end[];
 BUILT_IN(DECLARE)
 extern const char tracepoint_bpf_start[], tracepoint_bpf_end[];
+extern const char profile_bpf_start[], profile_bpf_end[];
 
 #define ENTRY(name, by_default) {#name, name##_bpf_start, name##_bpf_end, by_default},
 static const struct {
@@ -134,6 +135,29 @@ static int open_tracepoint(void *ctx, const char *system, const char *name)
 	return 0;
 }
 
+static int open_profile(struct loader *l, const char *word)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "profile");
+	unsigned int hz = loader_parse_profile(word);
+	struct bpf_object *obj;
+
+	if (!hz)
+		return -1;
+	if (is_name_taken(l, "profile")) {
+		say("--events: profile is there twice, and there is one frequency; leave out %s",
+		    word);
+		return -1;
+	}
+	obj = bpf_object__open_mem(profile_bpf_start,
+				   (size_t)(profile_bpf_end - profile_bpf_start), &opts);
+	if (!obj || l->nr_tracers == MAX_TRACERS) {
+		say("cannot open the tracer of %s: %s", word, libbpf_complaint());
+		return -1;
+	}
+	keep_object(l, obj, "profile")->hz = hz;
+	return 0;
+}
+
 int loader_open_file(struct loader *l, const char *path)
 {
 	const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
@@ -169,10 +193,21 @@ int loader_open_file(struct loader *l, const char *path)
 	return 0;
 }
 
+static void detach(struct program *p)
+{
+	bpf_link__destroy(p->link);
+	p->link = NULL;
+	while (p->nr_cpu_links)
+		bpf_link__destroy(p->cpu_link[--p->nr_cpu_links]);
+	free(p->cpu_link);
+	p->cpu_link = NULL;
+}
+
 void loader_close(struct loader *l)
 {
 	for (size_t i = 0; i < l->nr_programs; i++)
-		bpf_link__destroy(l->program[i].link);
+		detach(&l->program[i]);
+	loader_close_stacks(l);
 	for (size_t i = 0; i < l->nr_tracers; i++) {
 		bpf_object__close(l->tracer[i].obj);
 		tracepoint_free(l->tracer[i].tp);
@@ -209,6 +244,7 @@ void loader_list(const struct loader *l, FILE *out, bool state)
 		fprintf(out, "\n");
 	}
 	btf__free(kernel);
+	fprintf(out, "  profile:HZ: what each CPU does, HZ times a second, with stacks\n");
 	if (state)
 		tracepoints_list(out);
 }
@@ -258,7 +294,8 @@ static int add_program(struct loader *l, const struct tracer *t, struct bpf_prog
 	memset(p, 0, sizeof(*p));
 	p->prog = prog;
 	p->tp = t->tp;
-	if (t->tp)
+	p->hz = t->hz;
+	if (t->tp || t->hz)
 		snprintf(p->name, sizeof(p->name), "%.31s", t->name);
 	else if (t->built_in)
 		snprintf(p->name, sizeof(p->name), "%.31s", bpf_program__name(prog));
@@ -354,6 +391,12 @@ int loader_select(struct loader *l, const char *events)
 	if (check_number(words, nr))
 		goto out;
 	for (size_t i = 0; i < nr; i++) {
+		if (!strncmp(words[i], "profile", 7) && (!words[i][7] || words[i][7] == ':')) {
+			if (open_profile(l, words[i]))
+				goto out;
+			used[i] = true;
+			continue;
+		}
 		if (!strchr(words[i], ':'))
 			continue;
 		if (tracepoints_check() || (found = tracepoints_find(words[i], open_tracepoint, l)) < 0)
@@ -380,13 +423,13 @@ out:
 
 /* ------------------------------------------------------------------------ loading, attaching */
 
-static int load_tracer(struct tracer *t, int rings_fd, const struct htrace_geometry *g,
-		       __u32 schema)
+static int load_tracer(struct loader *l, struct tracer *t, int rings_fd,
+		       const struct htrace_geometry *g, __u32 schema)
 {
 	struct bpf_map *rings = bpf_object__find_map_by_name(t->obj, "htrace_rings");
 	int err;
 
-	if (loader_set_constants(t, g, schema))
+	if (loader_set_constants(t, g, schema) || loader_prepare_stacks(l, t))
 		return -1;
 	libbpf_forget();
 	err = bpf_map__reuse_fd(rings, rings_fd);
@@ -402,7 +445,8 @@ static int load_tracer(struct tracer *t, int rings_fd, const struct htrace_geome
 int loader_load(struct loader *l, int rings_fd, const struct htrace_geometry *g, __u32 schema)
 {
 	for (size_t i = 0; i < l->nr_tracers; i++)
-		if (loader_is_used(&l->tracer[i]) && load_tracer(&l->tracer[i], rings_fd, g, schema))
+		if (loader_is_used(&l->tracer[i]) &&
+		    load_tracer(l, &l->tracer[i], rings_fd, g, schema))
 			return -1;
 	return 0;
 }
@@ -412,6 +456,12 @@ int loader_attach(struct loader *l)
 	for (size_t i = 0; i < l->nr_programs;) {
 		struct program *p = &l->program[i];
 
+		if (p->hz) {
+			if (loader_attach_profile(p))
+				return -1;
+			i++;
+			continue;
+		}
 		p->link = p->tp ? bpf_program__attach_tracepoint(p->prog, p->tp->system, p->tp->name) :
 				  bpf_program__attach(p->prog);
 		if (p->link) {
@@ -429,10 +479,8 @@ int loader_attach(struct loader *l)
 
 void loader_detach(struct loader *l)
 {
-	for (size_t i = 0; i < l->nr_programs; i++) {
-		bpf_link__destroy(l->program[i].link);
-		l->program[i].link = NULL;
-	}
+	for (size_t i = 0; i < l->nr_programs; i++)
+		detach(&l->program[i]);
 	/* Waits for an RCU grace period, within which programs that are under way end. */
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
 		usleep(50000);

@@ -28,6 +28,8 @@ struct tracer {
 	bool by_default; /* traced if the user does not choose */
 	struct bpf_object *obj;
 	struct tracepoint *tp; /* of instances of tracepoint.bpf.c */
+	unsigned int hz; /* of profile.bpf.c: samples a second of each CPU */
+	__u32 nr_stacks; /* events that stacks are recorded with, as far as they were declared */
 };
 
 struct program {
@@ -36,6 +38,18 @@ struct program {
 	struct bpf_link *link;
 	bool misses_counted;
 	const struct tracepoint *tp; /* attach here; NULL: to what its section says */
+	unsigned int hz; /* or to a timer of each CPU */
+	struct bpf_link **cpu_link;
+	size_t nr_cpu_links;
+};
+
+#define MAX_STACK_WORDS 64
+
+/* Events with stacks, as --stack names them, and the maps that all tracers with such share. */
+struct stack_choice {
+	char *word[MAX_STACK_WORDS];
+	size_t nr;
+	int seen_fd, pids_fd; /* 0: not made */
 };
 
 struct loader {
@@ -44,6 +58,7 @@ struct loader {
 	struct program program[HTRACE_MAX_PROGS];
 	size_t nr_programs; /* selected, later: attached */
 	struct btf *kernel; /* the kernel's BTF */
+	struct stack_choice stacks;
 };
 
 /* Built-in tracers; then files. */
@@ -55,10 +70,19 @@ int loader_open_file(struct loader *l, const char *path);
 void loader_list(const struct loader *l, FILE *out, bool state);
 /*
  * Choose among the built-in programs: comma-separated names (or their tracepoints'), globs and
- * groups, and SYSTEM:NAME for any tracepoint; NULL: the default groups, "none": none. Those that task names come from are always with the others. All of the files' programs are
+ * groups, SYSTEM:NAME for any tracepoint, and profile:HZ; NULL: the default groups, "none": none. Those that task names come from are always with the others. All of the files' programs are
  * chosen.
  */
 int loader_select(struct loader *l, const char *events);
+/*
+ * Of the events so chosen, those that stacks are recorded with; words as for --events, and files'
+ * events too. May be called again for more.
+ */
+int loader_select_stacks(struct loader *l, const char *events);
+/* Is there an event with stacks? Known after loader_declare(). */
+bool loader_has_stacks(const struct loader *l);
+/* Are there programs that the kernel calls through code of its own making? */
+bool loader_uses_trampolines(const struct loader *l);
 /* Leave out what this kernel has no hook for, with a message. Fails if nothing is left. */
 int loader_check_hooks(struct loader *l);
 /* Add the events to @b and note their ids in the objects. */

@@ -26,6 +26,7 @@ struct event {
 	const struct htrace_event *event; /* NULL: not declared, so never recorded */
 	struct htrace_filter_bound *bound;
 	bool recorded;  /* by a program that is loaded */
+	bool stacks;    /* come with its records */
 	const char *why; /* it is left to the reader; NULL: no program records what does not match */
 };
 
@@ -226,6 +227,10 @@ static int filter_program(struct work *w, struct bpf_program *p, const char *why
 		why = why_not_type(p);
 	if (!why && (m.unknown || !m.ends || m.windows != m.ends || m.elements != m.begins))
 		why = "its program is not made as htrace.bpf.h makes them";
+	/* Those are taken when the record is reserved, which is behind the filter. */
+	for (size_t i = 0; i < m.nr && !why; i++)
+		if (m.event[i]->stacks)
+			why = "stacks are recorded with it";
 	if (why || !m.nr) {
 		leave_to_reader(m.event, m.nr, why);
 		return 0;
@@ -257,7 +262,7 @@ out:
 
 /* ----------------------------------------------------------------------------------------- tracers */
 
-static void add_event(void *ctx, __u32 id, __u32 number)
+static void add_event(void *ctx, __u32 id, __u32 number, bool stacks)
 {
 	struct work *w = ctx;
 	const struct htrace_event *event = id ? htrace_schema_event(w->schema, id) : NULL;
@@ -267,7 +272,9 @@ static void add_event(void *ctx, __u32 id, __u32 number)
 		w->too_many = true;
 		return;
 	}
-	w->event[w->nr_events++] = (struct event){.id = id, .number = number, .event = event};
+	w->event[w->nr_events++] = (struct event){
+		.id = id, .number = number, .event = event, .stacks = stacks,
+	};
 	if (twin) /* of several source files */
 		twin->why = w->event[w->nr_events - 1].why = "its tracer was linked from several files";
 }
@@ -287,7 +294,7 @@ static int publish_event(struct work *w, const struct event *e)
 {
 	int err;
 
-	if (!e->event)
+	if (!e->event || !strcmp(e->event->name, HTRACE_STACK_EVENT))
 		return 0;
 	if (e->why) {
 		name_left(w, e);

@@ -16,13 +16,30 @@ void loader_leave_out(struct loader *l, size_t i);
 
 /* loader_events.c */
 
-/* Call @each for every event that @t declares, with its record id and its number in the object. */
-void loader_events_of(const struct tracer *t, void (*each)(void *ctx, __u32 id, __u32 number),
-		      void *ctx);
+/* An event's record id, its number in the object, and whether stacks come with its records. */
+typedef void loader_event_fn(void *ctx, __u32 id, __u32 number, bool stacks);
+/* Call @each for every event that @t declares. */
+void loader_events_of(const struct tracer *t, loader_event_fn *each, void *ctx);
 
 /* Is one of its programs chosen? */
 bool loader_is_used(const struct tracer *t);
+/* Call @each for every event of @t, by its name in the object. */
+void loader_events(const struct tracer *t, void (*each)(void *, const char *), void *ctx);
 /* Shape of the rings and schema generation. */
 int loader_set_constants(const struct tracer *t, const struct htrace_geometry *g, __u32 schema);
+
+/* loader_stacks.c */
+
+/* Are stacks recorded with @event of @t? */
+bool loader_wants_stack(const struct loader *l, const struct tracer *t, const char *event);
+/* The maps that @t needs for it, before it is loaded. */
+int loader_prepare_stacks(struct loader *l, const struct tracer *t);
+void loader_close_stacks(struct loader *l);
+
+/* loader_profile.c */
+
+/* The HZ of "profile:HZ"; 0 after saying what is wrong with it. */
+unsigned int loader_parse_profile(const char *word);
+int loader_attach_profile(struct program *p);
 
 #endif

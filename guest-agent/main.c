@@ -28,10 +28,13 @@ static void usage(FILE *out)
 		"\n"
 		"  --events LIST     what to record: comma-separated events, globs and groups, or\n"
 		"                    'none' (default: sched,syscalls); any tracepoint as SYSTEM:NAME,\n"
-		"                    globs allowed; 'help' lists what this machine offers\n"
+		"                    globs allowed; profile:HZ samples what CPUs do, with stacks,\n"
+		"                    HZ times a second; 'help' lists what this machine offers\n"
 		"  --bpf FILE        load a tracer of your own, all of it; repeatable\n"
 		"  --filter EXPR     record only events that match, as in 'prev_tid != 0 && cpu < 2';\n"
 		"                    see FILTERS in host-reader(1)\n"
+		"  --stack EVENTS    record kernel and user stacks with these of the events;\n"
+		"                    comma-separated names and globs, repeatable\n"
 		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/')\n"
 		"  --mode MODE       direct: the host maps the rings in this machine's memory;\n"
 		"                    relay: the agent copies them into the region; auto (default):\n"
@@ -127,12 +130,16 @@ static int parse_filter(const char *text, struct options *o)
 	return -1;
 }
 
-enum { OPT_EVENTS = 256, OPT_BPF, OPT_FILTER, OPT_REGION, OPT_MODE, OPT_POLICY, OPT_BUFFER };
+enum {
+	OPT_EVENTS = 256, OPT_BPF, OPT_FILTER, OPT_STACK, OPT_REGION, OPT_MODE, OPT_POLICY,
+	OPT_BUFFER,
+};
 
 static const struct option long_options[] = {
 	{"events", required_argument, NULL, OPT_EVENTS},
 	{"bpf", required_argument, NULL, OPT_BPF},
 	{"filter", required_argument, NULL, OPT_FILTER},
+	{"stack", required_argument, NULL, OPT_STACK},
 	{"region", required_argument, NULL, OPT_REGION},
 	{"mode", required_argument, NULL, OPT_MODE},
 	{"policy", required_argument, NULL, OPT_POLICY},
@@ -146,8 +153,8 @@ static const struct option long_options[] = {
 /* -1: go on; else the exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
-	const char *events = NULL, *files[MAX_FILES];
-	int opt, bad = 0, nr_files = 0;
+	const char *events = NULL, *files[MAX_FILES], *stacks[MAX_STACK_WORDS];
+	int opt, bad = 0, nr_files = 0, nr_stacks = 0;
 
 	opterr = 0;
 	while (!bad && (opt = getopt_long(argc, argv, ":vhV", long_options, NULL)) != -1) {
@@ -165,6 +172,14 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case OPT_FILTER:
 			bad = parse_filter(optarg, o);
+			break;
+		case OPT_STACK:
+			if (nr_stacks == MAX_STACK_WORDS) {
+				say("--stack: more than %d of them", MAX_STACK_WORDS);
+				bad = 1;
+				break;
+			}
+			stacks[nr_stacks++] = optarg;
 			break;
 		case OPT_REGION:
 			o->region = optarg;
@@ -208,6 +223,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 			return EXIT_FAILURE;
 	if (bad || loader_select(&loader, events))
 		return EXIT_USAGE;
+	for (int i = 0; i < nr_stacks; i++)
+		if (loader_select_stacks(&loader, stacks[i]))
+			return EXIT_USAGE;
 	return -1;
 }
 

@@ -25,5 +25,6 @@
 	object virtio_net_bpf, "virtio_net.bpf.o"
 	object xen_bpf, "xen.bpf.o"
 	object tracepoint_bpf, "tracepoint.bpf.o"
+	object profile_bpf, "profile.bpf.o"
 
 	.section .note.GNU-stack, "", %progbits

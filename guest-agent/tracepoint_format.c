@@ -314,17 +314,22 @@ static int add_members(const struct tracepoint *tp, struct htrace_schema_builder
 }
 
 int tracepoint_declare(const struct tracepoint *tp, struct htrace_schema_builder *b,
-		       const char *name)
+		       const char *name, const struct htrace_schema_member *front, __u32 nr_front)
 {
-	struct htrace_schema_member *m = calloc(2 * tp->nr_fields + 1, sizeof(*m));
-	__u32 nr = 0;
+	struct htrace_schema_member *m =
+		calloc(nr_front + 2 * tp->nr_fields + 1, sizeof(*m));
+	__u32 nr = nr_front;
 	int ret;
 
 	if (!m)
 		return -ENOMEM;
+	if (nr_front)
+		memcpy(m, front, nr_front * sizeof(*m));
 	ret = add_members(tp, b, m, &nr);
+	for (__u32 i = nr_front; i < nr; i++)
+		m[i].bit_off += 64 * nr_front;
 	if (!ret)
-		ret = htrace_builder_struct(b, name, false, tp->config.size, m, nr);
+		ret = htrace_builder_struct(b, name, false, tp->config.size + 8 * nr_front, m, nr);
 	free(m);
 	return ret < 0 ? ret : htrace_builder_event(b, name, ret);
 }

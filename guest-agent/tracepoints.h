@@ -37,9 +37,9 @@ int tracepoint_open(struct tracepoint **out, const char *system, const char *nam
  * -ENOMEM.
  */
 int tracepoint_parse(struct tracepoint *tp, FILE *format);
-/* Declare it in @b under @name. Record id or -errno. */
+/* Declare it in @b under @name, behind @nr members of 8 bytes each. Record id or -errno. */
 int tracepoint_declare(const struct tracepoint *tp, struct htrace_schema_builder *b,
-		       const char *name);
+		       const char *name, const struct htrace_schema_member *front, __u32 nr_front);
 void tracepoint_free(struct tracepoint *tp);
 
 #endif

@@ -35,6 +35,8 @@ void ctf_put_stream(struct tsdl *t, unsigned int kind);
 void ctf_put_event(struct tsdl *t, unsigned int kind, __u32 id, const char *name,
 		   const char *fields);
 
+/* A stack's id, which the event has as a sequence of addresses? */
+bool ctf_is_stack(const struct htrace_type *t, unsigned int depth);
 struct ctf_layout;
 /* The fields of @e, a struct. */
 void ctf_put_fields(struct tsdl *t, const struct htrace_event *e, const struct ctf_layout *l);
@@ -79,6 +81,8 @@ struct ctf_event {
 	/* While a record is decoded: where its members end in `buf`. */
 	__u32 *end;
 	__u32 nr, nr_room, depth;
+	const struct sink_event *event;
+	unsigned int stacks; /* of it so far */
 	size_t length_at; /* of an array to the record's end: where its length goes */
 	__u32 length;
 	bool open;

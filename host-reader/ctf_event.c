@@ -7,6 +7,7 @@
 #include "ctf.h"
 #include "names.h"
 #include "show.h"
+#include "stacks.h"
 
 #define UNKNOWN "<...>"
 
@@ -114,12 +115,28 @@ static void on_end(void *ctx, const struct htrace_type *t)
 	end_value(w);
 }
 
+/* As LTTng has it: addresses, innermost first; none if the stack is not known. */
+static void add_stack(struct ctf_event *w, __u64 id)
+{
+	struct stack st = { 0 };
+
+	/* Of more than so many a few bytes of a guest's would be very much. */
+	if (id && w->stacks++ < SHOWN_STACKS)
+		stacks_find(w->event->from->stacks, id, &st);
+	ctf_add(w, &st.nr, sizeof(st.nr));
+	if (st.nr)
+		ctf_add(w, st.address, st.nr * sizeof(*st.address));
+}
+
 static void on_integer(void *ctx, const char *name, const struct htrace_type *t, __u64 v)
 {
 	struct ctf_event *w = ctx;
 
 	begin_value(w);
-	ctf_add(w, &v, t->size);
+	if (ctf_is_stack(t, w->depth))
+		add_stack(w, v);
+	else
+		ctf_add(w, &v, t->size);
 	end_value(w);
 }
 
@@ -165,7 +182,8 @@ static bool decode(struct ctf_event *w, const struct sink_event *e)
 {
 	__u32 nr = e->event->type->nr;
 
-	w->len = w->nr = w->depth = 0;
+	w->event = e;
+	w->len = w->nr = w->depth = w->stacks = 0;
 	w->open = w->failed = false;
 	if (nr > w->nr_room) {
 		__u32 *end = realloc(w->end, nr * sizeof(*end));

@@ -197,13 +197,32 @@ static void put_array(struct tsdl *t, const struct htrace_type *parent, const ch
 	tsdl_put(t, ";");
 }
 
+bool ctf_is_stack(const struct htrace_type *t, unsigned int depth)
+{
+	return !depth && t->kind == HTRACE_TYPE_INT && t->size == 8 &&
+	       (t->hint == HTRACE_HINT_STACK_KERNEL || t->hint == HTRACE_HINT_STACK_USER);
+}
+
+static void put_stack(struct tsdl *t, const struct htrace_type *parent, const char *name)
+{
+	char length[NAME];
+
+	name_length(parent, name, length);
+	tsdl_put(t, U32 " _%s;", length);
+	put_indent(t, 0);
+	tsdl_put(t, "integer { size = 64; align = 8; signed = false; base = 16; } _%s[_%s];", name,
+		length);
+}
+
 static void put_member(struct tsdl *t, const struct htrace_type *parent, __u32 i,
 		       unsigned int depth)
 {
 	const struct htrace_member *m = &parent->members[i];
 
 	put_indent(t, depth);
-	if (m->type->kind == HTRACE_TYPE_ARRAY) {
+	if (ctf_is_stack(m->type, depth)) {
+		put_stack(t, parent, m->name);
+	} else if (m->type->kind == HTRACE_TYPE_ARRAY) {
 		put_array(t, parent, m->name, m->type, depth);
 	} else {
 		put_type(t, m->type, depth);

@@ -26,6 +26,7 @@ static const struct known {
 	{ "sched_waking", ROLE_NONE, NULL, NULL, NULL, NULL },
 	{ "sched_wakeup", ROLE_NONE, NULL, NULL, NULL, NULL },
 	{ "sched_wakeup_new", ROLE_NONE, NULL, NULL, NULL, NULL },
+	{ HTRACE_STACK_EVENT, ROLE_STACK, NULL, NULL, NULL, NULL },
 };
 
 /* By type: its field tid. Open addressing, at most half full. */
@@ -122,6 +123,8 @@ struct events *events_new(const struct htrace_schema *schema, struct selection *
 		info->event = event;
 		info->shown = selection_matches(selection, event->name);
 		describe(info, &tids);
+		if (info->role == ROLE_STACK)
+			info->shown = false;
 	}
 	free(tids.slot);
 	return e;
@@ -176,6 +179,7 @@ void event_before(const struct event_info *info, struct names *names, struct sin
 		break;
 	case ROLE_NONE:
 	case ROLE_RENAME:
+	case ROLE_STACK:
 		return;
 	}
 	if (get_tid(info->tid, e->record, &e->task))

@@ -20,6 +20,7 @@ enum event_role {
 	ROLE_EXEC,   /* tid, comm; who calls exec leads its process from then on */
 	ROLE_RENAME, /* tid, comm, perhaps pid; not necessarily its own */
 	ROLE_EXIT,   /* tid */
+	ROLE_STACK,  /* says what a stack's id stands for; never shown */
 };
 
 struct event_info {

@@ -13,6 +13,8 @@
 #include "merge.h"
 #include "message.h"
 #include "names.h"
+#include "stacks.h"
+#include "symbols.h"
 
 #define EXPIRE_NS 200000000ULL
 #define EMIT_NS 30000000
@@ -34,6 +36,9 @@ struct session {
 	bool captured;
 	__u64 asked;         /* time of the last session_emit() */
 	struct names *names;
+	struct stacks *stacks; /* NULL, as symbols, where there is no merge */
+	struct symbols *symbols;
+	bool said_symbols;
 	struct sink_session about;
 	struct htrace_schema *schema;
 	struct events *events; /* what the reader knows of the schema's events */
@@ -52,10 +57,10 @@ struct session {
 struct mark {
 	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE } kind;
 	struct htrace_schema *schema;
-	__u32 nr;
+	__u32 nr; /* names; bytes of text */
 	union {
 		struct htrace_name name[0];
-		char text[0];
+		char text[0]; /* of a schema: the entries that are new */
 	};
 };
 
@@ -97,6 +102,8 @@ static void add_ring(struct session *s, __u32 set, __u32 index)
 		.source = s->c.source,
 		.session = &s->about,
 		.names = s->names,
+		.stacks = s->stacks,
+		.symbols = s->symbols,
 		.ticks = s->about.ticks,
 		.per_cpu = s->about.facts.set[set].kind == HTRACE_RING_PER_CPU,
 		.ring = index,
@@ -132,12 +139,16 @@ int session_open(struct session **out, const struct session_config *config, char
 	};
 	memcpy(s->about.boot_id, facts->boot_id, sizeof(s->about.boot_id));
 	s->captured = s->c.sinks && sinks_capture(s->c.sinks);
-	if (s->c.sinks && sinks_show(s->c.sinks))
+	if (s->c.sinks && sinks_show(s->c.sinks)) {
 		s->merge = merge_new(nr, MERGE_DELAY_NS, MERGE_BYTES);
+		s->stacks = stacks_new();
+		s->symbols = symbols_new();
+	}
 	for (__u32 set = 0; set < facts->nr_sets; set++)
 		for (__u32 i = 0; i < facts->set[set].nr_rings; i++)
 			add_ring(s, set, i);
-	if (!s->names || (!s->merge && s->c.sinks && sinks_show(s->c.sinks))) {
+	if (!s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
+			  (!s->merge || !s->stacks || !s->symbols))) {
 		session_close(s);
 		return -ENOMEM;
 	}
@@ -184,6 +195,8 @@ void session_close(struct session *s)
 	if (s->nr_broken > 1)
 		say_within(s->c.quota, "%s: %u rings were broken in this session", s->c.path,
 			   s->nr_broken);
+	if (s->stacks)
+		s->c.stats->stacks_forgotten += stacks_forgotten(s->stacks);
 	if (s->c.sinks)
 		sinks_session_end(s->c.sinks, &s->about);
 	stats_fold(s->c.stats, s->schema);
@@ -192,6 +205,8 @@ void session_close(struct session *s)
 	events_free(s->events);
 	htrace_schema_free(s->schema);
 	names_free(s->names);
+	stacks_free(s->stacks);
+	symbols_free(s->symbols);
 	free(s);
 }
 
@@ -278,17 +293,21 @@ int session_schema(struct session *s, __u64 generation, const void *entries, siz
 	struct capture_item item = {
 		.kind = CAPTURE_SCHEMA, .generation = generation, .data = entries, .len = len,
 	};
+	size_t fresh = s->symbols && len > s->schema_len ? len - s->schema_len : 0;
 	struct mark *m;
 	int ret;
 
 	if (s->about.reading && len <= s->schema_len)
 		return 0;
-	m = new_mark(MARK_SCHEMA, 0);
+	m = new_mark(MARK_SCHEMA, fresh);
 	ret = m ? htrace_schema_parse(&m->schema, entries, len, err, errlen) : -ENOMEM;
 	if (ret) {
 		free(m);
 		return ret;
 	}
+	m->nr = (__u32)fresh;
+	if (fresh)
+		memcpy(m->text, (const char *)entries + s->schema_len, fresh);
 	s->schema_len = len;
 	s->about.reading = m->schema;
 	capture(s, &item, now);
@@ -351,6 +370,17 @@ void session_broken(struct session *s, unsigned int ring, const char *why, __u64
 
 /* ------------------------------------------------------------------------------------- emitting */
 
+/* What stacks are shown with lies between the schema's other entries. */
+static void use_symbols(struct session *s, const struct mark *m)
+{
+	const char *wrong = s->symbols ? symbols_load(s->symbols, m->text, m->nr) : NULL;
+
+	if (!wrong || s->said_symbols)
+		return;
+	s->said_symbols = true;
+	say_within(s->c.quota, "%s: stacks may lack names: %s", s->c.path, wrong);
+}
+
 static void use_schema(struct session *s, struct mark *m)
 {
 	const struct htrace_event *e;
@@ -365,6 +395,7 @@ static void use_schema(struct session *s, struct mark *m)
 	s->filters = filters_new(s->c.filter, s->schema, &s->filter_said, s->c.path, s->c.quota);
 	e = htrace_schema_event_by_name(s->schema, "sched_switch");
 	s->switch_filtered = e && htrace_schema_is_filtered(s->schema, e->id);
+	use_symbols(s, m);
 }
 
 static void use_mark(struct session *s, struct mark *m)
@@ -430,6 +461,10 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 		snprintf(name, sizeof(name), "event#%u", item->record.id);
 		if (selection_matches(s->c.selection, name))
 			show(s, &e);
+		return;
+	}
+	if (info->role == ROLE_STACK) {
+		stacks_add(s->stacks, item->record.payload, item->record.len);
 		return;
 	}
 	e.event = info->event;

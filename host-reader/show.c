@@ -12,6 +12,7 @@
 struct show {
 	struct out *out;
 	const struct sink_event *event;
+	struct shown_stacks *stacks;
 	bool first;   /* of what is in the innermost array or struct */
 	char between; /* values: a space in structs, a comma in arrays */
 	unsigned int depth;
@@ -144,11 +145,23 @@ __u64 unextended(const struct htrace_type *t, __u64 v)
 	return t->size && t->size < 8 ? v & ((1ULL << 8 * t->size) - 1) : v;
 }
 
+static void keep_stack(struct shown_stacks *s, const struct htrace_type *t, __u64 id)
+{
+	if (!id || s->nr == SHOWN_STACKS)
+		return;
+	s->stack[s->nr].id = id;
+	s->stack[s->nr++].user = t->hint == HTRACE_HINT_STACK_USER;
+}
+
 static void on_integer(void *ctx, const char *name, const struct htrace_type *t, __u64 v)
 {
 	struct show *w = ctx;
 	const char *label;
 
+	if (t->hint == HTRACE_HINT_STACK_KERNEL || t->hint == HTRACE_HINT_STACK_USER) {
+		keep_stack(w->stacks, t, v);
+		return;
+	}
 	if (out_line_full(w->out))
 		return;
 	begin_value(w, name);
@@ -228,10 +241,11 @@ static void show_raw(struct out *o, const struct htrace_record *r)
 		out_printf(o, "... (%u bytes)", r->len);
 }
 
-void show_fields(struct out *o, const struct sink_event *e)
+void show_fields(struct out *o, const struct sink_event *e, struct shown_stacks *stacks)
 {
-	struct show w = { .out = o, .event = e, .first = true, .between = ' ' };
+	struct show w = { .out = o, .event = e, .stacks = stacks, .first = true, .between = ' ' };
 
+	stacks->nr = 0;
 	if (!e->event || htrace_event_visit(e->event, e->record->payload, e->record->len, &visitor,
 					    &w) == -EMSGSIZE)
 		show_raw(o, e->record);

@@ -5,8 +5,24 @@
 
 #include "sink.h"
 
-/* " name=value" for each of the event's fields. */
-void show_fields(struct out *o, const struct sink_event *e);
+struct stack;
+
+/* The stacks that an event's fields name. */
+#define SHOWN_STACKS 4
+struct shown_stacks {
+	unsigned int nr;
+	struct {
+		__u64 id;
+		bool user;
+	} stack[SHOWN_STACKS]; /* not more of a record */
+};
+
+/* " name=value" for each of the event's fields, but for stacks, which come into @stacks. */
+void show_fields(struct out *o, const struct sink_event *e, struct shown_stacks *stacks);
+/* A line for each frame: kernel first, then user, innermost first. */
+void show_stacks(struct out *o, const struct sink_event *e, const struct shown_stacks *stacks);
+/* The first frame of a kernel stack of @e's that is not the tracer's own. */
+__u32 first_frame(const struct sink_event *e, const struct stack *st);
 /* A task's name and nothing else, harmless. Characters written; 0: its name is not known. */
 size_t show_task_name(struct out *o, const struct origin *from, __u32 tid, __u64 time);
 /*

@@ -15,6 +15,8 @@
 #include "out.h"
 
 struct names;
+struct stacks;
+struct symbols;
 
 struct session_set {
 	__u32 policy, kind; /* enum htrace_policy, htrace_ring_kind */
@@ -55,6 +57,8 @@ struct origin {
 	const char *source; /* shown beside each event; NULL: there is only one */
 	const struct sink_session *session;
 	const struct names *names;
+	const struct stacks *stacks; /* NULL, as symbols: there are none */
+	struct symbols *symbols;
 	bool ticks;   /* times are TSC ticks, not nanoseconds */
 	bool per_cpu; /* rings are CPUs */
 	unsigned int ring;

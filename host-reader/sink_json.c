@@ -17,6 +17,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "stacks.h"
+#include "symbols.h"
+
 #define NO_CHARACTER 0xfffd
 
 struct json {
@@ -24,6 +27,7 @@ struct json {
 	const struct sink_event *event;
 	bool opened; /* "fields" is begun */
 	bool first;  /* in the innermost array or object */
+	unsigned int stacks; /* shown of this record */
 };
 
 /* ---------------------------------------------------------------------------------------- text */
@@ -200,10 +204,90 @@ static void put_meaning(struct json *w, const char *name, const struct htrace_ty
 	}
 }
 
+static void begin_key(struct json *w, const char *key)
+{
+	out_text(w->out, w->first ? "\"" : ",\"");
+	w->first = false;
+	out_text(w->out, key);
+	out_mem(w->out, "\":", 2);
+}
+
+static void put_text_member(struct json *w, const char *key, const char *text)
+{
+	if (!text)
+		return;
+	begin_key(w, key);
+	put_string(w->out, text, strlen(text));
+}
+
+static void put_number_member(struct json *w, const char *key, __u64 v)
+{
+	begin_key(w, key);
+	out_unsigned(w->out, v, 0, ' ');
+}
+
+/* {"symbol":"schedule","offset":94,"module":"...","file":"...",...,"address":...}: what is known. */
+static void put_frame(struct json *w, const struct frame *f)
+{
+	out_char(w->out, '{');
+	w->first = true;
+	if (f->symbol) {
+		put_text_member(w, "symbol", f->symbol);
+		put_number_member(w, "offset", f->offset);
+	}
+	put_text_member(w, "module", f->module);
+	put_text_member(w, "file", f->file);
+	if (f->in_file) {
+		begin_key(w, "build_id");
+		out_char(w->out, '"');
+		out_bytes(w->out, f->build_id, sizeof(f->build_id));
+		out_char(w->out, '"');
+		put_number_member(w, "file_offset", f->file_offset);
+	}
+	put_number_member(w, "address", f->address);
+	out_char(w->out, '}');
+}
+
+/* An array of frames, innermost first; empty if there was no stack, null if it is not known. */
+static void put_stack(struct json *w, const char *name, __u64 id, bool user)
+{
+	const struct origin *from = w->event->from;
+	struct stack st = { 0 };
+	struct frame f;
+
+	begin_value(w, name, "");
+	if (id && !stacks_find(from->stacks, id, &st)) {
+		out_text(w->out, "null");
+		if (!name)
+			return;
+		begin_value(w, name, ".id");
+		out_unsigned(w->out, id, 0, ' ');
+		return;
+	}
+	out_char(w->out, '[');
+	for (__u32 own = user ? 0 : first_frame(w->event, &st), i = own; i < st.nr; i++) {
+		if (i > own)
+			out_char(w->out, ',');
+		if (user)
+			symbols_user_frame(from->symbols, &st, i, &f);
+		else
+			symbols_kernel_frame(from->symbols, &st, i, &f);
+		put_frame(w, &f);
+	}
+	out_char(w->out, ']');
+	w->first = false;
+}
+
 static void on_integer(void *ctx, const char *name, const struct htrace_type *t, __u64 v)
 {
 	struct json *w = ctx;
 
+	/* Of more than so many a few bytes of a guest's would be very much text: they are numbers. */
+	if ((t->hint == HTRACE_HINT_STACK_KERNEL || t->hint == HTRACE_HINT_STACK_USER) &&
+	    w->stacks++ < SHOWN_STACKS) {
+		put_stack(w, name, v, t->hint == HTRACE_HINT_STACK_USER);
+		return;
+	}
 	begin_value(w, name, "");
 	switch (t->hint) {
 	case HTRACE_HINT_BOOL:

@@ -3,6 +3,8 @@
  * One line per event, for people and for grep:
  *
  *     12.345678901 [002] bash-1234              sched_switch: prev_tid=1234(bash) ...
+ *
+ * and, where stacks were recorded, one more for each frame, which begins with blanks.
  */
 #include "show.h"
 
@@ -52,6 +54,7 @@ static void put_task(struct out *o, const struct sink_event *e)
 
 static void text_event(struct sink *s, const struct sink_event *e)
 {
+	struct shown_stacks stacks;
 	struct out *o = s->out;
 
 	out_limit_line(o, LINE_BYTES);
@@ -64,10 +67,11 @@ static void text_event(struct sink *s, const struct sink_event *e)
 		out_unsigned(o, e->record->id, 0, ' ');
 	}
 	out_text(o, ": ");
-	show_fields(o, e);
+	show_fields(o, e, &stacks);
 	if (e->unverified)
 		out_text(o, " (unverified)");
 	out_newline(o);
+	show_stacks(o, e, &stacks);
 }
 
 static void put_kind(struct out *o, const char **between, const char *kind, __u64 nr)

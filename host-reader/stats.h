@@ -37,6 +37,7 @@ struct stats {
 	__u64 unread;    /* bytes that stayed in rings */
 	__u64 filtered;  /* events that were not shown: they do not match a filter */
 	__u64 unwritten; /* events that were read, and that there was no time to show */
+	__u64 stacks_forgotten; /* for want of room, while they might have been named again */
 	unsigned int broken; /* rings that were quarantined */
 	unsigned int sessions;
 	__u64 attached_ns; /* host time during which a session was attached */

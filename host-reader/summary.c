@@ -235,6 +235,11 @@ static void write_totals(struct out *o, const struct source *s)
 	out_printf(o, "%-12s%llu late in the merge, %llu backwards in their ring", "order",
 		   (ull)st->late, (ull)st->backwards);
 	out_newline(o);
+	if (st->stacks_forgotten) {
+		out_printf(o, "%-12s%llu were forgotten for want of room; events that name them are "
+			   "shown without", "stacks", (ull)st->stacks_forgotten);
+		out_newline(o);
+	}
 	if (st->broken) {
 		out_printf(o, "%-12s%u rings were given up", "broken", st->broken);
 		out_newline(o);

@@ -140,7 +140,8 @@ static void fill_type(struct fill *f, const char *at)
 	case HTRACE_TYPE_ENUM:
 		t->is_signed = e.flags & HTRACE_TYPE_SIGNED;
 		/* A hint that only a newer version knows is none. */
-		t->hint = e.hint < HTRACE_HINT_FLOAT ? e.hint : HTRACE_HINT_NONE;
+		t->hint = e.hint <= HTRACE_HINT_STACK_USER && e.hint != HTRACE_HINT_FLOAT ?
+				  e.hint : HTRACE_HINT_NONE;
 		break;
 	case HTRACE_TYPE_ARRAY:
 		t->elem = &f->s->types[e.ref - 1];

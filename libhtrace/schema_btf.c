@@ -344,17 +344,22 @@ static int conv_members(struct conv *c, const struct plain *p, __u64 base, struc
 	return ret;
 }
 
-static int conv_composite(struct conv *c, const struct plain *p)
+/* As it is, or behind @nr_front members of 8 bytes each. */
+static int conv_composite(struct conv *c, const struct plain *p,
+			  const struct htrace_schema_member *front, __u32 nr_front)
 {
 	struct member_list l = { 0 };
 	char name[HTRACE_NAME_MAX];
-	int ret;
+	int ret = 0;
 
-	ret = conv_members(c, p, 0, &l);
+	for (__u32 i = 0; i < nr_front && ret >= 0; i++)
+		ret = add_member(c, &l, &front[i]);
+	if (ret >= 0)
+		ret = conv_members(c, p, 64 * nr_front, &l);
 	cut_name(name, p->name);
 	if (ret >= 0)
-		ret = built(c, htrace_builder_struct(c->b, name, btf_is_union(p->t), p->t->size,
-						     l.m, l.nr));
+		ret = built(c, htrace_builder_struct(c->b, name, btf_is_union(p->t),
+						     p->t->size + 8 * nr_front, l.m, l.nr));
 	free(l.m);
 	return ret;
 }
@@ -373,7 +378,7 @@ static int conv_kind(struct conv *c, const struct plain *p)
 		return conv_array(c, p);
 	case BTF_KIND_STRUCT:
 	case BTF_KIND_UNION:
-		return conv_composite(c, p);
+		return conv_composite(c, p, NULL, 0);
 	case BTF_KIND_FLOAT:
 		return refuse(c, -EINVAL,
 			      "floating point ('%s') cannot be recorded; store it as an integer",
@@ -400,8 +405,10 @@ static int conv_type(struct conv *c, __u32 id, enum htrace_hint hint)
 	return ret;
 }
 
-int htrace_builder_btf_event(struct htrace_schema_builder *b, const struct btf *btf,
-			     const char *name, __u32 type_id, char *err, size_t errlen)
+int htrace_builder_btf_event_behind(struct htrace_schema_builder *b, const struct btf *btf,
+				    const char *name, __u32 type_id,
+				    const struct htrace_schema_member *front, __u32 nr_front,
+				    char *err, size_t errlen)
 {
 	struct conv c = { .b = b, .btf = btf, .event = name, .err = err, .errlen = errlen };
 	struct plain p;
@@ -412,6 +419,14 @@ int htrace_builder_btf_event(struct htrace_schema_builder *b, const struct btf *
 		return ret;
 	if (!btf_is_struct(p.t))
 		return refuse(&c, -EINVAL, "its type '%s' is not a struct", p.name);
-	ret = conv_type(&c, p.id, HTRACE_HINT_NONE);
+	ret = enter(&c);
+	if (!ret)
+		ret = conv_composite(&c, &p, front, nr_front);
 	return ret < 0 ? ret : built(&c, htrace_builder_event(b, name, ret));
+}
+
+int htrace_builder_btf_event(struct htrace_schema_builder *b, const struct btf *btf,
+			     const char *name, __u32 type_id, char *err, size_t errlen)
+{
+	return htrace_builder_btf_event_behind(b, btf, name, type_id, NULL, 0, err, errlen);
 }

@@ -7,6 +7,8 @@
  *                                  at most R rounds of about 22 events per second and pair
  *   workload count N VALUE         on each CPU: N times getpgid(VALUE, i)
  *   workload calls N               N cheap system calls; prints their nanoseconds
+ *   workload nest N VALUE          N times getpgid(VALUE, i) in nest_inner, of nest_middle, of nest_outer
+ *   workload spin SECONDS          computes, in spin_here
  *   workload compat N              N 32-bit system calls getpid (number 20)
  *   workload tasklet               makes the kernel run a tasklet: the keyboard's, for its lamps
  *   workload name TEXT             calls itself TEXT, runs a little
@@ -162,6 +164,56 @@ static int calls(long n)
 	return 0;
 }
 
+/* Compilers give functions that call none a frame only if they have a use for it. */
+#define HAS_FRAME() __asm__ volatile("" : : "r"(__builtin_frame_address(0)))
+
+/* The call is made right there: libc's functions have no frame pointers. */
+__attribute__((noinline)) static long nest_inner(long value, long i)
+{
+	long ret = SYS_getpgid;
+
+	HAS_FRAME();
+	__asm__ volatile("syscall" : "+a"(ret) : "D"(value), "S"(i) : "rcx", "r11", "memory");
+	return ret;
+}
+
+__attribute__((noinline)) static long nest_middle(long value, long i)
+{
+	return nest_inner(value, i) + 1;
+}
+
+__attribute__((noinline)) static long nest_outer(long value, long i)
+{
+	return nest_middle(value, i) + 1;
+}
+
+static int nest(long n, long value)
+{
+	long sum = 0;
+
+	for (long i = 0; i < n; i++)
+		sum |= nest_outer(value, i);
+	return sum == 0; /* each call failed, or else added 2 */
+}
+
+__attribute__((noinline)) static unsigned long spin_here(unsigned long x)
+{
+	HAS_FRAME();
+	for (int i = 0; i < 1000000; i++)
+		x = x * 6364136223846793005UL + 1442695040888963407UL + (x >> 33);
+	return x;
+}
+
+static int spin(double seconds)
+{
+	double end = now() + seconds;
+	volatile unsigned long x = 1;
+
+	while (now() < end)
+		x = spin_here(x);
+	return 0;
+}
+
 /* As a 32-bit program makes them: they have numbers of their own. */
 static int compat(long n)
 {
@@ -222,6 +274,10 @@ int main(int argc, char **argv)
 		return count(atol(argv[2]), atol(argv[3]), cpus);
 	if (!strcmp(what, "calls") && argc == 3)
 		return calls(atol(argv[2]));
+	if (!strcmp(what, "nest") && argc == 4)
+		return nest(atol(argv[2]), atol(argv[3]));
+	if (!strcmp(what, "spin") && argc == 3)
+		return spin(atof(argv[2]));
 	if (!strcmp(what, "compat") && argc == 3)
 		return compat(atol(argv[2]));
 	if (!strcmp(what, "tasklet"))

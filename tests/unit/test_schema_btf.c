@@ -319,6 +319,40 @@ START_TEST(test_flexible)
 }
 END_TEST
 
+/* Members in front of the struct's own, which may end in an array without a length. */
+START_TEST(test_behind)
+{
+	int id64 = htrace_builder_int(b, "id", 8, false, HTRACE_HINT_STACK_USER), id;
+	struct htrace_schema_member front[2] = {
+		{ .type = (__u32)id64, .name = "one" },
+		{ .type = (__u32)id64, .bit_off = 64, .name = "two" },
+	};
+	int st = STRUCT("s", 8, { "x", s32, 0, 0 }, { "bits", s32, 35, 3 },
+			{ "rest", add_array(u64, 0), 64, 0 });
+	__u64 payload[5] = { 11, 22, 33 | 5ULL << 35, 44, 55 }, value;
+	const struct htrace_event *e;
+	struct htrace_schema *s;
+	char err[256] = "";
+
+	id = htrace_builder_btf_event_behind(b, btf, "e", (__u32)st, front, 2, err, sizeof(err));
+	ck_assert_msg(id > 0, "%s", err);
+	s = parsed();
+	e = htrace_schema_event(s, (__u32)id);
+	ck_assert_uint_eq(e->type->nr, 5);
+	ck_assert_uint_eq(e->type->size, 24);
+	ck_assert_int_eq(e->type->members[1].type->hint, HTRACE_HINT_STACK_USER);
+	ck_assert(htrace_event_get(e, payload, sizeof(payload), "two", &value) && value == 22);
+	ck_assert(htrace_event_get(e, payload, sizeof(payload), "x", &value) && value == 33);
+	ck_assert(htrace_event_get(e, payload, sizeof(payload), "bits", &value) &&
+		  (value & 7) == 5);
+	ck_assert_uint_eq(e->type->members[4].bit_off, 192);
+	ck_assert(!htrace_event_get(e, payload, 16, "x", &value)); /* too short */
+	htrace_schema_free(s);
+	id = htrace_builder_btf_event(b, btf, "e", (__u32)st, err, sizeof(err));
+	ck_assert_int_eq(id, -EEXIST);
+}
+END_TEST
+
 START_TEST(test_long_names)
 {
 	char name[128] = "";
@@ -512,6 +546,7 @@ int main(void)
 	tcase_add_test(t, test_anonymous);
 	tcase_add_test(t, test_no_size);
 	tcase_add_test(t, test_flexible);
+	tcase_add_test(t, test_behind);
 	tcase_add_test(t, test_long_names);
 	tcase_add_test(t, test_event_again);
 	suite_add_tcase(s, t);

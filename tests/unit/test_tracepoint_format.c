@@ -55,7 +55,7 @@ static void expect(const char *text, const char *want)
 
 	ck_assert_int_eq(parse(text), 0);
 	ck_assert_int_eq(htrace_builder_new(&b, NULL, 0), 0);
-	ck_assert_msg(tracepoint_declare(tp, b, "event") == 1, "%s", htrace_builder_error(b));
+	ck_assert_msg(tracepoint_declare(tp, b, "event", NULL, 0) == 1, "%s", htrace_builder_error(b));
 	entries = htrace_builder_entries(b, &len);
 	ck_assert_msg(!htrace_schema_parse(&s, entries, len, err, sizeof(err)), "%s", err);
 	describe(&got, htrace_schema_event(s, 1)->type);
@@ -237,7 +237,7 @@ START_TEST(test_random)
 				(char)(unit_random(&seed) % 255 + 1);
 		if (!parse(text)) {
 			ck_assert_int_eq(htrace_builder_new(&b, NULL, 0), 0);
-			ck_assert_msg(tracepoint_declare(tp, b, "event") == 1, "%s: %s",
+			ck_assert_msg(tracepoint_declare(tp, b, "event", NULL, 0) == 1, "%s: %s",
 				      htrace_builder_error(b), text);
 			htrace_builder_free(b);
 		}

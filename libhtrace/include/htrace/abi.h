@@ -308,6 +308,8 @@ enum htrace_schema_kind {
 	HTRACE_SCHEMA_TYPE = 1,
 	HTRACE_SCHEMA_EVENT = 2,
 	HTRACE_SCHEMA_FILTER = 3,
+	HTRACE_SCHEMA_SYMBOLS = 4,
+	HTRACE_SCHEMA_MAPPING = 5,
 };
 
 enum htrace_type_kind {
@@ -330,6 +332,8 @@ enum htrace_hint {
 	HTRACE_HINT_CHAR = 6,
 	HTRACE_HINT_TASK_STATE = 7, /* as sched_switch's prev_state */
 	HTRACE_HINT_FLOAT = 8, /* reserved */
+	HTRACE_HINT_STACK_KERNEL = 9, /* u64: a stack's id, as in struct htrace_stack; 0: none */
+	HTRACE_HINT_STACK_USER = 10,
 };
 
 #define HTRACE_TYPE_SIGNED 1u
@@ -392,6 +396,69 @@ struct htrace_schema_filter {
 	__u32 id;    /* 0: all events; else an event that was declared before */
 	__u32 flags; /* of one event: HTRACE_FILTER_IN_GUEST */
 	/* char text[], NUL-terminated; of one event: empty */
+};
+
+/* ------------------------------------------------------------------------------------- stacks */
+
+/*
+ * Events of this name say what a stack's id stands for. They come before the first record that
+ * names the stack, and again from time to time. Nothing but this layout is told of them.
+ */
+#define HTRACE_STACK_EVENT "htrace_stack"
+#define HTRACE_STACK_FRAMES 127
+#define HTRACE_STACK_FILE_FRAMES 120
+
+enum htrace_stack_kind {
+	HTRACE_STACK_KERNEL = 1, /* u64 addresses, innermost first */
+	HTRACE_STACK_USER = 2,   /* likewise, of process pid */
+	HTRACE_STACK_USER_FILES = 3, /* the same stack as struct htrace_stack_file_frame[] */
+};
+
+struct htrace_stack {
+	__u64 id;
+	__u32 pid; /* of the process; 0: the kernel's */
+	__u16 kind; /* enum htrace_stack_kind; an unknown one is ignored */
+	__u16 nr; /* frames */
+	__u64 word[];
+};
+
+enum htrace_frame_status {
+	HTRACE_FRAME_NONE = 0,
+	HTRACE_FRAME_FILE = 1,    /* build_id and offset hold */
+	HTRACE_FRAME_ADDRESS = 2, /* offset is the address */
+};
+
+/* As the kernel's struct bpf_stack_build_id. */
+struct htrace_stack_file_frame {
+	__s32 status; /* enum htrace_frame_status */
+	__u8 build_id[20]; /* shorter ones end in zeros */
+	__u64 offset; /* in the file */
+};
+
+#define HTRACE_SYMBOLS_MAX (16u << 20) /* bytes of lines, of all entries of a session */
+
+/*
+ * Functions of the producing kernel. Unpacked (zlib) these are lines "DISTANCE NAME" or
+ * "DISTANCE NAME MODULE": the address' distance from the line before (the first: from 0), in
+ * hexadecimal without 0x. Later entries add to earlier ones.
+ */
+struct htrace_schema_symbols {
+	struct htrace_schema_entry entry;
+	__u32 raw;    /* bytes of lines */
+	__u32 packed; /* bytes that follow, padding not counted */
+};
+
+/* Code that a process has mapped: where, and from which file. */
+struct htrace_schema_mapping {
+	struct htrace_schema_entry entry;
+	__u32 pid;
+	__u32 reserved;
+	__u64 start, end;
+	__u64 offset; /* of start in the file */
+	__s64 bias;   /* address in the file's symbols = offset in the file + bias */
+	__u8 build_id[20]; /* zero: none */
+	__u32 reserved2;
+	/* the path, to its NUL */
 };
 
 /* --------------------------------------------------------------------------------------- ring */

@@ -170,6 +170,14 @@ const char *htrace_builder_error(const struct htrace_schema_builder *b);
 struct btf;
 int htrace_builder_btf_event(struct htrace_schema_builder *b, const struct btf *btf,
 			     const char *name, __u32 type_id, char *err, size_t errlen);
+/*
+ * Likewise of records that begin with @nr_front members of 8 bytes each, as @front describes them,
+ * before the struct.
+ */
+int htrace_builder_btf_event_behind(struct htrace_schema_builder *b, const struct btf *btf,
+				    const char *name, __u32 type_id,
+				    const struct htrace_schema_member *front, __u32 nr_front,
+				    char *err, size_t errlen);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus
