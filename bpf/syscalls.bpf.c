@@ -10,16 +10,23 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Readers have the names of x86-64's calls only: elsewhere a number is better than a wrong name. */
+#ifdef __TARGET_ARCH_x86
+#define SYSCALL_NR htrace_syscall_t
+#else
+#define SYSCALL_NR __s32
+#endif
+
 struct sys_enter {
 	htrace_tid_t tid;
-	htrace_syscall_t nr;
+	SYSCALL_NR nr;
 	htrace_hex_t args[6];
 };
 HTRACE_EVENT(sys_enter);
 
 struct sys_exit {
 	htrace_tid_t tid;
-	htrace_syscall_t nr;
+	SYSCALL_NR nr;
 	__s64 ret;
 };
 HTRACE_EVENT(sys_exit);

@@ -39,6 +39,9 @@ in DIR/RELEASE/boot.
 USAGE
 }
 
+# shellcheck source=tools/private-apt.sh
+. "$(dirname "$(readlink -f "$0")")/private-apt.sh"
+
 say() { echo "fetch-kernel: $*" >&2; }
 die() { say "error: $*"; exit 1; }
 bad_usage() { say "$* (see --help)"; exit 2; }
@@ -124,36 +127,6 @@ tmp=$(mktemp -d "$dir/.tmp.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
-apt_options=(
-	-o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
-	-o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null
-	-o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache"
-	-o "APT::Architecture=$arch" -o "APT::Architectures::=$arch"
-	-o APT::Sandbox::User=root # _apt may not look into the cache directory
-	-o APT::Update::Error-Mode=any -o Acquire::Languages=none -o Acquire::Retries=3
-	-o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
-	-o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false
-)
-
-# Writes the private sources: what the machine has of Debian, its backports, and --suite.
-write_sources() {
-	local key=/usr/share/keyrings/debian-archive-keyring.gpg opt='' uri codename label release=
-	[ ! -r $key ] || opt="[signed-by=$key] "
-	# shellcheck disable=SC2016 # apt expands these
-	while IFS='|' read -r uri codename label; do
-		echo "deb $opt$uri $codename main"
-		if [ "$label" = Debian ] && [ -z "$release" ]; then
-			release=${codename%%-*}
-			echo "deb $opt$uri $release-backports main"
-			[ -z "$suite" ] || echo "deb $opt$uri $suite main"
-		fi
-	done < <(apt-get indextargets --format '$(REPO_URI)|$(CODENAME)|$(LABEL)' \
-		'Created-By: Packages' 'Origin: Debian' 'Component: main' 2>/dev/null) |
-		awk '!seen[$0]++' >"$apt/sources.list"
-	[ -s "$apt/sources.list" ] ||
-		die "apt knows no Debian mirror: run 'apt-get update' as root first, on a Debian machine"
-}
-
 find_package() {
 	local name
 	apt-cache "${apt_options[@]}" pkgnames linux-image- | sort -V | while read -r name; do
@@ -168,11 +141,9 @@ find_package() {
 }
 
 shopt -s extglob
-mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
-write_sources
-say "updating the private package lists"
-apt-get "${apt_options[@]}" -qq update >"$tmp/log" 2>&1 ||
-	die "apt-get update failed: $(grep -m1 '^E:' "$tmp/log" || tail -n 1 "$tmp/log")"
+private_apt_init "$apt" "$arch"
+private_apt_sources "$suite"
+private_apt_update "$tmp/log"
 
 package=$(find_package)
 [ -n "$package" ] ||
@@ -188,7 +159,7 @@ if [ ! -e "$(vmlinuz_of "$release")" ]; then
 	done
 	say "downloading ${packages[*]}"
 	(cd "$tmp" && apt-get "${apt_options[@]}" -qq download "${packages[@]}") >"$tmp/log" 2>&1 ||
-		die "download failed: $(grep -m1 '^E:' "$tmp/log" || tail -n 1 "$tmp/log")"
+		die "download failed: $(private_apt_error "$tmp/log")"
 
 	say "unpacking into $dir/$release"
 	tree=$tmp/tree

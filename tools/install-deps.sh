@@ -8,13 +8,14 @@ set -euo pipefail
 
 usage() {
 	cat <<'USAGE'
-Usage: install-deps.sh [--tests]
+Usage: install-deps.sh [--tests] [--print]
 
 Installs the Debian packages that building and the demo in a VM need. Needs root
 unless all of them are installed already.
 
 Options:
   --tests      also what the test suite needs
+  --print      install nothing: print the packages' names
   -h, --help   this text
 USAGE
 }
@@ -30,15 +31,25 @@ packages=(
 	qemu-system-x86 qemu-system-data seabios ipxe-qemu
 	busybox-static cpio kmod gzip xz-utils zstd ca-certificates
 )
+print=
 while [ $# -gt 0 ]; do
 	case $1 in
-	--tests) packages+=(check python3 g++ babeltrace2) ;;
+	--tests)
+		packages+=(check python3 g++ babeltrace2)
+		# the build for aarch64; tools/cross-aarch64.sh fetches the arm64 libraries
+		packages+=(gcc-aarch64-linux-gnu qemu-user-static)
+		;;
+	--print) print=1 ;;
 	-h | --help) usage; exit 0 ;;
 	*) say "unknown argument '$1' (see --help)"; exit 2 ;;
 	esac
 	shift
 done
 
+if [ -n "$print" ]; then
+	printf '%s\n' "${packages[@]}"
+	exit 0
+fi
 command -v apt-get >/dev/null ||
 	die "there is no apt-get here; install by other means: ${packages[*]}"
 

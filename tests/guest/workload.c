@@ -217,6 +217,7 @@ static int spin(double seconds)
 /* As a 32-bit program makes them: they have numbers of their own. */
 static int compat(long n)
 {
+#ifdef __x86_64__
 	for (long i = 0; i < n; i++) {
 		long nr = 20;
 
@@ -225,6 +226,10 @@ static int compat(long n)
 			return 1;
 	}
 	return 0;
+#else
+	fprintf(stderr, "workload: %ld 32-bit calls: only on x86-64\n", n);
+	return 2;
+#endif
 }
 
 static int tasklet(void)
