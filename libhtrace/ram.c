@@ -27,17 +27,23 @@
 #define GIB (1ULL << 30)
 
 /*
- * Guest-physical to file offset: [0, low) as it is, [4 GiB, ...) behind it. low depends on the
- * machine type: q35 2 GiB (2.75 with fewer), pc 3 or 3.5 GiB, microvm 3 GiB, others below 4.
+ * Guest-physical to file offset: RAM begins at start; what lies below start + low is at the file's
+ * beginning, what lies above 4 GiB follows. low depends on the machine type: q35 2 GiB (2.75 with
+ * fewer), pc 3 or 3.5 GiB, microvm 3 GiB, others below 4. arm64's virt has all its RAM in one piece.
  */
-static const __u64 low_sizes[] = {
-	2 * GIB, 0xb0000000ULL, 3 * GIB, 0xe0000000ULL, 4 * GIB, 1 * GIB,
+struct layout {
+	__u64 start, low;
+};
+
+static const struct layout layouts[] = {
+	{ 0, 2 * GIB }, { 0, 0xb0000000ULL }, { 0, 3 * GIB }, { 0, 0xe0000000ULL }, { 0, 4 * GIB },
+	{ 0, 1 * GIB }, { 1 * GIB, 1ULL << 48 },
 };
 
 struct ram_file {
 	int fd;
 	__u64 size;
-	__u64 low;
+	struct layout layout;
 	char name[200]; /* for messages: escaped, since whoever maps the region may have chosen it */
 };
 
@@ -48,10 +54,10 @@ static void set_name(struct ram_file *f, const char *path)
 
 static bool translate(const struct ram_file *f, __u64 gpa, __u64 len, __u64 *off)
 {
-	__u64 low = f->low < f->size ? f->low : f->size;
+	__u64 low = f->layout.low < f->size ? f->layout.low : f->size;
 
-	if (htrace_inside(gpa, len, low)) {
-		*off = gpa;
+	if (gpa >= f->layout.start && htrace_inside(gpa - f->layout.start, len, low)) {
+		*off = gpa - f->layout.start;
 		return true;
 	}
 	if (gpa >= 4 * GIB && htrace_inside(gpa - 4 * GIB, len, f->size - low)) {
@@ -315,10 +321,10 @@ static struct ram_file *verify(const struct htrace_view *v, struct ram_file *fil
 {
 	*best = 0;
 	for (int i = 0; i < nr; i++) {
-		for (size_t k = 0; k < sizeof(low_sizes) / sizeof(*low_sizes); k++) {
+		for (size_t k = 0; k < sizeof(layouts) / sizeof(*layouts); k++) {
 			__u32 found;
 
-			files[i].low = low_sizes[k];
+			files[i].layout = layouts[k];
 			found = anchors_found(v, &files[i]);
 			if (found == v->nr_anchors && runs_fit(v, &files[i]))
 				return &files[i];
@@ -344,6 +350,25 @@ static long max_map_count(void)
 	return n;
 }
 
+/*
+ * Runs can be mapped side by side only where each is whole pages of this host. A guest of 4 KiB
+ * pages on a host of 64 KiB ones has such runs by luck only; its agent then relays.
+ */
+static bool pages_too_large(const struct htrace_view *v, const struct ram_file *f)
+{
+	__u64 mask = (__u64)sysconf(_SC_PAGESIZE) - 1, off, n;
+	__u32 shift = v->super.guest_page_shift;
+
+	for (__u32 i = 0; i < v->nr_runs; i++) {
+		n = v->runs[i].nr_pages << shift;
+		if (i + 1 == v->nr_runs) /* nothing has to follow on it */
+			n = 0;
+		if (translate(f, v->runs[i].gpfn << shift, n, &off) && (off | n) & mask)
+			return true;
+	}
+	return false;
+}
+
 static int map_runs(struct htrace_view *v, const struct ram_file *f, char *err, size_t errlen)
 {
 	__u64 len = runs_len(v), at = 0, off;
@@ -360,6 +385,14 @@ static int map_runs(struct htrace_view *v, const struct ram_file *f, char *err, 
 				   "raise it, or give guest-agent a smaller --buffer",
 				   v->nr_runs),
 		       -ENOMEM;
+	if (pages_too_large(v, f))
+		return htrace_errf(err, errlen,
+				   "the guest's rings are scattered in pages of %u KiB, this host's "
+				   "pages of %ld KiB are too large to map them: relay works "
+				   "(guest-agent --mode auto or relay)",
+				   1u << (v->super.guest_page_shift - 10),
+				   sysconf(_SC_PAGESIZE) / 1024),
+		       -EINVAL;
 	base = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (base == MAP_FAILED)
 		return htrace_errf(err, errlen, "mmap: %s", strerror(errno)), -errno;
@@ -375,7 +408,7 @@ static int map_runs(struct htrace_view *v, const struct ram_file *f, char *err, 
 		    MAP_FAILED) {
 			ret = -errno;
 			htrace_errf(err, errlen, "cannot map %s: %s%s", f->name, strerror(-ret),
-				    ret == -EINVAL ? " (huge pages? use 4 KiB pages for guest RAM)" :
+				    ret == -EINVAL ? " (huge pages? use ordinary ones for guest RAM)" :
 						     "");
 			goto fail;
 		}

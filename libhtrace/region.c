@@ -77,11 +77,12 @@ static void place(struct htrace_area *a, __u64 *at, __u64 len)
 
 static __u64 largest_ring(__u64 room, __u32 nr_rings, __u64 block_size, enum htrace_policy policy)
 {
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	struct htrace_geometry g;
 
 	for (__u64 size = 1ULL << 32; size >= 1024; size >>= 1)
 		if (!htrace_geometry_init(&g, size, block_size, policy) &&
-		    htrace_image_size(&g, 4096) <= room / nr_rings)
+		    htrace_image_size(&g, page) <= room / nr_rings)
 			return size;
 	return 0;
 }

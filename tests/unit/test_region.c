@@ -183,6 +183,27 @@ START_TEST(test_producer_rings)
 }
 END_TEST
 
+/* Whatever the number of rings, and this machine's pages: the largest rings that fit do fit. */
+START_TEST(test_default_ring_size)
+{
+	struct htrace_region_opts o = local_opts;
+	struct htrace_region *r;
+	int fd;
+
+	o.ring_size = 0;
+	for (o.nr_rings = 1; o.nr_rings <= 24; o.nr_rings++) {
+		const struct htrace_ringset *set;
+
+		ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &o, &fd), 0);
+		set = &htrace_region_super(r)->ringset[0];
+		ck_assert(htrace_inside(set->off, set->nr_rings * set->stride, SIZE));
+		ck_assert_uint_eq(set->stride % (__u64)sysconf(_SC_PAGESIZE), 0);
+		htrace_region_release(r);
+		close(fd);
+	}
+}
+END_TEST
+
 /* Making a region: sizes and options that cannot be. */
 START_TEST(test_format_refusals)
 {
@@ -616,6 +637,7 @@ static Suite *make_suite(void)
 	tcase_add_test(t, test_stale_consumed);
 	tcase_add_test(t, test_adopt);
 	tcase_add_test(t, test_producer_rings);
+	tcase_add_test(t, test_default_ring_size);
 	tcase_add_test(t, test_format_refusals);
 	tcase_add_test(t, test_tables);
 	tcase_add_test(t, test_create_existing);

@@ -12,15 +12,16 @@
 #ifndef HTRACE_ABI_H
 #define HTRACE_ABI_H
 
-#if !defined(__VMLINUX_H__) && !defined(__u64_defined)
-#include <linux/types.h>
-#endif
-
+/* Before any other header: those of a 32-bit target may be missing, which says less. */
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "libhtrace's shared format is little-endian; this target is not"
+#error "libhtrace's shared format is little-endian, this target is not: build for x86-64 or aarch64"
 #endif
 #if !defined(__bpf__) && defined(__SIZEOF_POINTER__) && __SIZEOF_POINTER__ != 8
-#error "libhtrace needs 64-bit atomic words: 32-bit targets are not supported"
+#error "libhtrace needs 64-bit atomic words, 32-bit programs are not supported: build for x86-64 or aarch64"
+#endif
+
+#if !defined(__VMLINUX_H__) && !defined(__u64_defined)
+#include <linux/types.h>
 #endif
 
 /* Major: readers refuse another one. Minor: additions that an older reader may ignore. */

@@ -5,12 +5,12 @@
 #ifndef HTRACE_PRODUCER_H
 #define HTRACE_PRODUCER_H
 
+#include <htrace/region.h>
+#include <htrace/ring.h>
+
 #include <stddef.h>
 #include <string.h>
 #include <time.h>
-
-#include <htrace/region.h>
-#include <htrace/ring.h>
 
 #ifdef __cplusplus
 extern "C" {

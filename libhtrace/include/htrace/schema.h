@@ -6,12 +6,12 @@
 #ifndef HTRACE_SCHEMA_H
 #define HTRACE_SCHEMA_H
 
+#include <htrace/abi.h>
+#include <htrace/version.h>
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
-
-#include <htrace/abi.h>
-#include <htrace/version.h>
 
 #ifdef __cplusplus
 extern "C" {
