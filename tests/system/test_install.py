@@ -107,3 +107,8 @@ def test_exports():
     strange = [n for n in names if not re.search(r'\b' + n + r'\(', declared)]
     assert not strange, strange
     say(f'{len(names)} functions exported')
+    # hidden by default, map or not: so it is in the static library too
+    out = run('readelf', '--syms', '--wide', os.path.join(BUILD, 'libhtrace', 'libhtrace.a'))
+    visible = set(re.findall(r' GLOBAL +DEFAULT +\d+ (htrace_\w+)', out))
+    assert visible == names, 'declare it between "#pragma GCC visibility push(default)" and "pop" ' \
+        f'in its header, and list it in libhtrace.map: {visible ^ names}'

@@ -18,6 +18,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 struct htrace_consumer;
 
@@ -133,6 +134,7 @@ static inline bool htrace_iter_next(struct htrace_iter *it, struct htrace_record
 	return true;
 }
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -15,6 +15,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /*
  * A producer's handle: its ring and the ring's shape. Belongs to the process that took it and is
@@ -74,6 +75,7 @@ HTRACE_INLINE int htrace_push(struct htrace_producer *p, __u32 id, const void *d
 	return 0;
 }
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

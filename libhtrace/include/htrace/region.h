@@ -18,6 +18,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /* ------------------------------------------------------- the writing side: guest, or local */
 
@@ -229,6 +230,7 @@ struct htrace_image {
 /* Fill in *@img for ring @index of set @set. -ENXIO: no such ring, not mapped, or not anchored. */
 int htrace_view_ring(const struct htrace_view *v, __u32 set, __u32 index, struct htrace_image *img);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

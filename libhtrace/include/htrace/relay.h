@@ -15,6 +15,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 struct htrace_relay;
 
@@ -39,6 +40,7 @@ void htrace_relay_resume(struct htrace_relay *m);
 /* Was it handed over, by this relay or one before? */
 bool htrace_relay_handed_over(const struct htrace_relay *m);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
