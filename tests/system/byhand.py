@@ -77,6 +77,7 @@ class Ring:
         self.ring, self.block = rs.ring, rs.block
         self.at = rs.off + i * rs.stride
         self.consumed_at = HOST_RINGS + 64 * (rs.first_slot + i)
+        self.extended = 0  # records read whose time is in full
 
     def head(self):
         return self.mem.load(self.at)
@@ -173,6 +174,7 @@ class Ring:
             hdr = 16 if flags else 8
             assert hdr <= length <= end - pos, f'{length} bytes at {pos}'
             if flags:
+                self.extended += 1
                 time = self.mem.load(self.data(pos) + 8)
             else:
                 delta = (low - base) & U32

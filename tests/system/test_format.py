@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
 import tempfile
 import threading
 import time
@@ -16,7 +17,7 @@ import byhand
 from byhand import (ARRAY, BOOL, CHAR, CLOSED, CLOSING, DISCARD, HEX, LOCAL, IVSHMEM, OVERWRITE,
                     PER_CPU, PER_THREAD, RUNNING, STRUCT, TID, UNION, Region, RingSet, SchemaWriter)
 from harness import params, say
-from vm import Reader
+from vm import BUILD, Reader
 
 SESSION = 0xfeedfacecafef00d
 T0 = 7_000_000_000_123  # of the first record; its low half is not small
@@ -327,5 +328,74 @@ def test_written_by_hand(source, placement):
         assert text == expected_text(s), [x for x in zip(text, expected_text(s)) if x[0] != x[1]][:3]
         say(f'{len(text)} lines, each as text and as JSON')
         say(reader.err().strip().splitlines()[-1])
+    finally:
+        shutil.rmtree(dir)
+
+
+def mixed(seq):
+    """The fields of tests/guest/writer.c's record number seq."""
+    word = seq * 2654435761 & 0xffffffff
+    return {'seq': seq, 'level': -1 if seq % 2 else 0x7fffffff, 'low': seq & 7,
+            'mid': seq % 128 - 64, 'top': seq & 0x3fffff, 'list': [seq, seq + 1, seq + 2],
+            'pairs': [{'x': seq & 255, 'y': 1}, {'x': seq + 1 & 255, 'y': 2}], 'small': -seq,
+            'either': {'word': word, 'bytes': list(word.to_bytes(4, 'little'))},
+            'name': f'n{seq}'.encode(), 'text': bytes([97 + seq % 26]) * (seq % 100)}
+
+
+def as_json_has_it(fields):
+    """Texts decoded; what an enumerator is called is told beside."""
+    out = {}
+    for name, v in fields.items():
+        out[name] = v.decode() if isinstance(v, bytes) else v
+        if name == 'level':
+            out['level.name'] = 'LOW' if v == -1 else 'HIGH'
+    return out
+
+
+@params('discard', 'overwrite')
+def test_read_by_hand(policy):
+    """What the library wrote is read from the document alone: each record, what became of the
+    others; host-reader shows the same at the same times."""
+    dir = tempfile.mkdtemp(prefix='htrace-format-', dir='/dev/shm')
+    try:
+        path, as_json = os.path.join(dir, 'region'), os.path.join(dir, 'json')
+        begin = time.monotonic_ns()
+        written = subprocess.run([os.path.join(BUILD, 'tests', 'writer'), path, policy, '600'],
+                                 stdout=subprocess.PIPE, text=True, check=True).stdout
+        end = time.monotonic_ns()
+        accepted = [[int(line.split()[1]) for line in written.splitlines() if line[0] == str(i)]
+                    for i in range(3)]
+        region = Region(path)
+        schema = region.read_schema()
+        assert region.sets[0].policy == {'discard': DISCARD, 'overwrite': OVERWRITE}[policy]
+        assert region.sets[0].nr_rings == 3 and len(region.sets) == 1
+        decoded, extended = {}, 0
+        for i in range(3):
+            ring = region.ring(0, i)
+            records, before, dropped = ring.read()
+            attempts = 600 + 60 * i
+            assert len(records) + before + dropped == attempts, (len(records), before, dropped)
+            kept = [schema.decode(id, payload) for id, _, payload in records]
+            seqs = [fields['seq'] for _, fields in kept]
+            assert seqs == accepted[i][-len(seqs):] and len(accepted[i]) == attempts - dropped
+            assert (before > 0, dropped > 0) == (policy == 'overwrite', policy == 'discard')
+            for name, fields in kept:
+                assert name == 'mixed' and fields == mixed(fields['seq']), fields
+            times = [t for _, t, _ in records]
+            assert begin < times[0] and times[-1] < end and times == sorted(times)
+            extended += ring.extended
+            decoded[f'ring {i}'] = [(t, name, as_json_has_it(f))
+                                    for t, (name, f) in zip(times, kept)]
+            say(f'ring {i}: {len(records)} records, {before} overwritten, {dropped} dropped')
+        assert extended > 0 or policy == 'overwrite', 'no time was written in full'
+        reader = Reader(f'local:{path}', '-o', 'json:' + as_json)
+        wait_until('host-reader shows all', lambda: os.path.exists(as_json) and
+                   sum('"event"' in line for line in open(as_json, encoding='utf-8')) ==
+                   sum(map(len, decoded.values())))
+        assert reader.stop() == 0, reader.err()
+        found, _ = shown_as_json(as_json)
+        for place, items in decoded.items():
+            events = [x for x in found[place] if not isinstance(x, dict)]
+            assert events == items, place
     finally:
         shutil.rmtree(dir)
