@@ -79,8 +79,10 @@ static void human_size(char *text, size_t len, __u64 bytes)
 {
 	if (bytes >= 1 << 20 && !(bytes & ((1 << 20) - 1)))
 		snprintf(text, len, "%" PRIu64 " MiB", (uint64_t)(bytes >> 20));
-	else
+	else if (bytes >= 1 << 10)
 		snprintf(text, len, "%" PRIu64 " KiB", (uint64_t)(bytes >> 10));
+	else
+		snprintf(text, len, "%" PRIu64 " bytes", (uint64_t)bytes);
 }
 
 /* Who it is, and what its rings are like, for people. */

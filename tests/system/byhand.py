@@ -54,6 +54,43 @@ class Memory:
         self.map[off:off + len(data)] = data
 
 
+class GuestSpace:
+    """Page runs side by side: what the rings of a VSHMEM set lie in. The guest's RAM is a file whose
+    offsets are guest-physical addresses."""
+
+    def __init__(self, ram, runs, page_shift):
+        self.ram, self.runs, self.page = ram, runs, 1 << page_shift
+        self.pages = [gpfn + i << page_shift for gpfn, nr in runs for i in range(nr)]
+
+    def gpa(self, off):
+        return self.pages[off // self.page] + off % self.page
+
+    def load(self, off):
+        return self.ram.load(self.gpa(off))
+
+    def store(self, off, value):
+        self.ram.store(self.gpa(off), value)
+
+    def store32(self, off, value):
+        self.ram.store32(self.gpa(off), value)
+
+    def parts(self, off, n):
+        """(guest-physical address, length) of what lies in one page each."""
+        while n:
+            here = min(n, self.page - off % self.page)
+            yield self.gpa(off), here
+            off, n = off + here, n - here
+
+    def bytes(self, off, n):
+        return b''.join(self.ram.bytes(at, here) for at, here in self.parts(off, n))
+
+    def write(self, off, data):
+        done = 0
+        for at, here in self.parts(off, len(data)):
+            self.ram.write(at, data[done:done + here])
+            done += here
+
+
 class RingSet:
     """Rings of one geometry."""
 
@@ -70,13 +107,15 @@ class RingSet:
 
 
 class Ring:
-    """One ring image in a region: the places of its words, and both halves of the protocol."""
+    """One ring image, in a region or in guest memory: the places of its words, and both halves of
+    the protocol."""
 
     def __init__(self, mem, rs, i):
         self.mem, self.set, self.index = mem, rs, i
         self.ring, self.block = rs.ring, rs.block
         self.at = rs.off + i * rs.stride
-        self.consumed_at = HOST_RINGS + 64 * (rs.first_slot + i)
+        self.host_at = HOST_RINGS + 64 * (rs.first_slot + i)  # of the region
+        self.consumed_at = self.at + 128 if rs.placement == VSHMEM else self.host_at
         self.extended = 0  # records read whose time is in full
 
     def head(self):
@@ -318,8 +357,9 @@ class Schema:
 class Region:
     """A region: made by create(), or found in a file by opening it."""
 
-    def __init__(self, path):
-        mem = self.mem = Memory(path)
+    def __init__(self, path, space=None):
+        mem, self.space = Memory(path), space
+        self.mem = mem
         raw = mem.bytes(0, 368)
         assert raw[:8] == MAGIC
         (self.major, self.minor, self.super_size, self.size, self.session) = \
@@ -335,18 +375,21 @@ class Region:
         self.beats = mem.load(self.guest[0] + 16)
 
     @staticmethod
-    def create(path, size, session, sets, guest, schema, names, schema_entries, task_names,
-               nr_cpus):
-        """areas: offset, length. The magic comes last."""
+    def create(path, size, session, sets, guest, schema, names, schema_entries, task_names, nr_cpus,
+               runs=(0, 0), page_shift=12, space=None):
+        """guest, schema, names, runs are areas: offset, length. The magic comes last."""
         mem = Memory(path, size)
         mem.write(0, struct.pack('<8sHHIQQ16sQQIIII', bytes(8), 1, 0, 368, size, session,
-                                 bytes(range(16)), 0, 0, 1, 12, nr_cpus, len(sets)) +
-                  struct.pack('<8Q', *guest, *schema, *names, 0, 0) +
+                                 bytes(range(16)), 0, 0, 1, page_shift, nr_cpus, len(sets)) +
+                  struct.pack('<8Q', *guest, *schema, *names, *runs) +
                   b''.join(struct.pack(RingSet.FORMAT, *s.fields) for s in sets))
         for s in sets:
+            where = space if s.placement == VSHMEM else mem
             for i in range(s.nr_rings):
-                mem.write(s.off + i * s.stride + s.data_off, b'\xa5' * s.ring)  # may be anything
-                mem.write(s.off + i * s.stride + 200, struct.pack('<II', i, i))
+                at = s.off + i * s.stride
+                where.write(at, bytes(s.data_off))
+                where.write(at + s.data_off, b'\xa5' * s.ring)  # may be anything
+                where.write(at + 200, struct.pack('<II', i, i))
         mem.write(guest[0] + 32, struct.pack('<I', 50))
         mem.write(guest[0] + 4, struct.pack('<IQ', os.getpid(), 1))
         mem.write(guest[0] + 128, b'1.2.3-by-hand')
@@ -356,8 +399,23 @@ class Region:
         mem.write(names[0], struct.pack('<QII', 2, len(task_names), 0))
         mem.write(names[0] + 64, b''.join(struct.pack('<QII16s', time, tid, tgid, comm)
                                           for time, tid, tgid, comm in task_names))
+        if space:
+            Region.anchor(mem, sets, runs[0], space)
         mem.write(0, MAGIC)
-        return Region(path)
+        return Region(path, space)
+
+    @staticmethod
+    def anchor(mem, sets, at, space):
+        """Page runs, and the nonces at the beginning and the end of each image."""
+        s = next(s for s in sets if s.placement == VSHMEM)
+        anchors = []
+        for i in range(s.nr_rings):
+            for off in s.off + i * s.stride + 192, s.off + (i + 1) * s.stride - 8:
+                nonce = int.from_bytes(os.urandom(8), 'little') | 1
+                space.store(off, nonce)
+                anchors.append((space.gpa(off), nonce))
+        mem.write(at, struct.pack('<IIQ', len(anchors), len(space.runs), len(space.pages)))
+        mem.write(at + 64, b''.join(struct.pack('<QQ', *x) for x in anchors + space.runs))
 
     def add_schema(self, entries):
         """Another generation: entries, then bytes, then generation."""
@@ -368,7 +426,21 @@ class Region:
         self.mem.store(at, self.mem.load(at) + 1)
 
     def ring(self, nr_set, i):
-        return Ring(self.mem, self.sets[nr_set], i)
+        s = self.sets[nr_set]
+        return Ring(self.space if s.placement == VSHMEM else self.mem, s, i)
+
+    def forward(self, ring):
+        """The agent's part for a ring in guest memory: the host's position, while it is ours."""
+        if ring.set.placement == VSHMEM and self.host()['session'] == self.session:
+            ring.mem.store(ring.consumed_at, self.mem.load(ring.host_at))
+
+    def release(self):
+        """Closed: all nonces are cleared first."""
+        for s in self.sets:
+            for i in range(s.nr_rings if s.placement == VSHMEM else 0):
+                self.space.store(s.off + i * s.stride + 192, 0)
+                self.space.store(s.off + (i + 1) * s.stride - 8, 0)
+        self.set_state(CLOSED)
 
     def set_state(self, state):
         self.mem.store32(self.guest[0], state)
