@@ -224,6 +224,7 @@ static void on_bytes(void *ctx, const char *name, const struct htrace_type *t, c
 }
 
 static const struct htrace_visitor visitor = {
+	.sz = sizeof(visitor),
 	.begin = on_begin,
 	.end = on_end,
 	.integer = on_integer,

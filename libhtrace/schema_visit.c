@@ -138,8 +138,12 @@ int htrace_event_visit(const struct htrace_event *e, const void *payload, size_t
 		       const struct htrace_visitor *v, void *ctx)
 {
 	const unsigned char *p = payload;
-	struct visit w = { .v = v, .ctx = ctx, .end = p + len };
+	struct htrace_visitor known = { 0 };
+	struct visit w = { .v = &known, .ctx = ctx, .end = p + len };
 
+	if (v->sz < sizeof(v->sz) || v->sz > sizeof(known))
+		return -EINVAL;
+	memcpy(&known, v, v->sz); /* an older one has fewer calls */
 	if (len < fixed_size(e->type))
 		return -EMSGSIZE;
 	visit_members(&w, e->type, p);

@@ -33,6 +33,16 @@ def test_recorded():
     assert code == 0, text
 
 
+def test_growing():
+    """What a program fills in and the library reads, or the other way round, states its size."""
+    with open(os.path.join(TOP, 'libhtrace', 'libhtrace.abi'), encoding='utf-8') as f:
+        structs = re.findall(r'^struct (\w+)\n\tsize \d+\n\t(.*)', f.read(), re.M)
+    growing = {name: first for name, first in structs
+               if re.search(r'_(opts|stats|ops|target|visitor)$', name)}
+    assert len(growing) >= 6, growing
+    assert all(first == '0 size_t sz' for first in growing.values()), growing
+
+
 class Mutant:
     """A copy of headers, map, record and changelog, to be changed."""
 

@@ -123,6 +123,7 @@ static inline void text_bytes(void *ctx, const char *name, const struct htrace_t
 
 /* A record as "a=1 b={c=2}". */
 static const struct htrace_visitor text_visitor __attribute__((unused)) = {
+	.sz = sizeof(text_visitor),
 	.begin = text_begin,
 	.end = text_end,
 	.integer = text_integer,

@@ -143,10 +143,37 @@ START_TEST(test_round_trip)
 }
 END_TEST
 
+static void no_integer(void *ctx, const char *name, const struct htrace_type *t, __u64 value)
+{
+	ck_abort_msg("called, though it is beyond the visitor's size");
+}
+
+/* A program of an older library has a shorter visitor; one of a newer is refused. */
+START_TEST(test_visitor_sizes)
+{
+	struct htrace_visitor v = { .sz = offsetof(struct htrace_visitor, integer),
+				    .integer = no_integer };
+	struct htrace_schema *s;
+	struct sample *r;
+	size_t whole;
+
+	ck_assert_int_eq(htrace_builder_event(b, "sample", build_sample()), 1);
+	s = parsed();
+	r = make_sample(&whole);
+	ck_assert_int_eq(htrace_event_visit(htrace_schema_event(s, 1), r, whole, &v, NULL), 0);
+	v.sz = 0;
+	ck_assert_int_eq(htrace_event_visit(htrace_schema_event(s, 1), r, whole, &v, NULL), -EINVAL);
+	v.sz = sizeof(v) + 1;
+	ck_assert_int_eq(htrace_event_visit(htrace_schema_event(s, 1), r, whole, &v, NULL), -EINVAL);
+	free(r);
+	htrace_schema_free(s);
+}
+END_TEST
+
 /* All of a record or nothing, in exactly as much memory as it has. */
 START_TEST(test_short_record)
 {
-	static const struct htrace_visitor nothing = { .integer = NULL };
+	static const struct htrace_visitor nothing = { .sz = sizeof(nothing) };
 	struct htrace_schema *s;
 	struct sample *r;
 	size_t whole;
@@ -481,6 +508,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, test_round_trip);
+	tcase_add_test(t, test_visitor_sizes);
 	tcase_add_test(t, test_short_record);
 	tcase_add_test(t, test_get);
 	tcase_add_test(t, test_bitfields);

@@ -217,8 +217,8 @@ static void count_bytes(void *ctx, const char *name, const struct htrace_type *t
 /* Whatever was accepted can be decoded: within the record, and at a bounded price. */
 static void visit_all(const struct htrace_schema *s, unsigned long long *seed)
 {
-	static const struct htrace_visitor v = { count_begin, count_end, count_integer,
-						 count_string, count_bytes };
+	static const struct htrace_visitor v = { sizeof(v), count_begin, count_end,
+						 count_integer, count_string, count_bytes };
 
 	for (__u32 i = 0; i < htrace_schema_nr_events(s); i++) {
 		const struct htrace_event *e = htrace_schema_event_at(s, i);
@@ -228,7 +228,7 @@ static void visit_all(const struct htrace_schema *s, unsigned long long *seed)
 		__u64 value;
 
 		memset(payload, (int)unit_random(seed), len);
-		htrace_event_visit(e, payload, len, &v, &d);
+		ck_assert_int_ne(htrace_event_visit(e, payload, len, &v, &d), -EINVAL);
 		htrace_event_get(e, payload, len, "flags", &value);
 		ck_assert_uint_le(d.calls, 8 * HTRACE_REC_MAX * (2 * HTRACE_MAX_DEPTH + 1));
 		free(payload);

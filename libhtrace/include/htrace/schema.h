@@ -83,6 +83,7 @@ bool htrace_schema_is_filtered(const struct htrace_schema *s, __u32 id);
  * NULL for array elements. Values come as they are; the hint says how to show them.
  */
 struct htrace_visitor {
+	size_t sz; /* sizeof(struct htrace_visitor) */
 	/* around struct, union and array, but not around the whole record */
 	void (*begin)(void *ctx, const char *name, const struct htrace_type *t);
 	void (*end)(void *ctx, const struct htrace_type *t);
@@ -98,7 +99,8 @@ struct htrace_visitor {
 
 /*
  * Walk @payload of @len bytes as event @e. -EMSGSIZE: shorter than the event's fixed part (nothing
- * was visited). Reads within the payload only.
+ * was visited); -EINVAL: v->sz is of no visitor that this library knows. Reads within the payload
+ * only.
  */
 int htrace_event_visit(const struct htrace_event *e, const void *payload, size_t len,
 		       const struct htrace_visitor *v, void *ctx);
