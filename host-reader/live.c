@@ -33,7 +33,8 @@ struct live {
 	struct session *session;
 	const char *path;
 	struct say_quota *quota;
-	__u64 schema_generation, schema_next;
+	__u64 schema_generation;
+	__u64 schema_next, schema_soonest; /* when to look again: by itself, for a batch */
 	unsigned int schema_refused; /* times in a row */
 	bool said_refused;
 	__u64 names_next, names_served, agent_starts;
@@ -45,7 +46,8 @@ struct live {
 
 /* ----------------------------------------------------------------------------- schema and names */
 
-static void load_schema(struct live *s, __u64 now)
+/* False: there is nothing new. */
+static bool load_schema(struct live *s, __u64 now)
 {
 	__u64 generation = s->schema_generation;
 	char why[160] = "";
@@ -54,20 +56,21 @@ static void load_schema(struct live *s, __u64 now)
 	int ret;
 
 	if (htrace_view_schema(s->view, &generation, &buf, &len) != 1)
-		return;
+		return false;
 	ret = session_schema(s->session, generation, buf, len, now, why, sizeof(why));
 	free(buf);
 	/* It may have been read while it was written: only what stays wrong is worth a word. */
 	if (ret && ++s->schema_refused < SCHEMA_TRIES)
-		return;
+		return true;
 	s->schema_generation = generation;
 	s->schema_refused = 0;
 	if (!ret)
-		return;
+		return true;
 	if (!s->said_refused)
 		say_within(s->quota, "%s: the schema was refused: %s; events that it would add are "
 			   "shown by number", s->path, why[0] ? why : strerror(-ret));
 	s->said_refused = true; /* once: a guest does not get to fill logs */
+	return true;
 }
 
 /* When to do again what began at @start: a guest that makes it costly makes it rare. */
@@ -85,8 +88,21 @@ static void refresh_schema(struct live *s, __u64 now)
 	if (now < s->schema_next || session_is_behind(s->session))
 		return;
 	start = clock_now();
-	load_schema(s, now);
+	if (load_schema(s, now))
+		s->schema_soonest = again_at(start, 0);
 	s->schema_next = again_at(start, SCHEMA_NS);
+}
+
+/*
+ * What describes the events of a batch was there before them, whatever schema the batch's block was
+ * opened under: read it first.
+ */
+static void schema_for_batch(struct live *s, __u64 now)
+{
+	__u64 start = clock_now();
+
+	if (start >= s->schema_soonest && !session_is_behind(s->session) && load_schema(s, now))
+		s->schema_soonest = again_at(start, 0);
 }
 
 static void load_names(struct live *s, __u64 now)
@@ -319,9 +335,8 @@ static int take_batch(struct live *s, unsigned int ring, const struct htrace_bat
 {
 	pass->events += b->events;
 	pass->lost |= b->overwritten || b->dropped || b->corrupt;
-	/* Written under a schema that we do not have yet? */
-	if (b->events && b->schema != (__u32)s->schema_generation)
-		refresh_schema(s, now);
+	if (b->events)
+		schema_for_batch(s, now);
 	return session_batch(s->session, ring, b, now, unverified, 0);
 }
 
