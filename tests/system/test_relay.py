@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The agent as relay: as true, as exact and as robust as the rings themselves."""
 
+import os
 import re
 import signal
 import time
@@ -11,7 +12,7 @@ from harness import params, say
 from test_loss import exact
 from test_survival import numbers_of
 from test_truth import compare
-from vm import COUNTED, VM, Reader
+from vm import BUILD, COUNTED, VM, Reader
 
 VALUE = 424242
 
@@ -51,6 +52,32 @@ agent_stop
             assert "keeping to the agent's relay" in reader.err(), reader.err()
             assert 'relaying: the host cannot map' in vm.console(), vm.console()[-2000:]
         say(f'{sum(map(len, found.values()))} numbered calls, complete')
+
+
+def test_larger_pages():
+    """A host of 64 KiB pages (tests/unit/bigpages.c) and a guest of 4 KiB ones: its scattered pages
+    cannot be mapped, both sides say so, and the relay is complete."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+workload count 20000 {VALUE}
+sleep 2
+workload count 5000 {VALUE}
+agent_stop
+'''
+    with VM(script, kernel='6.1', cpus=2, add=[COUNTED]) as vm:
+        vm.start()
+        reader = Reader(vm, env={'LD_PRELOAD': os.path.join(BUILD, 'tests', 'bigpages.so'),
+                                 'HTRACE_PAGE_SIZE': '65536'})
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        found, unverified = numbers_of(reader.out_path)
+        for cpu in range(2):
+            assert found[cpu] == list(range(20000)) + list(range(5000)), len(found[cpu])
+        assert unverified == 0
+        assert "this host's pages of 64 KiB are too large" in reader.err(), reader.err()
+        assert 'relaying: the host cannot map' in vm.console(), vm.console()[-2000:]
+        say(re.search(r'.*too large.*', reader.err())[0])
 
 
 @params(('6.1', 'overwrite'), ('6.12', 'overwrite'), ('6.12', 'discard'))

@@ -204,7 +204,7 @@ class Reader:
                 shutil.rmtree(reader.dir, ignore_errors=True)
         cls.started.clear()
 
-    def __init__(self, vm_or_source, *args, ram=None, name='reader'):
+    def __init__(self, vm_or_source, *args, ram=None, name='reader', env=None):
         self.own_dir = not isinstance(vm_or_source, VM)
         if not self.own_dir:
             self.dir = vm_or_source.dir
@@ -216,7 +216,7 @@ class Reader:
         self.err_path = os.path.join(self.dir, name + '.err')
         with open(self.out_path, 'wb') as out, open(self.err_path, 'wb') as err:
             self.process = subprocess.Popen([READER, *args, source], stdin=subprocess.DEVNULL,
-                                            stdout=out, stderr=err)
+                                            stdout=out, stderr=err, env=dict(os.environ, **(env or {})))
         Reader.started.append(self)
 
     def out(self):
