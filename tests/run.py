@@ -62,6 +62,8 @@ def run_unit(exe, label, results, wrapper=()):
     start = time.time()
     dir = os.path.dirname(exe)
     env = dict(os.environ, HTRACE_TEST_BTF=os.path.join(dir, 'btf_events.bpf.o'))
+    if wrapper:  # an emulator is slow
+        env['CK_TIMEOUT_MULTIPLIER'] = '15'
     if PAGES.get(label):
         env.update(LD_PRELOAD=os.path.join(os.path.abspath(dir), 'bigpages.so'),
                    HTRACE_PAGE_SIZE=str(PAGES[label]))
