@@ -152,7 +152,7 @@ def compile_headers(cc, include, headers, constants, dir):
 
 def describe_format(cc, include):
     abi = read(os.path.join(include, 'htrace', 'abi.h'))
-    constants = [c for c in re.findall(r'^#define (HTRACE_\w+) +\S', abi, re.M)
+    constants = [c for c in re.findall(r'^#define (HTRACE_\w+) +[^\s"]', abi, re.M)
                  if not c.startswith('HTRACE_ABI_')]
     with tempfile.TemporaryDirectory() as dir:
         obj, _ = compile_headers(cc, include, FORMAT_HEADERS, constants, dir)
