@@ -170,11 +170,20 @@ static int calls(long n)
 /* The call is made right there: libc's functions have no frame pointers. */
 __attribute__((noinline)) static long nest_inner(long value, long i)
 {
+	HAS_FRAME();
+#ifdef __x86_64__
 	long ret = SYS_getpgid;
 
-	HAS_FRAME();
 	__asm__ volatile("syscall" : "+a"(ret) : "D"(value), "S"(i) : "rcx", "r11", "memory");
 	return ret;
+#else
+	register long nr __asm__("x8") = SYS_getpgid;
+	register long a __asm__("x0") = value;
+	register long b __asm__("x1") = i;
+
+	__asm__ volatile("svc 0" : "+r"(a) : "r"(nr), "r"(b) : "memory");
+	return a;
+#endif
 }
 
 __attribute__((noinline)) static long nest_middle(long value, long i)
