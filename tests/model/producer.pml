@@ -36,8 +36,13 @@
 #define S_PAYLOAD 1024
 #define S_COMMIT 2048 /* htrace_add(slot->commit, slot->add) */
 
+#ifdef FEW
+#define OPENERS (S_BEFORE | S_TAG)
+#define CLOSERS (S_CLOSING | S_END | S_PADDING)
+#else
 #define OPENERS (S_BASE | S_BEFORE | S_TAG)
 #define CLOSERS (S_CLOSING | S_END | L_DROPS | S_DROPS | S_PADDING)
+#endif
 
 /* What must be before: the opener's fence, and the release of each add. */
 #ifdef NO_FENCE
@@ -98,7 +103,7 @@ proctype writer(byte me)
 #endif
 
 	do
-	:: nr < RECORDS ->
+	:: nr < RECORDS - (me * UNEVEN) ->
 		atomic {
 			produced++;
 #if SIZES

@@ -46,6 +46,14 @@ inline count_dropped(total)
 	fi
 }
 
+#ifdef TRUSTED_TAG
+#define NOT_LAPPED !was_lapped
+#define SEEN_LAP(at) LAP(at)
+#else
+#define NOT_LAPPED true
+#define SEEN_LAP(at) (lap[SLOT(at)] < LAP(at) -> LAP(at) - 1 : lap[SLOT(at)])
+#endif
+
 /* Of a slot at @at, whose descriptor says that @now events were before: what passed unseen? */
 inline enter_block(at, now)
 {
@@ -54,7 +62,7 @@ inline enter_block(at, now)
 	:: !known[SLOT(at)] ->
 		assert(now <= HELD(LAP(at)));
 		told = told + now
-	:: known[SLOT(at)] && lap[SLOT(at)] == LAP(at) && !was_lapped ->
+	:: known[SLOT(at)] && lap[SLOT(at)] == LAP(at) && NOT_LAPPED ->
 		assert(i <= HELD(LAP(at)));
 		told = told + i
 	:: else ->
@@ -93,19 +101,26 @@ proctype reader()
 #ifdef LATE
 	/* htrace_consumer_new() */
 	h = seen_head;
-	d_step {
-		was_lapped = false;
-		limit = h;
-	}
 	atomic {
 		if
 		:: pos = (h -> DOWN(h - 1) : 0)                 /* HTRACE_START_NEWEST */
-#ifndef DISCARD
-		:: h > RING -> pos = DOWN(h - 1) - (RING - BLOCK) /* HTRACE_START_OLDEST */
-#endif
+#ifndef DISCARD                                                 /* HTRACE_START_OLDEST */
+		:: h > RING -> pos = DOWN(h - 1) - (RING - BLOCK)
 		:: h <= RING -> pos = 0
+#else
+		:: pos = 0
+#endif
 		fi
 	}
+#ifdef DISCARD
+	/* skip_consumed(): there was no reader before, so it is still where it was at the start */
+	atomic {
+		if
+		:: DOWN(consumed) > pos -> pos = DOWN(consumed)
+		:: else
+		fi
+	}
+#endif
 	/* take_stock() */
 	if
 	:: pos >= BLOCK ->
@@ -132,9 +147,14 @@ slots:
 			i = pos + nr * BLOCK;
 			if
 			:: i >= h ->
-				l_before = BYTE(l_before + LESS(EVENTS(c, LAP(i) * BLOCK),
-								l_before % HIGH));
-				known[SLOT(i)] = SAME_LOW(c, LAP(i) * BLOCK)
+				c = (SAME_LOW(c, LAP(i) * BLOCK) ->
+				     LESS(EVENTS(c, LAP(i) * BLOCK), l_before % HIGH) : WHOLE);
+				l_before = l_before + c;
+#ifdef ANY_LAST
+				known[SLOT(i)] = c < WHOLE
+#else
+				known[SLOT(i)] = c < BLOCK
+#endif
 			:: else -> known[SLOT(i)] = l_tag == i
 			fi;
 			known[SLOT(i)] = known[SLOT(i)] && l_before <= HELD(LAP(i));
@@ -211,7 +231,9 @@ again:
 		assert(false);
 #endif
 		d_step {
+#ifdef TRUSTED_TAG
 			was_lapped = true;
+#endif
 			pos = DOWN(h - 1) - (BLOCKS - 1) * BLOCK;
 			begun = false;
 			block_seen = 0
@@ -230,7 +252,7 @@ again:
 				:: known[SLOT(c)] && i <= HELD(LAP(c) - lap[SLOT(c)]) ->
 					told = told + i;
 					seen[SLOT(c)] = l_before;
-					lap[SLOT(c)] = LAP(c)
+					lap[SLOT(c)] = SEEN_LAP(c)
 				:: else
 				fi;
 				l_before = 0; i = 0; c = 0;
@@ -246,9 +268,12 @@ unknown:
 	d_step {
 		complete = h - DOWN(pos) >= BLOCK;
 		limit = (complete -> DOWN(pos) + BLOCK : h);
-		todo = R_COMMIT | R_BASE | R_BEFORE | R_TAG;
+		todo = R_COMMIT | R_BEFORE | R_TAG;
+#ifndef FEW
+		todo = todo | R_BASE | (complete -> R_DROPS : 0);
+#endif
 		if
-		:: complete -> todo = todo | R_END | R_DROPS
+		:: complete -> todo = todo | R_END
 #ifndef ONE_HEAD
 		:: else -> todo = todo | R_AGAIN
 #else
@@ -261,9 +286,7 @@ unknown:
 		:: else -> break
 		od;
 		i = 0;
-#ifndef NO_RECHECK
 		todo = todo | R_HEAD;
-#endif
 	}
 	do
 	:: MAY(R_COMMIT, 0) ->
@@ -323,19 +346,23 @@ unknown:
 	:: MAY(R_WORD(3), ACQUIRED) -> load_word(3)
 #endif
 	:: MAY(R_HEAD, COPIED) ->
+#ifdef NO_RECHECK
+		todo = todo & ~R_HEAD
+#else
 		d_step { h = seen_head; todo = todo & ~R_HEAD }
+#endif
 	:: !todo -> break
 	od;
-#ifndef NO_RECHECK
 	if
 	:: LAPPED(h) -> goto again
 	:: else
 	fi;
-#endif
 	/* read_block(): what it says about the block */
 	d_step {
 		assert(l_tag == DOWN(pos));
+#ifndef FEW
 		assert(l_base == DOWN(pos));
+#endif
 		assert(limit >= pos && limit > DOWN(pos) && limit - DOWN(pos) <= BLOCK - 1);
 		if
 		:: !begun -> enter_block(pos, l_before); begun = true; block_seen = 0
@@ -356,12 +383,14 @@ unknown:
 #if defined(DISCARD) && !defined(EARLY_CONSUMED)
 	consumed = pos; /* advance() */
 #endif
+#ifndef FEW
 	d_step {
 		if
 		:: complete -> count_dropped(l_drops)
 		:: else
 		fi
 	}
+#endif
 	goto again;
 
 open_nothing:
@@ -386,8 +415,8 @@ nothing:
 
 drained:
 	/* Delivered, overwritten, dropped and before: together all attempts. */
-	assert(exact -> told == produced : told <= produced);
-	assert(exact -> told_drops == dropped : told_drops <= dropped);
+	assert(told <= produced && told_drops <= dropped);
+	assert(!exact || told == produced);
 	goto done;
 stuck:
 	assert(told <= produced);

@@ -5,11 +5,13 @@
  * Sizes are in words of 8 bytes. A step names the function that it stands for.
  *
  *   WRITERS, RECORDS     how many, and how many records each of them tries to write
+ *   UNEVEN               1: writer n tries n records less
  *   SIZES                1: any length at each record; 0: a fixed mixture
  *   BLOCK, BLOCKS        words of a block, blocks of a ring
  *   DISCARD              the policy; else overwrite
  *   LAPS                 laps before the start; at 3 the counters are about to carry
  *   WEAK                 what the code does not order may happen in any order
+ *   FEW                  without base and drops, which are ordered as tag and end are
  *   DEAD                 that many writers may be killed in the midst of a record
  *   GIVEUP               the retries of htrace_retry() may run out
  *   LATE                 the reader starts at any time
@@ -22,6 +24,9 @@
 #endif
 #ifndef RECORDS
 #define RECORDS 2
+#endif
+#ifndef UNEVEN
+#define UNEVEN 0
 #endif
 #ifndef SIZES
 #define SIZES 1
@@ -47,7 +52,7 @@
 
 /* A commit counter is EVENTS << 32 + BYTES; here the halves are modulo HALF and HIGH. */
 #define HALF (4 * BLOCK)
-#define HIGH 8
+#define HIGH 4
 #define WHOLE (HALF * HIGH)
 #define LOW(c) ((c) % HALF)
 #define SAME_LOW(c, bytes) (LOW(c) == LOW(bytes))
