@@ -17,17 +17,18 @@
 #include "unit.h"
 
 static void point(void);
+static const volatile void *load(const volatile void *at);
 static int compare_exchange(void *at, void *expected, unsigned long long value);
-static unsigned long long fetch_add(void *at, unsigned long long value);
+static unsigned long long fetch_add(void *at, unsigned long long value, int order);
 static void store(void *at, unsigned long long value, size_t size, int order);
 static void drain(void);
 
 #define __atomic_load_n(p, order) \
-	__extension__({ point(); *(const volatile __typeof__(*(p)) *)(p); })
+	(*(const volatile __typeof__(*(p)) *)load(p))
 #define __atomic_store_n(p, v, order) \
 	store((void *)(p), (v), sizeof(*(p)), order)
 #define __atomic_thread_fence(order) drain()
-#define __atomic_fetch_add(p, v, order) fetch_add((p), (v))
+#define __atomic_fetch_add(p, v, order) fetch_add((p), (v), order)
 #define __atomic_compare_exchange_n(p, e, v, weak, order, order2) compare_exchange((p), (e), (v))
 #include "core.h"
 
@@ -71,6 +72,9 @@ static struct {
 	struct htrace_consumer *present;
 	bool exact; /* it could see all of what was there before it; else some is in no account */
 	enum order order;
+	__u64 seen_head; /* while late_head: what all see, as the CAS of head_by is not visible yet */
+	bool late_head;
+	int head_by;
 	char failure[200];
 } run;
 
@@ -131,6 +135,13 @@ static void perform(void *at, __u64 value, size_t size)
 		*(volatile __u64 *)at = value;
 }
 
+/* A CAS's store may come late too: others see the head before, and their CASes fail meanwhile. */
+static const volatile void *load(const volatile void *at)
+{
+	point();
+	return at == &run.ring->head && run.late_head ? &run.seen_head : at;
+}
+
 /* What this coroutine stored becomes visible, in any order. */
 static void drain(void)
 {
@@ -139,6 +150,8 @@ static void drain(void)
 	point();
 	if (current < 0)
 		return;
+	if (run.late_head && run.head_by == current)
+		run.late_head = false;
 	for (__typeof__(&routine[0]) r = &routine[current]; r->nr_delayed;) {
 		i = below(r->nr_delayed);
 		perform(r->delayed[i].at, r->delayed[i].value, r->delayed[i].size);
@@ -172,19 +185,27 @@ static int compare_exchange(void *at, void *expected, unsigned long long value)
 		*old = *word;
 		return 0;
 	}
+	if (run.order != STRONG && word == &run.ring->head && below(2)) {
+		run.seen_head = *word;
+		run.head_by = current;
+		run.late_head = true;
+	}
 	*word = value;
 	return 1;
 }
 
-static unsigned long long fetch_add(void *at, unsigned long long value)
+static unsigned long long fetch_add(void *at, unsigned long long value, int order)
 {
 	__u64 *word = at, old;
 
-	drain();
+	if (order == __ATOMIC_RELAXED)
+		point();
+	else
+		drain();
 	old = *word;
 	*word += value;
 	if (word == &run.ring->dropped && old < PRODUCERS * MAX_RECORDS)
-		run.drop_head[old] = run.ring->head;
+		run.drop_head[old] = run.late_head ? run.seen_head : run.ring->head;
 	return old;
 }
 
