@@ -26,8 +26,8 @@ class Mutation:
     what: str
     model: tuple
     code: list = field(default_factory=list)
-    schedules: bool = True  # do random schedules of the real code show it?
-    stress: bool = False    # do threads on x86-64?
+    unit: str = 'test_schedules'  # the unit test that shows it in the real code
+    stress: str = ''  # do threads on x86-64? 'plain': as they are, 'tsan': by ThreadSanitizer
 
 
 DESCRIPTOR = '''	htrace_store(&b->base, now);
@@ -45,26 +45,27 @@ CLOSING = '''		htrace_store((__u64 *)htrace_ring_data(r, g, pos),
 
 MUTATIONS = [
     Mutation('release', 'the release of a commit', ('ring', 'weak NO_RELEASE'),
-             [(RING, '(v), __ATOMIC_RELEASE))', '(v), __ATOMIC_RELAXED))')]),
+             [(RING, '(v), __ATOMIC_RELEASE))', '(v), __ATOMIC_RELAXED))')],
+             stress='tsan'),
     Mutation('second-head', 'the second look at head in an open block', ('ring', 'small ONE_HEAD'),
              [(CONSUMER, '''	if (!l->complete && load_head(c) != head)
 		return LOOK_AGAIN;
-''', '')], stress=True),
+''', '')], stress='plain'),
     Mutation('recheck', 'the look at head after the copy', ('ring', 'small NO_RECHECK'),
              [(CONSUMER, '''	c->head = load_head(c);
 	if (lapped(c, c->head))
 		return -EAGAIN;
-	if (!anchored(c))''', '	if (!anchored(c))')], stress=True),
+	if (!anchored(c))''', '	if (!anchored(c))')], stress='plain'),
     Mutation('guard', 'the guard: the lap before is committed', ('ring', 'small NO_GUARD'),
              [(RING, '''	if ((__u32)commit != (__u32)bytes)
 		return 0;
-''', '')], stress=True),
+''', '')], stress='plain'),
     Mutation('guard-discard', 'the guard, with a reader that starts at the newest block',
              ('ring', 'small NO_GUARD DISCARD LATE')),
     Mutation('whole-block', 'the whole block must be consumed',
              ('ring', 'small WHOLE_RECORD_ONLY DISCARD'),
              [(RING, '(__s64)(beg + (1ULL << (g->block_shift & 63)) - htrace_load',
-               '(__s64)(beg + 64 - htrace_load')], stress=True),
+               '(__s64)(beg + 64 - htrace_load')], stress='plain'),
     Mutation('opener-fence', "the opener's fence", ('ring', 'weak NO_FENCE'),
              [(RING, '	htrace_fence_opener(); /*', '	/*')]),
     Mutation('reader-fence', 'the fence behind the copy', ('ring', 'weak NO_READER_FENCE')),
@@ -73,7 +74,7 @@ MUTATIONS = [
              [(RING, '''		__atomic_compare_exchange_n((p), &expect_, (new), 0, __ATOMIC_SEQ_CST,       \\
 					    __ATOMIC_RELAXED);                               \\
 ''', '		htrace_load(p) == expect_ ? (htrace_store((p), (new)), 1) : 0; \\\n')],
-             stress=True),
+             stress='plain'),
     Mutation('late-descriptor', 'the descriptor before its commit', ('ring', 'small LATE_OPENER'),
              [(RING, DESCRIPTOR, ''),
               (RING, '	__u64 add;\n', '''	__u64 add;
@@ -86,15 +87,15 @@ MUTATIONS = [
 '''),
               (RING, '	htrace_add(slot->commit, slot->add);\n',
                '	htrace_add(slot->commit, slot->add);\n	if (slot->late) {\n' + LATE + '	}\n')],
-             stress=True),
+             stress='plain'),
     Mutation('early-padding', 'the closing words before the padding', ('ring', 'small EARLY_PADDING'),
-             [(RING, PADDING, ''), (RING, CLOSING, PADDING + CLOSING)], stress=True),
+             [(RING, PADDING, ''), (RING, CLOSING, PADDING + CLOSING)], stress='plain'),
     Mutation('plain-padding', 'the padding as an atomic add', ('ring', 'small PLAIN_PADDING'),
              [(RING, PADDING, '''		htrace_store(&old->commit, htrace_load(&old->commit) + beg - pos);
-''')], stress=True),
+''')], stress='plain'),
     Mutation('plain-drop', 'the count of drops as an atomic add', ('ring', 'small PLAIN_DROP DISCARD'),
              [(RING, '	htrace_add(&r->dropped, 1);\n',
-               '	htrace_store(&r->dropped, htrace_load(&r->dropped) + 1);\n')], stress=True),
+               '	htrace_store(&r->dropped, htrace_load(&r->dropped) + 1);\n')], stress='plain'),
     Mutation('second-head-drained', 'the second look at head when drained',
              ('ring', 'small ONE_HEAD_DRAINED PLACE DISCARD'),
              [(CONSUMER, '''		if (load_head(c) != head)
@@ -106,13 +107,13 @@ MUTATIONS = [
 		__atomic_store_n(c->consumed, l.complete ? l.beg + block_size(c) : l.end,
 				 __ATOMIC_RELEASE);
 	if (ret == LOOK_OK)
-''')], stress=True),
+''')], stress='plain'),
     Mutation('clock-first', 'head before the clock', ('ring', 'small CLOCK_FIRST TIME'),
              [(RING, '				__u64 pos_ = htrace_load(&(ring_)->head);                   \\\n', ''),
               (RING, '				__u64 time_ = (now_);                                       \\\n',
                '				__u64 time_ = (now_);                                       \\\n'
                '				__u64 pos_ = htrace_load(&(ring_)->head);                   \\\n')],
-             stress=True),
+             stress='plain'),
     Mutation('trusted-tag', 'slots of lapped readers kept a lap behind', ('ring', 'weak TRUSTED_TAG'),
              [(CONSUMER, '''		if (s->lap < lap)
 			s->lap = lap - 1;
@@ -125,9 +126,9 @@ MUTATIONS = [
     Mutation('halves', 'subtracting the counter as a whole', ('counters', ' HALVES'),
              [(RING, '(__u32)((commit - bytes) >> 32)', '(__u32)(commit >> 32)')]),
     Mutation('sign', 'the sign of the difference of times', ('time', ' NO_SIGN'),
-             [(READER, '(__u64)(__s64)(__s32)(', '(__u64)(')]),
+             [(READER, '(__u64)(__s64)(__s32)(', '(__u64)(')], unit='test_ring'),
     Mutation('range', 'the range of the short form', ('time', ' LONG_RANGE'),
-             [(RING, '>= 3ULL << 30', '>= 5ULL << 30')]),
+             [(RING, '>= 3ULL << 30', '>= 5ULL << 30')], stress='plain'),
 ]
 
 
