@@ -38,7 +38,7 @@ def compile_test(source, directory, build='plain', mutation=None):
         libraries += shlex.split(subprocess.run(['pkg-config', '--libs', 'check'], check=True,
                                                 stdout=subprocess.PIPE, text=True).stdout)
     exe = os.path.join(directory, 'test')
-    subprocess.run(['gcc', '-std=gnu11', '-g', '-Wall', '-Wextra', *SANITIZERS[build], *include,
+    subprocess.run(['gcc', '-std=gnu11', '-D_GNU_SOURCE', '-g', '-Wall', '-Wextra', *SANITIZERS[build], *include,
                     '-I' + os.path.join(LIB, 'include'), '-I' + LIB, *sources,
                     os.path.join(LIB, 'geometry.c'), '-o', exe, *libraries], check=True)
     return exe

@@ -10,7 +10,6 @@
  * come and go. killed: producers are processes, killed anywhere; RECORDS is then the number of
  * rounds, each with a new ring.
  */
-#define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
