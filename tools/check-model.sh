@@ -9,7 +9,7 @@ usage() {
 	cat <<'USAGE'
 Usage: check-model.sh --long | NAME...
 
-  --long   every larger search, one after the other: about an hour and 12 GiB
+  --long   every larger search, one after the other: some take many minutes, and 4 GiB
   NAME     one of the searches that tests/model/test_model.py names
 
 Prints states, depth, and for bitstate searches the hash factor (above 100: as good as

@@ -39,8 +39,8 @@ HASHED = {
 # tools/check-model.sh --long
 LONG = {
     'overwrite-time': 'RECORDS=2 TIME PLACE GIVEUP',
-    'overwrite-3-blocks': SMALL + ' BLOCKS=3',
-    'discard-3-blocks': SMALL + ' BLOCKS=3 DISCARD',
+    'overwrite-3-blocks': 'SIZES=0 RECORDS=3 BLOCKS=3',
+    'discard-3-blocks': 'SIZES=0 RECORDS=3 BLOCKS=3 DISCARD',
     'overwrite-3-writers': 'WRITERS=3 RECORDS=1',
     'discard-3-writers': 'WRITERS=3 RECORDS=1 BLOCKS=3 DISCARD',
     'overwrite-late-long': SMALL + ' LATE LAPS=3',
@@ -116,11 +116,15 @@ def hold(model, flags, bits=0):
     assert not search.errors, search.shown()
     assert search.complete, f'not all was searched:\n{search.output}'
     search.say()
+    return search
 
 
 @params(*COMPLETE)
 def test_complete(name):
-    hold('ring', COMPLETE[name])
+    search = hold('ring', COMPLETE[name])
+    if name == 'overwrite-dead':  # every step of the model was taken: lapped, dropped, stuck, ...
+        missed = re.findall(r'^unreached in .*(?:\n\t.*)*?\n\t\((\d+) of', search.output, re.M)
+        assert missed == ['0'] * 3, search.output
 
 
 @params(*HASHED)
