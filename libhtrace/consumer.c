@@ -131,8 +131,8 @@ static bool enter_block(struct htrace_consumer *c, const struct look *l)
 			return false;
 		c->loss.before += l->before;
 		c->stats.before += l->before;
-	} else if (s->lap == lap && !c->stats.lapped) {
-		/* We took stock while its opener was at work on the descriptor. */
+	} else if (s->lap == lap) {
+		/* We took stock of it in this lap, while its opener was at work on the descriptor. */
 		if (missed > (lap << c->g.block_shift) / HTRACE_REC_HDR)
 			return false;
 		c->loss.before += missed;
@@ -228,9 +228,14 @@ static void take_stock(struct htrace_consumer *c, __u64 head)
 		struct slot *s = &c->slots[slot_of(c, beg)];
 
 		if (beg >= head) {
-			/* not begun yet: all of the lap before, if that is complete */
-			before += (__u32)((__u32)((commit - bytes) >> 32) - (__u32)before);
-			s->known = (__u32)commit == (__u32)bytes;
+			/*
+			 * Not begun yet: all of the lap before, if that is complete. More than a
+			 * block holds: before was loaded a lap later than commit.
+			 */
+			__u32 last = (__u32)((commit - bytes) >> 32) - (__u32)before;
+
+			before += last;
+			s->known = (__u32)commit == (__u32)bytes && last < block / HTRACE_REC_HDR;
 		} else {
 			s->known = tag == beg;
 		}
@@ -437,7 +442,7 @@ static void skip_to_oldest(struct htrace_consumer *c, __u64 head)
 	c->stats.lapped++;
 	leave_block(c, ((head - 1) & ~(block - 1)) - (nr - 1) * block);
 	for (__u64 i = 0; i < nr; i++) {
-		__u64 beg = c->pos + i * block, before, missed;
+		__u64 beg = c->pos + i * block, lap = beg >> c->g.ring_shift, before, missed;
 		const struct htrace_block *b = block_at(c, beg);
 		struct slot *s = &c->slots[slot_of(c, beg)];
 
@@ -448,7 +453,12 @@ static void skip_to_oldest(struct htrace_consumer *c, __u64 head)
 		if (missed > most_missed(c, s, beg))
 			continue;
 		s->seen = before;
-		s->lap = beg >> c->g.ring_shift;
+		/*
+		 * beg may be visible before events_before, which then is that of the lap before;
+		 * the events which that lacks are left to enter_block().
+		 */
+		if (s->lap < lap)
+			s->lap = lap - 1;
 		c->loss.overwritten += missed;
 		c->stats.overwritten += missed;
 	}

@@ -20,11 +20,11 @@ typedef __u64 __attribute__((may_alias)) htrace_word;
 /* Copy @len bytes (a multiple of 8) of shared memory by words, each read exactly once. */
 static inline void htrace_copy_once(void *to, const void *from, size_t len)
 {
-	const volatile htrace_word *src = (const volatile htrace_word *)from;
+	const htrace_word *src = (const htrace_word *)from;
 	htrace_word *dst = (htrace_word *)to;
 
 	for (size_t i = 0; i < len / 8; i++)
-		dst[i] = src[i];
+		dst[i] = __atomic_load_n(&src[i], __ATOMIC_RELAXED);
 }
 
 /*

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Runs every test: the unit tests of a build directory, then the whole-system tests.
+"""Runs every test: the unit tests of a build directory, then the model and the whole system.
 
 The last line is `N passed, N failed, N skipped`. Exit status 0 only if nothing failed and the
 skipped tests are exactly those that tests/expected-skips names for a machine like this one.
@@ -93,7 +93,7 @@ def run_unit(exe, label, results, wrapper=()):
 
 
 def system_tests():
-    for path in sorted(glob.glob(os.path.join(HERE, 'system', 'test_*.py'))):
+    for path in sorted(glob.glob(os.path.join(HERE, '*', 'test_*.py'))):
         module_name = os.path.basename(path)[:-3]
         spec = importlib.util.spec_from_file_location(module_name, path)
         module = importlib.util.module_from_spec(spec)

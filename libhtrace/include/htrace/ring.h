@@ -18,11 +18,13 @@
 #ifdef __bpf__
 /*
  * BPF: atomics that return a value are full barriers. clang <= 19 makes an add whose result is
- * unused a relaxed one, hence the consumed result in htrace_add().
+ * unused a relaxed one, hence the consumed result in htrace_add(). There is no store that releases;
+ * readers can do without.
  */
 #define htrace_load(p) (*(const volatile __u64 *)(p))
 #define htrace_load_acquire(p) htrace_load(p)
 #define htrace_store(p, v) (*(volatile __typeof__(*(p)) *)(p) = (v))
+#define htrace_store_release(p, v) htrace_store((p), (v))
 #define htrace_cas(p, old, new) (__sync_val_compare_and_swap((p), (old), (new)) == (old))
 #define htrace_fence_opener() ((void)0)
 #define htrace_add(p, v)                                       \
@@ -37,6 +39,7 @@
 #define htrace_load(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 #define htrace_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define htrace_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define htrace_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define htrace_cas(p, old, new)                                                              \
 	__extension__({                                                                      \
 		__u64 expect_ = (old);                                                       \
@@ -136,7 +139,7 @@ HTRACE_INLINE void htrace_block_open(struct htrace_ring *r, const struct htrace_
 	htrace_fence_opener(); /* head before any store into the new lap: lapped readers notice */
 	htrace_store(&b->base, now);
 	htrace_store(&b->events_before, events_before);
-	htrace_store(&b->beg, beg);
+	htrace_store_release(&b->beg, beg); /* who starts, or was lapped, reads both alone */
 	htrace_store(&b->schema, schema);
 	if (pos != beg) {
 		struct htrace_block *old = htrace_ring_block(r, g, pos);

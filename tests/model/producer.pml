@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The producer: libhtrace/include/htrace/ring.h. */
+
+/*
+ * Stores of one record after its CAS, numbered in the order of the text: htrace_block_open(),
+ * htrace_try_reserve(), htrace_commit(). Mutations of that order number them otherwise.
+ */
+#define S_HEAD 1      /* the CAS's own, where its visibility may come late */
+#ifdef LATE_OPENER
+#define S_BASE 4096
+#define S_BEFORE 8192
+#define S_TAG 16384
+#elif defined(LATE_BEFORE)
+#define S_BASE 2
+#define S_TAG 4
+#define S_BEFORE 8
+#else
+#define S_BASE 2
+#define S_BEFORE 4
+#define S_TAG 8
+#endif
+#ifdef EARLY_PADDING
+#define S_PADDING 16
+#define S_CLOSING 32
+#define S_END 64
+#define L_DROPS 128
+#define S_DROPS 256
+#else
+#define S_CLOSING 16  /* the closing word of the block before */
+#define S_END 32
+#define L_DROPS 64    /* loads r->dropped */
+#define S_DROPS 128
+#define S_PADDING 256 /* htrace_add(&old->commit, beg - pos) */
+#endif
+#define S_HEADER 512
+#define S_PAYLOAD 1024
+#define S_COMMIT 2048 /* htrace_add(slot->commit, slot->add) */
+
+#ifdef FEW
+#define OPENERS (S_BEFORE | S_TAG)
+#define CLOSERS (S_CLOSING | S_END | S_PADDING)
+#else
+#define OPENERS (S_BASE | S_BEFORE | S_TAG)
+#define CLOSERS (S_CLOSING | S_END | L_DROPS | S_DROPS | S_PADDING)
+#endif
+
+/* What must be before: the opener's fence, and the release of each add. */
+#ifdef NO_FENCE
+#define FENCE 0
+#else
+#define FENCE (open -> S_HEAD : 0)
+#endif
+#ifdef NO_RELEASE
+#define RELEASE(add) 0
+#else
+#define RELEASE(add) ((add) - 1)
+#endif
+
+#ifdef WHOLE_RECORD_ONLY
+#define NEEDED size
+#else
+#define NEEDED BLOCK
+#endif
+
+/* Is the lap before of the block at @beg committed to its last byte? htrace_block_free() */
+#ifdef NO_GUARD
+#define GUARDED(c) true
+#else
+#define GUARDED(c) SAME_LOW(c, LAP(beg) * BLOCK)
+#endif
+
+/* A store into the data: nothing of a later lap is there. */
+inline write(at, word)
+{
+	d_step {
+		assert(AT(data[(at) % RING]) <= (at));
+		data[(at) % RING] = (word);
+	}
+}
+
+inline add_dropped()
+{
+#ifdef PLAIN_DROP
+	c = dropped;
+	dropped = c + 1;
+#else
+	atomic {
+#ifdef PLACE
+		drop_head[dropped] = head;
+#endif
+		dropped++;
+	}
+#endif
+}
+
+proctype writer(byte me)
+{
+	byte nr, size, pos, beg, c, before;
+	short todo;
+	bool open;
+#ifdef TIME
+	byte now;
+#endif
+
+	do
+	:: nr < RECORDS - (me * UNEVEN) ->
+		atomic {
+			produced++;
+#if SIZES
+			select(size : 1 .. BLOCK - 1);
+#else
+			size = 1 + (me + nr) % (BLOCK - 1);
+#endif
+		}
+retry:
+		/* htrace_reserve(): head, then the clock. The clock is how far head has got. */
+#ifdef CLOCK_FIRST
+		now = head;
+#endif
+		atomic {
+			pos = seen_head;
+			/* htrace_try_reserve(): with the closing word behind it, does it fit? */
+			open = pos % BLOCK == 0 || BLOCK - pos % BLOCK < size + 1;
+			beg = (open -> DOWN(pos + BLOCK - 1) : pos);
+		}
+#if defined(TIME) && !defined(CLOCK_FIRST)
+		now = head;
+#endif
+		if
+		:: open ->
+			/* htrace_block_free() */
+#ifdef DISCARD
+			if
+			:: beg + NEEDED > consumed + RING -> goto no_room
+			:: else
+			fi;
+#endif
+			c = commit[SLOT(beg)];
+			if
+			:: !GUARDED(c) -> c = 0; goto no_room
+			:: else
+			fi;
+			d_step {
+				before = events_before[SLOT(beg)];
+				before = before + LESS(EVENTS(c, LAP(beg) * BLOCK), before % HIGH);
+				c = 0;
+			}
+#ifdef TIME
+		:: else -> c = base[SLOT(beg)] /* whose times it would be decoded with */
+#else
+		:: else
+#endif
+		fi;
+		/* htrace_cas(&r->head, pos, beg + size) */
+#ifdef PLAIN_CAS
+		if
+		:: head != pos -> goto failed
+		:: else
+		fi;
+		head = beg + size;
+		goto reserved;
+#else
+		atomic {
+			if
+			:: head == pos -> head = beg + size; goto reserved
+			:: else -> goto failed
+			fi
+		}
+#endif
+failed:
+		atomic {
+			c = 0;
+			if
+			:: goto retry
+#ifdef GIVEUP
+			:: goto drop
+#endif
+			fi
+		}
+no_room:
+		/* htrace_try_reserve(): full only if nobody moved on meanwhile */
+		if
+		:: seen_head == pos -> goto drop
+		:: else -> goto retry
+		fi;
+drop:
+		add_dropped();
+		goto next;
+reserved:
+		atomic {
+#ifdef TIME
+			/* times rise with positions; a stale base is an older one */
+			assert(now == pos);
+			assert(open || c <= DOWN(beg));
+			c = 0;
+#endif
+			todo = S_HEADER | (size > 1 -> S_PAYLOAD : 0) | S_COMMIT |
+			       (open -> OPENERS : 0) | (open && pos != beg -> CLOSERS : 0);
+#ifdef WEAK
+			todo = todo | S_HEAD;
+#endif
+		}
+		do
+#ifdef WEAK
+		:: MAY(S_HEAD, 0) ->
+			d_step { seen_head = beg + size; todo = todo & ~S_HEAD }
+#endif
+		:: MAY(S_BASE, FENCE) ->
+			d_step { base[SLOT(beg)] = DOWN(beg); todo = todo & ~S_BASE }
+		:: MAY(S_BEFORE, FENCE) ->
+			d_step { events_before[SLOT(beg)] = before; todo = todo & ~S_BEFORE }
+		:: MAY(S_TAG, FENCE) ->
+			d_step { tag[SLOT(beg)] = beg; todo = todo & ~S_TAG }
+		:: MAY(S_CLOSING, FENCE) ->
+			d_step {
+				write(pos, CLOSING | pos);
+				todo = todo & ~S_CLOSING
+			}
+		:: MAY(S_END, FENCE) ->
+			d_step { end[SLOT(pos)] = pos; todo = todo & ~S_END }
+		:: MAY(L_DROPS, 0) ->
+			d_step { c = dropped; todo = todo & ~L_DROPS }
+		:: MAY(S_DROPS, FENCE | L_DROPS) ->
+			d_step { drops[SLOT(pos)] = c; c = 0; todo = todo & ~S_DROPS }
+		:: MAY(S_PADDING, RELEASE(S_PADDING)) ->
+#ifdef PLAIN_PADDING
+			c = commit[SLOT(pos)];
+			d_step {
+				commit[SLOT(pos)] = (c + beg - pos) % WHOLE;
+				c = 0;
+				todo = todo & ~S_PADDING
+			}
+#else
+			d_step {
+				commit[SLOT(pos)] = (commit[SLOT(pos)] + beg - pos) % WHOLE;
+				todo = todo & ~S_PADDING
+			}
+#endif
+		:: MAY(S_HEADER, FENCE) ->
+			d_step {
+				write(beg, HEADER | beg);
+				todo = todo & ~S_HEADER
+			}
+		:: MAY(S_PAYLOAD, FENCE) ->
+			d_step {
+				write(beg + 1, beg + 1);
+				todo = todo & ~S_PAYLOAD
+			}
+		:: MAY(S_COMMIT, RELEASE(S_COMMIT)) ->
+			d_step {
+				commit[SLOT(beg)] = (commit[SLOT(beg)] + HALF + size) % WHOLE;
+				todo = todo & ~S_COMMIT
+			}
+#if DEAD
+		:: todo && killed < DEAD ->
+			d_step {
+				killed++;
+				c = (todo & S_PADDING -> pos : beg) / BLOCK;
+				hole = (c < hole -> c : hole);
+				c = 0;
+			}
+			goto dead
+#endif
+		:: !todo -> break
+		od;
+next:
+		atomic {
+			nr++;
+			size = 0; pos = 0; beg = 0; before = 0; open = false;
+#ifdef TIME
+			now = 0;
+#endif
+		}
+	:: else -> break
+	od;
+dead:
+	atomic {
+		nr = 0; size = 0; pos = 0; beg = 0; before = 0; open = false; todo = 0;
+		finished++;
+	}
+}

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The real code without one of the things that keep it right: the tests must miss it."""
+
+import os
+import re
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from builds import STRESS, UNIT, compile_test, outcome  # noqa: E402
+from harness import params, say  # noqa: E402
+from mutations import MUTATIONS  # noqa: E402
+
+NAMED = {m.name: m for m in MUTATIONS}
+
+
+@params(*[m.name for m in MUTATIONS if m.code])
+def test_unit(name):
+    """Most by random schedules in one thread, with stores delayed as on arm64."""
+    unit = NAMED[name].unit
+    with tempfile.TemporaryDirectory() as d:
+        exe = compile_test(os.path.join(UNIT, unit + '.c'), d, mutation=NAMED[name])
+        status, said = outcome(exe)
+        bad = re.findall(r'^not ok.*', said, re.M)
+        assert status and bad, f'{NAMED[name].what}: not missed (exit {status})\n{said}'
+        found = re.findall(r'HTRACE_SCHEDULE=(\d+), policy (\d), start \d: (.*)', said)
+        for policy, text in ('1', 'discard'), ('2', 'overwrite'):
+            those = sorted((int(f[0]), f[2]) for f in found if f[1] == policy)
+            if those:
+                say(f'{text}: schedule {those[0][0]}: {those[0][1][:90]}')
+        if not found:
+            say(bad[0][:120])
+
+
+@params(*[m.name for m in MUTATIONS if m.stress])
+def test_stress(name):
+    """Threads on this machine, as often as it takes, up to a limit."""
+    build = NAMED[name].stress
+    records = {'plain': '200000', 'tsan': '20000'}[build]
+    with tempfile.TemporaryDirectory() as d:
+        exe = compile_test(STRESS, d, build, NAMED[name])
+        for i in range(20):
+            for mode in ('threads', 'signals'):
+                for policy in ('discard', 'overwrite'):
+                    status, said = outcome(exe, mode, policy, records)
+                    if status != 0:
+                        why = re.search(r'SUMMARY: \S+ (.*) /', said) or re.search(r'(.*)\n', said)
+                        say(f'run {i + 1}, {mode} {policy}: {why[1] if why else said}')
+                        return
+    raise AssertionError(f'{NAMED[name].what}: not missed')

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The ring at full speed: threads, signal handlers, killed processes, readers; with sanitizers."""
+
+import os
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from builds import STRESS, compile_test, outcome  # noqa: E402
+from harness import params, say  # noqa: E402
+
+RECORDS = {'plain': 300000, 'tsan': 40000, 'asan': 60000}
+ROUNDS = {'plain': 300, 'tsan': 60, 'asan': 60}
+
+
+@params('plain', 'tsan', 'asan')
+def test_ring(build):
+    """Every record checks itself, the account adds up, no sanitizer says a word."""
+    with tempfile.TemporaryDirectory() as d:
+        exe = compile_test(STRESS, d, build)
+        for mode in ('threads', 'signals', 'readers', 'killed'):
+            for policy in ('discard', 'overwrite'):
+                n = ROUNDS[build] if mode == 'killed' else RECORDS[build]
+                status, said = outcome(exe, mode, policy, str(n))
+                assert status == 0, f'{mode} {policy}: exit {status}\n{said}'
+                assert len(said.splitlines()) == 1, said
+                say(f'{mode} {policy}: {said.strip()}')
