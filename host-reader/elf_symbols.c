@@ -30,6 +30,7 @@ struct file {
 	char *text;
 	size_t len;
 	__u64 bias; /* of addresses above offsets, as far as the file tells */
+	bool bias_is_told;
 };
 
 struct elf_symbols {
@@ -226,19 +227,14 @@ static void read_table(struct file *f, Elf *elf, Elf_Scn *scn, const GElf_Shdr *
 		qsort(f->function, f->nr, sizeof(*f->function), by_address);
 }
 
-/* .symtab has all of them, .dynsym those that others may call. */
-static void read_symbols(struct file *f, Elf *elf)
+static void read_symbols(struct file *f, Elf *elf, GElf_Word kind)
 {
-	static const GElf_Word kinds[] = { SHT_SYMTAB, SHT_DYNSYM };
+	Elf_Scn *scn = NULL;
+	GElf_Shdr sh;
 
-	for (size_t k = 0; k < 2 && !f->nr; k++) {
-		Elf_Scn *scn = NULL;
-		GElf_Shdr sh;
-
-		while (!f->nr && (scn = elf_nextscn(elf, scn)) != NULL)
-			if (gelf_getshdr(scn, &sh) && sh.sh_type == kinds[k])
-				read_table(f, elf, scn, &sh);
-	}
+	while (!f->nr && (scn = elf_nextscn(elf, scn)) != NULL)
+		if (gelf_getshdr(scn, &sh) && sh.sh_type == kind)
+			read_table(f, elf, scn, &sh);
 }
 
 /*
@@ -250,7 +246,7 @@ static void read_bias(struct file *f, Elf *elf)
 	bool any = false;
 	size_t nr;
 
-	if (elf_getphdrnum(elf, &nr))
+	if (f->bias_is_told || elf_getphdrnum(elf, &nr))
 		return;
 	for (size_t i = 0; i < nr && i < 64; i++) {
 		GElf_Phdr p;
@@ -262,28 +258,29 @@ static void read_bias(struct file *f, Elf *elf)
 		any = true;
 		if (p.p_flags & PF_X && p.p_filesz) {
 			f->bias = p.p_vaddr - p.p_offset;
+			f->bias_is_told = true;
 			return;
 		}
 	}
 }
 
-static void read_file(struct file *f, int fd, const __u8 *id, size_t len)
+static void read_file(struct file *f, int fd, const __u8 *id, size_t len, GElf_Word kind)
 {
 	Elf *elf = elf_begin(fd, ELF_C_READ, NULL);
 
 	if (elf && elf_kind(elf) == ELF_K_ELF &&
 	    (has_id(elf, id, len) || has_id_section(elf, id, len))) {
-		read_symbols(f, elf);
+		read_symbols(f, elf, kind);
 		read_bias(f, elf);
 	}
 	elf_end(elf);
 }
 
-static void try_fd(struct file *f, int fd, const char *hex)
+static void try_fd(struct file *f, int fd, const char *hex, GElf_Word kind)
 {
 	if (fd < 0)
 		return;
-	read_file(f, fd, f->id, strlen(hex) / 2);
+	read_file(f, fd, f->id, strlen(hex) / 2, kind);
 	close(fd);
 }
 
@@ -295,8 +292,13 @@ static size_t id_length(const __u8 *id)
 	return !memcmp(id + 8, zero, 12) ? 8 : !memcmp(id + 16, zero, 4) ? 16 : ID_LEN;
 }
 
+/*
+ * .symtab has all functions, .dynsym those that others may call: that is for when no place has a
+ * file with the former.
+ */
 static void load(struct elf_symbols *s, const __u8 *id)
 {
+	static const GElf_Word kinds[] = { SHT_SYMTAB, SHT_DYNSYM };
 	struct file *f = &s->file[s->nr];
 	char hex[HEX_LEN + 1] = "";
 	size_t len = id_length(id);
@@ -305,10 +307,12 @@ static void load(struct elf_symbols *s, const __u8 *id)
 	memcpy(f->id, id, ID_LEN);
 	for (size_t i = 0; i < len; i++)
 		snprintf(hex + 2 * i, 3, "%02x", id[i]);
-	for (size_t i = 0; i < sizeof(places) / sizeof(*places) && !f->nr; i++)
-		try_fd(f, open_place(places[i], hex), hex);
-	for (size_t i = 0; i < sizeof(cached) / sizeof(*cached) && !f->nr; i++)
-		try_fd(f, open_cached(cached[i], hex), hex);
+	for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++) {
+		for (size_t i = 0; i < sizeof(places) / sizeof(*places) && !f->nr; i++)
+			try_fd(f, open_place(places[i], hex), hex, kinds[k]);
+		for (size_t i = 0; i < sizeof(cached) / sizeof(*cached) && !f->nr; i++)
+			try_fd(f, open_cached(cached[i], hex), hex, kinds[k]);
+	}
 	if (f->nr) {
 		s->nr++;
 		s->nr_functions += f->nr;
