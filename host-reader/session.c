@@ -26,6 +26,7 @@ struct ring {
 	__u64 time; /* of the last record read */
 	bool broken;
 	/* As far as records were emitted: who runs there. */
+	bool switches; /* are recorded: so it is known until when a task runs */
 	bool task_known;
 	__u32 task;
 };
@@ -472,7 +473,8 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 	if (info->shown)
 		show(s, &e);
 	event_after(info, s->names, &e, item->arrival);
-	r->task_known = e.task_known && !s->switch_filtered;
+	r->switches |= info->role == ROLE_SWITCH;
+	r->task_known = e.task_known && r->switches && !s->switch_filtered;
 	r->task = e.task;
 }
 
