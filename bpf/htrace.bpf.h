@@ -109,8 +109,6 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 		.policy = htrace_geo.policy,               \
 	}
 
-#include "htrace_filter.bpf.h"
-
 /* A record of event number @id with @len bytes of payload: what htrace_begin_len() builds upon. */
 #define htrace_reserve_id(id, len, slot)                                                           \
 	({                                                                                         \
@@ -124,6 +122,7 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 	})
 
 #include "htrace_stack.bpf.h"
+#include "htrace_filter.bpf.h"
 
 /*
  * Reserve a record of event @name with @len bytes of payload, for structs that end in a flexible
@@ -143,8 +142,7 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 		struct name *event_;                                                               \
 		if (htrace_filter_begins(htrace_number__##name))                                   \
 			event_ = htrace_filter_begin(htrace_number__##name,                        \
-						     htrace_event__##name.config.id, (len),        \
-						     (slot));                                      \
+						     &htrace_event__##name.config, (len), (slot)); \
 		else if (htrace_event__##name.config.stack)                                        \
 			event_ = htrace_stack_begin((void *)(long)ctx,                             \
 						    htrace_event__##name.config.id,                \
@@ -159,12 +157,12 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 #define htrace_begin(name, slot) htrace_begin_len(name, sizeof(struct name), slot)
 
 /* Publish the record. Must follow every htrace_begin() that did not give NULL. */
-HTRACE_INLINE void htrace_end(struct htrace_slot *slot)
-{
-	if (htrace_filter_ends())
-		htrace_filter_end(slot);
-	else
-		htrace_commit(slot);
-}
+#define htrace_end(slot)                                                \
+	do {                                                            \
+		if (htrace_filter_ends())                               \
+			htrace_filter_end((void *)(long)ctx, (slot));   \
+		else                                                    \
+			htrace_commit(slot);                            \
+	} while (0)
 
 #endif /* HTRACE_BPF_H */

@@ -16,7 +16,7 @@
 struct htrace_filter_scratch {
 	__u64 pid_tgid;
 	__u32 cpu;
-	__u32 reserved;
+	__u32 stack; /* as in struct htrace_event_config */
 	char comm[16];
 	__u64 reserved2[4];
 	char record[HTRACE_FILTER_RECORD];
@@ -47,6 +47,7 @@ HTRACE_FILTER_MARKED(htrace_filter_ends, HTRACE_FILTER_END)
 HTRACE_FILTER_MARKED(htrace_filter_wants_task, HTRACE_FILTER_TASK)
 HTRACE_FILTER_MARKED(htrace_filter_wants_comm, HTRACE_FILTER_COMM)
 HTRACE_FILTER_MARKED(htrace_filter_wants_cpu, HTRACE_FILTER_CPU)
+HTRACE_FILTER_MARKED(htrace_filter_wants_stack, HTRACE_FILTER_STACK)
 
 HTRACE_INLINE int htrace_filter_begins(const int event)
 {
@@ -61,18 +62,21 @@ yes:
  * Room for @len bytes that htrace_filter_end() will find again through @slot, which has no
  * reservation yet and so has room to say where.
  */
-HTRACE_INLINE void *htrace_filter_begin(__u32 event, __u32 id, __u32 len, struct htrace_slot *slot)
+HTRACE_INLINE void *htrace_filter_begin(__u32 event, const volatile struct htrace_event_config *c,
+					__u32 len, struct htrace_slot *slot)
 {
+	__u32 stack = c->stack, front = stack ? sizeof(struct htrace_stack_ids) : 0, key;
 	struct htrace_filter_scratch *s;
 	struct htrace_ring *ring;
-	__u32 key;
 
+	len += front;
 	__asm__ volatile("%0 = %1" : "=r"(key) : "i"(HTRACE_FILTER_ELEMENT));
 	s = bpf_map_lookup_elem(&htrace_filter_scratch, &key);
 	if (s && len <= HTRACE_FILTER_RECORD) {
 		slot->commit = (__u64 *)s;
-		slot->add = (__u64)len << 32 | event << 16 | (id & 0xffff);
-		return s->record;
+		slot->add = (__u64)len << 32 | event << 16 | (c->id & 0xffff);
+		s->stack = stack;
+		return s->record + front;
 	}
 	ring = htrace_this_ring();
 	if (ring) {
@@ -99,7 +103,17 @@ HTRACE_INLINE __u64 htrace_filter_passes(const struct htrace_filter_scratch *s, 
 	return result;
 }
 
-HTRACE_INLINE void htrace_filter_end(struct htrace_slot *slot)
+/* Stacks are unwound for what passes only. */
+HTRACE_INLINE void htrace_filter_add_stacks(void *from, struct htrace_filter_scratch *s)
+{
+	struct htrace_stack_ids *ids = (struct htrace_stack_ids *)s->record;
+
+	ids->kernel = htrace_stack_id(from, s->stack, 0);
+	ids->user = htrace_stack_id(from, s->stack, 1);
+}
+
+/* @from: the program's context, or NULL. */
+HTRACE_INLINE void htrace_filter_end(void *from, struct htrace_slot *slot)
 {
 	struct htrace_filter_scratch *s = (void *)slot->commit;
 	__u64 len = slot->add >> 32;
@@ -116,6 +130,8 @@ HTRACE_INLINE void htrace_filter_end(struct htrace_slot *slot)
 		s->cpu = bpf_get_smp_processor_id();
 	if (!htrace_filter_passes(s, slot->add >> 16 & 0xffff))
 		return;
+	if (htrace_filter_wants_stack() && s->stack)
+		htrace_filter_add_stacks(from, s);
 	ring = htrace_this_ring();
 	if (!ring)
 		return;

@@ -13,6 +13,7 @@
 #define HTRACE_FILTER_CPU 0x48550003     /* the CPU */
 #define HTRACE_FILTER_ELEMENT 0x48550004 /* the program's element of htrace_filter_scratch */
 #define HTRACE_FILTER_WINDOW 0x48550005  /* the filter begins here; room for so many instructions: */
+#define HTRACE_FILTER_STACK 0x48550006   /* 1 if stacks come with some of the program's records */
 #define HTRACE_FILTER_INSNS 256
 #define HTRACE_FILTER_RECORD 4000 /* longest record; 64 bytes of the scratch lie before it */
 #define HTRACE_FILTER_EVENTS 0xffff

@@ -153,7 +153,8 @@ static void find_marks(struct work *w, const struct bpf_insn *insn, size_t nr, s
 	}
 }
 
-static void patch(struct bpf_insn *insn, size_t nr, const struct filter_code *code, __u32 element)
+static void patch(struct bpf_insn *insn, size_t nr, const struct filter_code *code, bool stacks,
+		  __u32 element)
 {
 	for (size_t i = 0; i < nr; i++) {
 		if (insn[i].code == (BPF_LD | BPF_DW | BPF_IMM))
@@ -166,6 +167,8 @@ static void patch(struct bpf_insn *insn, size_t nr, const struct filter_code *co
 			insn[i].imm = code->wants_comm;
 		else if (is_mark(&insn[i], HTRACE_FILTER_CPU))
 			insn[i].imm = code->wants_cpu;
+		else if (is_mark(&insn[i], HTRACE_FILTER_STACK))
+			insn[i].imm = stacks;
 		else if (is_mark(&insn[i], HTRACE_FILTER_ELEMENT))
 			insn[i].imm = (__s32)element;
 		else if (is_mark(&insn[i], HTRACE_FILTER_WINDOW))
@@ -189,10 +192,10 @@ static bool is_always_recorded(const struct htrace_event *e)
 }
 
 /* Which of the program's events can be filtered, and is there one that some record may fail? */
-static size_t make_cases(const struct marks *m, struct filter_case *cases, struct filter_code *code,
-			 bool *any)
+static size_t make_cases(const struct work *w, const struct marks *m, struct filter_case *cases,
+			 struct filter_code *code, bool *any, bool *stacks)
 {
-	*any = false;
+	*any = *stacks = false;
 	for (size_t i = 0; i < m->nr; i++) {
 		struct event *e = m->event[i];
 
@@ -201,11 +204,14 @@ static size_t make_cases(const struct marks *m, struct filter_case *cases, struc
 			continue;
 		if (is_always_recorded(e->event) && !e->why)
 			e->why = "task names come from it";
+		else if (e->stacks && !e->why && strstr(htrace_filter_text(w->filter), "callstack_"))
+			e->why = "stacks are looked at behind the filter";
 		else if (!e->why && filter_compile(code, &cases[i], 1))
 			e->why = code->error;
 		if (e->why)
 			cases[i].bound = NULL;
 		*any |= cases[i].bound != NULL;
+		*stacks |= e->stacks;
 	}
 	return m->nr;
 }
@@ -217,7 +223,7 @@ static int filter_program(struct work *w, struct bpf_program *p, const char *why
 	struct filter_code *code;
 	struct bpf_insn *insn;
 	struct marks m;
-	bool any;
+	bool any, stacks;
 	int err = 0;
 
 	find_marks(w, bpf_program__insns(p), nr, &m);
@@ -227,10 +233,6 @@ static int filter_program(struct work *w, struct bpf_program *p, const char *why
 		why = why_not_type(p);
 	if (!why && (m.unknown || !m.ends || m.windows != m.ends || m.elements != m.begins))
 		why = "its program is not made as htrace.bpf.h makes them";
-	/* Those are taken when the record is reserved, which is behind the filter. */
-	for (size_t i = 0; i < m.nr && !why; i++)
-		if (m.event[i]->stacks)
-			why = "stacks are recorded with it";
 	if (why || !m.nr) {
 		leave_to_reader(m.event, m.nr, why);
 		return 0;
@@ -242,7 +244,7 @@ static int filter_program(struct work *w, struct bpf_program *p, const char *why
 		err = -1;
 		goto out;
 	}
-	nr_cases = make_cases(&m, cases, code, &any);
+	nr_cases = make_cases(w, &m, cases, code, &any, &stacks);
 	if (!any)
 		goto out;
 	if (filter_compile(code, cases, nr_cases)) {
@@ -250,7 +252,7 @@ static int filter_program(struct work *w, struct bpf_program *p, const char *why
 		goto out;
 	}
 	memcpy(insn, bpf_program__insns(p), nr * sizeof(*insn));
-	patch(insn, nr, code, w->nr_elements++);
+	patch(insn, nr, code, stacks, w->nr_elements++);
 	err = bpf_program__set_insns(p, insn, nr);
 	if (err)
 		say("--filter: cannot change program %s: %s", bpf_program__name(p), strerror(-err));

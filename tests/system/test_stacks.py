@@ -71,13 +71,17 @@ def without_tracer(frames):
     return [f for f in frames if f not in ('0xffffffffffffffff', '0')]
 
 
-@params(('6.1', 'direct'), ('6.12', 'direct'), ('6.1', 'relay'), ('6.12', 'relay'))
-def test_kernel(kernel, mode):
+@params(('6.1', 'direct', ''), ('6.12', 'direct', ''), ('6.1', 'relay', ''), ('6.12', 'relay', ''),
+        ('6.1', 'direct', 'filtered'), ('6.12', 'direct', 'filtered'))
+def test_kernel(kernel, mode, filtered):
     """Every task switch's kernel stack is what ftrace has for the same one."""
+    same_filter = """echo 'COMM == "workload"' > $T/events/sched/sched_switch/filter || exit 1"""
     script = ftrace.SHELL + f'''
 echo 1 > $T/options/stacktrace
+{same_filter if filtered else ''}
 ftrace_on sched/sched_switch
-agent_start --mode {mode} --events sched_switch --stack sched_switch || exit 1
+agent_start --mode {mode} --events sched_switch --stack sched_switch \\
+	{"--filter 'comm == workload'" if filtered else ''} || exit 1
 workload mix 1 1 100
 sleep 0.5
 agent_stop
@@ -89,6 +93,8 @@ ftrace_dump
         reader = Reader(vm)
         assert vm.finish() == 0, vm.console()[-3000:]
         assert reader.stop() == 0, reader.err()
+        if filtered:
+            assert '--filter: applied here to 1 event' in vm.console(), vm.console()[-3000:]
         theirs = ftrace_stacks(vm.disk)
         ours = collections.defaultdict(list)
         for cpu, _, fields, frames in text_stacks(reader.out_path, 'sched_switch'):
