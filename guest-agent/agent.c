@@ -502,11 +502,23 @@ static void wait_for_reader(struct agent *a)
 	}
 }
 
+/*
+ * The kernel waits for RCU with each tracepoint by name, so that a hundred take it seconds. Meanwhile
+ * the others record on: the rings have to be relayed, and the heart has to beat.
+ */
+static void keep_up(void *arg)
+{
+	struct agent *a = arg;
+
+	relay_work(&a->relay);
+	health_work(&a->health);
+}
+
 static void stop(struct agent *a, struct loader *l)
 {
 	__u64 dropped = 0;
 
-	loader_detach(l);
+	loader_detach(l, keep_up, a);
 	relay_finish(&a->relay);
 	health_final(&a->health);
 	mappings_update(a->region, l->stacks.pids_fd);
@@ -552,7 +564,7 @@ int agent_run(const struct options *o, struct loader *l)
 		idle(&a);
 		stop(&a, l);
 	} else if (l->nr_programs) {
-		loader_detach(l);
+		loader_detach(l, NULL, NULL);
 	}
 	give_up(&a);
 	return err ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -477,10 +477,13 @@ int loader_attach(struct loader *l)
 	return l->nr_programs ? 0 : -1;
 }
 
-void loader_detach(struct loader *l)
+void loader_detach(struct loader *l, void (*between)(void *arg), void *arg)
 {
-	for (size_t i = 0; i < l->nr_programs; i++)
+	for (size_t i = 0; i < l->nr_programs; i++) {
 		detach(&l->program[i]);
+		if (between)
+			between(arg);
+	}
 	/* Waits for an RCU grace period, within which programs that are under way end. */
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
 		usleep(50000);

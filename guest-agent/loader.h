@@ -98,8 +98,8 @@ int loader_filter(struct loader *l, const struct htrace_filter *filter,
 int loader_load(struct loader *l, int rings_fd, const struct htrace_geometry *g, __u32 schema);
 /* Programs that cannot be attached are left out with a message; fails if none could be. */
 int loader_attach(struct loader *l);
-/* Detach all and wait until none runs any more. */
-void loader_detach(struct loader *l);
+/* Detach all, calling @between (NULL: nothing) after each, and wait until none runs any more. */
+void loader_detach(struct loader *l, void (*between)(void *arg), void *arg);
 /* Current counters of program @i. */
 void loader_counters(const struct loader *l, size_t i, struct htrace_prog *p);
 void loader_close(struct loader *l);
