@@ -43,7 +43,7 @@ static void check_own(const struct filters *f, struct filter_said *said)
 	filter_error(htrace_filter_text(f->own), &err);
 }
 
-/* Names of the events that are left to us; "": none. */
+/* Names of the events that are left to us, stacks aside, which no filter is about; "": none. */
 static void list_left(const struct htrace_schema *s, char *left, size_t len)
 {
 	size_t at = 0;
@@ -52,7 +52,7 @@ static void list_left(const struct htrace_schema *s, char *left, size_t len)
 	for (__u32 i = 0; i < htrace_schema_nr_events(s); i++) {
 		const struct htrace_event *e = htrace_schema_event_at(s, i);
 
-		if (htrace_schema_is_filtered(s, e->id))
+		if (htrace_schema_is_filtered(s, e->id) || !strcmp(e->name, HTRACE_STACK_EVENT))
 			continue;
 		if (at < len - HTRACE_NAME_MAX - 8)
 			at += (size_t)snprintf(left + at, len - at, "%s%s", at ? ", " : "", e->name);

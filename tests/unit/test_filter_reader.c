@@ -27,6 +27,7 @@ static void setup(void)
 	type = htrace_builder_struct(b, NULL, false, 4, &m, 1);
 	ids[0] = (__u32)htrace_builder_event(b, "first", type);
 	ids[1] = (__u32)htrace_builder_event(b, "second", type);
+	ck_assert_int_gt(htrace_builder_event(b, HTRACE_STACK_EVENT, type), 0); /* never named */
 	memset(&state, 0, sizeof(state));
 	memset(&quota, 0, sizeof(quota));
 }
