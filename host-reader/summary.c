@@ -264,9 +264,11 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 	else
 		snprintf(text, sizeof(text), "%s; sync %s", s->buffer, s->config->sync);
 	row(o, "buffer", text);
-	snprintf(text, sizeof(text), "%.3f s attached of %.3f s, %u session%s",
-		 (double)st->attached_ns / 1e9, (double)elapsed_ns / 1e9, st->sessions,
-		 st->sessions == 1 ? "" : "s");
+	/* The time that it took to read a capture has nothing to do with the capture's. */
+	snprintf(text, sizeof(text), "%.3f s attached%s%.3f s, %u session%s",
+		 (double)st->attached_ns / 1e9,
+		 s->spec->kind == SOURCE_FILE ? ", read in " : " of ", (double)elapsed_ns / 1e9,
+		 st->sessions, st->sessions == 1 ? "" : "s");
 	row(o, "duration", text);
 	write_cpu(o, st, elapsed_ns, reader_cpu_ns);
 	out_newline(o);
