@@ -317,6 +317,7 @@ static int filter_tracer(struct work *w, struct tracer *t)
 	int err = 0;
 
 	w->nr_events = w->nr_elements = 0;
+	w->too_many = false;
 	loader_events_of(t, add_event, w);
 	for (size_t i = 0; i < w->nr_events && !err; i++)
 		if (w->event[i].event)
