@@ -175,6 +175,31 @@ agent_stop
 
 
 @params('6.1', '6.12')
+def test_stacks(kernel):
+    """Records with stacks that do not say their task: as many as ftrace has, and of that task only."""
+    script = ftrace.SHELL + '''
+agent_start --events sched --stack sched_waking --filter 'comm == workload' || exit 1
+echo 'COMM == "workload"' > $T/events/sched/sched_waking/filter || exit 1
+ftrace_on sched/sched_waking
+workload mix 1 1 100
+ftrace_off
+agent_stop || exit 1
+ftrace_dump
+'''
+    with VM(script, kernel=kernel, cpus=2, disk_mib=64) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-3000:]
+        lines, _ = ftrace.read_lines(vm.disk)
+        theirs = sum(' sched_waking: ' in line for of_cpu in lines.values() for line in of_cpu)
+        ours_ = len(re.findall(r' sched_waking: .*\n        \S', reader.out()))
+        say(f'{ours_} with stacks, ftrace {theirs}')
+        assert ours_ == theirs > 50
+
+
+@params('6.1', '6.12')
 def test_successors(kernel):
     """The session of a killed agent goes on under its successor's filter, or under none."""
     script = '''
