@@ -24,6 +24,8 @@ def test_guest_slowdown():
     for line in bench.table(results, agents):
         say(line)
     assert all(len(r) == 5 for r in results.values())
-    # Each way's best round: what other work on this machine cannot have slowed down.
-    best = {way: min(r) for way, r in results.items()}
-    assert best['nothing'] < best['direct'] < best['ringbuf, wake-ups'], best
+    # The rounds are interleaved, so what else this machine does falls upon all ways of a round
+    # alike: most rounds must agree.
+    pairs = list(zip(results['nothing'], results['direct'], results['ringbuf, wake-ups']))
+    assert sum(nothing < direct for nothing, direct, _ in pairs) > len(pairs) / 2, results
+    assert sum(direct < ringbuf for _, direct, ringbuf in pairs) > len(pairs) / 2, results

@@ -33,6 +33,9 @@ def test_private_ram(kernel, mode, policy):
     """A guest whose RAM nobody can map: complete, and both sides say why it is relayed."""
     script = f'''
 agent_start --events none --bpf /counted.bpf.o --mode {mode} --policy {policy} || exit 1
+mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
+bar=$(sed -n '3s/^0x0*\\([0-9a-f]*\\) .*/\\1/p' $(dirname $(grep -l 0x1110 /sys/bus/pci/devices/*/device))/resource)
+echo "BAR at $bar: $(grep -i $bar /sys/kernel/debug/x86/pat_memtype_list)"
 workload count 20000 {VALUE}
 sleep 2
 workload count 5000 {VALUE}
@@ -48,6 +51,9 @@ agent_stop
         for cpu in range(2):
             assert found[cpu] == list(range(20000)) + list(range(5000)), len(found[cpu])
         assert unverified == 0
+        # the kernel's account of how the device's memory is mapped
+        bar = re.search(r'^BAR at [0-9a-f]+: (.*)$', vm.console(), re.M)[1]
+        assert 'write-combining' in bar and 'uncached' not in bar, bar
         if mode == 'auto':
             assert "keeping to the agent's relay" in reader.err(), reader.err()
             assert 'relaying: the host cannot map' in vm.console(), vm.console()[-2000:]
