@@ -236,6 +236,43 @@ START_TEST(test_check)
 }
 END_TEST
 
+/* Sixty thousand events of one type with four thousand members: no more work than one event is. */
+START_TEST(test_check_bounded)
+{
+	static struct htrace_schema_member m[4000];
+	struct htrace_filter_error err = { 0 };
+	struct htrace_schema_builder *b;
+	struct htrace_schema *many;
+	char text[4000] = "m0 == 1", name[64], why[256];
+	const void *entries;
+	struct htrace_filter *f;
+	int type, u8;
+	size_t len;
+
+	ck_assert(!htrace_builder_new(&b, NULL, 0));
+	u8 = integer(b, 1, false, 0);
+	for (__u32 i = 0; i < NR(m); i++) {
+		m[i] = (struct htrace_schema_member){ .type = (__u32)u8, .bit_off = 8 * i };
+		snprintf(m[i].name, sizeof(m[i].name), "m%u", i);
+	}
+	type = htrace_builder_struct(b, "s", false, NR(m), m, NR(m));
+	for (int i = 0; i < HTRACE_MAX_EVENTS; i++) {
+		snprintf(name, sizeof(name), "e%d", i);
+		ck_assert_int_gt(htrace_builder_event(b, name, type), 0);
+	}
+	entries = htrace_builder_entries(b, &len);
+	ck_assert_msg(!htrace_schema_parse(&many, entries, len, why, sizeof(why)), "%s", why);
+	for (int i = 0; i < 200; i++)
+		strcat(text, " || m4001 == 1");
+	ck_assert(!htrace_filter_parse(&f, text, NULL));
+	ck_assert_int_eq(htrace_filter_check(f, many, &err), -ENOENT);
+	ck_assert_uint_eq(err.column, 12);
+	htrace_filter_free(f);
+	htrace_schema_free(many);
+	htrace_builder_free(b);
+}
+END_TEST
+
 START_TEST(test_point)
 {
 	char out[256], text[300];
@@ -370,6 +407,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 20); /* unbounded it takes minutes */
 	tcase_add_loop_test(tc, test_bounded, 0, 3);
+	tcase_add_test(tc, test_check_bounded);
 	suite_add_tcase(s, tc);
 	return unit_run(s);
 }
