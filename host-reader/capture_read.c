@@ -395,16 +395,14 @@ static int take_first(struct capture_reader *r, struct capture_next *n)
 
 int capture_reader_next(struct capture_reader *r, struct capture_next *n)
 {
-	while (r->heap_len) {
-		int ret;
+	int ret;
 
-		memset(&n->item, 0, sizeof(n->item));
-		memset(&n->batch, 0, sizeof(n->batch));
-		ret = take_first(r, n);
-		if (ret == -ENOMEM)
-			return ret;
-		if (!ret)
-			return 1;
-	}
-	return 0;
+	if (!r->heap_len)
+		return 0;
+	memset(&n->item, 0, sizeof(n->item));
+	memset(&n->batch, 0, sizeof(n->batch));
+	ret = take_first(r, n);
+	if (ret == -ENOMEM)
+		return ret;
+	return ret ? 2 : 1;
 }

@@ -28,7 +28,10 @@ const struct session_facts *capture_reader_facts(const struct capture_reader *r)
 /* Path of the source that it was captured from; harmless text. */
 const char *capture_reader_path(const struct capture_reader *r);
 
-/* The next one in order. 1; 0: there are no more; -ENOMEM. */
+/*
+ * The next one in order. 1; 2: it is damaged, there may be more; 0: there are no more; -ENOMEM. Work
+ * is that of one entry or batch, so that whoever asks can stop.
+ */
 int capture_reader_next(struct capture_reader *r, struct capture_next *n);
 /* What is wrong with what was read so far, in words, or NULL. */
 const char *capture_reader_damage(const struct capture_reader *r);

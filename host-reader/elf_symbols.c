@@ -13,6 +13,7 @@
 
 #define MAX_FILES 128 /* a guest chooses which: so many are read, then no more */
 #define MAX_SYMBOLS (1u << 20) /* of a file; of all four times as many */
+#define MAX_MISSING 4096 /* files that are nowhere: so many are looked for */
 #define MAX_FILE_SIZE (4LL << 30)
 #define ID_LEN 20
 #define UNSIZED_REACH 256
@@ -36,12 +37,22 @@ struct file {
 struct elf_symbols {
 	struct file file[MAX_FILES];
 	size_t nr, nr_functions;
+	__u8 (*missing)[ID_LEN]; /* sorted; room for MAX_MISSING */
+	size_t nr_missing;
 };
 
 struct elf_symbols *elf_symbols_new(void)
 {
+	struct elf_symbols *s = calloc(1, sizeof(*s));
+
 	elf_version(EV_CURRENT);
-	return calloc(1, sizeof(struct elf_symbols));
+	if (s)
+		s->missing = malloc(MAX_MISSING * sizeof(*s->missing));
+	if (s && !s->missing) {
+		free(s);
+		return NULL;
+	}
+	return s;
 }
 
 void elf_symbols_free(struct elf_symbols *s)
@@ -50,6 +61,8 @@ void elf_symbols_free(struct elf_symbols *s)
 		free(s->file[i].function);
 		free(s->file[i].text);
 	}
+	if (s)
+		free(s->missing);
 	free(s);
 }
 
@@ -319,15 +332,44 @@ static void load(struct elf_symbols *s, const __u8 *id)
 	}
 }
 
+/* Was it looked for in vain? If not, *@at is its place among those that were. */
+static bool is_missing(const struct elf_symbols *s, const __u8 *id, size_t *at)
+{
+	size_t low = 0, high = s->nr_missing;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		int c = memcmp(s->missing[mid], id, ID_LEN);
+
+		if (!c)
+			return true;
+		if (c < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	*at = low;
+	return false;
+}
+
+/* Of most files of most guests there are no symbols here; each is looked for once, not per frame. */
 static struct file *find_file(struct elf_symbols *s, const __u8 *id)
 {
-	for (size_t i = 0; i < s->nr; i++)
+	size_t nr = s->nr, at;
+
+	for (size_t i = 0; i < nr; i++)
 		if (!memcmp(s->file[i].id, id, ID_LEN))
 			return &s->file[i];
-	if (s->nr == MAX_FILES || s->nr_functions > 3 * MAX_SYMBOLS)
+	if (nr == MAX_FILES || s->nr_functions > 3 * MAX_SYMBOLS || s->nr_missing == MAX_MISSING ||
+	    is_missing(s, id, &at))
 		return NULL;
 	load(s, id);
-	return s->nr && !memcmp(s->file[s->nr - 1].id, id, ID_LEN) ? &s->file[s->nr - 1] : NULL;
+	if (s->nr > nr)
+		return &s->file[nr];
+	memmove(s->missing[at + 1], s->missing[at], (s->nr_missing - at) * sizeof(*s->missing));
+	memcpy(s->missing[at], id, ID_LEN);
+	s->nr_missing++;
+	return NULL;
 }
 
 const char *elf_symbols_find(struct elf_symbols *s, const __u8 build_id[20], __u64 file_offset,

@@ -66,6 +66,7 @@ static void catch_signals(void)
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGHUP, &sa, NULL);
 	signal(SIGPIPE, SIG_IGN); /* writing says EPIPE */
+	signal(SIGXFSZ, SIG_IGN); /* and EFBIG, which is told */
 }
 
 /* Descriptors that we were started without: no file that we open may take their place. */

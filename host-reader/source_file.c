@@ -433,6 +433,8 @@ static bool step(struct source *s, struct source_round *round)
 				cut_session(s);
 			return false;
 		}
+		if (ret == 2)
+			return true; /* but look at the clock */
 		p->have = true;
 	}
 	if (!let_out(s, &p->next.item))

@@ -29,7 +29,7 @@ struct mapping {
 };
 
 struct symbols {
-	struct function *function; /* by address */
+	struct function *function; /* by address; of each address one */
 	size_t nr, room;
 	char *text; /* all lines, cut into NUL-terminated words; byte 0 is a NUL of its own */
 	size_t text_len;
@@ -178,6 +178,22 @@ static const char *add_symbols(struct symbols *s, const char *at, size_t len)
 }
 #endif
 
+/* Of aliases the first one stays: a guest may give one address a million names. */
+static void sort_functions(struct symbols *s)
+{
+	size_t to = 0;
+
+	qsort(s->function, s->nr, sizeof(*s->function), compare_functions);
+	for (size_t i = 0; i < s->nr; i++) {
+		if (to && s->function[to - 1].address == s->function[i].address)
+			continue;
+		s->function[to] = s->function[i];
+		s->function[to].order = (__u32)to; /* before all that come later */
+		to++;
+	}
+	s->nr = to;
+}
+
 static const struct function *find_function(const struct symbols *s, __u64 address)
 {
 	size_t low = 0, high = s ? s->nr : 0;
@@ -192,8 +208,6 @@ static const struct function *find_function(const struct symbols *s, __u64 addre
 	}
 	if (!low)
 		return NULL;
-	while (low > 1 && s->function[low - 2].address == s->function[low - 1].address)
-		low--;
 	if (address - s->function[low - 1].address >=
 	    (s->function[low - 1].module ? MODULE_REACH : KERNEL_REACH))
 		return NULL;
@@ -438,7 +452,7 @@ const char *symbols_load(struct symbols *s, const void *entries, size_t len)
 		first = first ? first : wrong;
 	}
 	if (s->nr > functions)
-		qsort(s->function, s->nr, sizeof(*s->function), compare_functions);
+		sort_functions(s);
 	if (s->nr_mappings > mappings)
 		sort_mappings(s);
 	return first;

@@ -394,23 +394,47 @@ static int verdict(const struct htrace_filter *f, const struct seen *seen,
 	return test ? fail(err, test->column, "%s", why) : 0;
 }
 
+static int by_type(const void *a, const void *b)
+{
+	const struct htrace_event *x = *(const struct htrace_event *const *)a;
+	const struct htrace_event *y = *(const struct htrace_event *const *)b;
+
+	return x->type < y->type ? -1 : x->type > y->type;
+}
+
+/* All events, those of one type side by side. */
+static const struct htrace_event **sorted_events(const struct htrace_schema *s)
+{
+	__u32 nr = htrace_schema_nr_events(s);
+	const struct htrace_event **events = calloc(nr + 1, sizeof(*events));
+
+	for (__u32 i = 0; events && i < nr; i++)
+		events[i] = htrace_schema_event_at(s, i);
+	if (events)
+		qsort(events, nr, sizeof(*events), by_type);
+	return events;
+}
+
 int htrace_filter_check(const struct htrace_filter *f, const struct htrace_schema *s,
 			struct htrace_filter_error *err)
 {
+	const struct htrace_event **events = sorted_events(s);
 	struct seen *seen = calloc(f->nr, sizeof(*seen));
 	struct htrace_filter_bound *b = NULL;
-	int ret = 0;
+	int ret = seen && events ? 0 : -ENOMEM;
 
-	for (__u32 i = 0; seen && !ret && i < htrace_schema_nr_events(s); i++) {
-		ret = htrace_filter_bind(&b, f, htrace_schema_event_at(s, i));
+	for (__u32 i = 0; !ret && i < htrace_schema_nr_events(s); i++) {
+		/* Many events may have one type, of many members: each is looked through once. */
+		if (i && events[i]->type == events[i - 1]->type)
+			continue;
+		ret = htrace_filter_bind(&b, f, events[i]);
 		if (!ret)
 			look(b, seen);
 		htrace_filter_unbind(b);
 	}
-	if (!seen || ret)
-		ret = -ENOMEM;
-	else
+	if (!ret)
 		ret = verdict(f, seen, err);
 	free(seen);
+	free(events);
 	return ret;
 }

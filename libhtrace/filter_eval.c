@@ -63,8 +63,14 @@ static bool in_class(const char *p, const char *end, char ch)
 	return in != inverted;
 }
 
+/* As many steps as a class has characters; where there are not so many, there is none left. */
+static void spend(struct eval *v, __u32 steps)
+{
+	v->steps -= steps < v->steps ? steps : v->steps;
+}
+
 /* Does the element of the pattern at *@p match @c? Goes on to the next one. */
-static bool match_one(const char **p, const char *end, char c)
+static bool match_one(struct eval *v, const char **p, const char *end, char c)
 {
 	const char *at = *p, *close;
 	char wanted;
@@ -74,6 +80,8 @@ static bool match_one(const char **p, const char *end, char c)
 		return true;
 	}
 	close = *at == '[' ? class_end(at, end) : NULL;
+	if (*at == '[')
+		spend(v, (__u32)((close ? close : end) - at));
 	if (close) {
 		*p = close;
 		return in_class(at, close, c);
@@ -81,7 +89,7 @@ static bool match_one(const char **p, const char *end, char c)
 	return plain(p, end, &wanted) && wanted == c;
 }
 
-/* Only the last * is ever gone back to: steps are at most the product of both lengths. */
+/* Only the last * is ever gone back to: steps are about the product of both lengths at most. */
 static bool match(struct eval *v, const char *p, const char *end, const char *s, const char *send)
 {
 	const char *star = NULL, *from = NULL;
@@ -96,7 +104,7 @@ static bool match(struct eval *v, const char *p, const char *end, const char *s,
 			from = s;
 			continue;
 		}
-		if (p < end && s < send && match_one(&at, end, *s)) {
+		if (p < end && s < send && match_one(v, &at, end, *s)) {
 			p = at;
 			s++;
 			continue;

@@ -3,6 +3,7 @@
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -302,6 +303,24 @@ def test_restarts():
         check_text(reader)
         assert 'numbered: number=' in reader.out()
         assert re.search(r'^lost +0 ', reader.err(), re.M), reader.err()
+
+
+def test_file_size_limit():
+    """A limit on the size of files (ulimit -f) is an output that fails, not a silent death."""
+    with Place() as place:
+        traces, text = place.path('ctf'), place.path('text')
+        source = place.source('good')
+        place.peer('good', 30, RATE)
+        time.sleep(0.3)
+        done = subprocess.run([READER, source, '-o', f'ctf:{traces}', '-o', f'text:{text}'],
+                              stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=30,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000)))
+        assert done.returncode == 1 and f'{text}: File too large' in done.stderr, done
+        assert os.path.getsize(text) == 60000
+        (trace,) = ctftext.traces(traces)
+        found, _ = ctftext.read(trace, limit=200000)
+        numbers = [c.fields['number'] for c in found if c.event == 'numbered']
+        assert numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 @params('schema', 'guest', 'names', 'data', 'sessions', 'expand', 'storm')

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "capture.h"
+#include "capture_read.h"
 #include "session.h"
 #include "source.h"
 #include "unit.h"
@@ -656,6 +657,38 @@ START_TEST(test_truncated)
 }
 END_TEST
 
+/* A journal of nothing but wrong entries may be as long as a disk: each is one step. */
+START_TEST(test_wrong_entries)
+{
+	struct capture_entry wrong = { .kind = CAPTURE_BATCH, .len = 8 };
+	struct capture_next *next = calloc(1, sizeof(*next));
+	char err[256] = "", keep[300];
+	struct capture_reader *r;
+	unsigned int nr = 0;
+	int dir, fd, ret;
+
+	make(make_small);
+	snprintf(keep, sizeof(keep), "%s", in_top(files[0]));
+	fd = open(keep, O_WRONLY | O_APPEND);
+	for (int i = 0; i < 100; i++) {
+		wrong.ordinal = 1000 + (__u64)i;
+		ck_assert_int_eq(write(fd, &wrong, sizeof(wrong)), sizeof(wrong));
+		ck_assert_int_eq(write(fd, "\0\0\0\0\0\0\0", 8), 8);
+	}
+	close(fd);
+	dir = open(in_top("raw"), O_RDONLY | O_DIRECTORY);
+	ck_assert_msg(!capture_reader_open(&r, dir, "source1-session1", err, sizeof(err)), "%s", err);
+	while ((ret = capture_reader_next(r, next)) > 0)
+		nr += ret == 2;
+	ck_assert_int_eq(ret, 0);
+	ck_assert_uint_eq(nr, 100);
+	ck_assert_str_eq(capture_reader_damage(r), "an entry of its journal is wrong");
+	capture_reader_close(r);
+	close(dir);
+	free(next);
+}
+END_TEST
+
 /* Garbage of all sizes behind a good beginning. */
 START_TEST(test_random)
 {
@@ -706,6 +739,7 @@ int main(void)
 	tcase_add_loop_test(t, test_flipped, 0, sizeof(files) / sizeof(*files));
 	tcase_add_loop_test(t, test_truncated, 0, sizeof(files) / sizeof(*files));
 	tcase_add_loop_test(t, test_random, 0, 4);
+	tcase_add_test(t, test_wrong_entries);
 	suite_add_tcase(s, t);
 	return unit_run(s);
 }

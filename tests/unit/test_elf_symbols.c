@@ -121,6 +121,13 @@ static void expect(const __s64 *known_bias, bool there)
 	ck_assert_uint_eq(in_function, 4);
 }
 
+/* What was found, or not, is forgotten. */
+static void again(void)
+{
+	elf_symbols_free(symbols);
+	symbols = elf_symbols_new();
+}
+
 START_TEST(test_nowhere)
 {
 	expect(NULL, false);
@@ -146,7 +153,6 @@ static void put(const char *from, const char *place)
 
 START_TEST(test_places)
 {
-	expect(NULL, false);
 	put("whole", places[_i]);
 	expect(NULL, true);
 	expect(&bias, true);
@@ -162,7 +168,47 @@ START_TEST(test_cache_variables)
 	setenv("DEBUGINFOD_CACHE_PATH", strcat(strcpy((char[100]){ 0 }, home), "/b"), 1);
 	expect(NULL, false); /* the latter goes before */
 	unsetenv("DEBUGINFOD_CACHE_PATH");
+	again();
 	expect(NULL, true);
+}
+END_TEST
+
+/* One that is nowhere is looked for once; of a guest that names ever new ones, some thousands are. */
+START_TEST(test_missing)
+{
+	__u8 other[20];
+	__u64 in_function;
+
+	expect(NULL, false);
+	put("whole", places[1]);
+	expect(NULL, false);
+	again();
+	memset(other, 1, sizeof(other));
+	for (unsigned int i = 0; i < 4095; i++) {
+		__u32 key = i * 2654435761u; /* in no order */
+
+		memcpy(other, &key, sizeof(key));
+		ck_assert_ptr_null(elf_symbols_find(symbols, other, offset, NULL, &in_function));
+		ck_assert_ptr_null(elf_symbols_find(symbols, other, offset, NULL, &in_function));
+	}
+	expect(NULL, true);
+	other[19]++;
+	ck_assert_ptr_null(elf_symbols_find(symbols, other, offset, NULL, &in_function));
+	expect(NULL, true); /* what was found stays */
+}
+END_TEST
+
+START_TEST(test_enough)
+{
+	__u8 other[20] = { 1, [19] = 1 };
+	__u64 in_function;
+
+	put("whole", places[1]);
+	for (unsigned int i = 0; i < 4096; i++) {
+		memcpy(other + 4, &i, sizeof(i));
+		ck_assert_ptr_null(elf_symbols_find(symbols, other, offset, NULL, &in_function));
+	}
+	expect(NULL, false);
 }
 END_TEST
 
@@ -214,6 +260,8 @@ int main(void)
 
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_add_test(c, test_nowhere);
+	tcase_add_test(c, test_missing);
+	tcase_add_test(c, test_enough);
 	tcase_add_loop_test(c, test_places, 0, 4);
 	tcase_add_test(c, test_cache_variables);
 	tcase_add_test(c, test_debug_file);

@@ -311,6 +311,29 @@ START_TEST(test_many)
 }
 END_TEST
 
+/* As many names of one address as there can be cost no more than one. */
+START_TEST(test_aliases)
+{
+	static const char first[] = "1000 first\n", more[] = "0 a\n";
+	static const char later[] = "1000 late\n800 other\n0 alias\n";
+	size_t nr = (1u << 20) - 1, size = sizeof(first) - 1 + nr * (sizeof(more) - 1);
+	char *text = malloc(size + 1);
+
+	strcpy(text, first);
+	for (size_t i = 0; i < nr; i++)
+		memcpy(text + sizeof(first) - 1 + i * (sizeof(more) - 1), more, sizeof(more) - 1);
+	add_lines(text, size, 0, 0);
+	ck_assert_ptr_null(load());
+	for (unsigned int i = 0; i < 200000; i++)
+		ck_assert_str_eq(name_of(0x1001, 0), "first+1");
+	add_lines(later, strlen(later), 0, 0);
+	ck_assert_ptr_null(load());
+	ck_assert_str_eq(name_of(0x1001, 0), "first+1");
+	ck_assert_str_eq(name_of(0x1800, 0), "other+0");
+	free(text);
+}
+END_TEST
+
 static void add_mapping(__u32 pid, __u64 start, __u64 end, __u64 offset, __u8 id, const char *path)
 {
 	struct {
@@ -452,6 +475,7 @@ int main(void)
 	tcase_add_loop_test(n, test_bad_lines, 0, sizeof(bad_lines) / sizeof(*bad_lines));
 	tcase_add_test(n, test_bomb);
 	tcase_add_test(n, test_many);
+	tcase_add_test(n, test_aliases);
 	tcase_add_test(n, test_mappings);
 	tcase_add_test(n, test_bad_mappings);
 	tcase_add_test(n, test_own_frames);
