@@ -52,7 +52,7 @@ static void stop(int signo)
 	stopped = 1;
 }
 
-static void die(const char *what, const char *why)
+static _Noreturn void die(const char *what, const char *why)
 {
 	fprintf(stderr, "latency-histogram: %s: %s\n", what, why);
 	exit(1);
@@ -153,7 +153,6 @@ static const struct htrace_event *find(const struct htrace_schema *s, const char
 			return e;
 	}
 	die(name, "the event has no integer field with the key's name");
-	return NULL;
 }
 
 static struct htrace_schema *load_schema(const struct htrace_view *v)

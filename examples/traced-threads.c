@@ -53,7 +53,8 @@ static void leave(struct call *call)
 }
 
 /* First in a function: an event now, and one however the function is left. */
-#define TRACED(function) struct call call_ __attribute__((cleanup(leave))) = enter(function)
+#define TRACED(function) \
+	struct call call_ __attribute__((cleanup(leave), unused)) = enter(function)
 
 static int fibonacci(int n)
 {
