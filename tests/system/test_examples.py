@@ -326,16 +326,21 @@ cat /tmp/slow
 echo OPENED
 sleep 5
 agent_stop
+agent_start --events none --bpf /open-latency.bpf.o --filter 'ns > 10000000000 || fd < 0' || exit 1
+cat /etc/known /missing/too
+sleep 1
+agent_stop
 '''
 
 
-def test_bpf():
+@params('6.1', '6.12')
+def test_bpf(kernel):
     """Opens that are known, one that takes a second; and the histogram of a VM's system calls."""
     with built() as (dir, env):
         known = dir + '/known'
         with open(known, 'w', encoding='utf-8') as f:
             f.write('known\n')
-        with VM(OPENS, cpus=2, add=[dir + '/open-latency.bpf.o:/', known + ':/etc/known']) as vm:
+        with VM(OPENS, kernel=kernel, cpus=2, add=[dir + '/open-latency.bpf.o:/', known + ':/etc/known']) as vm:
             vm.start()
             path = os.path.join(vm.dir, 'out.json')
             reader = Reader(vm, '-o', 'json:' + path)
@@ -352,6 +357,7 @@ def test_bpf():
         for name, works in (('/etc/known', True), ('/missing', False)):
             fds = [o['fd'] for o in opens[name]]
             assert len(fds) == 7 and all(fd >= 0 if works else fd == -2 for fd in fds), (name, fds)
+        assert len(opens['/missing/too']) == 1  # and no more of /etc/known
         slow = sorted(o['ns'] for o in opens['/tmp/slow'])
         say(f'{sum(map(len, opens.values()))} opens; those of the FIFO: {slow}')
         assert len(slow) == 2 and 5e8 < slow[1] < 6e10, slow
