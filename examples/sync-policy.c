@@ -83,6 +83,11 @@ static int nap(struct backoff *b, __u64 ns)
 	return ret ? -EINTR : 0;
 }
 
+static __u64 longer(const struct backoff *b)
+{
+	return 2 * b->interval < b->max ? 2 * b->interval : b->max;
+}
+
 static int backoff_wait(void *priv, __u64 max_ns)
 {
 	__u64 now = now_ns(), deadline = now + max_ns < now ? UINT64_MAX : now + max_ns;
@@ -94,7 +99,7 @@ static int backoff_wait(void *priv, __u64 max_ns)
 
 		if (ret || b->target.ready(b->target.ctx))
 			return ret ? ret : 1;
-		b->interval = 2 * b->interval < b->max ? 2 * b->interval : b->max;
+		b->interval = longer(b);
 	}
 	return b->target.ready(b->target.ctx);
 }
@@ -103,8 +108,11 @@ static void backoff_did(void *priv, __u64 events, __u64 backlog)
 {
 	struct backoff *b = priv;
 
-	if (events)
-		b->interval = MIN_NS;
+	/*
+	 * Nothing although the rings were ready: their next record is reserved but not committed. Its
+	 * writer may have been stopped or killed, so this is as good as silence.
+	 */
+	b->interval = events ? MIN_NS : longer(b);
 	b->hurry = events && backlog;
 }
 
