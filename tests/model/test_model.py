@@ -50,8 +50,6 @@ LONG = {
     'discard-dead-long': 'RECORDS=2 DEAD=1 DISCARD',
 }
 LONG_HASHED = {
-    'overwrite-4-writers-long': ('WRITERS=4 RECORDS=1 BLOCK=4 TIME', 34),
-    'discard-4-writers-long': ('WRITERS=4 RECORDS=1 BLOCK=4 TIME DISCARD', 34),
     'overwrite-4-writers-dead': (FOUR + ' DEAD=1', 34),
     'overwrite-weak-hashed': (SMALL + ' WEAK', 34),
 }

@@ -253,6 +253,7 @@ def test_profile(kernel, cpus):
     script = f'''
 sysctl -w kernel.bpf_stats_enabled=1 >/dev/null || echo 1 > /proc/sys/kernel/bpf_stats_enabled
 agent_start --events profile:{hz} || exit 1
+sleep 1 # or a CPU that is busy all the time would have no idle samples
 workload mark 111
 workload spin {seconds}
 workload mark 222
