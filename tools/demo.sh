@@ -114,6 +114,10 @@ wait -n "$vm" "$reader" || true
 status=0
 if kill -0 "$vm" 2> /dev/null; then
 	wait "$reader" || status=$?
+	if [ "$status" != 0 ]; then
+		say "the guest still runs; its console says:"
+		tail -n 20 "$dir/console" >&2
+	fi
 	exit "$status"
 fi
 vm=
