@@ -52,4 +52,19 @@
 		COPY_NAME((e)->disk, disk_->disk_name);                 \
 	})
 
+/* A packet is handed to a network device: what it is, and which queue of which device it goes to. */
+#define ON_XMIT(event, function)                                                             \
+	struct event {                                                                       \
+		htrace_ptr_t skbaddr;                                                        \
+		__u32 len;                                                                   \
+		__u32 queue;                                                                 \
+		char name[16]; /* the device's */                                            \
+	};                                                                                   \
+	ON_CALL(event, function, (struct sk_buff * skb, struct net_device * dev), {          \
+		e->skbaddr = (__u64)skb;                                                     \
+		e->len = skb->len;                                                           \
+		e->queue = skb->queue_mapping;                                               \
+		COPY_NAME(e->name, dev->name);                                               \
+	})
+
 #endif /* HTRACE_DRIVER_H */

@@ -23,18 +23,7 @@ struct send_queue {
 #pragma clang attribute pop
 
 /* Named after the driver: other drivers have a start_xmit(), too. */
-struct virtnet_start_xmit {
-	htrace_ptr_t skbaddr;
-	__u32 len;
-	__u32 queue;
-	char name[16]; /* the device's */
-};
-ON_CALL(virtnet_start_xmit, "start_xmit", (struct sk_buff * skb, struct net_device *dev), {
-	e->skbaddr = (__u64)skb;
-	e->len = skb->len;
-	e->queue = skb->queue_mapping;
-	COPY_NAME(e->name, dev->name);
-})
+ON_XMIT(virtnet_start_xmit, "start_xmit")
 
 /* Virtqueues of a device: receive 0, transmit 0, receive 1, ... */
 #define QUEUE_OF(type, napi)                                                                 \

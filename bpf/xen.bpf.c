@@ -71,18 +71,7 @@ ON_CALL(blkif_complete_rq, "blkif_complete_rq", (struct request * rq), {
 	e->error = errno_of(BPF_CORE_READ(data, error));
 })
 
-struct xennet_start_xmit {
-	htrace_ptr_t skbaddr;
-	__u32 len;
-	__u32 queue;
-	char name[16]; /* the device's */
-};
-ON_CALL(xennet_start_xmit, "xennet_start_xmit", (struct sk_buff * skb, struct net_device *dev), {
-	e->skbaddr = (__u64)skb;
-	e->len = skb->len;
-	e->queue = skb->queue_mapping;
-	COPY_NAME(e->name, dev->name);
-})
+ON_XMIT(xennet_start_xmit, "xennet_start_xmit")
 
 /* A round of the driver: packets received, of at most so many. Less: the queue is empty. */
 struct xennet_poll {
