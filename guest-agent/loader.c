@@ -273,7 +273,7 @@ static bool matches(char *const *words, bool *used, size_t nr, const char *group
 	return yes;
 }
 
-static bool is_name_source(const char *program)
+bool loader_is_name_source(const char *program)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(name_sources); i++)
 		if (!strcmp(program, name_sources[i]))
@@ -334,7 +334,7 @@ static int choose(struct loader *l, char *const *words, bool *used, size_t nr_wo
 		struct bpf_program *p;
 
 		bpf_object__for_each_program(p, t->obj) {
-			if (any && t->built_in && is_name_source(bpf_program__name(p)))
+			if (any && t->built_in && loader_is_name_source(bpf_program__name(p)))
 				bpf_program__set_autoload(p, true);
 			if (!err && bpf_program__autoload(p))
 				err = add_program(l, t, p);

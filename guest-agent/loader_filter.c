@@ -17,10 +17,6 @@
 #define SCRATCH_MAP "htrace_filter_scratch"
 #define MAX_CASES 64 /* events of a tracer that are looked at */
 
-/* The reader learns from these what tasks are called: it must see them all. */
-static const char *const always_recorded[] = {"sched_process_fork", "sched_process_exec",
-					      "task_rename", "sched_process_exit"};
-
 struct event {
 	__u32 id, number;
 	const struct htrace_event *event; /* NULL: not declared, so never recorded */
@@ -183,12 +179,10 @@ static void leave_to_reader(struct event *const *event, size_t nr, const char *w
 			event[i]->why = why;
 }
 
+/* The reader learns from these what tasks are called, and until when: it must see them all. */
 static bool is_always_recorded(const struct htrace_event *e)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(always_recorded); i++)
-		if (!strcmp(e->name, always_recorded[i]))
-			return true;
-	return false;
+	return loader_is_name_source(e->name) || !strcmp(e->name, "sched_process_exit");
 }
 
 /* Which of the program's events can be filtered, and is there one that some record may fail? */

@@ -7,6 +7,11 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof(*(a)))
 
+/* loader.c */
+
+/* Would the reader not learn the names of new tasks without it? */
+bool loader_is_name_source(const char *program);
+
 /* loader_hooks.c */
 
 /* Has the kernel what @section attaches to? What BTF does not tell is found out when attaching. */

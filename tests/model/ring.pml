@@ -92,7 +92,7 @@ byte drop_head[WRITERS * RECORDS]; /* head when the n-th was dropped */
 #endif
 
 /*
- * The accesses between two orders of the code are a set, TODO. Each is done when those that
+ * The accesses between two orders of the code are the set `todo`. Each is done when those that
  * must be before it are done: all before it in the text, or, WEAK, those that the code orders.
  */
 #ifdef WEAK
