@@ -30,7 +30,7 @@ def test_unit(name):
             if those:
                 say(f'{text}: schedule {those[0][0]}: {those[0][1][:90]}')
         if not found:
-            say(bad[0][:120])
+            say(re.sub(r'^not ok \d+ - (\S*/)?', 'missed by ', bad[0])[:120])
 
 
 @params(*[m.name for m in MUTATIONS if m.stress])

@@ -10,6 +10,7 @@ import time
 
 import ctftext
 from harness import params, say
+from test_sinks import lose, lossy_script
 from vm import BUILD, COUNTED, READER, VM, Reader
 
 VALUE = 424242  # as in tests/guest/counted.bpf.c
@@ -149,33 +150,12 @@ agent_stop
 @params('overwrite', 'discard')
 def test_same_with_loss(policy):
     """A tiny ring and a stopped reader; what is shown live is chosen, what is captured is not."""
-    script = f'''
-agent_start --events none --bpf /counted.bpf.o --buffer 64K --policy {policy} || exit 1
-workload count 1 {VALUE}
-echo READY
-sleep 4
-workload count 30000 {VALUE}
-echo COUNTED
-sleep 4
-workload count 1000 {VALUE}
-sleep 1
-agent_stop
-'''
-    with VM(script, kernel='6.12', cpus=2, add=[COUNTED]) as vm:
+    with VM(lossy_script(policy), kernel='6.12', cpus=2, add=[COUNTED]) as vm:
         vm.start()
         options, text, js = outputs(vm.dir, 'live')
         capture = os.path.join(vm.dir, 'capture')
         reader = Reader(vm, *options, '--events', 'sched_*', '-o', f'raw:{capture}')
-        vm.wait_for('READY')
-        reader.wait_for('direct')
-        time.sleep(1)
-        reader.signal(signal.SIGSTOP)
-        vm.wait_for('COUNTED')
-        time.sleep(1)
-        reader.signal(signal.SIGCONT)
-        status = vm.finish()
-        assert reader.stop() == 0, reader.err()
-        assert status == 0, vm.console()[-2000:]
+        lose(vm, reader)
         assert all(r['event'].startswith('sched_') for r in json_lines(js) if 'event' in r)
         replay(capture, '--events', 'sched_*', '-o', f'text:{text}2')
         assert contents(text) == contents(text + '2')

@@ -319,10 +319,9 @@ agent_stop
             f'beginning; a note between the sessions; {len(seen)} arguments of system calls')
 
 
-@params('overwrite', 'discard')
-def test_same_with_loss(policy):
-    """A tiny ring and a stopped reader: what is lost stands at the same place in each output."""
-    script = f'''
+def lossy_script(policy):
+    """For a guest with a tiny ring; the reader is stopped between READY and COUNTED."""
+    return f'''
 agent_start --events none --bpf /counted.bpf.o --buffer 64K --policy {policy} || exit 1
 workload count 1 {VALUE}
 echo READY
@@ -334,20 +333,30 @@ workload count 1000 {VALUE}
 sleep 1
 agent_stop
 '''
-    with VM(script, kernel='6.12', cpus=2, add=[COUNTED]) as vm:
+
+
+def lose(vm, reader):
+    """To the end of such a guest."""
+    vm.wait_for('READY')
+    reader.wait_for('direct')
+    time.sleep(1)
+    reader.signal(signal.SIGSTOP)
+    vm.wait_for('COUNTED')
+    time.sleep(1)
+    reader.signal(signal.SIGCONT)
+    status = vm.finish()
+    assert reader.stop() == 0, reader.err()
+    assert status == 0, vm.console()[-2000:]
+
+
+@params('overwrite', 'discard')
+def test_same_with_loss(policy):
+    """A tiny ring and a stopped reader: what is lost stands at the same place in each output."""
+    with VM(lossy_script(policy), kernel='6.12', cpus=2, add=[COUNTED]) as vm:
         vm.start()
         options, paths = outputs(vm.dir)
         reader = Reader(vm, *options)
-        vm.wait_for('READY')
-        reader.wait_for('direct')
-        time.sleep(1)
-        reader.signal(signal.SIGSTOP)
-        vm.wait_for('COUNTED')
-        time.sleep(1)
-        reader.signal(signal.SIGCONT)
-        status = vm.finish()
-        assert reader.stop() == 0, reader.err()
-        assert status == 0, vm.console()[-2000:]
+        lose(vm, reader)
         records, events, losses = compare_all(paths)
         lost = sum(r.get('lost', 0) for r in records)
         kind = 'overwritten' if policy == 'overwrite' else 'dropped'
