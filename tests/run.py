@@ -113,7 +113,7 @@ UNSTEADY_ALLOWED = 3
 
 
 def whole_system(function):
-    return os.path.dirname(os.path.abspath(function.__code__.co_filename)) == sys.path[0]
+    return os.path.dirname(os.path.abspath(function.__code__.co_filename)) == os.path.join(HERE, 'system')
 
 
 def run_system(name, function, params, results, emulation=3, unsteady=False):
