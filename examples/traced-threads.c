@@ -18,20 +18,32 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <htrace/declare.h>
 #include <htrace/producer.h>
-#include <htrace/schema.h>
 
 #define REGION_SIZE (8 << 20)
 #define MAX_THREADS 64
 
 enum function { FIBONACCI = 1, WORKER = 2 };
 
-/* What both events consist of. declare() tells readers the same. */
+/* What both events consist of, and the same for readers. */
 struct call {
 	__u64 id; /* pairs entry and exit: no two calls have the same */
 	__u32 tid;
-	__u32 function;
+	enum function function;
 };
+
+static const struct htrace_enumerator function[] = {
+	{ FIBONACCI, "fibonacci" }, { WORKER, "worker" },
+};
+
+static const struct htrace_field call_fields[] = {
+	HTRACE_FIELD_AS(struct call, id, HTRACE_HINT_HEX),
+	HTRACE_FIELD_AS(struct call, tid, HTRACE_HINT_TID),
+	HTRACE_FIELD_ENUM(struct call, function, function),
+};
+
+static const struct htrace_struct call = HTRACE_STRUCT(struct call, call_fields);
 
 static __u32 entry_event, exit_event;
 static __thread struct htrace_producer producer; /* the thread's ring */
@@ -39,17 +51,17 @@ static __thread struct call last;
 static int depth;
 static __u64 calls; /* of all threads, counted without the rings */
 
-static struct call enter(enum function function)
+static struct call enter(enum function which)
 {
 	last.id++;
-	last.function = function;
+	last.function = which;
 	htrace_push(&producer, entry_event, &last, sizeof(last)); /* dropped ones are counted there */
 	return last;
 }
 
-static void leave(struct call *call)
+static void leave(struct call *entered)
 {
-	htrace_push(&producer, exit_event, call, sizeof(*call));
+	htrace_push(&producer, exit_event, entered, sizeof(*entered));
 }
 
 /* First in a function: an event now, and one however the function is left. */
@@ -87,42 +99,16 @@ static void *thread(void *region)
 	return NULL;
 }
 
-/* Describe the events to readers. A builder's errors need no check but the last one's: what builds
- * on a type that was refused is refused too. */
-static int declare(struct htrace_region *region)
+static __u32 declare(struct htrace_region *region, const char *event)
 {
-	static const struct htrace_schema_value functions[] = {
-		{ FIBONACCI, "fibonacci" }, { WORKER, "worker" },
-	};
-	struct htrace_schema_builder *b;
-	const void *entries;
-	size_t len;
-	int type, err = htrace_builder_new(&b, NULL, 0);
+	char why[256];
+	int id = htrace_region_declare(region, event, &call, why, sizeof(why));
 
-	if (err)
-		return err;
-	struct htrace_schema_member members[] = { /* offsets are in bits */
-		{ .name = "id", .bit_off = 8 * offsetof(struct call, id),
-		  .type = (__u32)htrace_builder_int(b, NULL, 8, false, HTRACE_HINT_HEX) },
-		{ .name = "tid", .bit_off = 8 * offsetof(struct call, tid),
-		  .type = (__u32)htrace_builder_int(b, NULL, 4, false, HTRACE_HINT_TID) },
-		{ .name = "function", .bit_off = 8 * offsetof(struct call, function),
-		  .type = (__u32)htrace_builder_enum(b, "function", 4, false, functions, 2) },
-	};
-	type = htrace_builder_struct(b, "call", false, sizeof(struct call), members, 3);
-	err = htrace_builder_event(b, "function_entry", type);
-	entry_event = (__u32)err;
-	if (err > 0)
-		err = htrace_builder_event(b, "function_exit", type);
-	exit_event = (__u32)err;
-	if (err > 0) {
-		entries = htrace_builder_entries(b, &len);
-		err = htrace_region_add_schema(region, entries, len);
-	} else {
-		fprintf(stderr, "traced-threads: the events: %s\n", htrace_builder_error(b));
+	if (id < 0) {
+		fprintf(stderr, "traced-threads: %s\n", why);
+		exit(1);
 	}
-	htrace_builder_free(b);
-	return err;
+	return (__u32)id;
 }
 
 int main(int argc, char **argv)
@@ -152,11 +138,8 @@ int main(int argc, char **argv)
 			err == -EEXIST ? "; remove it, or wait until its program has ended" : "");
 		return 1;
 	}
-	err = declare(region);
-	if (err) {
-		fprintf(stderr, "traced-threads: cannot describe events: %s\n", strerror(-err));
-		return 1;
-	}
+	entry_event = declare(region, "function_entry");
+	exit_event = declare(region, "function_exit");
 	htrace_region_beat(region, 0); /* a sample of the clocks: readers can tell the time of day */
 	htrace_region_set_state(region, HTRACE_GUEST_RUNNING);
 	htrace_region_publish(region); /* readers may come from now on */

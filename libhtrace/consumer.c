@@ -9,41 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <htrace/consumer.h>
-
+#include "consumer_core.h"
 #include "core.h"
 
 #define MAX_STRIKES 64 /* corrupt blocks in a row, then the ring is quarantined */
 #define RETRIES 4      /* of a read that producers disturbed, per call */
-
-/* What we know of one block slot. */
-struct slot {
-	__u64 seen;  /* events of this slot, over all laps, that are accounted for */
-	__u64 lap;   /* lap of the last visit */
-	bool known;  /* visited at all */
-};
-
-struct htrace_consumer {
-	const struct htrace_ring *ring;
-	struct htrace_geometry g;
-	__u64 anchor;
-	__u64 *consumed;
-	__u64 pos;
-	__u64 head;      /* as last seen */
-	__u64 dropped;   /* of the ring, as far as reported */
-	bool dropped_known; /* dropped is of our start, not 0 for want of a better number */
-	bool quarantined;
-	bool begun;        /* the slot of the block at pos is accounted for this lap */
-	__u64 block_seen;  /* events of the block at pos that were delivered */
-	__u64 skip_until;  /* discard: records before this were consumed by an earlier reader */
-	__u64 bad_block;   /* start + 1 of an open block that did not validate */
-	__u32 strikes;
-	struct htrace_batch loss; /* collected for the next batch */
-	struct htrace_consumer_stats stats;
-	struct slot *slots;
-	unsigned char *buf; /* one block */
-	char error[160];
-};
 
 /* One block as the loads of one attempt saw it. */
 struct look {
@@ -74,6 +44,11 @@ static const struct htrace_block *block_at(const struct htrace_consumer *c, __u6
 {
 	return (const struct htrace_block *)((const char *)c->ring + c->g.desc_off) +
 	       slot_of(c, pos);
+}
+
+static const unsigned char *data_at(const struct htrace_consumer *c, __u64 pos)
+{
+	return (const unsigned char *)c->ring + c->g.data_off + (pos & c->g.ring_mask);
 }
 
 static bool anchored(const struct htrace_consumer *c)
@@ -151,12 +126,21 @@ static bool enter_block(struct htrace_consumer *c, const struct look *l)
 	return true;
 }
 
-/* Move on, and let producers that discard have the room. */
+/* Let producers that discard have the room. */
+static void publish(struct htrace_consumer *c)
+{
+	__u64 pos = c->pos < c->hold ? c->pos : c->hold;
+
+	/* What an earlier reader consumed stays so. */
+	if (c->consumed)
+		__atomic_store_n(c->consumed, pos > c->skip_until ? pos : c->skip_until,
+				 __ATOMIC_RELEASE);
+}
+
 static void advance(struct htrace_consumer *c, __u64 pos)
 {
 	c->pos = pos;
-	if (c->consumed)
-		__atomic_store_n(c->consumed, pos, __ATOMIC_RELEASE);
+	publish(c);
 }
 
 static void leave_block(struct htrace_consumer *c, __u64 next)
@@ -286,6 +270,7 @@ int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image 
 	c->g = img->geometry;
 	c->anchor = img->anchor;
 	c->consumed = o.consumed;
+	c->hold = ~0ULL;
 	block = block_size(c);
 	c->slots = calloc(ring_size(c) / block, sizeof(*c->slots));
 	c->buf = malloc(block);
@@ -315,6 +300,7 @@ void htrace_consumer_free(struct htrace_consumer *c)
 {
 	if (!c)
 		return;
+	free(c->loans);
 	free(c->slots);
 	free(c->buf);
 	free(c);
@@ -362,47 +348,80 @@ static int look(struct htrace_consumer *c, __u64 head, struct look *l)
 
 static void copy_out(struct htrace_consumer *c, const struct look *l)
 {
-	htrace_copy_once(c->buf, (const char *)c->ring + c->g.data_off + (c->pos & c->g.ring_mask),
-			 l->end - c->pos + (l->complete ? 8 : 0));
+	htrace_copy_once(c->buf, data_at(c, c->pos), l->end - c->pos + (l->complete ? 8 : 0));
 }
 
-/*
- * Walk the copied records: forms, lengths, ids. Counts them, and drops from the front those that
- * were consumed before our time. NULL, or what is wrong.
- */
-static const char *validate(struct htrace_consumer *c, const struct look *l, struct htrace_batch *b)
+/* What is in the records of one look. */
+struct walk {
+	const char *wrong; /* or NULL */
+	__u32 events;
+	__u32 skipped, skip; /* events, and bytes, that were consumed before our time */
+};
+
+static inline __u64 word_at(const unsigned char *p, bool shared)
 {
-	__u32 len = (__u32)(l->end - c->pos), off = 0, events = 0, skipped = 0, skip = 0;
+	return shared ? __atomic_load_n((const htrace_word *)p, __ATOMIC_RELAXED) :
+			*(const htrace_word *)p;
+}
+
+/* Walk the records at @data: forms, lengths, ids. Each word that matters is read once. */
+static inline void walk(const struct htrace_consumer *c, const struct look *l,
+			const unsigned char *data, bool shared, struct walk *w)
+{
+	__u32 len = (__u32)(l->end - c->pos), off = 0;
 
 	while (off < len) {
-		__u64 word = *(const htrace_word *)(c->buf + off);
+		__u64 word = word_at(data + off, shared);
 		__u32 id = word & 0xffff, n = (__u32)(word >> 16) & 0xffff;
 		__u32 size = n & ~HTRACE_REC_FLAGS;
 
+		w->wrong = "record id";
 		if (!id || id > HTRACE_MAX_EVENTS)
-			return "record id";
+			return;
+		w->wrong = "record flags";
 		if ((n & HTRACE_REC_FLAGS) > HTRACE_REC_EXTENDED)
-			return "record flags";
+			return;
+		w->wrong = "record length";
 		if (size < HTRACE_REC_HDR * (1 + (n & HTRACE_REC_EXTENDED)) || size > len - off)
-			return "record length";
+			return;
 		if (c->pos + off < c->skip_until) {
-			skipped++;
-			skip = off + size;
+			w->skipped++;
+			w->skip = off + size;
 		}
-		events++;
+		w->events++;
 		off += size;
 	}
-	if (l->complete && *(const htrace_word *)(c->buf + len) !=
-				   (HTRACE_ID_PAD | (l->end & 0xffffffffULL) << 32))
-		return "closing word";
-	if (c->block_seen + events != l->events)
+	w->wrong = "closing word";
+	if (l->complete &&
+	    word_at(data + len, shared) != (HTRACE_ID_PAD | (l->end & 0xffffffffULL) << 32))
+		return;
+	w->wrong = NULL;
+}
+
+/* Walked where it is, or copied to be walked in peace. */
+static inline void take(struct htrace_consumer *c, const struct look *l,
+			const unsigned char *in_place, struct walk *w)
+{
+	if (in_place)
+		walk(c, l, in_place, true, w);
+	else
+		copy_out(c, l);
+}
+
+/* Does the walk go together with the block's words? Then *@b is it. NULL, or what is wrong. */
+static const char *accept(struct htrace_consumer *c, const struct look *l, const struct walk *w,
+			  const unsigned char *data, struct htrace_batch *b)
+{
+	if (w->wrong)
+		return w->wrong;
+	if (c->block_seen + w->events != l->events)
 		return "number of events";
-	c->loss.before += skipped;
-	c->stats.before += skipped;
-	b->data = c->buf + skip;
-	b->len = len - skip;
-	b->pos = c->pos + skip;
-	b->events = events - skipped;
+	c->loss.before += w->skipped;
+	c->stats.before += w->skipped;
+	b->data = data + w->skip;
+	b->len = (__u32)(l->end - c->pos) - w->skip;
+	b->pos = c->pos + w->skip;
+	b->events = w->events - w->skipped;
 	return NULL;
 }
 
@@ -484,8 +503,10 @@ static void deliver(struct htrace_consumer *c, const struct look *l, struct htra
 }
 
 /* One block's worth: 1 a batch, 0 nothing, -EAGAIN disturbed, or a final error. */
-static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch *b)
+static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch *b, bool in_place)
 {
+	const unsigned char *data = in_place ? data_at(c, c->pos) : c->buf;
+	struct walk w = { 0 };
 	const char *why;
 	struct look l;
 	int ret;
@@ -496,7 +517,7 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 	if (ret == LOOK_NOTHING)
 		return lapped(c, c->head = load_head(c)) ? -EAGAIN : 0;
 	if (ret == LOOK_OK)
-		copy_out(c, &l);
+		take(c, &l, in_place ? data : NULL, &w);
 	/* The copy, then head: nobody may have reserved in the block's next lap meanwhile. */
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	c->head = load_head(c);
@@ -512,8 +533,11 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 		why = "count of earlier events";
 	else if (c->bad_block == l.beg + 1)
 		why = c->error[0] ? "did not validate while open" : "bad";
-	else
-		why = validate(c, &l, b);
+	else {
+		if (!in_place)
+			walk(c, &l, data, false, &w);
+		why = accept(c, &l, &w, data, b);
+	}
 	if (why) {
 		ret = reject(c, &l, why, l.tag == l.beg && ret == LOOK_OK);
 		return ret == 1 ? -EAGAIN : ret;
@@ -524,7 +548,7 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 	return 1;
 }
 
-static int read_once(struct htrace_consumer *c, struct htrace_batch *b)
+static int read_once(struct htrace_consumer *c, struct htrace_batch *b, bool in_place)
 {
 	__u64 head = load_head(c);
 
@@ -549,10 +573,10 @@ static int read_once(struct htrace_consumer *c, struct htrace_batch *b)
 			return quarantine(c, "producers overran a ring that discards");
 		skip_to_oldest(c, head);
 	}
-	return read_block(c, head, b);
+	return read_block(c, head, b, in_place);
 }
 
-int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b)
+int htrace_consumer_next(struct htrace_consumer *c, struct htrace_batch *b, bool in_place)
 {
 	int ret = -EAGAIN;
 
@@ -560,7 +584,7 @@ int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b)
 	if (c->quarantined)
 		return -EILSEQ;
 	for (int i = 0; i < RETRIES && ret == -EAGAIN; i++) {
-		ret = read_once(c, b);
+		ret = read_once(c, b, in_place);
 		if (ret == 1 && !b->events)
 			ret = -EAGAIN; /* only a block's end, or records of an earlier reader's */
 	}
@@ -574,11 +598,50 @@ int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b)
 	return 1;
 }
 
+int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b)
+{
+	if (!c->rest.len)
+		return htrace_consumer_next(c, b, false);
+	*b = c->rest;
+	c->rest.len = 0;
+	htrace_consumer_let_go(c);
+	return 1;
+}
+
+/* ---------------------------------------------------------------------- what is still in use */
+
+void htrace_consumer_hold(struct htrace_consumer *c)
+{
+	if (c->pos < c->hold)
+		c->hold = c->pos;
+}
+
+void htrace_consumer_let_go(struct htrace_consumer *c)
+{
+	const struct htrace_loans *out = c->loans;
+
+	c->hold = c->rest.len ? c->rest.pos : ~0ULL;
+	if (out && out->nr && out->loan[out->first].pos < c->hold)
+		c->hold = out->loan[out->first].pos;
+	publish(c);
+}
+
+bool htrace_consumer_intact(struct htrace_consumer *c, __u64 pos)
+{
+	/* As behind a copy: whoever saw a store of the block's next lap sees its head. */
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return load_head(c) - (pos & ~(block_size(c) - 1)) <= ring_size(c) && anchored(c);
+}
+
+/* --------------------------------------------------------------------------------- the rest */
+
 int htrace_consumer_move(struct htrace_consumer *c, const struct htrace_image *img, __u64 *consumed)
 {
 	if (!img->ring || img->geometry.ring_shift != c->g.ring_shift ||
 	    img->geometry.block_shift != c->g.block_shift || img->geometry.policy != c->g.policy)
 		return -EINVAL;
+	if (c->loans && c->loans->nr)
+		return -EBUSY;
 	c->ring = img->ring;
 	c->g = img->geometry;
 	c->anchor = img->anchor;
@@ -590,18 +653,20 @@ int htrace_consumer_move(struct htrace_consumer *c, const struct htrace_image *i
 
 __u64 htrace_consumer_position(const struct htrace_consumer *c)
 {
-	return c->pos;
+	return c->rest.len ? c->rest.pos : c->pos;
 }
 
 __u64 htrace_consumer_backlog(const struct htrace_consumer *c)
 {
-	return c->head > c->pos ? c->head - c->pos : 0;
+	__u64 pos = htrace_consumer_position(c);
+
+	return c->head > pos ? c->head - pos : 0;
 }
 
 bool htrace_consumer_ready(const struct htrace_consumer *c)
 {
-	return !c->quarantined &&
-	       __atomic_load_n(&c->ring->head, __ATOMIC_RELAXED) != c->pos;
+	return c->rest.len ||
+	       (!c->quarantined && __atomic_load_n(&c->ring->head, __ATOMIC_RELAXED) != c->pos);
 }
 
 void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_consumer_stats *s)
@@ -611,7 +676,7 @@ void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_co
 
 	now.sz = sz;
 	now.refused = __atomic_load_n(&c->ring->refused, __ATOMIC_RELAXED);
-	now.position = c->pos;
+	now.position = htrace_consumer_position(c);
 	now.head = c->head;
 	memcpy(s, &now, sz);
 }

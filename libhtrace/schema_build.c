@@ -11,7 +11,9 @@
 #include <htrace/schema.h>
 
 #include "internal.h"
+#include "schema_builder.h"
 #include "schema_check.h"
+
 
 /* A declared type, to be found again by its entry's bytes, in which the number is 0. */
 struct known {
@@ -47,8 +49,7 @@ static struct known *known_new(size_t len)
 	return k;
 }
 
-HTRACE_PRINTF(3, 4)
-static int fail(struct htrace_schema_builder *b, int error, const char *fmt, ...)
+int htrace_builder_fail(struct htrace_schema_builder *b, int error, const char *fmt, ...)
 {
 	va_list args;
 
@@ -60,7 +61,7 @@ static int fail(struct htrace_schema_builder *b, int error, const char *fmt, ...
 
 static int out_of_memory(struct htrace_schema_builder *b)
 {
-	return fail(b, -ENOMEM, "out of memory");
+	return htrace_builder_fail(b, -ENOMEM, "out of memory");
 }
 
 const char *htrace_builder_error(const struct htrace_schema_builder *b)
@@ -84,7 +85,8 @@ static int make_room(struct htrace_schema_builder *b, size_t len)
 	char *p;
 
 	if (b->old_len + b->len + len > HTRACE_SCHEMA_MAX)
-		return fail(b, -ENOSPC, "the schema would exceed %u bytes", HTRACE_SCHEMA_MAX);
+		return htrace_builder_fail(b, -ENOSPC, "the schema would exceed %u bytes",
+					   HTRACE_SCHEMA_MAX);
 	while (room < b->len + len)
 		room *= 2;
 	if (room == b->room)
@@ -128,7 +130,7 @@ static int add_type(struct htrace_schema_builder *b, struct known *k)
 	}
 	ret = -ENOSPC;
 	if (b->check.nr_types == HTRACE_MAX_TYPES) {
-		fail(b, ret, "more than %u types", HTRACE_MAX_TYPES);
+		htrace_builder_fail(b, ret, "more than %u types", HTRACE_MAX_TYPES);
 		goto err_free;
 	}
 	k->t.type = k->number = b->check.nr_types + 1;
@@ -151,7 +153,7 @@ static int set_name(struct htrace_schema_builder *b, char *to, const char *name)
 	size_t len = name ? strlen(name) : 0;
 
 	if (len >= HTRACE_NAME_MAX)
-		return fail(b, -EINVAL, "the name '%.63s...' is longer than %u", name,
+		return htrace_builder_fail(b, -EINVAL, "the name '%.63s...' is longer than %u", name,
 			    HTRACE_NAME_MAX - 1);
 	memcpy(to, name ? name : "", len);
 	return 0;
@@ -163,7 +165,7 @@ static int set_item_name(struct htrace_schema_builder *b, char *to, const char *
 	size_t len = strnlen(from, HTRACE_NAME_MAX);
 
 	if (len == HTRACE_NAME_MAX)
-		return fail(b, -EINVAL, "the name of item %u is longer than %u", index,
+		return htrace_builder_fail(b, -EINVAL, "the name of item %u is longer than %u", index,
 			    HTRACE_NAME_MAX - 1);
 	memcpy(to, from, len);
 	return 0;
@@ -175,7 +177,8 @@ static int known_named(struct htrace_schema_builder *b, struct known **k, const 
 	int ret;
 
 	if (nr > HTRACE_SCHEMA_MAX / each)
-		return fail(b, -ENOSPC, "the schema would exceed %u bytes", HTRACE_SCHEMA_MAX);
+		return htrace_builder_fail(b, -ENOSPC, "the schema would exceed %u bytes",
+					   HTRACE_SCHEMA_MAX);
 	*k = known_new(sizeof((*k)->t) + nr * each);
 	if (!*k)
 		return out_of_memory(b);
@@ -232,10 +235,10 @@ int htrace_builder_array(struct htrace_schema_builder *b, int elem, __u32 nr)
 	int ret;
 
 	if (elem < 1 || (__u32)elem > b->check.nr_types)
-		return fail(b, -EINVAL, "there is no type %d", elem);
+		return htrace_builder_fail(b, -EINVAL, "there is no type %d", elem);
 	size = (__u64)nr * b->check.types[elem - 1].size;
 	if (size > HTRACE_REC_MAX)
-		return fail(b, -EINVAL, "an array of %llu bytes is larger than a record",
+		return htrace_builder_fail(b, -EINVAL, "an array of %llu bytes is larger than a record",
 			    (unsigned long long)size);
 	ret = known_named(b, &k, NULL, 0, 1);
 	if (ret)
@@ -288,7 +291,8 @@ int htrace_builder_struct(struct htrace_schema_builder *b, const char *name, boo
 static int next_id(struct htrace_schema_builder *b)
 {
 	if (b->check.max_id == HTRACE_MAX_EVENTS)
-		return fail(b, -ENOSPC, "no event id is left below %u", HTRACE_MAX_EVENTS + 1);
+		return htrace_builder_fail(b, -ENOSPC, "no event id is left below %u",
+					   HTRACE_MAX_EVENTS + 1);
 	return (int)b->check.max_id + 1;
 }
 
@@ -308,7 +312,8 @@ int htrace_builder_event(struct htrace_schema_builder *b, const char *name, int 
 	if (id && old_type == e.type)
 		return (int)id;
 	if (id)
-		return fail(b, -EEXIST, "event '%s' exists already with other fields", e.name);
+		return htrace_builder_fail(b, -EEXIST, "event '%s' exists already with other fields",
+					   e.name);
 	ret = next_id(b);
 	if (ret < 0)
 		return ret;
@@ -326,7 +331,8 @@ static int add_filter(struct htrace_schema_builder *b, __u32 id, __u32 flags, co
 	size_t len = strlen(text);
 
 	if (len > HTRACE_FILTER_TEXT_MAX)
-		return fail(b, -EINVAL, "the filter is longer than %u bytes", HTRACE_FILTER_TEXT_MAX);
+		return htrace_builder_fail(b, -EINVAL, "the filter is longer than %u bytes",
+					   HTRACE_FILTER_TEXT_MAX);
 	memcpy(e.text, text, len);
 	e.f.entry.kind = HTRACE_SCHEMA_FILTER;
 	e.f.entry.len = (__u32)((sizeof(e.f) + len + 8) & ~7ULL);

@@ -24,7 +24,10 @@ static inline void htrace_adaptive_init(struct htrace_adaptive *a, __u64 max_ns)
 	a->rate = 0;
 }
 
-/* @events were found by the poll, @elapsed_ns after the one before; @backlog: more are there. */
+/*
+ * @events were found by the poll, @elapsed_ns after the one before; @backlog: more is there. A backlog
+ * of which nothing could be read is a record that was not committed, perhaps never will be: silence.
+ */
 static inline void htrace_adaptive_polled(struct htrace_adaptive *a, __u64 events,
 					  __u64 elapsed_ns, bool backlog)
 {
@@ -33,7 +36,7 @@ static inline void htrace_adaptive_polled(struct htrace_adaptive *a, __u64 event
 	if (!elapsed_ns)
 		elapsed_ns = 1;
 	a->rate += ((double)events / (double)elapsed_ns - a->rate) / HTRACE_ADAPTIVE_WEIGHT;
-	if (backlog)
+	if (backlog && events)
 		want = 0;
 	else if (!events)
 		want = 2.0 * (double)a->interval_ns;

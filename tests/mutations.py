@@ -21,7 +21,7 @@ CONSUMER = 'consumer.c'
 
 @dataclass
 class Mutation:
-    """The model: (file, 'CONFIGURATION FLAGS'). The code: (file, text, instead)."""
+    """The model: (file, 'CONFIGURATION FLAGS') or None. The code: (file, text, instead)."""
     name: str
     what: str
     model: tuple
@@ -56,6 +56,13 @@ MUTATIONS = [
 	if (lapped(c, c->head))
 		return -EAGAIN;
 	if (!anchored(c))''', '	if (!anchored(c))')], stress='plain'),
+    Mutation('release-recheck', 'the look at head when borrowed records come back', None,
+             [(CONSUMER, '	return load_head(c) - (pos & ~(block_size(c) - 1)) <= ring_size(c) && anchored(c);',
+               '	return pos <= c->pos && anchored(c);')]),
+    Mutation('borrowed-consumed', 'consumed held back below what is borrowed', None,
+             [(CONSUMER, '''	if (out && out->nr && out->loan[out->first].pos < c->hold)
+		c->hold = out->loan[out->first].pos;
+''', '')]),
     Mutation('guard', 'the guard: the lap before is committed', ('ring', 'small NO_GUARD'),
              [(RING, '''	if ((__u32)commit != (__u32)bytes)
 		return 0;

@@ -4,11 +4,11 @@
  * it is, and each of its words can be told from that; times are unique and rise; the account must
  * add up. Exit status 0: all was right.
  *
- *   stress threads|signals|readers|killed discard|overwrite RECORDS
+ *   stress threads|signals|readers|killed discard|overwrite RECORDS [borrow]
  *
  * threads: nothing else. signals: handlers interrupt producers anywhere, and produce. readers: they
  * come and go. killed: producers are processes, killed anywhere; RECORDS is then the number of
- * rounds, each with a new ring.
+ * rounds, each with a new ring. borrow: read without a copy, several batches at a time.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -30,6 +30,7 @@ static void jitter(void);
 #define __atomic_compare_exchange_n(p, e, v, weak, order, order2) \
 	(jitter(), __atomic_compare_exchange_n(p, e, v, weak, order, order2))
 #include "consumer.c"
+#include "consumer_borrow.c"
 
 #define PRODUCERS 3
 #define IDS (2 * PRODUCERS) /* a producer, and the handler that interrupts it */
@@ -50,6 +51,7 @@ static struct shared *shared;
 static struct htrace_ring *ring;
 static struct htrace_geometry g;
 static enum mode mode;
+static bool borrow;
 static unsigned long long records;
 static pthread_t threads[PRODUCERS];
 static _Thread_local int me = -1; /* the number of a producer */
@@ -228,30 +230,91 @@ static void check_record(const struct htrace_record *r)
 	received++;
 }
 
-/* One batch: is there more? */
-static bool read_one(struct htrace_consumer *c)
+static void check_loss(struct htrace_consumer *c, const struct htrace_batch *b)
+{
+	if (b->corrupt)
+		die("corrupt: %s", htrace_consumer_error(c));
+	if (b->overwritten && g.policy == HTRACE_DISCARD)
+		die("%llu records overwritten that had to be kept", b->overwritten);
+	if (b->events && b->schema != SCHEMA)
+		die("schema %u", b->schema);
+	overwritten += b->overwritten;
+	dropped += b->dropped;
+	before += b->before;
+}
+
+static void check_batch(const struct htrace_batch *b)
 {
 	struct htrace_record r;
 	struct htrace_iter it;
+	__u32 events = 0;
+
+	for (htrace_iter_init(&it, b); htrace_iter_next(&it, &r); events++)
+		check_record(&r);
+	if (events != b->events)
+		die("%u records in a batch of %u", events, b->events);
+}
+
+/* Batches that are out, oldest first, and what was in them: looked at when the ring says it holds. */
+static struct {
+	struct htrace_batch b;
+	unsigned char data[BLOCK];
+} held[8];
+static unsigned int nr_held;
+
+static void give_back_oldest(struct htrace_consumer *c)
+{
+	int ret = htrace_consumer_release(c, &held[0].b);
+
+	if (ret && (ret != -ESTALE || g.policy == HTRACE_DISCARD))
+		die("a batch given back: %d", ret);
+	held[0].b.data = held[0].data;
+	check_loss(c, &held[0].b);
+	if (ret)
+		overwritten += held[0].b.events;
+	else
+		check_batch(&held[0].b);
+	memmove(held, held + 1, --nr_held * sizeof(*held));
+}
+
+static int borrow_one(struct htrace_consumer *c)
+{
+	int ret = nr_held < 8 ? htrace_consumer_borrow(c, &held[nr_held].b) : 0;
+
+	if (ret == 1) {
+		struct htrace_batch *b = &held[nr_held++].b;
+
+		if (below(2))
+			jitter();
+		htrace_copy_once(held[nr_held - 1].data, b->data, b->len);
+	}
+	if (nr_held && (ret != 1 || below(2))) {
+		give_back_oldest(c);
+		return 1;
+	}
+	return ret;
+}
+
+static int copy_one(struct htrace_consumer *c)
+{
 	struct htrace_batch b;
 	int ret = htrace_consumer_read(c, &b);
 
+	if (ret == 1) {
+		check_loss(c, &b);
+		check_batch(&b);
+	}
+	return ret;
+}
+
+/* One batch: is there more? */
+static bool read_one(struct htrace_consumer *c)
+{
+	int ret = borrow ? borrow_one(c) : copy_one(c);
+
 	if (ret < 0)
 		die("the ring is broken: %s", htrace_consumer_error(c));
-	if (!ret)
-		return false;
-	if (b.corrupt)
-		die("corrupt: %s", htrace_consumer_error(c));
-	if (b.overwritten && g.policy == HTRACE_DISCARD)
-		die("%llu records overwritten that had to be kept", b.overwritten);
-	if (b.events && b.schema != SCHEMA)
-		die("schema %u", b.schema);
-	overwritten += b.overwritten;
-	dropped += b.dropped;
-	before += b.before;
-	for (htrace_iter_init(&it, &b); htrace_iter_next(&it, &r);)
-		check_record(&r);
-	return true;
+	return ret;
 }
 
 static __u64 sum(const __u64 *of)
@@ -294,6 +357,7 @@ static void run_threads(void)
 			sched_yield();
 		if (mode == READERS && !below(500)) {
 			htrace_consumer_free(c);
+			nr_held = 0; /* the next one gets them */
 			c = start_reader();
 			readers++;
 		}
@@ -426,13 +490,14 @@ int main(int argc, char **argv)
 	static const char *const modes[] = { "threads", "signals", "readers", "killed", NULL };
 	static const char *const policies[] = { "discard", "overwrite", NULL };
 	struct sigaction sa = { .sa_handler = interrupted, .sa_flags = SA_RESTART };
-	int m = argc == 4 ? index_of(argv[1], modes) : -1;
-	int p = argc == 4 ? index_of(argv[2], policies) : -1;
+	int m = argc >= 4 ? index_of(argv[1], modes) : -1;
+	int p = argc >= 4 ? index_of(argv[2], policies) : -1;
 	size_t size;
 
-	records = argc == 4 ? strtoull(argv[3], NULL, 0) : 0;
-	if (m < 0 || p < 0 || !records) {
-		fprintf(stderr, "Usage: stress threads|signals|readers|killed discard|overwrite RECORDS\n");
+	records = argc >= 4 ? strtoull(argv[3], NULL, 0) : 0;
+	borrow = argc == 5 && !strcmp(argv[4], "borrow");
+	if (m < 0 || p < 0 || !records || argc > 5 || (argc == 5 && !borrow)) {
+		fprintf(stderr, "Usage: stress threads|signals|readers|killed discard|overwrite RECORDS [borrow]\n");
 		return 2;
 	}
 	mode = (enum mode)m;

@@ -26,3 +26,17 @@ def test_ring(build):
                 assert status == 0, f'{mode} {policy}: exit {status}\n{said}'
                 assert len(said.splitlines()) == 1, said
                 say(f'{mode} {policy}: {said.strip()}')
+
+
+@params('plain', 'tsan', 'asan')
+def test_borrowed(build):
+    """The same of a reader that does not copy: what it took from a batch holds if the release says so."""
+    with tempfile.TemporaryDirectory() as d:
+        exe = compile_test(STRESS, d, build)
+        for mode in ('threads', 'readers', 'killed'):
+            for policy in ('discard', 'overwrite'):
+                n = (ROUNDS[build] if mode == 'killed' else RECORDS[build]) // 3
+                status, said = outcome(exe, mode, policy, str(n), 'borrow')
+                assert status == 0, f'{mode} {policy}: exit {status}\n{said}'
+                assert len(said.splitlines()) == 1, said
+                say(f'{mode} {policy}: {said.strip()}')

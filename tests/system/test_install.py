@@ -81,7 +81,8 @@ def test_install():
             if header.endswith('.bpf.h'):
                 continue
             run('gcc', '-std=c11', '-D_GNU_SOURCE', *strict, *flags, '-fsyntax-only', '-x', 'c', header)
-            run('g++', '-std=c++17', *strict, *flags, '-fsyntax-only', '-x', 'c++', header)
+            for standard in 'c++11', 'c++17':
+                run('g++', f'-std={standard}', *strict, *flags, '-fsyntax-only', '-x', 'c++', header)
         say(f'{len(headers)} headers installed')
         # the README's tracer, with the command that it gives
         with open(os.path.join(TOP, 'README.md'), encoding='utf-8') as f:
@@ -92,6 +93,75 @@ def test_install():
             '/usr/include/x86_64-linux-gnu', '-c', dir + '/mine.bpf.c', '-o', dir + '/mine.bpf.o')
         for program in 'host-reader', 'guest-agent':
             assert glob.glob(f'{dir}/**/{program}', recursive=True), f'{program} is not installed'
+
+
+DECLARED = r'''
+#include <htrace/declare.h>
+#include "declared.h"
+#include <stdio.h>
+
+int main(void)
+{
+	struct htrace_schema_builder *b;
+	const unsigned char *p;
+	size_t len;
+
+	if (htrace_builder_new(&b, NULL, 0) || declare(b) != 1)
+		return 1;
+	p = (const unsigned char *)htrace_builder_entries(b, &len);
+	for (size_t i = 0; i < len; i++)
+		printf("%02x", p[i]);
+	return 0;
+}
+'''
+
+# What each macro is not for, and the compiler's word for it (gcc, clang or g++).
+WRONG = r'''
+#include <htrace/declare.h>
+struct s { int a[3], m[2][2]; double d; struct { int x; } in; int b : 3; char text[4]; int last; };
+static const struct htrace_field f[] = { FIELD };
+const struct htrace_field *get(void);
+const struct htrace_field *get(void) { return f; }
+'''
+SCALAR = 'this macro takes an integer, bool, enum or pointer'
+REFUSED = {
+    'HTRACE_FIELD(struct s, a)': SCALAR,
+    'HTRACE_FIELD(struct s, d)': SCALAR,
+    'HTRACE_FIELD(struct s, in)': SCALAR,
+    'HTRACE_FIELD(struct s, b)': 'bit-field',
+    'HTRACE_FIELD_ENUM(struct s, text, f)': SCALAR,
+    'HTRACE_FIELD_ARRAY(struct s, m)': SCALAR,
+    'HTRACE_FIELD_TEXT(struct s, a)': 'this macro takes an array of characters',
+    'HTRACE_FIELD(struct s, missing)': 'no member named',
+}
+FINE = ['HTRACE_FIELD(struct s, last)', 'HTRACE_FIELD_TEXT(struct s, text)', 'HTRACE_FIELD_ARRAY(struct s, a)']
+
+
+def test_declare():
+    """Each compiler, as C and C++, declares a struct of everything as the same; misuse does not compile."""
+    include = ['-I' + os.path.join(TOP, 'libhtrace', 'include'), '-I' + os.path.join(TOP, 'tests', 'unit')]
+    strict = ['-Wall', '-Wextra', '-Werror', '-Wno-c99-extensions']
+    compilers = [('gcc', '-std=c11'), ('clang', '-std=c11'), ('gcc', '-std=gnu17'),
+                 ('g++', '-std=c++11', '-x', 'c++'), ('clang++', '-std=c++11', '-x', 'c++'),
+                 ('g++', '-std=c++17', '-x', 'c++')]
+    with tempfile.TemporaryDirectory() as d:
+        with open(d + '/declared.c', 'w', encoding='utf-8') as f:
+            f.write(DECLARED)
+        with open(d + '/wrong.c', 'w', encoding='utf-8') as f:
+            f.write(WRONG)
+        said = set()
+        for compiler in compilers:
+            run(*compiler, *strict, *include, '-c', d + '/declared.c', '-o', d + '/declared.o')
+            run('gcc', d + '/declared.o', os.path.join(BUILD, 'libhtrace', 'libhtrace.a'), '-o', d + '/declared')
+            said.add(run(d + '/declared'))
+            for field in FINE:
+                run(*compiler, *strict, *include, f'-DFIELD={field}', '-fsyntax-only', d + '/wrong.c')
+            for field, why in REFUSED.items():
+                r = subprocess.run([*compiler, *include, f'-DFIELD={field}', '-fsyntax-only', d + '/wrong.c'],
+                                   stderr=subprocess.PIPE, text=True, env=dict(os.environ, LC_ALL='C'), check=False)
+                assert r.returncode and why in r.stderr, f'{compiler} {field}: {r.returncode}\n{r.stderr}'
+        assert len(said) == 1 and len(said.pop()) > 1000
+        say(f'{len(compilers)} compilers, {len(REFUSED)} refusals')
 
 
 def test_exports():

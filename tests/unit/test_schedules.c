@@ -42,6 +42,8 @@ static void copy_preempted(void *to, const void *from, size_t len)
 
 #define htrace_copy_once copy_preempted
 #include "consumer.c"
+#include "consumer_borrow.c"
+#include "consumer_each.c"
 
 #define PRODUCERS 3
 #define READER PRODUCERS
@@ -53,6 +55,8 @@ static void copy_preempted(void *to, const void *from, size_t len)
 /* DELAYED: stores may become visible late; PLAIN: releasing ones too, as in BPF on arm64 */
 enum order { STRONG, DELAYED, PLAIN };
 enum start { PRESENT, LATE, CARRY, RESUMED, NR_STARTS };
+/* How the reader reads. */
+enum way { COPIED, BORROWED, BY_CALLBACK };
 
 static struct {
 	__u64 random;
@@ -62,6 +66,7 @@ static struct {
 	unsigned int records;        /* per producer */
 	unsigned int idle[READER + 1]; /* most points between two records, or reads */
 	enum start start;
+	enum way way;
 	enum htrace_start from;
 	__u64 produced;
 	__u64 at[EARLIER + 1][MAX_RECORDS]; /* position of each payload, 0: dropped */
@@ -272,34 +277,161 @@ static struct htrace_consumer *start_reader(void)
 	return c;
 }
 
+static void check_loss(struct htrace_consumer *c, const struct htrace_batch *b)
+{
+	run.overwritten += b->overwritten;
+	run.dropped += b->dropped;
+	run.before += b->before;
+	CHECK(!b->corrupt, "%s", htrace_consumer_error(c));
+	CHECK(!b->events || b->schema == SCHEMA, "%u", b->schema);
+}
+
+static void check_record(const struct htrace_record *r)
+{
+	const __u64 *at = r->payload;
+	int p = (int)r->id - 1;
+
+	CHECK(p <= EARLIER && (__s64)at[0] > run.last[p] && at[0] < MAX_RECORDS, "record %llu of %d",
+	      at[0], p);
+	CHECK(r->time > run.last_time, "%#llx %#llx", r->time, run.last_time);
+	CHECK(r->len < 16 || at[1] == r->time, "%#llx %#llx", at[1], r->time);
+	for (__u32 i = 2; i < r->len / 8; i++)
+		CHECK(at[i] == word_of(p, at[0], i), "record %llu of %d", at[0], p);
+	if (run.failure[0])
+		return;
+	run.last[p] = (__s64)at[0];
+	run.last_time = r->time;
+	run.received++;
+}
+
 static void check_batch(struct htrace_consumer *c, const struct htrace_batch *b)
 {
 	struct htrace_record r;
 	struct htrace_iter it;
 	__u32 events = 0;
 
-	run.overwritten += b->overwritten;
-	run.dropped += b->dropped;
-	run.before += b->before;
-	CHECK(!b->corrupt, "%s", htrace_consumer_error(c));
-	CHECK(!b->events || b->schema == SCHEMA, "%u", b->schema);
-	for (htrace_iter_init(&it, b); htrace_iter_next(&it, &r); events++) {
-		const __u64 *at = r.payload;
-		int p = (int)r.id - 1;
-
-		CHECK(p <= EARLIER && (__s64)at[0] > run.last[p] && at[0] < MAX_RECORDS,
-		      "record %llu of %d", at[0], p);
-		CHECK(r.time > run.last_time, "%#llx %#llx", r.time, run.last_time);
-		CHECK(r.len < 16 || at[1] == r.time, "%#llx %#llx", at[1], r.time);
-		for (__u32 i = 2; i < r.len / 8; i++)
-			CHECK(at[i] == word_of(p, at[0], i), "record %llu of %d", at[0], p);
-		if (run.failure[0])
-			return;
-		run.last[p] = (__s64)at[0];
-		run.last_time = r.time;
-		run.received++;
-	}
+	check_loss(c, b);
+	for (htrace_iter_init(&it, b); !run.failure[0] && htrace_iter_next(&it, &r); events++)
+		check_record(&r);
 	CHECK(events == b->events, "%u %u", events, b->events);
+}
+
+/* ----------------------------------------------------------------------------- ways of reading */
+
+#define MAX_HELD 4
+
+/* What is out, oldest first: copies, which are looked at when the ring says that they hold. */
+static struct {
+	struct htrace_batch b;
+	unsigned char data[1024];
+	bool back, stale;
+} held[MAX_HELD];
+static unsigned int nr_held;
+
+static int borrow_one(struct htrace_consumer *c)
+{
+	__typeof__(&held[0]) h = &held[nr_held];
+	int ret = htrace_consumer_borrow(c, &h->b);
+
+	if (ret != 1)
+		return ret;
+	htrace_copy_once(h->data, h->b.data, h->b.len);
+	h->back = !h->b.len;
+	h->stale = false;
+	nr_held++;
+	return 1;
+}
+
+/* The oldest, when it is back: to be looked at in the order of the ring. */
+static void take_oldest(struct htrace_consumer *c)
+{
+	struct htrace_batch b = held[0].b;
+
+	b.data = held[0].data;
+	if (held[0].stale) {
+		check_loss(c, &b);
+		run.overwritten += b.events;
+	} else {
+		check_batch(c, &b);
+	}
+	memmove(held, held + 1, --nr_held * sizeof(*held));
+}
+
+static void give_back(struct htrace_consumer *c, unsigned int i)
+{
+	int ret;
+
+	if (held[i].back)
+		return;
+	ret = htrace_consumer_release(c, &held[i].b);
+	CHECK(!ret || (ret == -ESTALE && run.g.policy == HTRACE_OVERWRITE), "%d", ret);
+	CHECK(htrace_consumer_release(c, &held[i].b) == -EINVAL, "back already");
+	held[i].back = true;
+	held[i].stale = ret != 0;
+}
+
+/* Some borrow, some give back in any order; 1: something was done. */
+static int read_borrowed(struct htrace_consumer *c)
+{
+	int ret = 1;
+
+	if (nr_held < MAX_HELD && (!nr_held || below(2)))
+		ret = borrow_one(c);
+	else
+		give_back(c, below(nr_held));
+	if (ret <= 0 && nr_held) {
+		give_back(c, below(nr_held));
+		ret = 1;
+	}
+	while (nr_held && held[0].back)
+		take_oldest(c);
+	CHECK(!nr_held || run.g.policy != HTRACE_DISCARD || run.ring->consumed <= held[0].b.pos,
+	      "%#llx %#llx", run.ring->consumed, held[0].b.pos);
+	return ret;
+}
+
+static int on_record(void *ctx, const struct htrace_record *r, const struct htrace_batch *b)
+{
+	__u64 pos = b->pos + (__u64)((const unsigned char *)r->payload - b->data) - HTRACE_REC_HDR;
+
+	(void)ctx;
+	rest(below(5));
+	CHECK(run.g.policy != HTRACE_DISCARD || run.ring->consumed <= pos, "%#llx %#llx",
+	      run.ring->consumed, pos);
+	check_record(r);
+	return run.failure[0] || !below(4);
+}
+
+static int on_loss(void *ctx, const struct htrace_batch *b)
+{
+	check_loss(ctx, b);
+	return !below(4);
+}
+
+static int read_by_callback(struct htrace_consumer *c)
+{
+	struct htrace_each_opts o = { sizeof(o), on_record, on_loss, c, 1 + below(3) };
+	__u64 had = run.received, lost = run.overwritten + run.dropped + run.before;
+	long ret = htrace_consumer_each(c, &o);
+
+	CHECK(ret < 0 || run.failure[0] || (__u64)ret == run.received - had, "%ld", ret);
+	return ret < 0 ? (int)ret : ret || lost != run.overwritten + run.dropped + run.before;
+}
+
+/* As htrace_consumer_read(); what was read is checked. */
+static int read_some(struct htrace_consumer *c)
+{
+	struct htrace_batch b;
+	int ret;
+
+	if (run.way == BORROWED)
+		return read_borrowed(c);
+	if (run.way == BY_CALLBACK && below(4))
+		return read_by_callback(c);
+	ret = htrace_consumer_read(c, &b);
+	if (ret == 1)
+		check_batch(c, &b);
+	return ret;
 }
 
 static bool all_produced(void)
@@ -323,6 +455,8 @@ static void check_account(struct htrace_consumer *c)
 	missing -= run.received;
 	CHECK(!htrace_consumer_backlog(c), "stuck");
 	CHECK(!s.corrupt_blocks, "%s", htrace_consumer_error(c));
+	CHECK(run.start == RESUMED || (s.events == run.received && s.overwritten == run.overwritten),
+	      "statistics: %llu events, %llu overwritten", s.events, s.overwritten);
 	CHECK(run.g.policy == HTRACE_OVERWRITE || !missing, "%llu missing", missing);
 	if (run.start == RESUMED)
 		return; /* of loss, several readers have one part each */
@@ -342,9 +476,8 @@ static void check_account(struct htrace_consumer *c)
 static void reader(void)
 {
 	struct htrace_consumer *c;
-	struct htrace_batch b;
 	const __u64 *at = run.drop_head;
-	__u64 backlog;
+	__u64 backlog, had;
 	bool last;
 	int ret;
 
@@ -355,16 +488,16 @@ static void reader(void)
 	for (int idle = 0; idle < 16 && !run.failure[0];) {
 		if (run.start == RESUMED && !below(20)) {
 			htrace_consumer_free(c);
+			nr_held = 0; /* not looked at: the next one gets them */
 			c = start_reader();
 		}
 		last = all_produced();
-		ret = htrace_consumer_read(c, &b);
+		had = run.received;
+		ret = read_some(c);
 		backlog = htrace_consumer_backlog(c);
 		CHECK(ret >= 0, "%d %s", ret, htrace_consumer_error(c));
-		if (ret == 1)
-			check_batch(c, &b);
 		/* Drained: no drop is told before the position at which it happened is reached. */
-		CHECK(b.events || backlog || !c->dropped || at[c->dropped - 1] <= c->pos,
+		CHECK(run.received != had || backlog || !c->dropped || at[c->dropped - 1] <= c->pos,
 		      "drop %llu at %#llx, told at %#llx", c->dropped, at[c->dropped - 1], c->pos);
 		idle = ret || !last ? 0 : backlog ? idle + 1 : 16;
 		rest(below(run.idle[READER] + 1));
@@ -401,7 +534,7 @@ static void make_earlier(void)
 	run.ring->head = run.ring->consumed = laps * ring;
 }
 
-static void prepare(enum htrace_policy policy, enum start start, __u64 nr)
+static void prepare(enum htrace_policy policy, enum start start, enum way way, __u64 nr)
 {
 	__u64 block;
 	size_t size;
@@ -409,6 +542,8 @@ static void prepare(enum htrace_policy policy, enum start start, __u64 nr)
 	memset(&run, 0, sizeof(run));
 	run.random = nr * NR_STARTS + start;
 	run.start = start;
+	run.way = way;
+	nr_held = 0;
 	run.order = nr % 2 ? STRONG : nr % 4 ? DELAYED : PLAIN;
 	run.from = (start == LATE || start == CARRY) && below(2) ? HTRACE_START_NEWEST
 								: HTRACE_START_OLDEST;
@@ -465,21 +600,23 @@ static void schedule(void)
 	free(run.ring);
 }
 
-START_TEST(test_schedules)
+static void run_schedules(int scenario, enum way way)
 {
-	enum htrace_policy policy = _i % 2 ? HTRACE_OVERWRITE : HTRACE_DISCARD;
+	enum htrace_policy policy = scenario % 2 ? HTRACE_OVERWRITE : HTRACE_DISCARD;
+	enum start start = (enum start)(scenario / 2);
 	const char *many = getenv("HTRACE_SCHEDULES"), *one = getenv("HTRACE_SCHEDULE");
 	__u64 first = one ? strtoull(one, NULL, 0) : 1;
 	/* Counters that carry meet a lap between two loads of the start now and then only. */
-	__u64 last = one ? first : many ? strtoull(many, NULL, 0) : _i / 2 == CARRY ? 5000 : 1500;
+	__u64 most = (start == CARRY ? 5000 : 1500) / (way == COPIED ? 1 : 4);
+	__u64 last = one ? first : many ? strtoull(many, NULL, 0) : most;
 	__u64 received = 0, overwritten = 0, dropped = 0;
 
 	for (__u64 nr = first; nr <= last; nr++) {
-		prepare(policy, (enum start)(_i / 2), nr);
+		prepare(policy, start, way, nr);
 		schedule();
 		if (run.failure[0])
-			ck_abort_msg("HTRACE_SCHEDULE=%llu, policy %u, start %u: %s", nr,
-				     policy, run.start, run.failure);
+			ck_abort_msg("HTRACE_SCHEDULE=%llu, policy %u, start %u: way %u: %s", nr,
+				     policy, start, way, run.failure);
 		received += run.received;
 		overwritten += run.overwritten;
 		dropped += run.dropped;
@@ -487,6 +624,23 @@ START_TEST(test_schedules)
 	ck_assert_uint_gt(received, 0);
 	ck_assert(one || dropped);
 	ck_assert(one || policy == HTRACE_DISCARD || overwritten);
+}
+
+START_TEST(test_schedules)
+{
+	run_schedules(_i, COPIED);
+}
+END_TEST
+
+START_TEST(test_borrowed)
+{
+	run_schedules(_i, BORROWED);
+}
+END_TEST
+
+START_TEST(test_by_callback)
+{
+	run_schedules(_i, BY_CALLBACK);
 }
 END_TEST
 
@@ -498,6 +652,8 @@ int main(void)
 	tcase_set_timeout(t, 0);
 	/* RESUMED is the last and for discard only: of overwriting readers each reads all. */
 	tcase_add_loop_test(t, test_schedules, 0, 2 * RESUMED + 1);
+	tcase_add_loop_test(t, test_borrowed, 0, 2 * RESUMED + 1);
+	tcase_add_loop_test(t, test_by_callback, 0, 2 * RESUMED + 1);
 	suite_add_tcase(s, t);
 	return unit_run(s);
 }

@@ -277,6 +277,13 @@ START_TEST(test_adaptive_rule)
 	/* more is there: at once, within the bounds */
 	htrace_adaptive_polled(&a, 64, 2 * MS, true);
 	ck_assert_uint_eq(a.interval_ns, 50000);
+	/* more is there, but cannot be read, however long: not committed, as good as silence */
+	for (int i = 0; i < 3; i++)
+		htrace_adaptive_polled(&a, 0, a.interval_ns, true);
+	ck_assert_uint_eq(a.interval_ns, 400000);
+	for (int i = 0; i < 10; i++)
+		htrace_adaptive_polled(&a, 0, a.interval_ns, true);
+	ck_assert_uint_eq(a.interval_ns, 2 * MS);
 	/* no time between two polls, absurd numbers: still within */
 	htrace_adaptive_polled(&a, UINT64_MAX, 0, false);
 	ck_assert_uint_eq(a.interval_ns, 50000);
@@ -300,6 +307,24 @@ START_TEST(test_adaptive_did)
 	start = now_ns();
 	ck_assert_int_eq(htrace_sync_wait(s, UINT64_MAX), 1);
 	ck_assert_uint_le(now_ns() - start, 250 * MS);
+	htrace_sync_free(s);
+}
+END_TEST
+
+/* The rings look ready all the time, but their next record is never committed. */
+START_TEST(test_adaptive_uncommitted)
+{
+	struct htrace_sync *s = make("adaptive:5000");
+	__u64 start = now_ns();
+	int looks = 0;
+
+	rings.ready_at = 0;
+	while (now_ns() - start < 200 * MS) {
+		htrace_sync_wait(s, 100 * MS);
+		htrace_sync_did(s, 0, 24);
+		looks++;
+	}
+	ck_assert_int_le(looks, 8 + 200 / 5 + 1);
 	htrace_sync_free(s);
 }
 END_TEST
@@ -496,6 +521,7 @@ int main(void)
 	tcase_add_test(each, test_adaptive_idle);
 	tcase_add_test(each, test_adaptive_rule);
 	tcase_add_test(each, test_adaptive_did);
+	tcase_add_test(each, test_adaptive_uncommitted);
 	suite_add_tcase(s, each);
 	tcase_add_test(reg, test_names);
 	tcase_add_test(reg, test_custom);

@@ -4,6 +4,10 @@
  * word is read once and checked, records are copied out and validated before they are handed on.
  * Work per call is bounded by a few blocks, or passes over the ring's descriptors.
  *
+ * Three ways to take records: htrace_consumer_read() gives batches, htrace_consumer_each() calls a
+ * function for each record, htrace_consumer_borrow() gives them where they are, for producers that
+ * are trusted. They may be mixed; accounts of loss are the same.
+ *
  * A consumer may be used by one thread at a time; several consumers of one ring do not disturb
  * each other under HTRACE_OVERWRITE (under HTRACE_DISCARD one of them owns `consumed`).
  */
@@ -34,9 +38,13 @@ struct htrace_consumer_opts {
 	__u64 *consumed;
 };
 
-/* Consecutive records of one block, copied and validated. */
+/* Consecutive records of one block, validated. */
 struct htrace_batch {
-	const unsigned char *data; /* the consumer's own memory, valid until its next call */
+	/*
+	 * htrace_consumer_read(): the consumer's own memory, valid until its next call;
+	 * htrace_consumer_borrow(): the ring, valid until htrace_consumer_release().
+	 */
+	const unsigned char *data;
 	__u32 len;
 	__u32 events;   /* 0: the batch only reports loss */
 	__u64 pos;      /* ring position of data */
@@ -47,6 +55,7 @@ struct htrace_batch {
 	__u64 dropped;     /* dropped by producers */
 	__u64 corrupt;     /* claimed by blocks that did not validate */
 	__u64 before;      /* overwritten before this consumer started: not counted as lost */
+	__u64 reserved[4]; /* 0: the library fills in the whole struct, which does not grow */
 };
 
 struct htrace_consumer_stats {
@@ -78,10 +87,10 @@ int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b);
 /*
  * Go on in another image of the same ring, at the position reached: @img has the geometry and, from
  * there on, the contents of the ring read so far, which is its mirror. All accounts go on.
- * @consumed: as in the options. -EINVAL: another geometry.
+ * @consumed: as in the options. -EINVAL: another geometry. -EBUSY: records of it are borrowed.
  */
 int htrace_consumer_move(struct htrace_consumer *c, const struct htrace_image *img, __u64 *consumed);
-/* Position up to which the ring was read. */
+/* Position up to which the ring was read; what is borrowed is. */
 __u64 htrace_consumer_position(const struct htrace_consumer *c);
 /* Bytes reserved and not yet read, as of the last call; 0 = drained. */
 __u64 htrace_consumer_backlog(const struct htrace_consumer *c);
@@ -112,6 +121,7 @@ static inline void htrace_iter_init(struct htrace_iter *it, const struct htrace_
 	it->off = 0;
 }
 
+/* Never leaves the batch, whatever becomes of borrowed memory meanwhile. */
 static inline bool htrace_iter_next(struct htrace_iter *it, struct htrace_record *r)
 {
 	const struct htrace_batch *b = it->batch;
@@ -119,20 +129,91 @@ static inline bool htrace_iter_next(struct htrace_iter *it, struct htrace_record
 
 	if (it->off >= b->len)
 		return false;
-	head = *(const __u64 *)(b->data + it->off);
+	head = __atomic_load_n((const __u64 *)(b->data + it->off), __ATOMIC_RELAXED);
 	r->id = (__u32)(head & 0xffff);
 	r->len = (__u32)(head >> 16 & 0xfff8);
-	if (head >> 16 & HTRACE_REC_EXTENDED) {
-		r->time = *(const __u64 *)(b->data + it->off + 8);
+	if (head >> 16 & HTRACE_REC_EXTENDED)
 		hdr = 16;
-	} else {
-		r->time = b->base + (__u64)(__s64)(__s32)((__u32)(head >> 32) - (__u32)b->base);
+	if (r->len < hdr || r->len > b->len - it->off) {
+		it->off = b->len;
+		return false;
 	}
+	if (hdr == 16)
+		r->time = __atomic_load_n((const __u64 *)(b->data + it->off + 8), __ATOMIC_RELAXED);
+	else
+		r->time = b->base + (__u64)(__s64)(__s32)((__u32)(head >> 32) - (__u32)b->base);
 	r->payload = b->data + it->off + hdr;
 	it->off += r->len;
 	r->len -= (__u32)hdr;
 	return true;
 }
+
+/* ------------------------------------------------------------------------------- by callback */
+
+struct htrace_each_opts {
+	size_t sz; /* sizeof(struct htrace_each_opts) */
+	/*
+	 * Each record, of batch @b (which says position and schema). 0: go on. Else stop behind this
+	 * record. Must be there. @r, @b and the payload are valid until it returns.
+	 */
+	int (*record)(void *ctx, const struct htrace_record *r, const struct htrace_batch *b);
+	/* What was lost before the records of @b, once. Else than 0: stop before them. May be NULL. */
+	int (*loss)(void *ctx, const struct htrace_batch *b);
+	void *ctx;
+	__u32 max_batches; /* read at most so many; 0: 64 */
+};
+
+/*
+ * Hand records over in their order, copied and validated. Returns how many were; fewer than there
+ * are if a function said stop or max_batches were read: then htrace_consumer_ready() says so.
+ * Errors are those of htrace_consumer_read(), told by a call that handed over no record; -EINVAL:
+ * the options.
+ *
+ * No record is handed over twice, or left out, by stopping: the next one comes first in the next
+ * call, be it this function or htrace_consumer_read(). Under HTRACE_DISCARD `consumed` passes a
+ * record only after the call in which its function returned; so a reader that dies in it, or is
+ * freed with records left, leaves the rest to the next reader.
+ *
+ * The functions must not read from, borrow from, move or free this consumer, nor leave by longjmp()
+ * or an exception.
+ */
+long htrace_consumer_each(struct htrace_consumer *c, const struct htrace_each_opts *opts);
+
+/* -------------------------------------------------------------------------- without a copy */
+
+#define HTRACE_BORROW_MAX 256 /* batches that may be out at a time */
+
+/*
+ * As htrace_consumer_read(), but @b->data points into the ring itself. **For producers that the
+ * caller trusts**: records are validated, but who may write the ring can change them afterwards, at
+ * any time. htrace_iter_next() keeps within the batch even then; payloads are anybody's.
+ *
+ * What is borrowed counts as delivered, and the position is behind it; the next call gives what
+ * follows. Up to HTRACE_BORROW_MAX batches may be out at a time. Each with events must be given back
+ * by htrace_consumer_release(), in any order. Until then
+ *
+ *  - under HTRACE_DISCARD it stays as it is: `consumed` is told up to the oldest batch that is out,
+ *    so producers that find the ring full drop;
+ *  - under HTRACE_OVERWRITE producers overwrite it when their turn comes. What was taken from it
+ *    holds only if the release says so.
+ *
+ * The memory stays mapped, whatever is in it, until the view that the image is of attaches again or
+ * is closed. htrace_consumer_free() ends all loans: what is out then is not told as consumed.
+ *
+ * Copying calls in between are allowed. -ENOBUFS: HTRACE_BORROW_MAX are out. -EBUSY:
+ * htrace_consumer_each() left records, which must be taken first. -ENOMEM. Others: as of
+ * htrace_consumer_read().
+ */
+int htrace_consumer_borrow(struct htrace_consumer *c, struct htrace_batch *b);
+/*
+ * Give @b back, of which pos and len are looked at (a batch without events need not be).
+ *  0: it was as it should be until now, and so is what was taken from it.
+ *  -ESTALE: producers have overtaken it, or the memory is no longer the ring's. Throw away what was
+ *   taken. Its @b->events are lost, at its place; the statistics count them as overwritten instead
+ *   of delivered, and no later batch tells them.
+ *  -EINVAL: it is not out.
+ */
+int htrace_consumer_release(struct htrace_consumer *c, const struct htrace_batch *b);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

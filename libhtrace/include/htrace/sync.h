@@ -62,7 +62,8 @@ int htrace_sync_register(const struct htrace_sync_ops *ops);
  *
  * adaptive: polls as often as it takes to find about 64 events at a time at the rate that it
  * measured (weight 1/8 a poll), between 50 us and MAX_USEC (50 ... 1000000, default 2000); while
- * nothing comes, the interval doubles up to MAX_USEC; with a backlog left it is 50 us.
+ * nothing comes, the interval doubles up to MAX_USEC; after a poll that found events and left some it
+ * is 50 us. (What is left but cannot be read is not committed: that is waited for as in silence.)
  *
  * timer: polls every USEC (1 ... 1000000) microseconds, on a grid.
  *
