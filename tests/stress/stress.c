@@ -151,6 +151,8 @@ static void interrupted(int sig)
 	__u64 kept = seed;
 
 	(void)sig;
+	if (me < 0) /* the thread has not begun: it is nobody yet */
+		return;
 	produce(PRODUCERS + me);
 	seed = kept + 1;
 }
