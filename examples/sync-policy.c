@@ -237,9 +237,15 @@ int main(int argc, char **argv)
 	if (htrace_view_open(&v, argv[1], true, why, sizeof(why)) ||
 	    htrace_view_attach(v, why, sizeof(why)))
 		return fail(argv[1], why);
+	/* Producers that discard go by what one reader says: let us be that one. */
+	err = htrace_view_claim(v);
+	if (err)
+		return fail(argv[1], err == -EBUSY ? "another reader reads it" : strerror(-err));
 	err = open_rings(v);
 	if (err)
 		return fail("cannot open the rings", strerror(-err));
+	htrace_view_announce(v, HTRACE_HOST_ATTACHED, htrace_view_super(v)->session, false,
+			     HTRACE_REASON_NONE);
 	err = htrace_sync_new(&sync_policy, argv[2], &target);
 	if (err == -ENOENT)
 		return fail("no such policy; there are", htrace_sync_names());
@@ -252,6 +258,7 @@ int main(int argc, char **argv)
 		       htrace_view_state(v) >= HTRACE_GUEST_CLOSING;
 		if (!last)
 			htrace_sync_wait(sync_policy, 100000000);
+		htrace_view_beat(v);
 		found = look(&lost, &backlog);
 		htrace_sync_did(sync_policy, found, backlog);
 		events += found;
@@ -260,6 +267,7 @@ int main(int argc, char **argv)
 	printf("%llu events, %llu lost, in %llu looks; the policy polled %llu times\n",
 	       (unsigned long long)events, (unsigned long long)lost, (unsigned long long)looks,
 	       (unsigned long long)polls);
+	htrace_view_announce(v, HTRACE_HOST_GONE, 0, false, HTRACE_REASON_NONE);
 	htrace_sync_free(sync_policy);
 	while (nr_rings)
 		htrace_consumer_free(rings[--nr_rings]);

@@ -83,6 +83,19 @@ static void work(void)
 	(void)result;
 }
 
+/* Readers show it with each tid. A region's handle is for one thread at a time; its rings are not. */
+static void name_thread(struct htrace_region *region)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static int nr;
+	char name[24];
+
+	pthread_mutex_lock(&lock);
+	snprintf(name, sizeof(name), "worker-%d", ++nr);
+	htrace_region_add_name(region, last.tid, (__u32)getpid(), name, 0);
+	pthread_mutex_unlock(&lock);
+}
+
 static void *thread(void *region)
 {
 	int err = htrace_producer_get(&producer, region, 0, -1);
@@ -92,6 +105,7 @@ static void *thread(void *region)
 		exit(1);
 	}
 	last.tid = (__u32)syscall(SYS_gettid);
+	name_thread(region);
 	last.id = (__u64)last.tid << 32;
 	work();
 	__atomic_fetch_add(&calls, (__u32)last.id, __ATOMIC_RELAXED);

@@ -33,7 +33,10 @@
 #define BUFFER_LEAST (64ULL << 10) /* that we make of our own accord */
 
 struct agent {
-	struct htrace_bar bar; /* also for a file: fd, mem, size */
+	struct htrace_bar *bar; /* NULL: the region is in a file */
+	void *mem;
+	size_t size;
+	bool write_combining;
 	struct htrace_region *region;
 	struct rings rings;
 	struct htrace_geometry geometry;
@@ -63,51 +66,61 @@ static int check_machine(void)
 	return 0;
 }
 
-static int open_file(struct htrace_bar *bar, const char *path)
+static int map_file(struct agent *a, int fd, const char *path)
 {
 	struct stat st;
 
-	bar->fd = open(path, O_RDWR | O_CLOEXEC);
-	if (bar->fd < 0 || fstat(bar->fd, &st)) {
-		say("cannot open the region %s: %s%s", path, strerror(errno),
-		    errno == ENOENT ? "; make one: truncate -s 16M PATH" : "");
-		return -1;
-	}
-	if (st.st_size < (off_t)HTRACE_REGION_MIN) {
+	if (fstat(fd, &st) || st.st_size < (off_t)HTRACE_REGION_MIN) {
 		say("the region %s is too small: %lld bytes; give it at least 1M", path,
 		    (long long)st.st_size);
 		return -1;
 	}
-	bar->size = (size_t)st.st_size;
-	bar->mem = mmap(NULL, bar->size, PROT_READ | PROT_WRITE, MAP_SHARED, bar->fd, 0);
-	if (bar->mem == MAP_FAILED) {
-		bar->mem = NULL;
+	a->size = (size_t)st.st_size;
+	a->mem = mmap(NULL, a->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (a->mem == MAP_FAILED) {
+		a->mem = NULL;
 		say("cannot map the region %s: %s", path, strerror(errno));
 		return -1;
 	}
-	if (htrace_bar_content(bar) == HTRACE_BAR_FOREIGN) {
+	if (htrace_bar_content(a->mem, a->size) == HTRACE_BAR_FOREIGN) {
 		say("%s holds something that is not a region; use another file", path);
 		return -1;
 	}
 	return 0;
 }
 
+static int open_file(struct agent *a, const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC), ret;
+
+	if (fd < 0) {
+		say("cannot open the region %s: %s%s", path, strerror(errno),
+		    errno == ENOENT ? "; make one: truncate -s 16M PATH" : "");
+		return -1;
+	}
+	ret = map_file(a, fd, path);
+	close(fd);
+	return ret;
+}
+
 static int open_region(struct agent *a, const char *where)
 {
 	char why[256] = "";
 
-	a->bar.fd = -1;
 	if (strchr(where, '/'))
-		return open_file(&a->bar, where);
-	if (!htrace_bar_open(&a->bar, where, why, sizeof(why)))
-		return 0;
-	say("cannot use a region: %s", why);
-	return -1;
+		return open_file(a, where);
+	if (htrace_bar_open(&a->bar, where, why, sizeof(why))) {
+		say("cannot use a region: %s", why);
+		return -1;
+	}
+	a->mem = htrace_bar_mem(a->bar, &a->size);
+	a->write_combining = htrace_bar_write_combining(a->bar);
+	return 0;
 }
 
 static const char *region_name(const struct agent *a, const struct options *o)
 {
-	return a->bar.pci[0] ? a->bar.pci : o->region;
+	return a->bar ? htrace_bar_pci(a->bar) : o->region;
 }
 
 /* ------------------------------------------------------------------------- taking over, or anew */
@@ -178,7 +191,7 @@ static void try_adopt(struct agent *a, const struct options *o)
 {
 	bool pinned = !rings_open_pinned(&a->rings);
 
-	if (htrace_region_adopt(&a->region, a->bar.mem, a->bar.size, a->bar.write_combining))
+	if (htrace_region_adopt(&a->region, a->mem, a->size, a->write_combining))
 		a->region = NULL;
 	a->adopted = pinned && a->region && mode_of(a, &a->mode) && shape_of(a, &a->geometry) &&
 		     rings_match(a);
@@ -229,7 +242,7 @@ static struct htrace_region_opts region_opts(const struct agent *a, __u64 buffer
 		.ring_size = buffer,
 		.clock_id = HTRACE_CLOCK_MONOTONIC,
 		.nr_cpus = nr,
-		.io_memory = a->bar.write_combining,
+		.io_memory = a->write_combining,
 		.relay = a->mode == MODE_AUTO,
 	};
 }
@@ -245,13 +258,13 @@ static int fit_region(struct agent *a, const struct options *o, __u32 nr, __u64 
 	*buffer = o->buffer;
 	for (;;) {
 		opts = region_opts(a, *buffer, nr, o->policy);
-		if (htrace_region_fits(a->bar.size, &opts) != -ENOSPC)
+		if (htrace_region_fits(a->size, &opts) != -ENOSPC)
 			return 0; /* other errors are told later */
 		if (a->mode == MODE_AUTO) {
 			say("no relay: region %s (%zu KiB) is too small for copies of %u rings of %llu "
 			    "KiB; the host has to map this machine's memory. Give the device more "
 			    "memory, or use a smaller --buffer",
-			    region_name(a, o), a->bar.size >> 10, nr,
+			    region_name(a, o), a->size >> 10, nr,
 			    (unsigned long long)o->buffer >> 10);
 			a->mode = MODE_DIRECT;
 			return 0;
@@ -263,7 +276,7 @@ static int fit_region(struct agent *a, const struct options *o, __u32 nr, __u64 
 		*buffer >>= 1;
 	}
 	say("region %s (%zu KiB) is too small for %u rings of %llu KiB; give the device more "
-	    "memory%s", region_name(a, o), a->bar.size >> 10, nr,
+	    "memory%s", region_name(a, o), a->size >> 10, nr,
 	    (unsigned long long)*buffer >> 10, o->buffer_given ? ", or use a smaller --buffer" : "");
 	return -1;
 }
@@ -323,14 +336,14 @@ static int format_region(struct agent *a, const struct options *o)
 {
 	struct htrace_region_opts opts = region_opts(a, a->geometry.ring_mask + 1, a->rings.nr,
 						     a->geometry.policy);
-	int err = htrace_region_format(&a->region, a->bar.mem, a->bar.size, &opts);
+	int err = htrace_region_format(&a->region, a->mem, a->size, &opts);
 
 	if (!err)
 		return 0;
 	a->region = NULL;
 	if (err == -ENOSPC)
 		say("region %s is too small: %zu KiB; give the device more memory",
-		    region_name(a, o), a->bar.size >> 10);
+		    region_name(a, o), a->size >> 10);
 	else
 		say("region %s cannot be used: %s", region_name(a, o), strerror(-err));
 	return -1;
@@ -543,7 +556,9 @@ static void give_up(struct agent *a)
 	htrace_builder_free(a->schema);
 	htrace_region_release(a->region);
 	rings_close(&a->rings);
-	htrace_bar_close(&a->bar);
+	if (!a->bar && a->mem)
+		munmap(a->mem, a->size);
+	htrace_bar_close(a->bar);
 	names_free();
 	symbols_free();
 	mappings_free();

@@ -128,33 +128,13 @@ static void keep_times(struct list *l)
 	}
 }
 
-static void write_table(struct htrace_region *r, const struct list *l)
-{
-	struct htrace_names *t = htrace_region_names(r);
-	size_t room = (htrace_region_super(r)->names.len - sizeof(*t)) / sizeof(*l->name);
-	size_t nr = l->nr < room ? l->nr : room;
-	__u64 generation = (t->generation | 1) + 1; /* even; an agent may have died while writing */
-	volatile __u64 *to = (__u64 *)(t + 1);
-	const __u64 *from = (const __u64 *)l->name;
-
-	__atomic_store_n(&t->generation, generation - 1, __ATOMIC_RELAXED);
-	htrace_region_fence(r);
-	for (size_t i = 0; i < nr * sizeof(*l->name) / 8; i++)
-		to[i] = from[i];
-	t->nr = (__u32)nr;
-	t->truncated = (__u32)(l->nr - nr);
-	htrace_region_fence(r);
-	__atomic_store_n(&t->generation, generation, __ATOMIC_RELEASE);
-	htrace_region_fence(r);
-}
-
 void names_update(struct htrace_region *r)
 {
 	struct list l = {0};
 
 	scan(&l);
 	keep_times(&l);
-	write_table(r, &l);
+	htrace_region_set_names(r, l.name, (__u32)l.nr);
 	free(last.name);
 	last = l;
 }

@@ -6,7 +6,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "host.h"
 #include "message.h"
 #include "region_file.h"
 #include "source_internal.h"
@@ -155,7 +154,7 @@ static void drain(struct source *s, __u64 now, const struct live_pass *pass)
 	if (s->drained || !pass->drained || (pass->backlog && now - s->progress_at < STUCK_NS))
 		return;
 	s->drained = true;
-	host_drained(s->view, s->session_id);
+	htrace_view_drained(s->view);
 }
 
 static void read_round(struct source *s, __u64 now, struct source_round *round)
@@ -206,7 +205,7 @@ static void keep_house(struct source *s, __u64 now)
 	s->next_house = now + HOUSE_NS;
 	if (s->refused || !source_may_write(s, now)) /* it may not be our region any more */
 		return;
-	host_beat(s->view);
+	htrace_view_beat(s->view);
 	if (s->state == SOURCE_WAITING && !s->announced)
 		source_announce(s, now);
 	if (!s->session || !htrace_view_current(s->view))
@@ -214,7 +213,7 @@ static void keep_house(struct source *s, __u64 now)
 	source_look_at_guest(s, now);
 	source_watch_relay(s, now);
 	if (s->lost_names && s->config->sinks && now >= s->next_names) {
-		host_want_names(s->view, s->guest.names_served);
+		htrace_view_ask_names(s->view);
 		s->lost_names = false;
 		s->next_names = now + NAMES_NS;
 	}
@@ -352,7 +351,7 @@ static void region_finish(struct source *s, __u64 now)
 	if (s->quota.unsaid)
 		say("%s: %llu more messages", s->spec->path, s->quota.unsaid);
 	if (s->state != SOURCE_FAILED && source_may_write(s, now))
-		host_gone(s->view);
+		htrace_view_announce(s->view, HTRACE_HOST_GONE, 0, false, HTRACE_REASON_NONE);
 }
 
 static bool region_is_reading(const struct source *s)

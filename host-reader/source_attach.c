@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "host.h"
 #include "message.h"
 #include "region_file.h"
 #include "source_internal.h"
@@ -206,7 +205,7 @@ static void start_session(struct source *s, __u64 now)
 
 	if (!source_may_write(s, now)) /* overwritten just now: the next round finds it so */
 		return;
-	host_forget_other(s->view, super->session);
+	htrace_view_claim(s->view); /* it is locked already, or mapped read-only */
 	if (open_session(s, err, sizeof(err))) {
 		source_fail(s, HTRACE_REASON_INVALID, err, now);
 		return;
@@ -220,8 +219,8 @@ static void start_session(struct source *s, __u64 now)
 	s->next_house = s->next_names = 0;
 	s->lost_names = true;
 	describe(s, now);
-	host_attached(s->view, super->session, ram_set(s) && !s->no_ram,
-		      s->no_ram ? s->no_ram : HTRACE_REASON_NONE);
+	htrace_view_announce(s->view, HTRACE_HOST_ATTACHED, super->session,
+			     ram_set(s) && !s->no_ram, s->no_ram ? s->no_ram : HTRACE_REASON_NONE);
 	s->relayed = live_relayed(s->live) != 0;
 	source_announce_session(s);
 	source_enter(s, source_has_heart(s) ? SOURCE_LISTENING : SOURCE_READING, now);

@@ -6,7 +6,6 @@
 #include <htrace/schema.h>
 
 #include "clock.h"
-#include "host.h"
 #include "message.h"
 #include "region_file.h"
 #include "source_internal.h"
@@ -28,7 +27,7 @@ void source_fail(struct source *s, enum htrace_host_reason reason, const char *w
 {
 	say("%s: %s", s->spec->path, why);
 	if (reason && source_may_write(s, now))
-		host_refused(s->view, s->session_id, reason);
+		htrace_view_announce(s->view, HTRACE_HOST_REFUSED, s->session_id, false, reason);
 	source_end_session(s, now);
 	s->state = SOURCE_FAILED;
 }
@@ -55,7 +54,8 @@ void source_announce(struct source *s, __u64 now)
 {
 	s->announced = source_may_write(s, now);
 	if (s->announced)
-		host_waiting(s->view);
+		htrace_view_announce(s->view, HTRACE_HOST_WAITING, 0, false,
+				     HTRACE_REASON_NONE);
 }
 
 /* Wait for another session. Guest RAM is let go: it may be that of a VM that is gone. */

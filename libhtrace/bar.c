@@ -17,6 +17,14 @@
 #define IVSHMEM_DEVICE 0x1110
 #define MAX_BARS 16
 
+struct htrace_bar {
+	char pci[16]; /* address, as 0000:00:03.0 */
+	void *mem;
+	size_t size;
+	bool write_combining;
+	int fd;
+};
+
 static long read_hex(const char *pci, const char *file)
 {
 	char path[128], text[32] = "";
@@ -99,16 +107,16 @@ static int map_bar(struct htrace_bar *b, const char *pci, char *err, size_t errl
 	return 0;
 }
 
-enum htrace_bar_content htrace_bar_content(const struct htrace_bar *b)
+enum htrace_bar_content htrace_bar_content(const void *mem, size_t size)
 {
-	const struct htrace_super *s = b->mem;
-	const struct htrace_host *h = (const void *)((const char *)b->mem + HTRACE_HOST_OFF);
-	const volatile __u64 *w = b->mem;
+	const struct htrace_super *s = mem;
+	const struct htrace_host *h = (const void *)((const char *)mem + HTRACE_HOST_OFF);
+	const volatile __u64 *w = mem;
 
 	if (s->magic == HTRACE_MAGIC)
 		return HTRACE_BAR_REGION;
 	/* Left by one that died while it made the region anew. */
-	if (!s->magic && s->version_major == HTRACE_ABI_MAJOR && s->region_size == b->size)
+	if (!s->magic && s->version_major == HTRACE_ABI_MAJOR && s->region_size == size)
 		return HTRACE_BAR_REGION;
 	for (size_t i = 0; i < sizeof(*s) / 8; i++)
 		if (w[i])
@@ -118,14 +126,34 @@ enum htrace_bar_content htrace_bar_content(const struct htrace_bar *b)
 	return HTRACE_BAR_EMPTY;
 }
 
+static void unmap_bar(struct htrace_bar *bar)
+{
+	munmap(bar->mem, bar->size);
+	close(bar->fd);
+}
+
 void htrace_bar_close(struct htrace_bar *bar)
 {
-	if (bar->mem && bar->mem != MAP_FAILED)
-		munmap(bar->mem, bar->size);
-	if (bar->fd >= 0)
-		close(bar->fd);
-	bar->mem = NULL;
-	bar->fd = -1;
+	if (!bar)
+		return;
+	unmap_bar(bar);
+	free(bar);
+}
+
+void *htrace_bar_mem(const struct htrace_bar *bar, size_t *size)
+{
+	*size = bar->size;
+	return bar->mem;
+}
+
+const char *htrace_bar_pci(const struct htrace_bar *bar)
+{
+	return bar->pci;
+}
+
+bool htrace_bar_write_combining(const struct htrace_bar *bar)
+{
+	return bar->write_combining;
 }
 
 static int list_devices(char pci[][16])
@@ -150,10 +178,10 @@ static int open_one(struct htrace_bar *bar, const char *pci, char *err, size_t e
 {
 	int ret = map_bar(bar, pci, err, errlen);
 
-	if (!ret && htrace_bar_content(bar) == HTRACE_BAR_FOREIGN) {
+	if (!ret && htrace_bar_content(bar->mem, bar->size) == HTRACE_BAR_FOREIGN) {
 		htrace_errf(err, errlen, "ivshmem device %s holds something that is not libhtrace's; "
 			    "clear its memory on the host if it may be used", bar->pci);
-		htrace_bar_close(bar);
+		unmap_bar(bar);
 		ret = -EEXIST;
 	}
 	return ret;
@@ -175,8 +203,8 @@ static int choose(struct htrace_bar *bar, char pci[][16], int nr, char *err, siz
 			ret = e;
 			continue;
 		}
-		content[i] = htrace_bar_content(&b);
-		htrace_bar_close(&b);
+		content[i] = htrace_bar_content(b.mem, b.size);
+		unmap_bar(&b);
 		if (content[i] == HTRACE_BAR_FOREIGN && ret == -ENODEV) {
 			htrace_errf(err, errlen, "all %d ivshmem devices hold something that is not "
 				    "libhtrace's", nr);
@@ -204,13 +232,11 @@ static int choose(struct htrace_bar *bar, char pci[][16], int nr, char *err, siz
 	return ret;
 }
 
-int htrace_bar_open(struct htrace_bar *bar, const char *which, char *err, size_t errlen)
+static int find(struct htrace_bar *bar, const char *which, char *err, size_t errlen)
 {
 	char pci[MAX_BARS][16];
 	int nr;
 
-	memset(bar, 0, sizeof(*bar));
-	bar->fd = -1;
 	if (which && strcmp(which, "auto")) {
 		if (strlen(which) >= sizeof(bar->pci) ||
 		    read_hex(which, "vendor") != IVSHMEM_VENDOR ||
@@ -230,4 +256,19 @@ int htrace_bar_open(struct htrace_bar *bar, const char *which, char *err, size_t
 	if (nr == 1)
 		return open_one(bar, pci[0], err, errlen);
 	return choose(bar, pci, nr, err, errlen);
+}
+
+int htrace_bar_open(struct htrace_bar **out, const char *which, char *err, size_t errlen)
+{
+	struct htrace_bar *bar = calloc(1, sizeof(*bar));
+	int ret;
+
+	if (!bar)
+		return htrace_errf(err, errlen, "out of memory"), -ENOMEM;
+	ret = find(bar, which, err, errlen);
+	if (ret)
+		free(bar);
+	else
+		*out = bar;
+	return ret;
 }

@@ -76,6 +76,8 @@ struct htrace_view {
 };
 
 void htrace_view_unmap_ram(struct htrace_view *v);
+/* The region is in a mapping that goes when the handle is released. */
+void htrace_region_own_mapping(struct htrace_region *r);
 /* The writing side's page runs, NULL if the region has none. */
 struct htrace_runs *htrace_region_runs(struct htrace_region *r);
 

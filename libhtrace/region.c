@@ -2,12 +2,10 @@
 /* The writing side of a region: layout, making it anew, taking it over, and its living words. */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -320,70 +318,9 @@ void htrace_region_release(struct htrace_region *r)
 	free(r);
 }
 
-/* May the file at @path be made anew: not a region, empty, closed, or its maker dead? */
-static bool reusable(const char *path)
+void htrace_region_own_mapping(struct htrace_region *r)
 {
-	struct htrace_view *v;
-	struct htrace_guest g;
-	char why[128];
-	bool yes = false;
-
-	if (htrace_view_open(&v, path, false, why, sizeof(why)))
-		return false;
-	if (htrace_view_attach(v, why, sizeof(why)) == 0) {
-		htrace_view_guest(v, &g, false);
-		yes = g.state == HTRACE_GUEST_CLOSED ||
-		      (kill((pid_t)g.agent_pid, 0) < 0 && errno == ESRCH);
-	}
-	htrace_view_close(v);
-	return yes;
-}
-
-int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
-			       const struct htrace_region_opts *opts, int *fd_out)
-{
-	bool made = true;
-	void *mem = MAP_FAILED;
-	int fd, err;
-
-	if (path) {
-		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		if (fd < 0 && errno == EEXIST && reusable(path)) {
-			made = false;
-			fd = open(path, O_RDWR | O_CLOEXEC);
-		}
-	} else {
-		fd = memfd_create("htrace", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	}
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, (off_t)size)) {
-		err = -errno;
-		goto fail;
-	}
-	if (!path) /* a reader need not fear SIGBUS then */
-		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
-	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (mem == MAP_FAILED) {
-		err = -errno;
-		goto fail;
-	}
-	err = htrace_region_format(out, mem, size, opts);
-	if (err)
-		goto fail;
-	(*out)->mapped = true;
-	if (fd_out)
-		*fd_out = fd;
-	else
-		close(fd);
-	return 0;
-fail:
-	if (mem != MAP_FAILED)
-		munmap(mem, size);
-	close(fd);
-	if (path && made)
-		unlink(path);
-	return err;
+	r->mapped = true;
 }
 
 /* ------------------------------------------------------------------------------------- pieces */

@@ -89,6 +89,7 @@ def check_by_json(n, path):
         if r.get('event') == 'function_entry':
             begins[r['fields']['id']] = r['time']
             name = r['fields']['function.name']
+            assert re.fullmatch(r'worker-\d+', r['fields']['tid.name']), line
             functions[name] = functions.get(name, 0) + 1
         elif r.get('event') == 'function_exit':
             times.append(r['time'] - begins.pop(r['fields']['id']))

@@ -555,7 +555,203 @@ START_TEST(test_create_existing)
 }
 END_TEST
 
+static int create(const char *path, size_t size)
+{
+	struct htrace_region *r;
+	int ret = htrace_region_create_local(&r, path, size, &local_opts, NULL);
+
+	if (!ret)
+		htrace_region_release(r);
+	return ret;
+}
+
+/* Files that were made for a region are taken, as large as they are; nothing else is. */
+START_TEST(test_create_prepared)
+{
+	char path[] = "/tmp/htrace-unit-XXXXXX", other[64];
+	int fd = mkstemp(path);
+	struct htrace_view *v;
+	struct stat st;
+
+	ck_assert_int_eq(create(path, 0), -ENOSPC); /* empty: any size, but which? */
+	ck_assert_int_eq(create(path, SIZE), 0);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_uint_eq(st.st_size, SIZE);
+	/* truncate -s */
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	ck_assert_int_eq(ftruncate(fd, SIZE), 0);
+	ck_assert_int_eq(create(path, 2 * SIZE), -EINVAL);
+	ck_assert_int_eq(create(path, SIZE), 0);
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	ck_assert_int_eq(ftruncate(fd, SIZE), 0);
+	ck_assert_int_eq(create(path, 0), 0);
+	/* a byte of something else, anywhere */
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	ck_assert_int_eq(ftruncate(fd, SIZE), 0);
+	ck_assert_int_eq(pwrite(fd, "x", 1, SIZE - 1), 1);
+	ck_assert_int_eq(create(path, SIZE), -EEXIST);
+	/* a reader waits; its mapping stays as large */
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	ck_assert_int_eq(ftruncate(fd, SIZE), 0);
+	ck_assert_int_eq(htrace_view_open(&v, path, true, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_announce(v, HTRACE_HOST_WAITING, 0, false, 0), 0);
+	ck_assert_int_eq(create(path, 2 * SIZE), -EINVAL);
+	ck_assert_int_eq(create(path, 0), 0);
+	htrace_view_close(v);
+	/* too small, a link, a directory, a half-made region */
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	ck_assert_int_eq(ftruncate(fd, 4096), 0);
+	ck_assert_int_eq(create(path, SIZE), -EEXIST);
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	snprintf(other, sizeof(other), "%s-link", path);
+	ck_assert_int_eq(symlink(path, other), 0);
+	ck_assert_int_eq(create(other, SIZE), -EEXIST);
+	unlink(other);
+	ck_assert_int_eq(create("/tmp", SIZE), -EEXIST);
+	ck_assert_int_eq(create(path, SIZE), 0); /* formatted, never published */
+	ck_assert_int_eq(create(path, SIZE), -EEXIST);
+	close(fd);
+	unlink(path);
+	ck_assert_int_eq(create(path, 0), -ENOSPC);
+	ck_assert_int_eq(access(path, F_OK), -1); /* what was created in vain is gone */
+}
+END_TEST
+
+/* ---------------------------------------------------------------------- what the reader says */
+
+START_TEST(test_host_words)
+{
+	struct htrace_region *r;
+	struct htrace_view *v, *onlooker;
+	const struct htrace_host *h;
+	__u64 session;
+	int fd;
+
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &local_opts, &fd), 0);
+	htrace_region_set_state(r, HTRACE_GUEST_RUNNING);
+	htrace_region_publish(r);
+	session = htrace_region_super(r)->session;
+	h = htrace_region_host(r);
+	ck_assert_int_eq(htrace_view_open_fd(&v, fd, true, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	htrace_view_host_ring(v, 0)->consumed = 77;
+	ck_assert_int_eq(htrace_view_claim(v), 0);
+	ck_assert_uint_eq(htrace_region_host_ring(r, 0)->consumed, 0); /* of no session */
+	ck_assert_int_eq(htrace_view_announce(v, HTRACE_HOST_ATTACHED, session, true,
+					      HTRACE_REASON_NONE), 0);
+	ck_assert_uint_eq(h->magic, HTRACE_HOST_MAGIC);
+	ck_assert_uint_eq(h->version_major, HTRACE_ABI_MAJOR);
+	ck_assert_uint_eq(h->state, HTRACE_HOST_ATTACHED);
+	ck_assert_uint_eq(h->session, session);
+	ck_assert_uint_eq(h->verified, session);
+	ck_assert_uint_eq(h->heartbeat, 1);
+	htrace_view_host_ring(v, 0)->consumed = 77;
+	ck_assert_int_eq(htrace_view_claim(v), 0);
+	ck_assert_uint_eq(htrace_region_host_ring(r, 0)->consumed, 77); /* of this one */
+	ck_assert_int_eq(htrace_view_beat(v), 0);
+	ck_assert_uint_eq(h->heartbeat, 2);
+	htrace_region_guest(r)->names_served = 5;
+	ck_assert_int_eq(htrace_view_ask_names(v), 0);
+	ck_assert_uint_eq(h->names_wanted, 6);
+	ck_assert_int_eq(htrace_view_drained(v), 0);
+	ck_assert_uint_eq(h->drained, session);
+	/* it goes, and whoever comes next goes on from consumed */
+	ck_assert_int_eq(htrace_view_announce(v, HTRACE_HOST_GONE, 0, false, 0), 0);
+	ck_assert_uint_eq(h->state, HTRACE_HOST_GONE);
+	ck_assert_uint_eq(h->session, session);
+	ck_assert_uint_eq(h->verified, 0);
+	ck_assert_int_eq(htrace_view_announce(v, HTRACE_HOST_REFUSED, 9, false,
+					      HTRACE_REASON_INVALID), 0);
+	ck_assert_uint_eq(h->session, 9);
+	ck_assert_uint_eq(h->reason, HTRACE_REASON_INVALID);
+	/* who only looks on says nothing */
+	ck_assert_int_eq(htrace_view_open_fd(&onlooker, fd, false, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_attach(onlooker, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_claim(onlooker), -EACCES);
+	ck_assert_int_eq(htrace_view_announce(onlooker, HTRACE_HOST_GONE, 0, false, 0), -EACCES);
+	ck_assert_int_eq(htrace_view_beat(onlooker), -EACCES);
+	ck_assert_int_eq(htrace_view_drained(onlooker), -EACCES);
+	ck_assert_int_eq(htrace_view_ask_names(onlooker), -EACCES);
+	htrace_view_close(onlooker);
+	htrace_view_close(v);
+	htrace_region_release(r);
+	close(fd);
+}
+END_TEST
+
+/* Two that both would be the reader. */
+START_TEST(test_claimed)
+{
+	char path[] = "/tmp/htrace-unit-XXXXXX";
+	struct htrace_view *one, *two;
+	int fd = mkstemp(path);
+
+	ck_assert_int_eq(ftruncate(fd, SIZE), 0);
+	ck_assert_int_eq(create(path, SIZE), 0);
+	ck_assert_int_eq(htrace_view_open(&one, path, true, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_open(&two, path, true, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_claim(one), 0);
+	ck_assert_int_eq(htrace_view_claim(one), 0);
+	ck_assert_int_eq(htrace_view_claim(two), -EBUSY);
+	htrace_view_close(one);
+	ck_assert_int_eq(htrace_view_claim(two), 0);
+	htrace_view_close(two);
+	close(fd);
+	unlink(path);
+}
+END_TEST
+
 /* ----------------------------------------------------------------------- the guest's tables */
+
+START_TEST(test_names_table)
+{
+	struct htrace_name two[2] = { { 5, 1, 1, "one" }, { 6, 2, 1, "two" } }, *names;
+	struct htrace_region *r;
+	struct htrace_view *v;
+	__u64 generation, served;
+	__u32 room, nr;
+	int fd;
+
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &local_opts, &fd), 0);
+	htrace_region_publish(r);
+	room = (__u32)(htrace_region_super(r)->names.len - sizeof(struct htrace_names)) /
+	       sizeof(struct htrace_name);
+	ck_assert_int_eq(htrace_view_open_fd(&v, fd, false, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_region_set_names(r, two, 2), 0);
+	served = htrace_region_guest(r)->names_served;
+	ck_assert_int_eq(htrace_region_add_name(r, 3, 1, "a name that is too long", 7), 0);
+	ck_assert_uint_ne(htrace_region_guest(r)->names_served, served);
+	ck_assert_int_eq(htrace_view_names(v, &generation, &names), 3);
+	ck_assert_uint_eq(generation % 2, 0);
+	ck_assert_str_eq(names[0].comm, "one");
+	ck_assert_uint_eq(names[1].time, 6);
+	ck_assert_str_eq(names[2].comm, "a name that is ");
+	ck_assert(names[2].tid == 3 && names[2].tgid == 1 && names[2].time == 7);
+	free(names);
+	/* killed while it wrote: the next one puts it right */
+	htrace_region_names(r)->generation |= 1;
+	ck_assert_int_eq(htrace_view_names(v, &generation, &names), -EAGAIN);
+	ck_assert_int_eq(htrace_region_add_name(r, 3, 1, "other", 8), 0);
+	ck_assert_int_eq(htrace_view_names(v, &generation, &names), 4);
+	free(names);
+	for (nr = 4; !htrace_region_add_name(r, nr, 1, "x", 9); nr++)
+		;
+	ck_assert_uint_eq(nr, room);
+	ck_assert_int_eq(htrace_region_add_name(r, nr, 1, "x", 9), -ENOSPC);
+	ck_assert_uint_eq(htrace_region_names(r)->truncated, 2);
+	ck_assert_int_eq(htrace_view_names(v, &generation, &names), (int)room);
+	ck_assert_int_eq(htrace_region_set_names(r, names, room), 0);
+	free(names);
+	names = calloc(room + 3, sizeof(*names));
+	ck_assert_int_eq(htrace_region_set_names(r, names, room + 3), 3);
+	ck_assert_uint_eq(htrace_region_names(r)->truncated, 3);
+	free(names);
+	htrace_view_close(v);
+	htrace_region_release(r);
+	close(fd);
+}
+END_TEST
 
 START_TEST(test_tables)
 {
@@ -641,6 +837,10 @@ static Suite *make_suite(void)
 	tcase_add_test(t, test_format_refusals);
 	tcase_add_test(t, test_tables);
 	tcase_add_test(t, test_create_existing);
+	tcase_add_test(t, test_create_prepared);
+	tcase_add_test(t, test_host_words);
+	tcase_add_test(t, test_claimed);
+	tcase_add_test(t, test_names_table);
 	suite_add_tcase(s, t);
 	tcase_add_loop_test(bad, test_bad_super, 0, (int)(sizeof(bads) / sizeof(*bads)));
 	tcase_add_test(bad, test_two_vshmem);

@@ -69,9 +69,17 @@ int htrace_region_fits(size_t size, const struct htrace_region_opts *opts);
 void htrace_region_release(struct htrace_region *r);
 
 /*
- * A local region in a new memfd (@path NULL) or file (created; an existing one is refused with
- * -EEXIST unless it is a closed or dead region). Mapped, formatted, not published. htrace_region_
- * release() unmaps it. @fd receives a descriptor that the caller closes.
+ * A local region in a new memfd (@path NULL) or file. Mapped, formatted, not published. htrace_region_
+ * release() unmaps it. @fd, if not NULL, receives a descriptor that the caller closes.
+ *
+ * A file that is not there is created, for its owner only (mode 0600). An existing one is taken if it
+ * is a regular file, no link, that this process may write, and
+ *  - holds a region of a session that is closed, or whose maker's process is dead; or
+ *  - is empty (0 bytes); or
+ *  - holds zeroes only, or a superblock of zeroes and the words of a reader that waits: made for this
+ *    by host-reader or `truncate -s`. @size must be its size, or 0, which means that.
+ * All else is refused with -EEXIST, and not touched. -EINVAL: also a @size that is not the file's.
+ * Two processes must not make a region of one file at a time.
  */
 int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
 			       const struct htrace_region_opts *opts, int *fd);
@@ -83,6 +91,19 @@ struct htrace_guest *htrace_region_guest(struct htrace_region *r);
 /* The areas' starts in the region; their lengths are in the superblock. */
 struct htrace_schema_area *htrace_region_schema(struct htrace_region *r);
 struct htrace_names *htrace_region_names(struct htrace_region *r);
+/*
+ * Tell readers the name of a task: it is shown where an event has a member with HTRACE_HINT_TID, from
+ * @time on (region clock; 0: from the beginning). Of a task that is renamed readers keep both. At any
+ * time; readers that are there look again. @comm: its first 15 bytes count. -ENOSPC: the table is
+ * full, which readers are told. For regions that this process made.
+ */
+int htrace_region_add_name(struct htrace_region *r, __u32 tid, __u32 tgid, const char *comm,
+			   __u64 time);
+/*
+ * Write the whole names table anew. Returns how many of @nr there was no room for. Readers that are
+ * there look again when the guest header's names_served changes, which is the caller's to write.
+ */
+int htrace_region_set_names(struct htrace_region *r, const struct htrace_name *names, __u32 nr);
 /* The host's words. Hostile or absent hosts: use them for nothing that matters but sleep. */
 const struct htrace_host *htrace_region_host(const struct htrace_region *r);
 /* Slot @slot of the host's ring words; NULL beyond HTRACE_MAX_RINGS. */
@@ -106,13 +127,7 @@ const void *htrace_region_schema_entries(const struct htrace_region *r, size_t *
 
 /* ---------------------------------------------------------------------- guest: ivshmem BAR */
 
-struct htrace_bar {
-	char pci[16];     /* address, as 0000:00:03.0 */
-	void *mem;
-	size_t size;
-	bool write_combining;
-	int fd;
-};
+struct htrace_bar;
 
 enum htrace_bar_content {
 	HTRACE_BAR_EMPTY,   /* all of the superblock is zero, no host waits */
@@ -127,11 +142,17 @@ enum htrace_bar_content {
  * -ENODEV: no device. -ENOTUNIQ: cannot choose. -ENOSPC: BAR below HTRACE_REGION_MIN.
  * -EEXIST: foreign content. -EPERM/-EACCES: not root, or lockdown. @err gets one line.
  */
-int htrace_bar_open(struct htrace_bar *bar, const char *which, char *err, size_t errlen);
-/* Unmap and close; the device's memory stays as it is. */
+int htrace_bar_open(struct htrace_bar **out, const char *which, char *err, size_t errlen);
+/* Unmap and close; the device's memory stays as it is. NULL is allowed. */
 void htrace_bar_close(struct htrace_bar *bar);
-/* What is in a mapped BAR (or file: only mem and size are looked at). */
-enum htrace_bar_content htrace_bar_content(const struct htrace_bar *bar);
+/* Where it is mapped, until it is closed, and how large it is. */
+void *htrace_bar_mem(const struct htrace_bar *bar, size_t *size);
+/* Its device's address, as 0000:00:03.0. */
+const char *htrace_bar_pci(const struct htrace_bar *bar);
+/* Is it mapped write-combining? Where the kernel does not offer it stores are ten times as slow. */
+bool htrace_bar_write_combining(const struct htrace_bar *bar);
+/* What is in a mapped BAR, or in a file that is mapped instead? @size: at least HTRACE_REGION_MIN. */
+enum htrace_bar_content htrace_bar_content(const void *mem, size_t size);
 
 /* ------------------------------------------------------------- guest: rings in guest memory */
 
@@ -203,6 +224,29 @@ int htrace_view_names(const struct htrace_view *v, __u64 *generation, struct htr
 struct htrace_host *htrace_view_host(struct htrace_view *v);
 /* Slot @slot of them; NULL if mapped read-only or beyond HTRACE_MAX_RINGS. */
 struct htrace_host_ring *htrace_view_host_ring(struct htrace_view *v, __u32 slot);
+
+/*
+ * A region has one reader that says in the host's words what it does; others may look on, with views
+ * that are read-only. These are for the one. Each is -EACCES if the view is mapped read-only.
+ *
+ * htrace_view_claim(): become it, after each attach, before consumers are made: an older session's
+ * `consumed` ends, and the file is locked (flock(2)) as host-reader does. -EBUSY: another process is.
+ *
+ * htrace_view_announce(): what it does. HTRACE_HOST_WAITING and HTRACE_HOST_GONE leave the session as
+ * it is: whoever comes next to it goes on from `consumed`. HTRACE_HOST_ATTACHED: it reads @session;
+ * @verified: and its rings in guest RAM were found, which tells the agent to stop relaying.
+ * HTRACE_HOST_REFUSED: it cannot read @session, for @reason.
+ *
+ * htrace_view_beat(): it is alive; at least once a second. htrace_view_drained(): all of the attached
+ * session, which is closing, was read. htrace_view_ask_names(): the names table should be written
+ * anew.
+ */
+int htrace_view_claim(struct htrace_view *v);
+int htrace_view_announce(struct htrace_view *v, enum htrace_host_state state, __u64 session,
+			 bool verified, enum htrace_host_reason reason);
+int htrace_view_beat(struct htrace_view *v);
+int htrace_view_drained(struct htrace_view *v);
+int htrace_view_ask_names(struct htrace_view *v);
 
 /*
  * Map the vshmem space: @pid's guest RAM (0: found as the process that maps the region's file),

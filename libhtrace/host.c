@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/* What a region's reader writes into it: the host header, which the guest's agent looks at. */
+#include <errno.h>
+#include <sys/file.h>
+
+#include "core.h"
+
+#define set(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+
+int htrace_view_claim(struct htrace_view *v)
+{
+	struct htrace_host *h = htrace_view_host(v);
+
+	if (!h)
+		return -EACCES;
+	/* Two readers would write into one host area. */
+	if (flock(v->fd, LOCK_EX | LOCK_NB))
+		return errno == EWOULDBLOCK ? -EBUSY : -errno;
+	if (__atomic_load_n(&h->session, __ATOMIC_RELAXED) == v->super.session)
+		return 0;
+	for (__u32 slot = 0; slot < HTRACE_MAX_RINGS; slot++)
+		__atomic_store_n(&htrace_view_host_ring(v, slot)->consumed, 0, __ATOMIC_RELEASE);
+	return 0;
+}
+
+int htrace_view_beat(struct htrace_view *v)
+{
+	struct htrace_host *h = htrace_view_host(v);
+
+	if (!h)
+		return -EACCES;
+	/* Only a change matters, so what the word held before us does not. */
+	set(&h->heartbeat, __atomic_load_n(&h->heartbeat, __ATOMIC_RELAXED) + 1);
+	return 0;
+}
+
+int htrace_view_announce(struct htrace_view *v, enum htrace_host_state state, __u64 session,
+			 bool verified, enum htrace_host_reason reason)
+{
+	struct htrace_host *h = htrace_view_host(v);
+
+	if (!h)
+		return -EACCES;
+	/* A reader that comes back to the session goes on where this one ended. */
+	if (state == HTRACE_HOST_WAITING || state == HTRACE_HOST_GONE) {
+		session = __atomic_load_n(&h->session, __ATOMIC_RELAXED);
+		verified = false;
+	}
+	set(&h->version_major, HTRACE_ABI_MAJOR);
+	set(&h->session, session);
+	set(&h->verified, verified ? session : 0);
+	set(&h->reason, reason);
+	/* Release: whoever sees the state sees what it speaks of. The agent loads it (acquire). */
+	__atomic_store_n(&h->state, state, __ATOMIC_RELEASE);
+	__atomic_store_n(&h->magic, HTRACE_HOST_MAGIC, __ATOMIC_RELEASE);
+	return htrace_view_beat(v);
+}
+
+int htrace_view_drained(struct htrace_view *v)
+{
+	struct htrace_host *h = htrace_view_host(v);
+
+	if (!h)
+		return -EACCES;
+	/* Release: after the last look at its rings. */
+	__atomic_store_n(&h->drained, v->super.session, __ATOMIC_RELEASE);
+	return 0;
+}
+
+int htrace_view_ask_names(struct htrace_view *v)
+{
+	struct htrace_host *h = htrace_view_host(v);
+	struct htrace_guest g;
+
+	if (!h)
+		return -EACCES;
+	htrace_view_guest(v, &g, false);
+	__atomic_store_n(&h->names_wanted, g.names_served + 1, __ATOMIC_RELEASE);
+	return 0;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/* Regions in files and memfds of this machine: which files may be made into one. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core.h"
+
+static bool all_zero(const void *mem, size_t len)
+{
+	const char *p = mem;
+
+	return !len || (!p[0] && !memcmp(p, p + 1, len - 1));
+}
+
+/* Only zeroes? Holes are skipped, and not filled by looking. */
+static bool zero_file(int fd)
+{
+	char buf[65536];
+	off_t at = 0;
+	ssize_t n;
+
+	for (;;) {
+		off_t data = lseek(fd, at, SEEK_DATA);
+
+		if (data < 0 && errno == ENXIO)
+			return true; /* only a hole is left */
+		if (data > at)
+			at = data;
+		n = pread(fd, buf, sizeof(buf), at);
+		if (n <= 0)
+			return n == 0;
+		if (!all_zero(buf, (size_t)n))
+			return false;
+		at += n;
+	}
+}
+
+/* Made for a region that is to come: by a reader that waits, or by the user. */
+static bool blank(int fd)
+{
+	struct htrace_super s;
+	struct htrace_host h;
+
+	if (pread(fd, &s, sizeof(s), HTRACE_SUPER_OFF) != sizeof(s) ||
+	    pread(fd, &h, sizeof(h), HTRACE_HOST_OFF) != sizeof(h) || !all_zero(&s, sizeof(s)))
+		return false;
+	return h.magic == HTRACE_HOST_MAGIC || zero_file(fd);
+}
+
+/* A region whose session is closed, or its maker dead? */
+static bool over(int fd)
+{
+	struct htrace_view *v;
+	struct htrace_guest g;
+	bool yes = false;
+
+	if (htrace_view_open_fd(&v, fd, false, NULL, 0))
+		return false;
+	if (htrace_view_attach(v, NULL, 0) == 0) {
+		htrace_view_guest(v, &g, false);
+		yes = g.state == HTRACE_GUEST_CLOSED ||
+		      (kill((pid_t)g.agent_pid, 0) < 0 && errno == ESRCH);
+	}
+	htrace_view_close(v);
+	return yes;
+}
+
+/* 0: the file may be taken, *@size is right; or an error. */
+static int may_take(int fd, size_t *size)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EEXIST;
+	if (!st.st_size || over(fd)) {
+		if (!*size)
+			*size = (size_t)st.st_size;
+		return 0;
+	}
+	if (st.st_size < (off_t)HTRACE_REGION_MIN || !blank(fd))
+		return -EEXIST;
+	if (!*size)
+		*size = (size_t)st.st_size;
+	/* Its reader has mapped what is there. */
+	return *size == (size_t)st.st_size ? 0 : -EINVAL;
+}
+
+static int open_file(const char *path, size_t *size, bool *made)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), err;
+
+	*made = fd >= 0;
+	if (fd >= 0)
+		return fd;
+	if (errno != EEXIST)
+		return -errno;
+	fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ELOOP || errno == EISDIR ? -EEXIST : -errno;
+	err = may_take(fd, size);
+	if (!err)
+		return fd;
+	close(fd);
+	return err;
+}
+
+int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
+			       const struct htrace_region_opts *opts, int *fd_out)
+{
+	void *mem = MAP_FAILED;
+	bool made = false;
+	int fd, err;
+
+	fd = path ? open_file(path, &size, &made) :
+		    memfd_create("htrace", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return path ? fd : -errno;
+	err = htrace_region_fits(size, opts);
+	if (err)
+		goto fail;
+	if (ftruncate(fd, (off_t)size)) {
+		err = -errno;
+		goto fail;
+	}
+	if (!path) /* a reader need not fear SIGBUS then */
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mem == MAP_FAILED) {
+		err = -errno;
+		goto fail;
+	}
+	err = htrace_region_format(out, mem, size, opts);
+	if (err)
+		goto fail;
+	htrace_region_own_mapping(*out);
+	if (fd_out)
+		*fd_out = fd;
+	else
+		close(fd);
+	return 0;
+fail:
+	if (mem != MAP_FAILED)
+		munmap(mem, size);
+	close(fd);
+	if (made)
+		unlink(path);
+	return err;
+}
