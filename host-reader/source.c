@@ -154,7 +154,7 @@ static void drain(struct source *s, __u64 now, const struct live_pass *pass)
 	if (s->drained || !pass->drained || (pass->backlog && now - s->progress_at < STUCK_NS))
 		return;
 	s->drained = true;
-	htrace_view_drained(s->view);
+	htrace_view_session_drained(s->view);
 }
 
 static void read_round(struct source *s, __u64 now, struct source_round *round)

@@ -56,7 +56,7 @@ int htrace_view_announce(struct htrace_view *v, enum htrace_host_state state, __
 	return htrace_view_beat(v);
 }
 
-int htrace_view_drained(struct htrace_view *v)
+int htrace_view_session_drained(struct htrace_view *v)
 {
 	struct htrace_host *h = htrace_view_host(v);
 

@@ -653,7 +653,7 @@ START_TEST(test_host_words)
 	htrace_region_guest(r)->names_served = 5;
 	ck_assert_int_eq(htrace_view_ask_names(v), 0);
 	ck_assert_uint_eq(h->names_wanted, 6);
-	ck_assert_int_eq(htrace_view_drained(v), 0);
+	ck_assert_int_eq(htrace_view_session_drained(v), 0);
 	ck_assert_uint_eq(h->drained, session);
 	/* it goes, and whoever comes next goes on from consumed */
 	ck_assert_int_eq(htrace_view_announce(v, HTRACE_HOST_GONE, 0, false, 0), 0);
@@ -670,7 +670,7 @@ START_TEST(test_host_words)
 	ck_assert_int_eq(htrace_view_claim(onlooker), -EACCES);
 	ck_assert_int_eq(htrace_view_announce(onlooker, HTRACE_HOST_GONE, 0, false, 0), -EACCES);
 	ck_assert_int_eq(htrace_view_beat(onlooker), -EACCES);
-	ck_assert_int_eq(htrace_view_drained(onlooker), -EACCES);
+	ck_assert_int_eq(htrace_view_session_drained(onlooker), -EACCES);
 	ck_assert_int_eq(htrace_view_ask_names(onlooker), -EACCES);
 	htrace_view_close(onlooker);
 	htrace_view_close(v);

@@ -237,15 +237,15 @@ struct htrace_host_ring *htrace_view_host_ring(struct htrace_view *v, __u32 slot
  * @verified: and its rings in guest RAM were found, which tells the agent to stop relaying.
  * HTRACE_HOST_REFUSED: it cannot read @session, for @reason.
  *
- * htrace_view_beat(): it is alive; at least once a second. htrace_view_drained(): all of the attached
- * session, which is closing, was read. htrace_view_ask_names(): the names table should be written
- * anew.
+ * htrace_view_beat(): it is alive; at least once a second. htrace_view_session_drained(): all of the
+ * attached session, which is closing, was read. htrace_view_ask_names(): the names table should be
+ * written anew.
  */
 int htrace_view_claim(struct htrace_view *v);
 int htrace_view_announce(struct htrace_view *v, enum htrace_host_state state, __u64 session,
 			 bool verified, enum htrace_host_reason reason);
 int htrace_view_beat(struct htrace_view *v);
-int htrace_view_drained(struct htrace_view *v);
+int htrace_view_session_drained(struct htrace_view *v);
 int htrace_view_ask_names(struct htrace_view *v);
 
 /*
