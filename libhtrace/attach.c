@@ -351,6 +351,15 @@ bool htrace_view_current(const struct htrace_view *v)
 	       load_session(v) == v->super.session;
 }
 
+bool htrace_view_same_boot(const struct htrace_view *v)
+{
+	static const __u8 none[16];
+	__u8 id[16];
+
+	htrace_boot_id(id);
+	return v->attached && memcmp(id, none, sizeof(id)) && !memcmp(id, v->super.boot_id, sizeof(id));
+}
+
 bool htrace_view_shrunk(const struct htrace_view *v)
 {
 	return v->shrunk;

@@ -189,6 +189,11 @@ int htrace_view_attach(struct htrace_view *v, char *err, size_t errlen);
 const struct htrace_super *htrace_view_super(const struct htrace_view *v);
 /* Is the session that was attached to still the region's? One load. */
 bool htrace_view_current(const struct htrace_view *v);
+/*
+ * Was it made under the kernel that runs here? Then its clocks are this machine's, and
+ * htrace_clock_take() gives samples of them. By the boot id, which is the maker's word.
+ */
+bool htrace_view_same_boot(const struct htrace_view *v);
 /* Did the file shrink under the mapping (SIGBUS was caught)? */
 bool htrace_view_shrunk(const struct htrace_view *v);
 /* Bytes mapped. */
