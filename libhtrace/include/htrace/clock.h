@@ -18,7 +18,7 @@
 /*
  * The TSC, not before all earlier loads are done. Without the fence the CPU may read it while the
  * load of head is still under way: of two threads on two cores, the one that reserved later then has
- * the earlier time, by some 100 ns, about once in ten times that they take turns. Later instructions
+ * the earlier time, by 100 ns and more, at several of a hundred changes of turn. Later instructions
  * may begin before it is read; but no store, the CAS on head included, is visible to others before
  * it. So read between the load of head and the CAS, times rise with positions.
  */
