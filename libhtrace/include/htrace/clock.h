@@ -12,7 +12,7 @@
 #ifndef HTRACE_CLOCK_H
 #define HTRACE_CLOCK_H
 
-#include "ring.h"
+#include <htrace/ring.h>
 
 #ifdef __x86_64__
 /*
