@@ -328,14 +328,14 @@ static void begin(struct htrace_clock *c)
 
 static int add_knot(struct htrace_clock *c, const struct knot *k)
 {
-	struct knot *last = &c->knot[c->nr_knots - 1];
-	struct knot before;
+	struct knot *last, before;
 
 	if (!c->nr_knots) {
 		c->first = *k;
 		keep(c, k);
 		return 0;
 	}
+	last = &c->knot[c->nr_knots - 1];
 	if (k->ticks <= last->ticks && k->ns <= last->ns)
 		return -EALREADY;
 	if (!rises(last, k))
