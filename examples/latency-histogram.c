@@ -21,6 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <htrace/clock.h>
 #include <htrace/consumer.h>
 #include <htrace/schema.h>
 
@@ -43,6 +44,7 @@ static const struct htrace_event *begin, *end;
 static const char *key;
 static struct sample *samples;
 static size_t nr_samples, room;
+static struct htrace_clock *region_clock;
 static __u64 nr_read, lost, before, newest;
 static volatile sig_atomic_t stopped;
 
@@ -120,11 +122,23 @@ static void read_ring(struct ring *ring)
 		ring->known = newest;
 }
 
+/* Times may be ticks of the TSC: by these it is known how long they are. */
+static void read_clock(const struct htrace_view *v)
+{
+	struct htrace_clock_sample fresh[HTRACE_CLOCK_SAMPLES];
+	static __u64 next;
+	int n = htrace_view_clock_samples(v, &next, fresh);
+
+	for (int i = 0; i < n; i++)
+		htrace_clock_add(region_clock, &fresh[i]);
+}
+
 static void read_all(const struct htrace_view *v, struct ring *rings, __u32 nr)
 {
 	bool last;
 
 	do {
+		read_clock(v);
 		last = stopped || !htrace_view_current(v) ||
 		       htrace_view_state(v) >= HTRACE_GUEST_CLOSING;
 		for (__u32 i = 0; i < nr; i++)
@@ -221,6 +235,15 @@ static int by_value(const void *x, const void *y)
 	return compare(*(const __u64 *)x, *(const __u64 *)y, 0, 0);
 }
 
+/* False: there is nothing to convert them by, and they stay ticks. */
+static bool to_ns(void)
+{
+	for (size_t i = 0; i < nr_samples; i++)
+		if (htrace_clock_ns(region_clock, samples[i].time, &samples[i].time, NULL))
+			return false;
+	return true;
+}
+
 /* Sort by time, mark what lies in gaps or between which of them, and leave the gaps out. */
 static void mark_gaps(void)
 {
@@ -263,12 +286,14 @@ static void print(const __u64 *times, size_t nr)
 	}
 }
 
-static void pair_and_print(const char *unit)
+static void pair_and_print(void)
 {
+	const char *unit;
 	size_t pairs = 0, at_gaps = 0, unpaired[2] = { 0 };
 	__u64 *times;
 
 	mark_gaps();
+	unit = to_ns() ? "ns" : "TSC ticks";
 	qsort(samples, nr_samples, sizeof(*samples), by_key);
 	times = malloc((nr_samples / 2 + 1) * sizeof(*times));
 	if (!times)
@@ -317,17 +342,21 @@ int main(int argc, char **argv)
 	begin = find(schema, argv[2]);
 	end = find(schema, argv[3]);
 	rings = open_rings(v, &nr);
+	if (htrace_clock_new(&region_clock, htrace_view_super(v)->clock_id))
+		die("cannot convert times", "out of memory");
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGALRM, &action, NULL);
 	if (argc == 6)
 		alarm((unsigned int)strtoul(argv[5], NULL, 10));
 	fprintf(stderr, "latency-histogram: reading %u rings\n", nr);
 	read_all(v, rings, nr);
-	pair_and_print(htrace_view_super(v)->clock_id == HTRACE_CLOCK_TSC ? "TSC ticks" : "ns");
+	read_clock(v);
+	pair_and_print();
 	while (nr)
 		htrace_consumer_free(rings[--nr].consumer);
 	free(rings);
 	free(samples);
+	htrace_clock_free(region_clock);
 	htrace_schema_free(schema);
 	htrace_view_close(v);
 	return 0;

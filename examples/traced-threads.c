@@ -154,7 +154,6 @@ int main(int argc, char **argv)
 	}
 	entry_event = declare(region, "function_entry");
 	exit_event = declare(region, "function_exit");
-	htrace_region_beat(region, 0); /* a sample of the clocks: readers can tell the time of day */
 	htrace_region_set_state(region, HTRACE_GUEST_RUNNING);
 	htrace_region_publish(region); /* readers may come from now on */
 	for (__u32 i = 0; i < opts.nr_rings; i++) {

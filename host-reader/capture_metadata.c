@@ -302,7 +302,10 @@ static void put_trace(struct tsdl *t, const struct capture_metadata *m,
 	tsdl_env(t, "htrace_version", htrace_version(), 64);
 	tsdl_env(t, "htrace_source", s->path, 4096);
 	tsdl_put(t, "};\n\n");
-	tsdl_clock(t, s);
+	if (s->facts.clock_id == HTRACE_CLOCK_MONOTONIC)
+		tsdl_clock(t, s);
+	else
+		tsdl_clock_ticks(t, s, &m->line);
 	for (__u32 id = 0; id < CAPTURE_STREAM_IDS; id++)
 		if (m->streams & 1u << id)
 			put_stream(t, id);
@@ -335,6 +338,11 @@ static bool grow(struct capture_metadata *m)
 			*slot_of(m, old[i].key) = old[i];
 	free(old);
 	return true;
+}
+
+void capture_metadata_clock(struct capture_metadata *m, const struct htrace_clock_line *line)
+{
+	m->line = *line;
 }
 
 void capture_metadata_begin(struct capture_metadata *m, const struct sink_session *s)

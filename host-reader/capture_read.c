@@ -131,6 +131,11 @@ static bool take_content(struct capture_reader *r, size_t len, struct capture_ne
 		    len / sizeof(struct htrace_name) > HTRACE_MAX_NAMES)
 			return false;
 		break;
+	case CAPTURE_CLOCK:
+		if (len % sizeof(struct htrace_clock_sample) ||
+		    len / sizeof(struct htrace_clock_sample) > HTRACE_CLOCK_SAMPLES + 1)
+			return false;
+		break;
 	case CAPTURE_GUEST:
 		if (!take_guest(r, len, n))
 			return false;

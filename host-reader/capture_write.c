@@ -34,6 +34,8 @@ struct capture_writer {
 	size_t metadata_written; /* of its text */
 	__u64 metadata_size;     /* of the file */
 	bool metadata_anew, clocked;
+	struct htrace_clock *clock; /* of ticks; NULL: there are none */
+	__u64 next_line; /* samples at which the metadata are to say it better */
 	struct htrace_guest guest; /* as last written */
 	unsigned char *copy;       /* of a batch, where its bytes have to change */
 	size_t copy_room;
@@ -225,6 +227,38 @@ static int take_schema(struct capture_writer *w, const struct capture_item *item
 	int ret = write_entry(w, item->kind, item, &head, sizeof(head), item->data, item->len);
 
 	return ret ? ret : renew_metadata(w);
+}
+
+/* What ticks are is known better with more samples: said again each time that there are twice as many. */
+static int describe_clock(struct capture_writer *w, bool last)
+{
+	struct htrace_clock_line line = { .sz = sizeof(line) };
+
+	if (!w->clock || htrace_clock_get_line(w->clock, &line) ||
+	    (!last && line.used < w->next_line))
+		return 0;
+	w->next_line = 2 * line.used;
+	capture_metadata_clock(&w->metadata, &line);
+	return renew_metadata(w);
+}
+
+static int take_clock(struct capture_writer *w, const struct capture_item *item)
+{
+	const struct htrace_clock_sample *s = item->data;
+	int ret = write_entry(w, item->kind, item, item->data, item->len, NULL, 0);
+
+	if (ret)
+		return ret;
+	for (size_t i = 0; i < item->len / sizeof(*s); i++)
+		htrace_clock_add(w->clock, &s[i]);
+	return describe_clock(w, false);
+}
+
+static int take_end(struct capture_writer *w, const struct capture_item *item)
+{
+	int ret = write_entry(w, item->kind, item, item->data, item->len, NULL, 0);
+
+	return ret ? ret : describe_clock(w, true);
 }
 
 static int take_broken(struct capture_writer *w, const struct capture_item *item)
@@ -483,6 +517,8 @@ int capture_writer_new(struct capture_writer **out, int dir, unsigned int nr,
 		memcpy(w->metadata.uuid, s->facts.boot_id, 16);
 	snprintf(name, sizeof(name), CAPTURE_DIR, s->source_nr + 1, nr);
 	ret = w->dir = outdir_make(dir, name);
+	if (ret >= 0 && s->facts.clock_id != HTRACE_CLOCK_MONOTONIC)
+		ret = htrace_clock_new(&w->clock, s->facts.clock_id);
 	if (ret >= 0)
 		ret = renew_metadata(w);
 	if (!ret)
@@ -506,6 +542,10 @@ int capture_writer_take(struct capture_writer *w, const struct capture_item *ite
 		return take_guest(w, item);
 	case CAPTURE_BROKEN:
 		return take_broken(w, item);
+	case CAPTURE_CLOCK:
+		return w->clock ? take_clock(w, item) : 0;
+	case CAPTURE_END:
+		return take_end(w, item);
 	default:
 		return write_entry(w, item->kind, item, item->data, item->len, NULL, 0);
 	}
@@ -536,6 +576,7 @@ void capture_writer_free(struct capture_writer *w)
 	if (w->metadata_fd >= 0)
 		close(w->metadata_fd);
 	capture_metadata_free(&w->metadata);
+	htrace_clock_free(w->clock);
 	free(w->copy);
 	free(w->odd);
 	free(w);

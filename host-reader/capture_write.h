@@ -3,6 +3,8 @@
 #ifndef READER_CAPTURE_WRITE_H
 #define READER_CAPTURE_WRITE_H
 
+#include <htrace/clock.h>
+
 #include "capture.h"
 #include "tsdl.h"
 
@@ -15,6 +17,7 @@ struct capture_metadata {
 	struct capture_class *class; /* event classes that are */
 	const struct capture_class *last;
 	__u32 room, nr;
+	struct htrace_clock_line line; /* of ticks; hz 0: not known */
 };
 
 struct capture_class {
@@ -25,6 +28,8 @@ struct capture_class {
 
 /* The whole text anew, for what is known of @s now. */
 void capture_metadata_begin(struct capture_metadata *m, const struct sink_session *s);
+/* In the texts from now on: what the ticks of the session's clock are. */
+void capture_metadata_clock(struct capture_metadata *m, const struct htrace_clock_line *line);
 /* Add to it, if it is new. */
 void capture_metadata_add_stream(struct capture_metadata *m, __u32 stream);
 /* NULL: there is no room for more of them. Valid until the next call. */

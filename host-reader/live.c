@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <htrace/clock.h>
+
 #include "clock.h"
 #include "message.h"
 
@@ -39,6 +41,8 @@ struct live {
 	bool said_refused;
 	__u64 names_next, names_served, agent_starts;
 	bool names_read;
+	bool own_clocks; /* its machine is this one */
+	__u64 clock_next; /* number of the next clock sample */
 	unsigned int first; /* ring of the next pass */
 	unsigned int nr_rings;
 	struct live_ring ring[];
@@ -141,6 +145,21 @@ void live_refresh(struct live *s, __u64 now)
 	refresh_schema(s, now);
 	if (session_wants_names(s->session))
 		refresh_names(s, now);
+}
+
+void live_clock(struct live *s, __u64 now)
+{
+	struct htrace_clock_sample sample[HTRACE_CLOCK_SAMPLES + 1];
+	int nr;
+
+	if (htrace_view_super(s->view)->clock_id == HTRACE_CLOCK_MONOTONIC)
+		return;
+	nr = htrace_view_clock_samples(s->view, &s->clock_next, sample);
+	/* Who traces itself may take none for long, or be dead. */
+	if (s->own_clocks)
+		htrace_clock_take(&sample[nr++]);
+	if (nr)
+		session_clock(s->session, sample, (__u32)nr, now);
 }
 
 /* ----------------------------------------------------------------------------- opening, closing */
@@ -292,6 +311,7 @@ int live_open(struct live **out, struct session *session, const struct live_conf
 	s->no_ram = config->no_ram;
 	s->path = config->path;
 	s->quota = config->quota;
+	s->own_clocks = htrace_view_same_boot(s->view);
 	ret = open_rings(s, err, errlen);
 	if (ret) {
 		live_close(s, false);

@@ -47,6 +47,8 @@ __u64 live_close(struct live *s, bool look);
 int live_read(struct live *s, __u64 now, bool unverified, struct live_pass *pass);
 /* Read schema and names again if the guest has new ones. At most so often, whatever it does. */
 void live_refresh(struct live *s, __u64 now);
+/* Hand over what samples there are of the region's clock, if its times are ticks. */
+void live_clock(struct live *s, __u64 now);
 /* Rings that are read from their mirrors. */
 unsigned int live_relayed(const struct live *s);
 /* Is there something in the rings? A load per ring. */

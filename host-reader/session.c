@@ -13,6 +13,7 @@
 #include "merge.h"
 #include "message.h"
 #include "names.h"
+#include "region_clock.h"
 #include "stacks.h"
 #include "symbols.h"
 
@@ -35,6 +36,7 @@ struct session {
 	struct session_config c;
 	struct merge *merge; /* NULL: nobody wants records */
 	bool captured;
+	struct region_clock clock;
 	__u64 asked;         /* time of the last session_emit() */
 	struct names *names;
 	struct stacks *stacks; /* NULL, as symbols, where there is no merge */
@@ -56,11 +58,12 @@ struct session {
 
 /* What takes effect at its place between the records. */
 struct mark {
-	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE } kind;
+	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK } kind;
 	struct htrace_schema *schema;
-	__u32 nr; /* names; bytes of text */
+	__u32 nr; /* names; bytes of text; samples */
 	union {
 		struct htrace_name name[0];
+		struct htrace_clock_sample sample[0];
 		char text[0]; /* of a schema: the entries that are new */
 	};
 };
@@ -105,7 +108,6 @@ static void add_ring(struct session *s, __u32 set, __u32 index)
 		.names = s->names,
 		.stacks = s->stacks,
 		.symbols = s->symbols,
-		.ticks = s->about.ticks,
 		.per_cpu = s->about.facts.set[set].kind == HTRACE_RING_PER_CPU,
 		.ring = index,
 	};
@@ -134,7 +136,6 @@ int session_open(struct session **out, const struct session_config *config, char
 		.path = s->c.origin,
 		.source = s->c.source,
 		.source_nr = s->c.source_nr,
-		.ticks = facts->clock_id == HTRACE_CLOCK_TSC,
 		.names = s->names,
 		.facts = *facts,
 	};
@@ -148,7 +149,7 @@ int session_open(struct session **out, const struct session_config *config, char
 	for (__u32 set = 0; set < facts->nr_sets; set++)
 		for (__u32 i = 0; i < facts->set[set].nr_rings; i++)
 			add_ring(s, set, i);
-	if (!s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
+	if (region_clock_open(&s->clock, facts->clock_id) || !s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
 			  (!s->merge || !s->stacks || !s->symbols))) {
 		session_close(s);
 		return -ENOMEM;
@@ -201,6 +202,8 @@ void session_close(struct session *s)
 	if (s->c.sinks)
 		sinks_session_end(s->c.sinks, &s->about);
 	stats_fold(s->c.stats, s->schema);
+	stats_clock(s->c.stats, s->clock.clock);
+	region_clock_close(&s->clock);
 	merge_free(s->merge);
 	filters_free(s->filters);
 	events_free(s->events);
@@ -269,6 +272,12 @@ int session_batch(struct session *s, unsigned int ring, const struct htrace_batc
 	return s->merge ? merge_push(s->merge, ring, b, now, unverified) : 0;
 }
 
+/* Costly ones: there is one of them at a time. */
+static bool has_to_wait(const struct mark *m)
+{
+	return m->kind == MARK_SCHEMA || m->kind == MARK_NAMES;
+}
+
 /* Let @m take effect when everything before it has gone out. */
 static void put_mark(struct session *s, struct mark *m, __u64 now)
 {
@@ -276,7 +285,7 @@ static void put_mark(struct session *s, struct mark *m, __u64 now)
 		use_mark(s, m);
 		return;
 	}
-	s->waiting += m->kind != MARK_NOTE;
+	s->waiting += has_to_wait(m);
 }
 
 static struct mark *new_mark(int kind, size_t len)
@@ -341,6 +350,23 @@ void session_guest(struct session *s, const struct htrace_guest *fresh,
 	session_tell(s, CAPTURE_GUEST, fresh, sizeof(*fresh), now);
 }
 
+void session_clock(struct session *s, const struct htrace_clock_sample *samples, __u32 nr,
+		   __u64 now)
+{
+	size_t len = nr * sizeof(*samples);
+	struct mark *m;
+
+	if (!s->clock.clock)
+		return;
+	session_tell(s, CAPTURE_CLOCK, samples, len, now);
+	m = new_mark(MARK_CLOCK, len);
+	if (!m)
+		return;
+	m->nr = nr;
+	memcpy(m->sample, samples, len);
+	put_mark(s, m, now);
+}
+
 void session_note(struct session *s, const char *text, __u64 now)
 {
 	size_t len = strlen(text) + 1;
@@ -403,7 +429,7 @@ static void use_mark(struct session *s, struct mark *m)
 {
 	struct sink_note note = { .source = s->c.source, .text = m->text };
 
-	if (s->merge && m->kind != MARK_NOTE && s->waiting)
+	if (s->merge && has_to_wait(m) && s->waiting)
 		s->waiting--;
 	switch (m->kind) {
 	case MARK_SCHEMA:
@@ -411,12 +437,17 @@ static void use_mark(struct session *s, struct mark *m)
 		break;
 	case MARK_NAMES:
 		for (__u32 i = 0; i < m->nr; i++)
-			names_set(s->names, m->name[i].tid, m->name[i].tgid, m->name[i].time,
+			names_set(s->names, m->name[i].tid, m->name[i].tgid,
+				  region_clock_time(&s->clock, m->name[i].time),
 				  m->name[i].comm, sizeof(m->name[i].comm));
 		s->about.tables++;
 		break;
 	case MARK_NOTE:
 		sinks_note(s->c.sinks, &note);
+		break;
+	case MARK_CLOCK:
+		for (__u32 i = 0; i < m->nr; i++)
+			htrace_clock_add(s->clock.clock, &m->sample[i]);
 		break;
 	}
 	free_mark(m);
@@ -478,7 +509,19 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 	r->task = e.task;
 }
 
-static void emit(struct session *s, const struct merge_item *item)
+/* The first time of all goes out: as what, now holds. */
+static void begin_clock(struct session *s)
+{
+	if (!region_clock_begin(&s->clock))
+		return;
+	s->about.ticks = true;
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		s->ring[i].origin.ticks = true;
+	say_within(s->c.quota, "%s: times are shown in ticks of the TSC: the region has no clock "
+		   "samples to convert them by", s->c.path);
+}
+
+static void emit(struct session *s, struct merge_item *item)
 {
 	struct ring *r = &s->ring[item->ring];
 
@@ -486,6 +529,8 @@ static void emit(struct session *s, const struct merge_item *item)
 		use_mark(s, item->mark);
 		return;
 	}
+	begin_clock(s);
+	item->time = region_clock_time(&s->clock, item->time);
 	s->c.stats->late += item->late;
 	/* By when it arrived, not by the clock: what is known of a task does not depend on haste. */
 	if (item->arrival >= s->next_expire) {

@@ -64,6 +64,9 @@ void session_names(struct session *s, const struct htrace_name *table, __u32 nr,
 /* What the guest, @fresh, says of itself. @clock may be all zero. */
 void session_guest(struct session *s, const struct htrace_guest *fresh,
 		   const struct htrace_clock_sample *clock, __u64 now);
+/* Samples of its clock, at most HTRACE_CLOCK_SAMPLES + 1, where its times are ticks. */
+void session_clock(struct session *s, const struct htrace_clock_sample *samples, __u32 nr,
+		   __u64 now);
 /* A line between the events; harmless text. It follows from what the guest said: not captured. */
 void session_note(struct session *s, const char *text, __u64 now);
 /* For captures only: see enum capture_kind. */

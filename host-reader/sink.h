@@ -40,7 +40,7 @@ struct sink_session {
 	const char *path;   /* of the source */
 	const char *source; /* as in struct origin */
 	unsigned int source_nr; /* on the command line, from 0 on */
-	bool ticks;         /* as in struct origin */
+	bool ticks;         /* as in struct origin; known when the first event goes out */
 	__u8 boot_id[16];
 	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
 	char hostname[64], release[64];   /* as struct htrace_guest has them */
@@ -59,7 +59,7 @@ struct origin {
 	const struct names *names;
 	const struct stacks *stacks; /* NULL, as symbols: there are none */
 	struct symbols *symbols;
-	bool ticks;   /* times are TSC ticks, not nanoseconds */
+	bool ticks;   /* times are TSC ticks, not nanoseconds: what they are in these is not known */
 	bool per_cpu; /* rings are CPUs */
 	unsigned int ring;
 };
@@ -96,6 +96,7 @@ enum capture_kind {
 	CAPTURE_SAID = 6,   /* text: what the reader said of the guest */
 	CAPTURE_BROKEN = 7, /* a ring, and why */
 	CAPTURE_END = 8,    /* struct capture_end */
+	CAPTURE_CLOCK = 9,  /* struct htrace_clock_sample[], where times are ticks */
 };
 
 struct capture_end {

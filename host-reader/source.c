@@ -191,6 +191,7 @@ void source_look_at_guest(struct source *s, __u64 now)
 	struct htrace_clock_sample clock;
 	struct htrace_guest fresh;
 
+	live_clock(s->live, now);
 	htrace_view_guest(s->view, &fresh, true);
 	if (htrace_view_clock(s->view, &clock))
 		memset(&clock, 0, sizeof(clock));

@@ -364,6 +364,10 @@ static int take(struct source *s, struct source_round *round)
 		session_names(s->session, item->data,
 			      (__u32)(item->len / sizeof(struct htrace_name)), item->arrival);
 		break;
+	case CAPTURE_CLOCK:
+		session_clock(s->session, item->data,
+			      (__u32)(item->len / sizeof(struct htrace_clock_sample)), item->arrival);
+		break;
 	case CAPTURE_GUEST:
 		source_take_guest(s, &p->next.guest, &p->next.clock, item->arrival);
 		break;

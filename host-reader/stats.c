@@ -117,6 +117,21 @@ void stats_fold(struct stats *s, const struct htrace_schema *schema)
 	coalesce(s);
 }
 
+void stats_clock(struct stats *s, const struct htrace_clock *clock)
+{
+	struct htrace_clock_line line = { .sz = sizeof(line) };
+
+	s->ticks = clock != NULL;
+	if (!clock)
+		return;
+	htrace_clock_get_line(clock, &line);
+	s->clock_hz = line.hz;
+	s->clock_used += line.used;
+	s->clock_refused += line.refused;
+	if (line.bound > s->clock_bound)
+		s->clock_bound = line.bound;
+}
+
 struct ring_count stats_total(const struct stats *s)
 {
 	struct ring_count sum = { 0 };

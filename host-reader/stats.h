@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 
+#include <htrace/clock.h>
 #include <htrace/consumer.h>
 #include <htrace/schema.h>
 
@@ -38,6 +39,9 @@ struct stats {
 	__u64 filtered;  /* events that were not shown: they do not match a filter */
 	__u64 unwritten; /* events that were read, and that there was no time to show */
 	__u64 stacks_forgotten; /* for want of room, while they might have been named again */
+	bool ticks; /* the latest session's clock is the TSC; how that was converted: */
+	__u64 clock_hz; /* 0: not at all */
+	__u64 clock_bound, clock_used, clock_refused;
 	unsigned int broken; /* rings that were quarantined */
 	unsigned int sessions;
 	__u64 attached_ns; /* host time during which a session was attached */
@@ -57,6 +61,8 @@ void stats_batch(struct stats *s, struct ring_count *r, const struct htrace_batc
 		 bool unverified, __u64 *time);
 /* The session ends: what was counted by number is kept by name. */
 void stats_fold(struct stats *s, const struct htrace_schema *schema);
+/* Likewise: how its clock was converted. NULL: there was no need. */
+void stats_clock(struct stats *s, const struct htrace_clock *clock);
 /* Sum over all rings. */
 struct ring_count stats_total(const struct stats *s);
 

@@ -246,6 +246,27 @@ static void write_totals(struct out *o, const struct source *s)
 	}
 }
 
+static void write_clock(struct out *o, const struct stats *st)
+{
+	char text[200], refused[48] = "", bound[48] = "";
+
+	if (!st->ticks) {
+		row(o, "clock", "CLOCK_MONOTONIC");
+		return;
+	}
+	if (st->clock_refused)
+		snprintf(refused, sizeof(refused), ", %llu refused", (ull)st->clock_refused);
+	if (st->clock_bound)
+		snprintf(bound, sizeof(bound), ", within %llu ns", (ull)st->clock_bound);
+	if (st->clock_hz)
+		snprintf(text, sizeof(text), "TSC of %.6f MHz, shown as CLOCK_MONOTONIC%s (%llu samples%s)",
+			 (double)st->clock_hz / 1e6, bound, (ull)st->clock_used, refused);
+	else
+		snprintf(text, sizeof(text), "TSC, shown in ticks: there are no samples to convert it "
+			 "by (%llu%s)", (ull)st->clock_used, refused);
+	row(o, "clock", text);
+}
+
 void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u64 reader_cpu_ns)
 {
 	const struct stats *st = &s->stats;
@@ -264,6 +285,7 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 	else
 		snprintf(text, sizeof(text), "%s; sync %s", s->buffer, s->config->sync);
 	row(o, "buffer", text);
+	write_clock(o, st);
 	/* The time that it took to read a capture has nothing to do with the capture's. */
 	snprintf(text, sizeof(text), "%.3f s attached%s%.3f s, %u session%s",
 		 (double)st->attached_ns / 1e9,

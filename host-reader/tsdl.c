@@ -11,6 +11,10 @@
 
 #define TEXT_BEGIN 4096
 #define OFFSET_MAX (1ULL << 61)
+#define NS 1000000000ULL
+#define TICKS_MIN 500000000 /* Hz */
+
+__extension__ typedef unsigned __int128 wide;
 
 void tsdl_put(struct tsdl *t, const char *fmt, ...)
 {
@@ -94,20 +98,57 @@ static __u64 offset_of(const struct sink_session *s)
 	return s->clock.real - s->clock.mono;
 }
 
-void tsdl_clock(struct tsdl *t, const struct sink_session *s)
-{
-	__u64 offset = offset_of(s);
+struct description {
+	const char *text;
+	__u64 hz, offset_s, offset; /* the last in ticks */
+	bool absolute;
+};
 
+static void put_clock(struct tsdl *t, const struct sink_session *s, const struct description *d)
+{
 	tsdl_put(t, "clock {\n\tname = \"monotonic\";\n");
 	if (!is_zero(s->boot_id))
 		tsdl_uuid(t, s->boot_id);
-	tsdl_put(t, "\tdescription = \"%s\";\n\tfreq = 1000000000; /* Hz */\n",
-		 s->ticks ? "TSC, ticks of unknown frequency" : "Monotonic Clock");
+	tsdl_put(t, "\tdescription = \"%s\";\n\tfreq = %" PRIu64 "; /* Hz */\n", d->text,
+		 (uint64_t)d->hz);
 	/* Machines are told from each other by their clocks' ids, and put side by side if this is. */
-	if (offset)
+	if (d->absolute)
 		tsdl_put(t, "\tabsolute = TRUE;\n");
 	tsdl_put(t, "\toffset_s = %" PRIu64 ";\n\toffset = %" PRIu64 ";\n};\n\n",
-		 (uint64_t)(offset / 1000000000), (uint64_t)(offset % 1000000000));
+		 (uint64_t)d->offset_s, (uint64_t)d->offset);
+}
+
+void tsdl_clock(struct tsdl *t, const struct sink_session *s)
+{
+	__u64 offset = offset_of(s);
+	struct description d = {
+		.text = s->ticks ? "TSC, ticks of unknown frequency" : "Monotonic Clock",
+		.hz = NS, .offset_s = offset / NS, .offset = offset % NS, .absolute = offset != 0,
+	};
+
+	put_clock(t, s, &d);
+}
+
+/*
+ * Ticks are at most a few ns long, else 2^61 of them and the offset were more than readers count. The
+ * offset is such that the line's own time is right to the tick.
+ */
+void tsdl_clock_ticks(struct tsdl *t, const struct sink_session *s,
+		      const struct htrace_clock_line *line)
+{
+	struct description d = { .text = "TSC, ticks of unknown frequency", .hz = NS };
+	__u64 then = line->real > line->mono && line->real <= OFFSET_MAX ? line->real : line->mono;
+	wide ticks = (wide)then * line->hz / NS;
+
+	if (line->hz >= TICKS_MIN && then <= OFFSET_MAX && ticks >= line->time) {
+		ticks -= line->time;
+		d = (struct description){
+			.text = "TSC, by a straight line through samples of it and the Monotonic Clock",
+			.hz = line->hz, .offset_s = (__u64)(ticks / line->hz),
+			.offset = (__u64)(ticks % line->hz), .absolute = then == line->real,
+		};
+	}
+	put_clock(t, s, &d);
 }
 
 static void put_plain(struct tsdl *t, const struct htrace_type *type, unsigned int bits,

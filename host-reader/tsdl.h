@@ -6,6 +6,8 @@
 #ifndef READER_TSDL_H
 #define READER_TSDL_H
 
+#include <htrace/clock.h>
+
 #include "sink.h"
 
 /* Text that grows up to a limit; what comes after it is dropped, and `full` says so. */
@@ -26,6 +28,9 @@ void tsdl_uuid(struct tsdl *t, const __u8 *uuid);
 void tsdl_env(struct tsdl *t, const char *key, const char *value, size_t max);
 /* The clock of the session. Times below 2^61 then stay below 2^63 ns for readers. */
 void tsdl_clock(struct tsdl *t, const struct sink_session *s);
+/* Likewise, where times are ticks as the region has them, by @line; its hz 0: they are not known. */
+void tsdl_clock_ticks(struct tsdl *t, const struct sink_session *s,
+		      const struct htrace_clock_line *line);
 /* An integer or enum type of @bits bits, which begins at a multiple of @align bits. */
 void tsdl_integer(struct tsdl *t, const struct htrace_type *type, unsigned int bits,
 		  unsigned int align);

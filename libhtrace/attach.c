@@ -351,6 +351,15 @@ bool htrace_view_current(const struct htrace_view *v)
 	       load_session(v) == v->super.session;
 }
 
+bool htrace_view_same_boot(const struct htrace_view *v)
+{
+	static const __u8 none[16];
+	__u8 id[16];
+
+	htrace_boot_id(id);
+	return v->attached && memcmp(id, none, sizeof(id)) && !memcmp(id, v->super.boot_id, sizeof(id));
+}
+
 bool htrace_view_shrunk(const struct htrace_view *v)
 {
 	return v->shrunk;
@@ -411,6 +420,32 @@ int htrace_view_clock(const struct htrace_view *v, struct htrace_clock_sample *s
 			return 0;
 	}
 	return -EAGAIN;
+}
+
+int htrace_view_clock_samples(const struct htrace_view *v, __u64 *next,
+			      struct htrace_clock_sample s[HTRACE_CLOCK_SAMPLES])
+{
+	__u64 head = __atomic_load_n(&guest(v)->clock_head, __ATOMIC_ACQUIRE), from = *next, kept;
+	int nr = 0;
+
+	/* One slot may be written already, of the next that comes. */
+	kept = head < HTRACE_CLOCK_SAMPLES ? head : HTRACE_CLOCK_SAMPLES - 1;
+	if (from > head || head - from > kept)
+		from = head - kept;
+	for (__u64 i = from; i != head; i++)
+		htrace_copy_once(&s[nr++], &guest(v)->clock[i % HTRACE_CLOCK_SAMPLES], sizeof(*s));
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	kept = __atomic_load_n(&guest(v)->clock_head, __ATOMIC_RELAXED) - from;
+	*next = head;
+	/* Those at the front that were overwritten meanwhile are not what they were. */
+	if (kept <= HTRACE_CLOCK_SAMPLES - 1)
+		return nr;
+	kept -= HTRACE_CLOCK_SAMPLES - 1;
+	if (kept >= (__u64)nr)
+		return 0;
+	nr -= (int)kept;
+	memmove(s, s + kept, (size_t)nr * sizeof(*s));
+	return nr;
 }
 
 int htrace_view_schema(const struct htrace_view *v, __u64 *generation, void **buf, size_t *len)

@@ -43,6 +43,9 @@ int htrace_super_check(const struct htrace_super *s, __u64 size, char *err, size
 void htrace_geometry_of(const struct htrace_ringset *set, struct htrace_geometry *g);
 /* The running kernel's boot id; zero where there is none. */
 void htrace_boot_id(__u8 id[16]);
+/* What htrace_clock_check() makes of the TSC, from what it found out. */
+int htrace_tsc_check(bool invariant, bool readable, const char *clocksources, char *err,
+		     size_t errlen);
 /* Random, never 0. */
 __u64 htrace_random(void);
 
@@ -75,6 +78,8 @@ struct htrace_view {
 	char ram_name[256];
 };
 
+/* Take a sample of the clocks, unless there is a recent one. Any thread. */
+void htrace_region_sample(struct htrace_region *r);
 void htrace_view_unmap_ram(struct htrace_view *v);
 /* The region is in a mapping that goes when the handle is released. */
 void htrace_region_own_mapping(struct htrace_region *r);

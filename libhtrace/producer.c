@@ -51,6 +51,8 @@ int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u3
 					       r, s->ringset[set].first_slot + i)->consumed;
 			p->clock_id = s->clock_id;
 			p->schema = (__u32)htrace_region_schema(r)->generation;
+			p->region = r;
+			htrace_region_sample(r);
 			return 0;
 		}
 		if (index >= 0)
@@ -61,6 +63,7 @@ int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u3
 
 void htrace_producer_put(struct htrace_producer *p)
 {
+	htrace_region_sample(p->region);
 	__atomic_store_n(&p->ring->owner, 0, __ATOMIC_RELEASE);
 	p->ring = NULL;
 }

@@ -2,6 +2,8 @@
 /* The writing side of a region: layout, making it anew, taking it over, and its living words. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,9 +12,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <htrace/clock.h>
 #include <htrace/schema.h>
 
 #include "core.h"
+
+#define BASELINE_NS 2000000     /* between two samples that tell a clock's rate */
+#define BASELINE_MAX_NS 10000000000ULL /* else the machine may have been suspended meanwhile */
+#define SAMPLE_PAUSE_NS 1000000 /* at least, between samples that nobody asked for */
 
 struct htrace_region {
 	char *mem;
@@ -22,6 +29,7 @@ struct htrace_region {
 	struct htrace_super super; /* what is or will be published */
 	void *schema; /* private copy of the entries: BARs are slow to read */
 	size_t schema_len;
+	__u64 began; /* CLOCK_MONOTONIC of the first clock sample */
 };
 
 /* ------------------------------------------------------------------------------- identities */
@@ -201,6 +209,22 @@ static void fill_guest(struct htrace_guest *g)
 	}
 }
 
+/*
+ * BPF programs, which fill rings of CPUs and of guest RAM, have CLOCK_MONOTONIC only. 0, or -errno
+ * for a clock that was asked for and is not to be had.
+ */
+static int choose_clock(__u32 *clock_id, const struct htrace_region_opts *o)
+{
+	*clock_id = o->clock_id;
+	if (!o->clock_id)
+		*clock_id = o->kind == HTRACE_RING_PER_THREAD && o->placement != HTRACE_PLACEMENT_VSHMEM ?
+				    htrace_clock_best() : HTRACE_CLOCK_MONOTONIC;
+	return htrace_clock_check(*clock_id, NULL, 0);
+}
+
+static void begin_samples(struct htrace_region *r);
+static void settle_samples(struct htrace_region *r);
+
 int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 			 const struct htrace_region_opts *opts)
 {
@@ -225,10 +249,11 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 	s->region_size = size;
 	s->session = htrace_random();
 	htrace_boot_id(s->boot_id);
-	s->clock_id = o.clock_id ? o.clock_id : HTRACE_CLOCK_MONOTONIC;
 	s->guest_page_shift = (__u32)__builtin_ctzl((unsigned long)sysconf(_SC_PAGESIZE));
 	s->nr_cpus = o.nr_cpus ? o.nr_cpus : (__u32)sysconf(_SC_NPROCESSORS_CONF);
-	err = lay_out(s, size, &o);
+	err = choose_clock(&s->clock_id, &o);
+	if (!err)
+		err = lay_out(s, size, &o);
 	if (err) {
 		free(r);
 		return err;
@@ -245,6 +270,7 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 		zero(r->mem + s->runs.off, sizeof(struct htrace_runs));
 	zero_rings(r);
 	fill_guest(htrace_region_guest(r));
+	begin_samples(r);
 	memcpy((char *)mem + 8, (char *)s + 8, sizeof(*s) - 8);
 	*out = r;
 	return 0;
@@ -263,6 +289,7 @@ int htrace_region_fits(size_t size, const struct htrace_region_opts *opts)
 
 void htrace_region_publish(struct htrace_region *r)
 {
+	settle_samples(r);
 	htrace_region_fence(r);
 	r->super.magic = HTRACE_MAGIC;
 	__atomic_store_n(&((struct htrace_super *)r->mem)->magic, HTRACE_MAGIC, __ATOMIC_RELEASE);
@@ -301,6 +328,7 @@ int htrace_region_adopt(struct htrace_region **out, void *mem, size_t size, bool
 	}
 	memcpy(r->schema, area + 1, r->schema_len);
 	htrace_region_guest(r)->agent_pid = (__u32)getpid();
+	r->began = htrace_region_guest(r)->clock[0].mono;
 	*out = r;
 	return 0;
 none:
@@ -377,65 +405,118 @@ struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32
 
 /* --------------------------------------------------------------------------------- living words */
 
-static __u64 now(clockid_t id)
+/*
+ * Samples come from whoever produces. The lock is the process's that holds it; who finds another at
+ * it can do without a sample. If that one is dead, what it left half written was not announced.
+ */
+static bool lock_samples(struct htrace_guest *g)
 {
-	struct timespec t;
+	__u64 me = (__u64)getpid(), holder = __atomic_load_n(&g->clock_lock, __ATOMIC_RELAXED);
 
-	clock_gettime(id, &t);
-	return (__u64)t.tv_sec * 1000000000ULL + (__u64)t.tv_nsec;
+	if (holder && (holder == me || !kill((pid_t)holder, 0) || errno != ESRCH))
+		return false;
+	return __atomic_compare_exchange_n(&g->clock_lock, &holder, me, false, __ATOMIC_ACQUIRE,
+					   __ATOMIC_RELAXED);
 }
 
-static __u64 tsc(void)
+static void put_sample(struct htrace_region *r, const struct htrace_clock_sample *s)
 {
-#ifdef __x86_64__
-	__u64 v;
+	struct htrace_guest *g = htrace_region_guest(r);
+	__u64 head = g->clock_head;
 
-	/* Fenced on both sides: unfenced readings contradict each other by 100 ns. */
-	__builtin_ia32_lfence();
-	v = __builtin_ia32_rdtsc();
-	__builtin_ia32_lfence();
-	return v;
-#else
-	return 0;
-#endif
+	g->clock[head % HTRACE_CLOCK_SAMPLES] = *s;
+	htrace_region_fence(r);
+	__atomic_store_n(&g->clock_head, head + 1, __ATOMIC_RELEASE);
 }
 
-/* The tightest of a few readings: an interrupt between them would make a wide one. */
-static void sample_clocks(struct htrace_clock_sample *best)
+/* Device memory has no atomics, and one writer. */
+static void add_sample(struct htrace_region *r, const struct htrace_clock_sample *s)
 {
-	best->width = ~0ULL;
-	for (int i = 0; i < 4; i++) {
-		struct htrace_clock_sample s;
-		__u64 before = tsc(), after;
+	struct htrace_guest *g = htrace_region_guest(r);
 
-		s.mono = now(CLOCK_MONOTONIC);
-		after = tsc();
-		s.tsc = before + (after - before) / 2;
-		s.width = after - before;
-		s.real = now(CLOCK_REALTIME);
-		if (s.width < best->width)
-			*best = s;
+	if (r->io_memory) {
+		put_sample(r, s);
+	} else if (lock_samples(g)) {
+		put_sample(r, s);
+		__atomic_store_n(&g->clock_lock, 0, __ATOMIC_RELEASE);
 	}
+}
+
+/*
+ * One when producers come and go, for regions that nobody beats the heart of: not more often than
+ * that those kept cover all of its life.
+ */
+void htrace_region_sample(struct htrace_region *r)
+{
+	const struct htrace_guest *g = htrace_region_guest(r);
+	__u64 head = __atomic_load_n(&g->clock_head, __ATOMIC_ACQUIRE);
+	struct htrace_clock_sample s;
+	__u64 last, pause;
+
+	if (r->io_memory)
+		return;
+	last = head ? g->clock[(head - 1) % HTRACE_CLOCK_SAMPLES].mono : 0;
+	htrace_clock_take(&s);
+	pause = (s.mono - r->began) / HTRACE_CLOCK_SAMPLES;
+	if (s.mono - last >= (pause > SAMPLE_PAUSE_NS ? pause : SAMPLE_PAUSE_NS))
+		add_sample(r, &s);
+}
+
+/* The first sample: from far back enough, if the process has one, that the second tells the rate. */
+static void begin_samples(struct htrace_region *r)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static struct htrace_clock_sample earliest;
+	struct htrace_clock_sample s;
+
+	htrace_clock_take(&s);
+	pthread_mutex_lock(&lock);
+	if (s.mono - earliest.mono > BASELINE_MAX_NS)
+		earliest = s;
+	s = earliest;
+	pthread_mutex_unlock(&lock);
+	r->began = s.mono;
+	put_sample(r, &s);
+}
+
+/* The second one. Of ticks it takes two, some time apart, to know how long they are. */
+static void settle_samples(struct htrace_region *r)
+{
+	struct htrace_clock_sample s;
+
+	htrace_clock_take(&s);
+	if (r->super.clock_id == HTRACE_CLOCK_TSC && s.mono - r->began < BASELINE_NS) {
+		struct timespec rest = { .tv_nsec = (long)(BASELINE_NS - (s.mono - r->began)) };
+
+		while (nanosleep(&rest, &rest) && errno == EINTR)
+			;
+		htrace_clock_take(&s);
+	}
+	add_sample(r, &s);
 }
 
 void htrace_region_beat(struct htrace_region *r, __u64 agent_cpu_ns)
 {
 	struct htrace_guest *g = htrace_region_guest(r);
 	struct htrace_clock_sample s;
-	__u64 head = g->clock_head;
 
-	sample_clocks(&s);
-	g->clock[head % HTRACE_CLOCK_SAMPLES] = s;
+	htrace_clock_take(&s);
+	add_sample(r, &s);
 	g->agent_cpu_ns = agent_cpu_ns;
 	g->heartbeat_mono = s.mono;
 	htrace_region_fence(r);
-	__atomic_store_n(&g->clock_head, head + 1, __ATOMIC_RELEASE);
 	__atomic_store_n(&g->heartbeat, g->heartbeat + 1, __ATOMIC_RELEASE);
 	htrace_region_fence(r);
 }
 
 void htrace_region_set_state(struct htrace_region *r, __u32 state)
 {
+	struct htrace_clock_sample s;
+
+	if (state >= HTRACE_GUEST_CLOSING) { /* nobody may come to take another one */
+		htrace_clock_take(&s);
+		add_sample(r, &s);
+	}
 	htrace_region_fence(r);
 	__atomic_store_n(&htrace_region_guest(r)->state, state, __ATOMIC_RELEASE);
 	htrace_region_fence(r);

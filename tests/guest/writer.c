@@ -145,6 +145,7 @@ int main(int argc, char **argv)
 				if (push(&p[i], id, seq))
 					printf("%d %u\n", i, seq);
 	}
+	htrace_region_beat(r, 0); /* one more sample of the clocks */
 	htrace_builder_free(b);
 	htrace_region_release(r);
 	return 0;

@@ -417,6 +417,18 @@ class Region:
         mem.write(at, struct.pack('<IIQ', len(anchors), len(space.runs), len(space.pages)))
         mem.write(at + 64, b''.join(struct.pack('<QQ', *x) for x in anchors + space.runs))
 
+    def ns(self, time):
+        """What a time of the region's clock is in CLOCK_MONOTONIC: by a line through the two clock
+        samples around it, or next to it."""
+        if self.clock_id == 1:
+            return time
+        head = self.mem.load(self.guest[0] + 64)
+        at = [self.guest[0] + 256 + 32 * (i % 64) for i in range(max(0, head - 64), head)]
+        points = [(self.mem.load(a), self.mem.load(a + 8)) for a in at]
+        later = next((i for i, (ticks, _) in enumerate(points) if ticks > time), len(points) - 1)
+        (t0, ns0), (t1, ns1) = points[max(later, 1) - 1], points[max(later, 1)]
+        return ns0 + (time - t0) * (ns1 - ns0) // (t1 - t0)
+
     def add_schema(self, entries):
         """Another generation: entries, then bytes, then generation."""
         at = self.schema[0]

@@ -133,7 +133,8 @@ def read(path, limit=None):
     for line in run.stdout.splitlines()[:limit]:
         m = LINE.match(line)
         assert m, line
-        records.append(Record(m[1], m[2], m[4], *Parser(m[5]).structs()))
+        packet, *context, fields = Parser(m[5]).structs()
+        records.append(Record(m[1], m[2], m[4], packet, context[0] if context else {}, fields))
     return records, losses
 
 

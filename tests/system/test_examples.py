@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """examples/ against the installed library, shared and static: what they print, against what is known."""
 
+import bisect
 import contextlib
 import glob
 import json
@@ -76,6 +77,10 @@ def percentile(times, percent):
     return times[-(-len(times) * int(percent * 10) // 1000) - 1]
 
 
+def near(ns):
+    return 2 + ns // 10000
+
+
 def check_by_json(n, path):
     """Rows and percentiles against the events as host-reader has them; how often which function."""
     reader = Reader('local:' + path, '-o', 'json')
@@ -94,9 +99,14 @@ def check_by_json(n, path):
         elif r.get('event') == 'function_exit':
             times.append(r['time'] - begins.pop(r['fields']['id']))
     times.sort()
-    assert not begins and n['rows'] == exact_rows(times), f'{n["rows"]}\n{exact_rows(times)}'
+    assert not begins and len(times) == n['pairs']
+    # Both converted from ticks, host-reader with samples of its own: nearly the same.
+    for low, high, _ in n['rows']:
+        here = sum(count for l, _, count in n['rows'] if l <= low)
+        least, most = (bisect.bisect_right(times, high + sign * near(high)) for sign in (-1, 1))
+        assert least <= here <= most, f'up to {high}: {here}\n{n["rows"]}\n{exact_rows(times)}'
     for percent, value in n['percent'].items():
-        assert value == percentile(times, percent), (percent, value)
+        assert abs(value - percentile(times, percent)) <= near(value), (percent, value)
     return functions
 
 

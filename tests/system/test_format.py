@@ -402,7 +402,9 @@ def test_read_by_hand(policy):
             for name, fields in kept:
                 assert name == 'mixed' and fields == mixed(fields['seq']), fields
             times = [t for _, t, _ in records]
-            assert begin < times[0] and times[-1] < end and times == sorted(times)
+            assert times == sorted(times)
+            times = [region.ns(t) for t in times]
+            assert begin < times[0] and times[-1] < end
             extended += ring.extended
             decoded[f'ring {i}'] = [(t, name, as_json_has_it(f))
                                     for t, (name, f) in zip(times, kept)]
@@ -416,7 +418,11 @@ def test_read_by_hand(policy):
         found, _ = shown_as_json(as_json)
         for place, items in decoded.items():
             events = [x for x in found[place] if not isinstance(x, dict)]
-            assert events == items, place
+            assert [e[1:] for e in events] == [i[1:] for i in items], place
+            # both converted from ticks, and the reader had samples of its own
+            off = max(abs(e[0] - i[0]) for e, i in zip(events, items))
+            assert off <= (0 if region.clock_id == 1 else 5000), (place, off)
+            say(f'{place}: times differ by {off} ns at most')
     finally:
         if not os.environ.get('HTRACE_KEEP'):
             shutil.rmtree(dir)

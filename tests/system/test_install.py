@@ -58,6 +58,39 @@ def run(*args, **kw):
     return r.stdout.strip()
 
 
+TICKS = r'''
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef int __s32;
+typedef unsigned long long __u64;
+typedef long long __s64;
+#define __u64_defined
+#include <htrace/clock.h>
+
+__u64 ticks(void)
+{
+	return htrace_clock_tsc();
+}
+'''
+
+
+def check_clock(dir, flags, strict):
+    """clock.h as C++11; and where there is no C library at all, for ticks."""
+    header = glob.glob(dir + '/**/include/htrace/clock.h', recursive=True)[0]
+    run('g++', '-std=c++11', *strict, *flags, '-fsyntax-only', '-x', 'c++', header)
+    if os.uname().machine != 'x86_64':
+        return
+    source = os.path.join(dir, 'ticks.c')
+    with open(source, 'w', encoding='utf-8') as f:
+        f.write(TICKS)
+    for compiler in 'gcc', 'clang':
+        for language in ['-std=c11'], ['-std=c++11', '-x', 'c++']:
+            run(compiler, *language, *strict, *flags, '-O2', '-ffreestanding', '-nostdinc', '-c',
+                source, '-o', dir + '/ticks.o')
+            assert not run('nm', '-u', dir + '/ticks.o'), 'it needs something'
+
+
 def test_install():
     with tempfile.TemporaryDirectory() as dir:
         run('meson', 'install', '-C', BUILD, '--destdir', dir, '--quiet')
@@ -84,6 +117,7 @@ def test_install():
             for standard in 'c++11', 'c++17':
                 run('g++', f'-std={standard}', *strict, *flags, '-fsyntax-only', '-x', 'c++', header)
         say(f'{len(headers)} headers installed')
+        check_clock(dir, [f for f in flags if f.startswith('-I')], strict)
         # the README's tracer, with the command that it gives
         with open(os.path.join(TOP, 'README.md'), encoding='utf-8') as f:
             code = re.search(r'```c\n(.*?)```', f.read(), re.S)[1]

@@ -130,6 +130,8 @@ static struct maker *begin(const char *const *specs, unsigned int nr)
 	return m;
 }
 
+static __u32 clock_id = HTRACE_CLOCK_MONOTONIC; /* of sessions */
+
 static void begin_session(struct maker *m, __u64 number)
 {
 	struct session_config c = {
@@ -145,7 +147,7 @@ static void begin_session(struct maker *m, __u64 number)
 	size_t len;
 
 	m->facts = (struct session_facts){
-		.session = number, .boot_id = { 1, 2, 3 }, .clock_id = HTRACE_CLOCK_MONOTONIC,
+		.session = number, .boot_id = { 1, 2, 3 }, .clock_id = clock_id,
 		.nr_cpus = 2, .nr_sets = 2, .local = true,
 		.set = { { HTRACE_OVERWRITE, HTRACE_RING_PER_CPU, 2, 20, 16 },
 			 { HTRACE_DISCARD, HTRACE_RING_PER_THREAD, 1, 20, 16 } },
@@ -413,6 +415,51 @@ START_TEST(test_odd)
 }
 END_TEST
 
+/* Of 3 GHz: 6e9 of them are 2 s behind CLOCK_MONOTONIC's 7. */
+static void make_ticks(struct maker *m)
+{
+	static const struct htrace_clock_sample samples[] = {
+		{ 3000000000, 6000000000, 1700000006000000000, 60 },
+		{ 6000000000, 7000000000, 1700000007000000000, 60 },
+		{ 9000000000, 8000000000, 1700000008000000000, 60 },
+	};
+
+	session_clock(m->session, samples, 2, m->now);
+	for (__u64 i = 0; i < 4; i++) {
+		new_batch(m, 4500000000 + i * 1500000000);
+		memset(add_record(m, id_bits, m->b.base, false, 32), 1, 32);
+		push(m, (unsigned int)i % 3, false);
+		step(m, 60000000);
+		if (i == 1)
+			session_clock(m->session, samples + 1, 2, m->now);
+	}
+}
+
+START_TEST(test_ticks)
+{
+	char *p, *line;
+	size_t len;
+
+	clock_id = HTRACE_CLOCK_TSC;
+	make(make_ticks);
+	check_same();
+	p = contents(in_top("first"), &len);
+	line = p;
+	for (__u64 i = 0; i < 4; i++) {
+		__u64 ns = (__u64)(strtod(line, NULL) * 1e9 + 0.5);
+
+		ck_assert_uint_le(ns + 1 - (6500000000 + i * 500000000), 1);
+		line = strchr(line, '\n') + 1;
+	}
+	free(p);
+	/* The metadata have the line through all samples: 0 ticks at 1700000005 s. */
+	p = contents(in_top("raw/source1-session1/metadata"), &len);
+	ck_assert_ptr_nonnull(strstr(p, "freq = 3000000000;"));
+	ck_assert_ptr_nonnull(strstr(p, "offset_s = 1700000005;\n\toffset = 0;"));
+	free(p);
+}
+END_TEST
+
 /* Two sessions, the second after a boot. */
 START_TEST(test_sessions)
 {
@@ -641,6 +688,27 @@ START_TEST(test_flipped)
 }
 END_TEST
 
+/* Samples that somebody made: any byte may be any. */
+START_TEST(test_ticks_flipped)
+{
+	const char *path = in_top(files[0]);
+	char keep[300], *p;
+	size_t len;
+
+	clock_id = HTRACE_CLOCK_TSC;
+	make(make_ticks);
+	snprintf(keep, sizeof(keep), "%s", path);
+	p = contents(keep, &len);
+	for (size_t at = 0; at < len; at++) {
+		p[at] ^= (char)(_i ? 0x80 : 0xff);
+		put(keep, p, len);
+		p[at] ^= (char)(_i ? 0x80 : 0xff);
+		check_survives();
+	}
+	free(p);
+}
+END_TEST
+
 START_TEST(test_truncated)
 {
 	char keep[300], *p;
@@ -730,6 +798,8 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, test_round_trip);
 	tcase_add_test(t, test_odd);
+	tcase_add_test(t, test_ticks);
+	tcase_add_loop_test(t, test_ticks_flipped, 0, 2);
 	tcase_add_test(t, test_sessions);
 	tcase_add_test(t, test_sources);
 	tcase_add_test(t, test_packets);

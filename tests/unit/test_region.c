@@ -794,6 +794,9 @@ START_TEST(test_tables)
 	ck_assert_uint_le(len, htrace_view_super(v)->schema.len);
 	free(buf);
 
+	ck_assert_int_eq(htrace_view_clock(v, &s), 0); /* from when it was published */
+	ck_assert_uint_gt(s.mono, 0);
+	htrace_region_guest(r)->clock_head = 0;
 	ck_assert_int_eq(htrace_view_clock(v, &s), -EAGAIN);
 	for (int i = 0; i < 200; i++)
 		htrace_region_beat(r, (__u64)i);

@@ -193,7 +193,10 @@ enum htrace_guest_state {
 #define HTRACE_MAX_PROGS 128
 #define HTRACE_PROG_NAME 32
 
-/* A pair of readings of one instant, as far as the writer could make it one. */
+/*
+ * Readings of one instant, as far as the writer could make it one. Of a region whose clock is not
+ * CLOCK_MONOTONIC there are two before it is published, far enough apart to tell the clock's rate.
+ */
 struct htrace_clock_sample {
 	__u64 tsc;   /* 0 where there is none */
 	__u64 mono;  /* CLOCK_MONOTONIC, ns */
@@ -231,7 +234,8 @@ struct htrace_guest {
 	__u64 clock_pong;    /* ping-pong of clocks: the request that is answered */
 	__u64 clock_tsc;     /* guest's TSC at the answer */
 	__u64 answer;        /* control: the last command carried out */
-	__u64 reserved[4];
+	__u64 clock_lock;    /* of writers of samples among themselves: pid of who is at it, or 0 */
+	__u64 reserved[3];
 	char release[64];  /* uname -r; bytes of any value, not necessarily terminated */
 	char hostname[64]; /* uname -n; likewise */
 	struct htrace_clock_sample clock[HTRACE_CLOCK_SAMPLES];

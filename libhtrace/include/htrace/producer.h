@@ -5,12 +5,12 @@
 #ifndef HTRACE_PRODUCER_H
 #define HTRACE_PRODUCER_H
 
+#include <htrace/clock.h>
 #include <htrace/region.h>
 #include <htrace/ring.h>
 
 #include <stddef.h>
 #include <string.h>
-#include <time.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,6 +27,7 @@ struct htrace_producer {
 	struct htrace_geometry geometry;
 	__u32 clock_id;
 	__u32 schema;
+	struct htrace_region *region; /* that it is of, which must outlive it */
 };
 
 /*
@@ -40,15 +41,7 @@ void htrace_producer_put(struct htrace_producer *p);
 /* The region's clock. */
 HTRACE_INLINE __u64 htrace_producer_now(const struct htrace_producer *p)
 {
-	struct timespec ts;
-
-#ifdef __x86_64__
-	if (p->clock_id == HTRACE_CLOCK_TSC)
-		return __builtin_ia32_rdtsc();
-#endif
-	(void)p;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (__u64)ts.tv_sec * 1000000000ULL + (__u64)ts.tv_nsec;
+	return htrace_clock_read(p->clock_id);
 }
 
 /*

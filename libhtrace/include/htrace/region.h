@@ -36,7 +36,11 @@ struct htrace_region_opts {
 	__u32 nr_rings;
 	__u64 ring_size;  /* data bytes per ring, power of two; 0: as large as fits */
 	__u64 block_size; /* power of two; 0: ring_size / 16, within 4 KiB ... 64 KiB */
-	__u32 clock_id;   /* enum htrace_clock_id; 0: CLOCK_MONOTONIC */
+	/*
+	 * enum htrace_clock_id. 0: for rings of threads that are in the region, HTRACE_CLOCK_TSC if it
+	 * is invariant (htrace_clock_best()); else CLOCK_MONOTONIC, which is all that BPF programs have.
+	 */
+	__u32 clock_id;
 	__u32 nr_cpus;    /* 0: those configured */
 	bool io_memory;   /* the memory is a BAR: write-combining, no atomics, fences matter */
 	bool relay;       /* VSHMEM: also make mirrors of the rings in the region, as ring set 1 */
@@ -52,7 +56,8 @@ __u64 htrace_image_size(const struct htrace_geometry *g, size_t page_size);
  * Make a region anew in @size bytes at @mem (shared, writable, page-aligned), which stay the
  * caller's and must outlive it. An older session there ends. The superblock is *not* published
  * yet: fill the areas, then call htrace_region_publish().
- * -EINVAL: options make no sense. -ENOSPC: @size is too small for them.
+ * -EINVAL: options make no sense. -ENOSPC: @size is too small for them. -EOPNOTSUPP: this machine
+ * does not have the clock that was asked for (htrace_clock_check() says why).
  */
 int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 			 const struct htrace_region_opts *opts);
@@ -61,7 +66,10 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
  * schema stay as they are. -ENOENT: there is none of this boot (boot_id, version, clean state).
  */
 int htrace_region_adopt(struct htrace_region **out, void *mem, size_t size, bool io_memory);
-/* Set the magic, last: from now on readers may attach. */
+/*
+ * Set the magic, last: from now on readers may attach. Where times are TSC ticks, this may wait
+ * for 2 ms, for a second clock sample by which readers know how long ticks are.
+ */
 void htrace_region_publish(struct htrace_region *r);
 /* Would htrace_region_format() find room in @size bytes? 0, -EINVAL, -ENOSPC. Touches no memory. */
 int htrace_region_fits(size_t size, const struct htrace_region_opts *opts);
@@ -113,7 +121,11 @@ struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32
 				       struct htrace_geometry *g);
 /* Order earlier stores into the region before later ones, in WC memory too. */
 void htrace_region_fence(const struct htrace_region *r);
-/* Append a clock sample (reads TSC and clocks) and beat the heart. */
+/*
+ * Append a clock sample (reads TSC and clocks) and beat the heart. Where times are TSC ticks, who
+ * beats now and then makes them as exact in a reader after the program's end as they can be; without,
+ * there are samples from publishing, from producers that come and go, and from the state's last change.
+ */
 void htrace_region_beat(struct htrace_region *r, __u64 agent_cpu_ns);
 /* Announce a state (enum htrace_guest_state), ordered after all that was written before. */
 void htrace_region_set_state(struct htrace_region *r, __u32 state);
@@ -198,6 +210,11 @@ int htrace_view_attach(struct htrace_view *v, char *err, size_t errlen);
 const struct htrace_super *htrace_view_super(const struct htrace_view *v);
 /* Is the session that was attached to still the region's? One load. */
 bool htrace_view_current(const struct htrace_view *v);
+/*
+ * Was it made under the kernel that runs here? Then its clocks are this machine's, and
+ * htrace_clock_take() gives samples of them. By the boot id, which is the maker's word.
+ */
+bool htrace_view_same_boot(const struct htrace_view *v);
 /* Did the file shrink under the mapping (SIGBUS was caught)? */
 bool htrace_view_shrunk(const struct htrace_view *v);
 /* Bytes mapped. */
@@ -212,6 +229,12 @@ __u64 htrace_view_heartbeat(const struct htrace_view *v);
 __u32 htrace_view_state(const struct htrace_view *v);
 /* Latest clock sample; -EAGAIN if there is none or it kept changing. */
 int htrace_view_clock(const struct htrace_view *v, struct htrace_clock_sample *s);
+/*
+ * The clock samples that came since the last call, in order: how many were stored to @s. *@next is the
+ * number of the next one; 0 at first: the oldest that is there.
+ */
+int htrace_view_clock_samples(const struct htrace_view *v, __u64 *next,
+			      struct htrace_clock_sample s[HTRACE_CLOCK_SAMPLES]);
 /*
  * Copy the schema entries if their generation differs from *@generation (0: never read).
  * 1: *@buf (malloc'd, the caller frees it) and *@len hold them, *@generation is new. 0: unchanged.
