@@ -47,6 +47,11 @@ __u64 live_close(struct live *s, bool look);
 int live_read(struct live *s, __u64 now, bool unverified, struct live_pass *pass);
 /* Read schema and names again if the guest has new ones. At most so often, whatever it does. */
 void live_refresh(struct live *s, __u64 now);
+/*
+ * Look whose the rings of threads are, some of them a call, or @all: of those whose process died
+ * what can be read is read to the end, and then they may be used again.
+ */
+void live_look_at_owners(struct live *s, bool all);
 /* Rings that are read from their mirrors. */
 unsigned int live_relayed(const struct live *s);
 /* Is there something in the rings? A load per ring. */
