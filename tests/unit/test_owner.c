@@ -2,6 +2,7 @@
 /* Whose a ring is: taking, giving back, fork, death, closing, retiring, taking over. */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -273,6 +274,67 @@ START_TEST(test_judged)
 }
 END_TEST
 
+/*
+ * A container: its /proc is not its own, its pids are not ours. One dies in it. We cannot tell, and
+ * leave its ring to it; somebody in there closes it, and then we know.
+ */
+START_TEST(test_container)
+{
+	struct htrace_producer p;
+	int to[2], status;
+	char byte;
+	pid_t pid;
+
+	open_all(HTRACE_OVERWRITE);
+	ck_assert_int_eq(pipe(to), 0);
+	pid = fork();
+	if (!pid) {
+		if (unshare(CLONE_NEWPID) && unshare(CLONE_NEWUSER | CLONE_NEWPID))
+			_exit(77);
+		pid = fork();
+		if (!pid) {
+			struct htrace_producer q;
+			pid_t dead = fork();
+
+			if (!dead) {
+				if (htrace_producer_get(&q, region, 0, 0))
+					_exit(1);
+				raise(SIGKILL);
+			}
+			if (waitpid(dead, &status, 0) != dead || status != SIGKILL)
+				_exit(2);
+			/* Until we have looked. */
+			if (read(to[0], &byte, 1) != 1 || htrace_region_reap(region) != 1)
+				_exit(3);
+			_exit(0);
+		}
+		if (pid < 0)
+			_exit(77);
+		close(to[0]);
+		waitpid(pid, &status, 0);
+		_exit(WEXITSTATUS(status));
+	}
+	for (int i = 0; i < 2000 && !ring(0)->owner && !waitpid(pid, &status, WNOHANG); i++)
+		usleep(1000);
+	if (!ring(0)->owner) { /* no namespaces for us here */
+		ck_assert_int_eq(WEXITSTATUS(status), 77);
+		close_all();
+		return;
+	}
+	usleep(50000);
+	ck_assert_uint_ne(ring(0)->owner_ns, htrace_own_ns());
+	ck_assert_uint_eq(look().state, HTRACE_OWNER_LIVES);
+	ck_assert_int_eq(htrace_region_reap(region), 0);
+	ck_assert_int_eq(htrace_producer_get(&p, region, 0, 0), -EBUSY);
+	ck_assert_int_eq(write(to[1], "", 1), 1);
+	reap_child(pid, 0);
+	ck_assert_uint_eq(look().state, HTRACE_OWNER_DIED);
+	htrace_view_drained(v, &img, 0);
+	ck_assert_int_eq(htrace_producer_get(&p, region, 0, 0), 0);
+	close_all();
+}
+END_TEST
+
 /* The same of those that take: what they cannot judge they leave alone. */
 START_TEST(test_left_alone)
 {
@@ -474,6 +536,7 @@ int main(void)
 	tcase_add_loop_test(t, test_life, 0, 2);
 	tcase_add_test(t, test_other_reader);
 	tcase_add_test(t, test_judged);
+	tcase_add_test(t, test_container);
 	tcase_add_test(t, test_left_alone);
 	tcase_add_loop_test(t, test_taker_died, 0, 2);
 	tcase_add_test(t, test_zombie_leader);
