@@ -223,6 +223,51 @@ START_TEST(test_other_reader)
 }
 END_TEST
 
+/* Another life's words are not written, nor its records taken for those that are out. */
+static int count(void *ctx, const struct htrace_record *r, const struct htrace_batch *b)
+{
+	(void)ctx, (void)r, (void)b;
+	return 0;
+}
+
+START_TEST(test_borrowed_past_the_end)
+{
+	const struct htrace_each_opts each = { .sz = sizeof(each), .record = count };
+	const struct htrace_host_ring *words;
+	struct htrace_consumer_opts co = { .sz = sizeof(co) };
+	struct htrace_batch out, b;
+	struct htrace_producer p;
+	struct htrace_consumer *c;
+	__u64 word = 1;
+
+	open_all(HTRACE_DISCARD);
+	words = htrace_view_host_ring(v, 0);
+	co.consumed = &htrace_view_host_ring(v, 0)->consumed;
+	ck_assert_int_eq(htrace_consumer_new(&c, &img, &co), 0);
+	leave_dead(10);
+	ck_assert_int_eq(htrace_consumer_borrow(c, &out), 1);
+	ck_assert_uint_eq(out.events, 10);
+	htrace_consumer_finish(c);
+	ck_assert_int_eq(htrace_consumer_read(c, &b), 0);
+	/* Too early: these are out. The words are right all the same, and the reader told. */
+	htrace_view_drained(v, &img, 0);
+	ck_assert_int_eq(htrace_consumer_each(c, &each), 0);
+	ck_assert_uint_eq(words->consumed, 0);
+	ck_assert_int_eq(htrace_producer_get(&p, region, 0, 0), 0);
+	for (int i = 0; i < 20; i++) /* past where they are */
+		ck_assert_int_eq(htrace_push(&p, ID, &word, 8), 0);
+	ck_assert_int_eq(htrace_consumer_read(c, &b), -EOWNERDEAD);
+	ck_assert_int_eq(htrace_consumer_restart(c), -EBUSY);
+	ck_assert_int_eq(htrace_consumer_release(c, &out), -ESTALE);
+	ck_assert_uint_eq(words->consumed, 0);
+	ck_assert_int_eq(htrace_consumer_restart(c), 0);
+	ck_assert_int_eq(htrace_consumer_each(c, &each), 20);
+	ck_assert_uint_eq(words->consumed, 20 * 16);
+	htrace_consumer_free(c);
+	close_all();
+}
+END_TEST
+
 static void own(__u64 pid, __u64 start, __u64 ns)
 {
 	ring(0)->owner_start = start;
@@ -535,6 +580,7 @@ int main(void)
 	tcase_add_test(t, test_refused);
 	tcase_add_loop_test(t, test_life, 0, 2);
 	tcase_add_test(t, test_other_reader);
+	tcase_add_test(t, test_borrowed_past_the_end);
 	tcase_add_test(t, test_judged);
 	tcase_add_test(t, test_container);
 	tcase_add_test(t, test_left_alone);
