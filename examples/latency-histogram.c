@@ -88,9 +88,9 @@ static void take(struct ring *ring, const struct htrace_batch *b)
 	__u64 value;
 
 	nr_read += b->events;
-	lost += b->overwritten + b->dropped + b->corrupt;
+	lost += b->overwritten + b->dropped + b->corrupt + b->unfinished;
 	before += b->before;
-	if (b->overwritten || b->dropped || b->corrupt || b->before)
+	if (b->overwritten || b->dropped || b->corrupt || b->unfinished || b->before)
 		open_gap(ring); /* before the batch's first record; it may have none */
 	for (htrace_iter_init(&it, b); htrace_iter_next(&it, &rec);) {
 		const struct htrace_event *e = rec.id == begin->id ? begin : end;

@@ -179,7 +179,8 @@ static __u64 look(__u64 *lost, __u64 *backlog)
 	for (__u32 i = 0; i < nr_rings; i++) {
 		for (int n = 0; n < 16 && htrace_consumer_read(rings[i], &batch) == 1; n++) {
 			events += batch.events; /* here they are: see latency-histogram.c */
-			*lost += batch.overwritten + batch.dropped + batch.corrupt;
+			*lost += batch.overwritten + batch.dropped + batch.corrupt +
+				 batch.unfinished;
 		}
 		*backlog += htrace_consumer_backlog(rings[i]);
 	}

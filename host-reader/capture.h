@@ -53,7 +53,8 @@ struct capture_tail {
 	__u64 position; /* in the ring, of the first record */
 	__u64 base;     /* of short times */
 	/* Lost, in events, before the first record. */
-	__u64 overwritten, dropped, corrupt;
+	__u64 overwritten, dropped, corrupt, unfinished;
+	__u64 uncommitted; /* in bytes: reserved there by a process that died */
 	__u64 before; /* overwritten before the reader came */
 	__u32 schema; /* low half of the generation that the block was written under */
 	__u32 nr_batches; /* that follow */

@@ -216,6 +216,8 @@ int capture_take_batch(struct capture_reader *r, struct lane *l, struct capture_
 		b->overwritten = l->tail.overwritten;
 		b->dropped = l->tail.dropped;
 		b->corrupt = l->tail.corrupt;
+		b->unfinished = l->tail.unfinished;
+		b->uncommitted = l->tail.uncommitted;
 		b->before = l->tail.before;
 	}
 	b->pos = l->tail.position;

@@ -87,7 +87,7 @@ static int write_all(struct capture_stream *st, struct iovec *v, int nr)
 static int write_packet(struct capture_stream *st, const struct capture_run *run,
 			const struct capture_batch *how, __u32 nr)
 {
-	__u64 lost = run->overwritten + run->dropped + run->corrupt;
+	__u64 lost = run->overwritten + run->dropped + run->corrupt + run->unfinished;
 	__u64 content = sizeof(struct capture_packet) + run->len;
 	__u64 size = content + sizeof(struct capture_tail) + nr * sizeof(*how);
 	struct capture_packet head = {
@@ -108,6 +108,8 @@ static int write_packet(struct capture_stream *st, const struct capture_run *run
 		.overwritten = run->overwritten,
 		.dropped = run->dropped,
 		.corrupt = run->corrupt,
+		.unfinished = run->unfinished,
+		.uncommitted = run->uncommitted,
 		.before = run->before,
 		.schema = run->schema,
 		.nr_batches = nr,
@@ -146,7 +148,8 @@ static bool continues(const struct capture_stream *st, const struct capture_run 
 	const struct capture_run *h = &st->held;
 
 	return st->nr < HOLD_BATCHES && h->len + run->len <= HOLD_BYTES &&
-	       !run->overwritten && !run->dropped && !run->corrupt && !run->before &&
+	       !run->overwritten && !run->dropped && !run->corrupt && !run->unfinished &&
+	       !run->uncommitted && !run->before &&
 	       run->base == h->base && run->schema == h->schema &&
 	       run->begin - h->end < 1ULL << 32 &&
 	       (st->id & CAPTURE_ODD || run->position == h->position + h->len);

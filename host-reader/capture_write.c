@@ -338,6 +338,8 @@ static int end_cut(struct capture_writer *w, struct cut *c, __u32 to)
 		run.overwritten = b->overwritten;
 		run.dropped = b->dropped;
 		run.corrupt = b->corrupt;
+		run.unfinished = b->unfinished;
+		run.uncommitted = b->uncommitted;
 		run.before = b->before;
 		run.how.raised += c->item->raised;
 	}

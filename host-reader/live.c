@@ -18,6 +18,7 @@
 #define NAMES_NS 200000000ULL
 #define COST_SHARE 20    /* what took so long is not done again for so many times as long */
 #define READ_NS 20000000 /* of a round; other sources wait meanwhile */
+#define OWNERS 64        /* whose life is looked at, at once */
 
 struct live_ring {
 	struct htrace_consumer *consumer;
@@ -27,6 +28,12 @@ struct live_ring {
 	__u32 set, index;
 	__u64 backlog; /* as of the last look */
 	bool broken;
+	/* Of threads. */
+	struct htrace_image image;
+	struct htrace_owner owner; /* as of the last look, if it died */
+	bool finished; /* it died: all that there is can be read to the end */
+	bool drained;  /* so it was, and it was told; or an earlier reader did, and nothing is left */
+	__u64 unfinished, uncommitted; /* of earlier lives */
 };
 
 struct live {
@@ -44,6 +51,7 @@ struct live {
 	bool own_clocks; /* its machine is this one */
 	__u64 clock_next; /* number of the next clock sample */
 	unsigned int first; /* ring of the next pass */
+	unsigned int next_owner; /* ring whose owner is looked at next */
 	unsigned int nr_rings;
 	struct live_ring ring[];
 };
@@ -249,6 +257,14 @@ unsigned int live_relayed(const struct live *s)
 	return nr;
 }
 
+/* Discard: an earlier reader had all that a dead one left, and consumed does not say so any more. */
+static bool drained_before(struct live *s, struct live_ring *r)
+{
+	r->owner.sz = sizeof(r->owner);
+	return r->image.geometry.policy == HTRACE_DISCARD &&
+	       !htrace_view_owner(s->view, &r->image, &r->owner) && r->owner.drained;
+}
+
 static int open_ring(struct live *s, struct live_ring *r, __u32 set, __u32 index)
 {
 	struct htrace_consumer_opts opts = { .sz = sizeof(opts) };
@@ -262,11 +278,14 @@ static int open_ring(struct live *s, struct live_ring *r, __u32 set, __u32 index
 		return ret;
 	opts.consumed = consumed_word(s, &image);
 	r->header = image.ring;
+	r->image = image;
 	r->size = 1ULL << htrace_view_super(s->view)->ringset[set].ring_shift;
 	ret = htrace_consumer_new(&r->consumer, &image, &opts);
-	if (!ret)
-		r->backlog = htrace_consumer_backlog(r->consumer);
-	return ret;
+	if (ret)
+		return ret;
+	r->drained = drained_before(s, r);
+	r->backlog = r->drained ? 0 : htrace_consumer_backlog(r->consumer);
+	return 0;
 }
 
 /* In the order in which struct session_facts numbers them. */
@@ -329,7 +348,7 @@ static __u64 unread(const struct live_ring *r)
 	__u64 head = __atomic_load_n(&r->header->head, __ATOMIC_RELAXED);
 
 	htrace_consumer_get_stats(r->consumer, &st);
-	if (r->broken || head <= st.position)
+	if (r->broken || r->drained || head <= st.position)
 		return 0;
 	return head - st.position < r->size ? head - st.position : r->size;
 }
@@ -354,7 +373,7 @@ static int take_batch(struct live *s, unsigned int ring, const struct htrace_bat
 		      bool unverified, struct live_pass *pass)
 {
 	pass->events += b->events;
-	pass->lost |= b->overwritten || b->dropped || b->corrupt;
+	pass->lost |= b->overwritten || b->dropped || b->corrupt || b->unfinished;
 	if (b->events)
 		schema_for_batch(s, now);
 	return session_batch(s->session, ring, b, now, unverified, 0);
@@ -369,6 +388,63 @@ static void give_up(struct live *s, unsigned int ring, __u64 now)
 	session_broken(s->session, ring, htrace_consumer_error(r->consumer), now);
 }
 
+/* ---------------------------------------------------------------------------- rings of threads */
+
+static void look_at_owner(struct live *s, struct live_ring *r)
+{
+	struct htrace_owner o = { .sz = sizeof(o) };
+
+	if (r->image.kind != HTRACE_RING_PER_THREAD || r->finished || r->drained || r->broken ||
+	    htrace_view_owner(s->view, &r->image, &o) || o.state != HTRACE_OWNER_DIED)
+		return;
+	r->owner = o;
+	r->finished = true;
+	htrace_consumer_finish(r->consumer);
+}
+
+void live_look_at_owners(struct live *s, bool all)
+{
+	for (unsigned int i = 0; i < s->nr_rings && (all || i < OWNERS); i++)
+		look_at_owner(s, &s->ring[s->next_owner++ % s->nr_rings]);
+}
+
+/* Say what a dead process left unfinished, and that its ring may be used again. */
+static void end_life(struct live *s, unsigned int ring, __u64 now)
+{
+	struct htrace_consumer_stats st = { .sz = sizeof(st) };
+	struct live_ring *r = &s->ring[ring];
+	char text[160];
+
+	r->drained = true;
+	htrace_view_drained(s->view, &r->image, r->owner.generation);
+	htrace_consumer_get_stats(r->consumer, &st);
+	if (st.unfinished == r->unfinished && st.uncommitted == r->uncommitted)
+		return;
+	snprintf(text, sizeof(text), "ring %u: its process %u died; %llu events and %llu bytes are "
+		 "unfinished", session_ring_number(s->session, ring), r->owner.pid,
+		 (unsigned long long)(st.unfinished - r->unfinished),
+		 (unsigned long long)(st.uncommitted - r->uncommitted));
+	r->unfinished = st.unfinished;
+	r->uncommitted = st.uncommitted;
+	say_within(s->quota, "%s: %s", s->path, text);
+	session_tell(s->session, CAPTURE_SAID, text, strlen(text), now);
+}
+
+/* Did another process take the ring that had been a dead one's? Then its positions begin anew. */
+static bool begin_life(struct live_ring *r)
+{
+	if (htrace_consumer_restart(r->consumer))
+		return false;
+	r->finished = r->drained = false;
+	return true;
+}
+
+/* Until then there is nothing in it for us. */
+static bool rests(struct live_ring *r)
+{
+	return r->drained && !begin_life(r);
+}
+
 /* 0: nothing more; 1: stopped before that, to be fair; 2: or for want of memory. */
 static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, bool unverified,
 		     struct live_pass *pass)
@@ -377,6 +453,8 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 	__u32 used = 0;
 	int ret = 0;
 
+	if (rests(r))
+		return 0;
 	while (used < RING_BUDGET) {
 		struct htrace_batch b;
 
@@ -400,6 +478,10 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 		give_up(s, ring, now);
 		return 0;
 	}
+	if (ret == -EOWNERDEAD) /* retired for another reader, before we had read it */
+		return begin_life(r);
+	if (!ret && r->finished && !r->backlog)
+		end_life(s, ring, now);
 	return ret;
 }
 
@@ -430,10 +512,17 @@ int live_read(struct live *s, __u64 now, bool unverified, struct live_pass *pass
 	return 0;
 }
 
+static bool ring_ready(const struct live_ring *r)
+{
+	if (r->drained) /* what there is to wait for is another life */
+		return __atomic_load_n(&r->header->generation, __ATOMIC_RELAXED) != r->owner.generation;
+	return htrace_consumer_ready(r->consumer);
+}
+
 bool live_ready(const struct live *s)
 {
 	for (unsigned int i = 0; i < s->nr_rings; i++)
-		if (htrace_consumer_ready(s->ring[i].consumer) ||
+		if (ring_ready(&s->ring[i]) ||
 		    (s->ring[i].handover && load_handover(s->ring[i].handover)))
 			return true;
 	return false;

@@ -49,6 +49,11 @@ int live_read(struct live *s, __u64 now, bool unverified, struct live_pass *pass
 void live_refresh(struct live *s, __u64 now);
 /* Hand over what samples there are of the region's clock, if its times are ticks. */
 void live_clock(struct live *s, __u64 now);
+/*
+ * Look whose the rings of threads are, some of them a call, or @all: of those whose process died
+ * what can be read is read to the end, and then they may be used again.
+ */
+void live_look_at_owners(struct live *s, bool all);
 /* Rings that are read from their mirrors. */
 unsigned int live_relayed(const struct live *s);
 /* Is there something in the rings? A load per ring. */

@@ -159,7 +159,7 @@ static bool begin_chunk(struct merge *m, struct queue *q)
 	bool any;
 
 	htrace_iter_init(&q->iter, b);
-	if (!b->overwritten && !b->dropped && !b->corrupt)
+	if (!b->overwritten && !b->dropped && !b->corrupt && !b->unfinished && !b->uncommitted)
 		return false;
 	any = htrace_iter_next(&q->iter, &first);
 	htrace_iter_init(&q->iter, b);
@@ -169,6 +169,8 @@ static bool begin_chunk(struct merge *m, struct queue *q)
 	q->next.overwritten = b->overwritten;
 	q->next.dropped = b->dropped;
 	q->next.corrupt = b->corrupt;
+	q->next.unfinished = b->unfinished;
+	q->next.uncommitted = b->uncommitted;
 	return true;
 }
 

@@ -39,7 +39,8 @@ struct merge_item {
 	bool unverified;
 	bool is_loss;
 	struct htrace_record record;
-	__u64 overwritten, dropped, corrupt;
+	__u64 overwritten, dropped, corrupt, unfinished; /* events */
+	__u64 uncommitted;                               /* bytes */
 };
 
 struct merge *merge_new(unsigned int nr_rings, __u64 delay_ns, size_t max_bytes);

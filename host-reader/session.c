@@ -461,6 +461,8 @@ static void emit_loss(struct session *s, struct ring *r, const struct merge_item
 		.overwritten = item->overwritten,
 		.dropped = item->dropped,
 		.corrupt = item->corrupt,
+		.unfinished = item->unfinished,
+		.uncommitted = item->uncommitted,
 	};
 
 	r->task_known = false; /* who knows who ran meanwhile */

@@ -77,8 +77,15 @@ struct sink_event {
 struct sink_loss {
 	const struct origin *from;
 	__u64 time; /* it lies between this and the ring's last event before */
-	__u64 overwritten, dropped, corrupt;
+	__u64 overwritten, dropped, corrupt, unfinished; /* events */
+	__u64 uncommitted; /* bytes, reserved by a process that died */
 };
+
+/* Events; what they add up to is a guest's word, and may wrap. */
+static inline __u64 sink_lost(const struct sink_loss *l)
+{
+	return l->overwritten + l->dropped + l->corrupt + l->unfinished;
+}
 
 /* Something that concerns a whole source: a session began. */
 struct sink_note {

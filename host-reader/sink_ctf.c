@@ -362,11 +362,16 @@ static void ctf_loss(struct sink *s, const struct sink_loss *l)
 	struct ctf *c = s->state;
 	struct trace *t = c->error ? NULL : find_trace(c, l->from, l->time);
 	struct stream *st = t && !c->error ? find_stream(c, t, l->from, false) : NULL;
-	__u64 nr = l->overwritten + l->dropped;
+	__u64 nr = 0;
 
 	if (!st || c->error)
 		return;
-	nr = nr < l->overwritten || nr + l->corrupt < nr ? ~0ULL : nr + l->corrupt;
+	if (__builtin_add_overflow(l->overwritten, l->dropped, &nr) ||
+	    __builtin_add_overflow(nr, l->corrupt, &nr) ||
+	    __builtin_add_overflow(nr, l->unfinished, &nr))
+		nr = ~0ULL;
+	if (!nr) /* CTF counts events; bytes that were never committed have no place in it */
+		return;
 	publish_metadata(c, t);
 	if (!c->error)
 		fail(c, ctf_stream_lose(st->out, t->begin, l->time, nr));

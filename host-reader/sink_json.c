@@ -433,10 +433,12 @@ static void json_loss(struct sink *s, const struct sink_loss *l)
 	struct out *o = s->out;
 
 	begin_line(o, l->from, l->time);
-	put_count(o, "lost", l->overwritten + l->dropped + l->corrupt);
+	put_count(o, "lost", sink_lost(l));
 	put_count(o, "overwritten", l->overwritten);
 	put_count(o, "dropped", l->dropped);
 	put_count(o, "corrupt", l->corrupt);
+	put_count(o, "unfinished", l->unfinished);
+	put_count(o, "uncommitted_bytes", l->uncommitted);
 	end_line(o);
 }
 

@@ -92,12 +92,20 @@ static void text_loss(struct sink *s, const struct sink_loss *l)
 
 	put_place(o, l->from, l->time);
 	out_text(o, "--- ");
-	out_unsigned(o, l->overwritten + l->dropped + l->corrupt, 0, ' ');
-	out_text(o, l->overwritten + l->dropped + l->corrupt == 1 ? " event lost" : " events lost");
+	out_unsigned(o, sink_lost(l), 0, ' ');
+	out_text(o, sink_lost(l) == 1 ? " event lost" : " events lost");
 	put_kind(o, &between, "overwritten", l->overwritten);
 	put_kind(o, &between, "dropped", l->dropped);
 	put_kind(o, &between, "corrupt", l->corrupt);
-	out_text(o, ") ---");
+	put_kind(o, &between, "unfinished", l->unfinished);
+	if (*between == ',')
+		out_char(o, ')');
+	if (l->uncommitted) {
+		out_text(o, ", ");
+		out_unsigned(o, l->uncommitted, 0, ' ');
+		out_text(o, " bytes never committed");
+	}
+	out_text(o, " ---");
 	out_newline(o);
 }
 

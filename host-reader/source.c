@@ -213,6 +213,7 @@ static void keep_house(struct source *s, __u64 now)
 		return;
 	source_look_at_guest(s, now);
 	source_watch_relay(s, now);
+	live_look_at_owners(s->live, false);
 	if (s->lost_names && s->config->sinks && now >= s->next_names) {
 		htrace_view_ask_names(s->view);
 		s->lost_names = false;
@@ -327,6 +328,8 @@ static bool region_finish_some(struct source *s, __u64 now, bool late)
 		s->finishing = true;
 		s->finish_at = now;
 		s->passes = s->session ? finish_passes(s) : 0;
+		if (s->session)
+			live_look_at_owners(s->live, true);
 		notice_absence(s, now);
 	}
 	/* A session that ended before it goes out first. */

@@ -40,6 +40,8 @@ void stats_batch(struct stats *s, struct ring_count *r, const struct htrace_batc
 	r->overwritten += b->overwritten;
 	r->dropped += b->dropped;
 	r->corrupt += b->corrupt;
+	r->unfinished += b->unfinished;
+	r->uncommitted += b->uncommitted;
 	r->before += b->before;
 	r->events += b->events;
 	r->bytes += b->len;
@@ -146,6 +148,8 @@ struct ring_count stats_total(const struct stats *s)
 		sum.overwritten += r->overwritten;
 		sum.dropped += r->dropped;
 		sum.corrupt += r->corrupt;
+		sum.unfinished += r->unfinished;
+		sum.uncommitted += r->uncommitted;
 		sum.before += r->before;
 		sum.unverified += r->unverified;
 	}

@@ -22,7 +22,8 @@ struct named_count {
 
 struct ring_count {
 	__u64 events, bytes;
-	__u64 overwritten, dropped, corrupt; /* lost */
+	__u64 overwritten, dropped, corrupt, unfinished; /* lost */
+	__u64 uncommitted; /* bytes of producers that died */
 	__u64 before;     /* overwritten before we came: not lost by us */
 	__u64 unverified; /* of events */
 	bool used;

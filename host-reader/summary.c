@@ -66,7 +66,7 @@ void statistics_say(struct statistics *t, const struct source *s, __u64 now)
 	say("%s%s%.0f events/s, %llu received, lost %llu, skipped %s, backlog %s, agent %s",
 	    s->config->several ? s->spec->path : "", s->config->several ? ": " : "",
 	    seconds > 0 ? (double)(sum.events - t->events) / seconds : 0.0, (ull)sum.events,
-	    (ull)(sum.overwritten + sum.dropped + sum.corrupt), skipped, backlog, agent);
+	    (ull)(sum.overwritten + sum.dropped + sum.corrupt + sum.unfinished), skipped, backlog, agent);
 	t->at = now;
 	t->events = sum.events;
 }
@@ -209,14 +209,22 @@ static void write_totals(struct out *o, const struct source *s)
 	if (sum.unverified)
 		out_printf(o, ", of these %llu unverified", (ull)sum.unverified);
 	out_newline(o);
-	out_printf(o, "%-12s%llu (overwritten %llu, dropped %llu, corrupt %llu, skipped %llu)", "lost",
-		   (ull)(sum.overwritten + sum.dropped + sum.corrupt + st->misses),
-		   (ull)sum.overwritten, (ull)sum.dropped, (ull)sum.corrupt, (ull)st->misses);
+	out_printf(o, "%-12s%llu (overwritten %llu, dropped %llu, corrupt %llu, ", "lost",
+		   (ull)(sum.overwritten + sum.dropped + sum.corrupt + sum.unfinished + st->misses),
+		   (ull)sum.overwritten, (ull)sum.dropped, (ull)sum.corrupt);
+	if (sum.unfinished)
+		out_printf(o, "unfinished %llu, ", (ull)sum.unfinished);
+	out_printf(o, "skipped %llu)", (ull)st->misses);
 	out_newline(o);
 	write_skipped(o, s);
 	out_printf(o, "%-12s%llu events were overwritten before the reader came", "before",
 		   (ull)sum.before);
 	out_newline(o);
+	if (sum.uncommitted) {
+		out_printf(o, "%-12s%llu bytes, of processes that died in the midst of records",
+			   "uncommitted", (ull)sum.uncommitted);
+		out_newline(o);
+	}
 	if (st->unread) {
 		out_printf(o, "%-12s%llu bytes of rings that went away, or at the end", "unread",
 			   (ull)st->unread);

@@ -22,6 +22,8 @@ struct look {
 	__u64 tag, dropped;
 	__u32 schema;
 	__u32 events; /* of the block so far, by the commit counter */
+	__u32 reserved, committed; /* bytes of the block */
+	__u64 commit; /* as it was loaded */
 	bool complete;
 };
 
@@ -59,6 +61,18 @@ static bool anchored(const struct htrace_consumer *c)
 static __u64 load_head(struct htrace_consumer *c)
 {
 	return __atomic_load_n(&c->ring->head, __ATOMIC_ACQUIRE);
+}
+
+/*
+ * Is the ring still in the life that we read? Who retires it says so before it changes anything,
+ * and gives the generation before it says that it has done.
+ */
+static bool same_life(const struct htrace_consumer *c)
+{
+	__u64 owner = __atomic_load_n(&c->ring->owner, __ATOMIC_ACQUIRE);
+
+	return !(owner & HTRACE_OWNER_RETIRING) &&
+	       __atomic_load_n(&c->ring->generation, __ATOMIC_RELAXED) == c->generation;
 }
 
 static int quarantine(struct htrace_consumer *c, const char *why)
@@ -131,8 +145,8 @@ static void publish(struct htrace_consumer *c)
 {
 	__u64 pos = c->pos < c->hold ? c->pos : c->hold;
 
-	/* What an earlier reader consumed stays so. */
-	if (c->consumed)
+	/* What an earlier reader consumed stays so. After the end it may be another life's word. */
+	if (c->consumed && !c->over)
 		__atomic_store_n(c->consumed, pos > c->skip_until ? pos : c->skip_until,
 				 __ATOMIC_RELEASE);
 }
@@ -161,7 +175,7 @@ static int reject(struct htrace_consumer *c, const struct look *l, const char *w
 	__u64 claimed = l->events > c->block_seen ? l->events - c->block_seen : 0;
 
 	snprintf(c->error, sizeof(c->error), "block at %#llx: %s", (unsigned long long)l->beg, why);
-	if (!l->complete) {
+	if (!l->complete && !c->finished) {
 		c->bad_block = l->beg + 1; /* wait for its end, then pass over it */
 		return 0;
 	}
@@ -178,7 +192,7 @@ static int reject(struct htrace_consumer *c, const struct look *l, const char *w
 	} else {
 		s->seen += claimed;
 	}
-	leave_block(c, l->beg + block_size(c));
+	leave_block(c, l->complete ? l->beg + block_size(c) : l->beg + l->reserved);
 	if (++c->strikes >= MAX_STRIKES)
 		return quarantine(c, c->error);
 	return 1;
@@ -273,6 +287,7 @@ int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image 
 	c->anchor = img->anchor;
 	c->consumed = o.consumed;
 	c->hold = ~0ULL;
+	c->generation = __atomic_load_n(&c->ring->generation, __ATOMIC_ACQUIRE);
 	block = block_size(c);
 	c->slots = calloc(ring_size(c) / block, sizeof(*c->slots));
 	c->buf = malloc(block);
@@ -310,7 +325,7 @@ void htrace_consumer_free(struct htrace_consumer *c)
 
 /* ------------------------------------------------------------------------------------- looking */
 
-enum { LOOK_NOTHING, LOOK_OK, LOOK_AGAIN, LOOK_BAD };
+enum { LOOK_NOTHING, LOOK_OK, LOOK_AGAIN, LOOK_BAD, LOOK_HOLE };
 
 /*
  * Load everything about the block at pos. Either it is complete (head is past it and the commit
@@ -321,21 +336,31 @@ static int look(struct htrace_consumer *c, __u64 head, struct look *l)
 {
 	const struct htrace_block *b = block_at(c, c->pos);
 	__u64 block = block_size(c), lap = c->pos >> c->g.ring_shift, commit, bytes;
+	bool holed = false;
 
 	memset(l, 0, sizeof(*l));
 	l->beg = c->pos & ~(block - 1);
 	l->complete = head - l->beg >= block;
-	bytes = (lap << c->g.block_shift) + (l->complete ? block : head - l->beg);
+	l->reserved = (__u32)(l->complete ? block : head - l->beg);
+	bytes = (lap << c->g.block_shift) + l->reserved;
 	commit = __atomic_load_n(&b->commit, __ATOMIC_ACQUIRE);
 	if (!l->complete && load_head(c) != head)
 		return LOOK_AGAIN;
-	if ((__u32)commit != (__u32)bytes)
-		return LOOK_NOTHING;
+	if ((__u32)commit != (__u32)bytes) {
+		if (!c->finished)
+			return LOOK_NOTHING;
+		holed = true;
+		l->commit = commit;
+		l->committed = (__u32)commit - (__u32)(lap << c->g.block_shift);
+		bytes -= l->reserved - l->committed;
+	}
 	l->base = __atomic_load_n(&b->base, __ATOMIC_RELAXED);
 	l->before = __atomic_load_n(&b->events_before, __ATOMIC_RELAXED);
 	l->tag = __atomic_load_n(&b->beg, __ATOMIC_RELAXED);
 	l->schema = __atomic_load_n(&b->schema, __ATOMIC_RELAXED);
 	l->events = (__u32)((commit - bytes) >> 32) - (__u32)l->before;
+	if (holed)
+		return LOOK_HOLE;
 	if (l->complete) {
 		l->end = __atomic_load_n(&b->end, __ATOMIC_RELAXED);
 		l->dropped = __atomic_load_n(&b->dropped, __ATOMIC_RELAXED);
@@ -436,12 +461,15 @@ static void take_loss(struct htrace_consumer *c, struct htrace_batch *b)
 	b->dropped = c->loss.dropped;
 	b->corrupt = c->loss.corrupt;
 	b->before = c->loss.before;
+	b->unfinished = c->loss.unfinished;
+	b->uncommitted = c->loss.uncommitted;
 	memset(&c->loss, 0, sizeof(c->loss));
 }
 
 static bool any_loss(const struct htrace_consumer *c)
 {
-	return c->loss.overwritten || c->loss.dropped || c->loss.corrupt || c->loss.before;
+	return c->loss.overwritten || c->loss.dropped || c->loss.corrupt || c->loss.before ||
+	       c->loss.unfinished || c->loss.uncommitted;
 }
 
 static bool lapped(struct htrace_consumer *c, __u64 head)
@@ -504,6 +532,106 @@ static void deliver(struct htrace_consumer *c, const struct look *l, struct htra
 	}
 }
 
+/* --------------------------------------------------------------------- what the dead left behind */
+
+/* The opener died before it described the block: what its slot held until then is our account's. */
+static const char *enter_undescribed(struct htrace_consumer *c, struct look *l)
+{
+	struct slot *s = &c->slots[slot_of(c, l->beg)];
+	__u64 lap = l->beg >> c->g.ring_shift, bytes = (lap << c->g.block_shift) + l->committed;
+	__u64 most = l->committed / HTRACE_REC_HDR, earlier, seen = s->known ? s->seen : l->before;
+	__u32 all = (__u32)((l->commit - bytes) >> 32), missed = all - (__u32)seen;
+
+	if (c->begun || (!s->known && seen > bytes / HTRACE_REC_HDR) ||
+	    missed > (s->known ? most_missed(c, s, l->beg) : bytes / HTRACE_REC_HDR) + most)
+		return "count of earlier events";
+	/* As many as can be are this lap's; if the lap before was read, that is all of them. */
+	l->events = (__u32)(missed < most ? missed : most);
+	earlier = missed - l->events;
+	l->before = seen + earlier;
+	if (s->known && s->lap < lap) {
+		c->loss.overwritten += earlier;
+		c->stats.overwritten += earlier;
+	} else {
+		earlier += s->known ? 0 : seen;
+		c->loss.before += earlier;
+		c->stats.before += earlier;
+	}
+	return NULL;
+}
+
+/* Records that an earlier reader consumed lie before the hole: how many? */
+static __u32 count_consumed(struct htrace_consumer *c, const struct look *l)
+{
+	__u64 end = c->skip_until < l->beg + l->committed ? c->skip_until : l->beg + l->committed;
+	__u32 events = 0, size;
+
+	if (end <= c->pos)
+		return 0;
+	htrace_copy_once(c->buf, data_at(c, c->pos), end - c->pos);
+	for (__u64 off = 0; off < end - c->pos; off += size, events++) {
+		size = (__u32)(*(const htrace_word *)(c->buf + off) >> 16) & 0xfff8;
+		if (size < HTRACE_REC_HDR)
+			break;
+	}
+	return events;
+}
+
+/*
+ * Nobody will fill the holes of this block. Which of the records behind what was delivered are
+ * committed cannot be told; how many, and how many bytes are not, the counter says.
+ */
+static const char *pass_hole(struct htrace_consumer *c, struct look *l)
+{
+	struct slot *s = &c->slots[slot_of(c, l->beg)];
+	__u32 read = (__u32)(c->pos - l->beg), left, consumed;
+	const char *why = NULL;
+
+	if (l->committed > l->reserved || l->committed < read)
+		return "count of committed bytes";
+	if (l->beg <= c->g.ring_mask)
+		l->tag = l->beg; /* nothing was before the first lap */
+	if (l->tag != l->beg)
+		why = enter_undescribed(c, l);
+	else if (!c->begun && !enter_block(c, l))
+		why = "count of earlier events";
+	left = l->events - (__u32)c->block_seen;
+	if (!why && left > (l->committed - read) / HTRACE_REC_HDR)
+		why = "number of events";
+	if (why)
+		return why;
+	consumed = count_consumed(c, l);
+	if (consumed > left)
+		consumed = left;
+	c->loss.before += consumed;
+	c->stats.before += consumed;
+	c->loss.unfinished += left - consumed;
+	c->stats.unfinished += left - consumed;
+	c->loss.uncommitted += l->reserved - l->committed;
+	c->stats.uncommitted += l->reserved - l->committed;
+	*s = (struct slot){ .seen = l->before + l->events, .known = true,
+			    .lap = l->beg >> c->g.ring_shift };
+	leave_block(c, l->beg + l->reserved);
+	return NULL;
+}
+
+/* All of the copy is committed: is it what it should be? NULL, or what is wrong. */
+static const char *take_block(struct htrace_consumer *c, const struct look *l, int found,
+			      const unsigned char *data, struct walk *w, struct htrace_batch *b)
+{
+	if (l->tag != l->beg)
+		return "descriptor of another lap";
+	if (found == LOOK_BAD)
+		return "end of the block";
+	if (!c->begun && !enter_block(c, l))
+		return "count of earlier events";
+	if (c->bad_block == l->beg + 1)
+		return c->error[0] ? "did not validate while open" : "bad";
+	if (data == c->buf)
+		walk(c, l, data, false, w);
+	return accept(c, l, w, data, b);
+}
+
 /* One block's worth: 1 a batch, 0 nothing, -EAGAIN disturbed, or a final error. */
 static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch *b, bool in_place)
 {
@@ -527,23 +655,18 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 		return -EAGAIN;
 	if (!anchored(c))
 		return -ESTALE;
-	if (l.tag != l.beg)
-		why = "descriptor of another lap";
-	else if (ret == LOOK_BAD)
-		why = "end of the block";
-	else if (!c->begun && !enter_block(c, &l))
-		why = "count of earlier events";
-	else if (c->bad_block == l.beg + 1)
-		why = c->error[0] ? "did not validate while open" : "bad";
-	else {
-		if (!in_place)
-			walk(c, &l, data, false, &w);
-		why = accept(c, &l, &w, data, b);
-	}
+	if (!same_life(c))
+		return -EOWNERDEAD;
+	if (ret == LOOK_HOLE)
+		why = pass_hole(c, &l);
+	else
+		why = take_block(c, &l, ret, data, &w, b);
 	if (why) {
 		ret = reject(c, &l, why, l.tag == l.beg && ret == LOOK_OK);
 		return ret == 1 ? -EAGAIN : ret;
 	}
+	if (ret == LOOK_HOLE)
+		return -EAGAIN;
 	b->base = l.base;
 	b->schema = l.schema;
 	deliver(c, &l, b);
@@ -556,6 +679,10 @@ static int read_once(struct htrace_consumer *c, struct htrace_batch *b, bool in_
 
 	if (!anchored(c))
 		return -ESTALE;
+	if (!same_life(c))
+		return -EOWNERDEAD;
+	if (c->over)
+		return 0;
 	if (head < c->pos || head > 1ULL << 62)
 		return quarantine(c, "head went backwards, or is absurd");
 	c->head = head;
@@ -567,7 +694,10 @@ static int read_once(struct htrace_consumer *c, struct htrace_batch *b, bool in_
 			return -EAGAIN;
 		if (!anchored(c))
 			return -ESTALE;
+		if (!same_life(c))
+			return -EOWNERDEAD;
 		count_dropped(c, dropped);
+		c->over = c->finished;
 		return 0;
 	}
 	if (lapped(c, head)) {
@@ -632,6 +762,8 @@ bool htrace_consumer_intact(struct htrace_consumer *c, __u64 pos)
 {
 	/* As behind a copy: whoever saw a store of the block's next lap sees its head. */
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (!same_life(c))
+		return false;
 	return load_head(c) - (pos & ~(block_size(c) - 1)) <= ring_size(c) && anchored(c);
 }
 
@@ -649,7 +781,35 @@ int htrace_consumer_move(struct htrace_consumer *c, const struct htrace_image *i
 	c->anchor = img->anchor;
 	c->consumed = consumed;
 	c->bad_block = 0;
+	c->generation = __atomic_load_n(&c->ring->generation, __ATOMIC_ACQUIRE);
 	advance(c, c->pos);
+	return 0;
+}
+
+void htrace_consumer_finish(struct htrace_consumer *c)
+{
+	c->finished = true;
+}
+
+int htrace_consumer_restart(struct htrace_consumer *c)
+{
+	__u64 owner = __atomic_load_n(&c->ring->owner, __ATOMIC_ACQUIRE);
+	__u64 generation = __atomic_load_n(&c->ring->generation, __ATOMIC_RELAXED);
+
+	if (c->quarantined)
+		return -EILSEQ;
+	if (c->rest.len || (c->loans && c->loans->nr))
+		return -EBUSY;
+	if (owner & HTRACE_OWNER_RETIRING || generation == c->generation)
+		return -EAGAIN;
+	c->generation = generation;
+	c->finished = c->over = false;
+	c->head = c->dropped = c->skip_until = 0;
+	c->dropped_known = true;
+	/* We were there from the beginning: whatever is gone already was overwritten. */
+	for (__u64 i = 0; i < ring_size(c) / block_size(c); i++)
+		c->slots[i] = (struct slot){ .known = true };
+	leave_block(c, 0);
 	return 0;
 }
 
@@ -667,8 +827,11 @@ __u64 htrace_consumer_backlog(const struct htrace_consumer *c)
 
 bool htrace_consumer_ready(const struct htrace_consumer *c)
 {
-	return c->rest.len ||
-	       (!c->quarantined && __atomic_load_n(&c->ring->head, __ATOMIC_RELAXED) != c->pos);
+	if (c->rest.len)
+		return true;
+	if (c->over) /* what is left to wait for is another life */
+		return __atomic_load_n(&c->ring->generation, __ATOMIC_RELAXED) != c->generation;
+	return !c->quarantined && __atomic_load_n(&c->ring->head, __ATOMIC_RELAXED) != c->pos;
 }
 
 void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_consumer_stats *s)

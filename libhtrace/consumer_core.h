@@ -40,6 +40,9 @@ struct htrace_consumer {
 	__u64 block_seen;  /* events of the block at pos that were delivered */
 	__u64 skip_until;  /* discard: records before this were consumed by an earlier reader */
 	__u64 bad_block;   /* start + 1 of an open block that did not validate */
+	__u64 generation;  /* of the ring: its positions are of this life */
+	bool finished;     /* nobody produces any more */
+	bool over;         /* and all was read */
 	__u32 strikes;
 	struct htrace_batch loss; /* collected for the next batch */
 	struct htrace_consumer_stats stats;

@@ -10,7 +10,8 @@
 
 static bool tells_loss(const struct htrace_batch *b)
 {
-	return b->overwritten || b->dropped || b->corrupt || b->before;
+	return b->overwritten || b->dropped || b->corrupt || b->before || b->unfinished ||
+	       b->uncommitted;
 }
 
 /* Keep what lies from @off on, @events of them. What was lost before it is told. */
@@ -22,6 +23,7 @@ static void keep(struct htrace_consumer *c, const struct htrace_batch *b, __u32 
 	c->rest.pos += off;
 	c->rest.events = events;
 	c->rest.overwritten = c->rest.dropped = c->rest.corrupt = c->rest.before = 0;
+	c->rest.unfinished = c->rest.uncommitted = 0;
 }
 
 /* Records handed over; *@stop: a function said so. */

@@ -56,6 +56,31 @@ __u64 htrace_random(void);
 int htrace_sigbus_guard(void *mem, size_t len, bool writable, volatile bool *shrunk);
 void htrace_sigbus_unguard(void *mem);
 
+/* Of /proc/PID/stat. */
+struct htrace_stat {
+	char state;
+	__u32 threads;
+	__u64 start; /* in clock ticks since boot */
+};
+
+bool htrace_read_stat(const char *path, struct htrace_stat *st);
+/* As struct htrace_ring's owner_ns. */
+__u64 htrace_own_ns(void);
+
+/* Tells whether processes live; the last verdict is kept. */
+struct htrace_judge {
+	__u64 ns;  /* ours; 0: nobody can be judged */
+	bool proc; /* /proc is that of our pid namespace */
+	bool judged, dead;
+	__u32 pid;
+	__u64 start;
+};
+
+/* For processes of the machine with @boot_id. */
+void htrace_judge_init(struct htrace_judge *j, const __u8 boot_id[16]);
+/* False also if it cannot be told. @start 0: not known. */
+bool htrace_judge_dead(struct htrace_judge *j, __u32 pid, __u64 ns, __u64 start);
+
 /* A reader's mapping of a region. */
 struct htrace_view {
 	int fd;
@@ -76,6 +101,8 @@ struct htrace_view {
 	__u32 nr_runs;
 	int vmm_pid;
 	char ram_name[256];
+	struct htrace_judge judge; /* of owners of rings, as of judged_at */
+	__u64 judged_at;
 };
 
 /* Take a sample of the clocks, unless there is a recent one. Any thread. */

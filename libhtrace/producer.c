@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
-/* Rings taken by threads of user-space tracers. */
+/*
+ * Rings taken by threads of user-space tracers. docs/format.md ("Owners") has the life of a ring's
+ * words, docs/memory-ordering.md why nobody meets another's leavings.
+ */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,58 +13,216 @@
 
 #include "core.h"
 
-/* Start time of this process in clock ticks: tells it from a later one of the same pid. */
-static __u64 start_time(void)
-{
-	char buf[1024], *p;
-	__u64 t = 0;
-	FILE *f = fopen("/proc/self/stat", "re");
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
 
-	if (!f)
+#define BEING_TAKEN (HTRACE_OWNER_RETIRING | HTRACE_OWNER_TAKING)
+
+/* ---------------------------------------------------------------------------- telling a fork */
+
+static __u64 *process_word; /* in a page that the kernel zeroes in a child */
+static __u64 last_id;       /* that was given out; a child goes on from its parent's */
+
+static int map_process_word(void)
+{
+	__u64 *mem = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	__u64 *none = NULL;
+	int err = 0;
+
+	if (mem == MAP_FAILED)
+		return -errno;
+	if (madvise(mem, 4096, MADV_WIPEONFORK))
+		err = -errno;
+	else if (__atomic_compare_exchange_n(&process_word, &none, mem, false, __ATOMIC_ACQ_REL,
+					     __ATOMIC_RELAXED))
 		return 0;
-	if (fgets(buf, sizeof(buf), f) && (p = strrchr(buf, ')')) != NULL) {
-		/* state is field 3, starttime field 22 */
-		for (int field = 2; *p && field < 22; p++)
-			field += *p == ' ';
-		t = strtoull(p, NULL, 10);
+	munmap(mem, 4096); /* another thread was first, or it is of no use */
+	return err;
+}
+
+/* The word, and what it holds in this process and in no other that has its memory. */
+static int identify(struct htrace_producer *p)
+{
+	__u64 *word = __atomic_load_n(&process_word, __ATOMIC_ACQUIRE), id;
+	int err;
+
+	if (!word) {
+		err = map_process_word();
+		if (err)
+			return err;
+		word = __atomic_load_n(&process_word, __ATOMIC_ACQUIRE);
 	}
-	fclose(f);
-	return t;
+	id = __atomic_load_n(word, __ATOMIC_RELAXED);
+	if (!id) {
+		id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
+		if (!htrace_cas(word, 0, id))
+			id = __atomic_load_n(word, __ATOMIC_RELAXED);
+	}
+	p->process = word;
+	p->process_id = id;
+	return 0;
+}
+
+/* -------------------------------------------------------------------------------------- taking */
+
+/* Who wants a ring. */
+struct taker {
+	__u64 owner, taking; /* what the ring's word will be, and what it is until then */
+	__u64 ns, start;
+	struct htrace_judge judge;
+};
+
+static void prepare(struct taker *t, const struct htrace_super *s)
+{
+	struct htrace_stat st;
+
+	t->owner = (__u64)getpid() << 32 | (__u32)syscall(SYS_gettid);
+	t->ns = htrace_own_ns();
+	t->taking = (__u64)getpid() << 32 | (__u32)t->ns;
+	t->start = htrace_read_stat("/proc/self/stat", &st) ? st.start : 0;
+	htrace_judge_init(&t->judge, s->boot_id);
+}
+
+/* We hold it by our word in the taking: say who we are, and then that it is ours. */
+static void settle(const struct taker *t, struct htrace_ring *ring)
+{
+	htrace_store(&ring->owner_start, t->start);
+	htrace_store(&ring->owner_ns, t->ns);
+	htrace_store_release(&ring->owner, t->owner);
+}
+
+/* Positions and counters begin anew. Whoever does this again after somebody died in it may. */
+static void retire(struct htrace_ring *ring, const struct htrace_geometry *g)
+{
+	__u64 *desc = (__u64 *)htrace_ring_block(ring, g, 0);
+	__u64 words = ((g->ring_mask + 1) >> g->block_shift) * (sizeof(struct htrace_block) / 8);
+
+	htrace_fence_opener(); /* who sees any of this sees that the ring is retiring */
+	htrace_store(&ring->head, 0);
+	htrace_store(&ring->dropped, 0);
+	htrace_store(&ring->refused, 0);
+	htrace_store(&ring->consumed, 0);
+	for (__u64 i = 0; i < words; i++)
+		htrace_store(&desc[i], 0);
+	htrace_store_release(&ring->generation, htrace_load(&ring->generation) + 1);
+}
+
+static bool take_free(const struct taker *t, struct htrace_ring *ring)
+{
+	if (!htrace_cas(&ring->owner, 0, t->taking | HTRACE_OWNER_TAKING))
+		return false;
+	settle(t, ring);
+	return true;
+}
+
+/* Its process died, and it is closed now by us; or that is so already. */
+static bool close_dead(struct htrace_judge *j, struct htrace_ring *ring, __u64 *owner)
+{
+	__u64 ns = htrace_load(&ring->owner_ns), start = htrace_load(&ring->owner_start);
+
+	if (*owner & HTRACE_OWNER_CLOSED)
+		return true;
+	if (!*owner || *owner & BEING_TAKEN ||
+	    !htrace_judge_dead(j, HTRACE_OWNER_PID(*owner), ns, start) ||
+	    !htrace_cas(&ring->owner, *owner, *owner | HTRACE_OWNER_CLOSED))
+		return false;
+	*owner |= HTRACE_OWNER_CLOSED;
+	return true;
+}
+
+/* Somebody died while it took the ring: go on in its place. */
+static bool take_over(struct taker *t, struct htrace_ring *ring, const struct htrace_geometry *g,
+		      __u64 owner)
+{
+	__u64 ns = (t->judge.ns & ~0xffffffffULL) | (__u32)owner;
+
+	if (!(owner & BEING_TAKEN) ||
+	    !htrace_judge_dead(&t->judge, HTRACE_OWNER_PID(owner), ns, 0) ||
+	    !htrace_cas(&ring->owner, owner, t->taking | (owner & BEING_TAKEN)))
+		return false;
+	if (owner & HTRACE_OWNER_RETIRING)
+		retire(ring, g);
+	settle(t, ring);
+	return true;
+}
+
+static bool take_dead(struct taker *t, struct htrace_ring *ring, const struct htrace_geometry *g,
+		      const struct htrace_host_ring *host)
+{
+	__u64 owner = htrace_load_acquire(&ring->owner), generation;
+
+	if (!close_dead(&t->judge, ring, &owner))
+		return take_over(t, ring, g, owner);
+	generation = htrace_load(&ring->generation);
+	if (htrace_load_acquire(&host->drained) != generation + 1 ||
+	    !htrace_cas(&ring->owner, owner, t->taking | HTRACE_OWNER_RETIRING))
+		return false;
+	retire(ring, g);
+	settle(t, ring);
+	return true;
 }
 
 int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u32 set, int index)
 {
 	const struct htrace_super *s = htrace_region_super(r);
-	__u64 me = (__u64)getpid() << 32 | (__u32)syscall(SYS_gettid);
+	const struct htrace_ringset *of = &s->ringset[set < HTRACE_MAX_RINGSETS ? set : 0];
+	__u32 first = index < 0 ? 0 : (__u32)index, end = index < 0 ? of->nr_rings : first + 1;
+	struct taker t;
+	int err;
 
-	if (set >= s->nr_ringsets || s->ringset[set].placement == HTRACE_PLACEMENT_VSHMEM ||
-	    s->ringset[set].kind != HTRACE_RING_PER_THREAD ||
-	    (index >= 0 && (__u32)index >= s->ringset[set].nr_rings))
+	if (set >= s->nr_ringsets || of->placement == HTRACE_PLACEMENT_VSHMEM ||
+	    of->kind != HTRACE_RING_PER_THREAD || end > of->nr_rings)
 		return -ENXIO;
-	for (__u32 i = index < 0 ? 0 : (__u32)index; i < s->ringset[set].nr_rings; i++) {
+	err = identify(p);
+	if (err)
+		return err;
+	prepare(&t, s);
+	for (__u32 n = 0; n < 2 * (end - first); n++) {
+		__u32 i = first + n % (end - first);
+		const struct htrace_host_ring *host = htrace_region_host_ring(r, of->first_slot + i);
 		struct htrace_ring *ring = htrace_region_ring(r, set, i, &p->geometry);
 
-		if (htrace_cas(&ring->owner, 0, me)) {
-			ring->owner_start = start_time();
-			ring->generation++;
-			p->ring = ring;
-			p->consumed = &htrace_region_host_ring(
-					       r, s->ringset[set].first_slot + i)->consumed;
-			p->clock_id = s->clock_id;
-			p->schema = (__u32)htrace_region_schema(r)->generation;
-			p->region = r;
-			htrace_region_sample(r);
-			return 0;
-		}
-		if (index >= 0)
-			break;
+		if (!take_free(&t, ring) &&
+		    (n < end - first || !take_dead(&t, ring, &p->geometry, host)))
+			continue;
+		p->ring = ring;
+		p->consumed = &host->consumed;
+		p->clock_id = s->clock_id;
+		p->schema = (__u32)htrace_region_schema(r)->generation;
+		p->region = r;
+		p->generation = htrace_load(&ring->generation);
+		htrace_region_sample(r);
+		return 0;
 	}
 	return -EBUSY;
 }
 
 void htrace_producer_put(struct htrace_producer *p)
 {
-	htrace_region_sample(p->region);
-	__atomic_store_n(&p->ring->owner, 0, __ATOMIC_RELEASE);
+	if (htrace_producer_is_ours(p)) {
+		htrace_region_sample(p->region);
+		htrace_store_release(&p->ring->owner, 0);
+	}
 	p->ring = NULL;
+}
+
+int htrace_region_reap(struct htrace_region *r)
+{
+	const struct htrace_super *s = htrace_region_super(r);
+	struct htrace_judge judge;
+	int closed = 0;
+
+	htrace_judge_init(&judge, s->boot_id);
+	for (__u32 set = 0; set < s->nr_ringsets; set++) {
+		for (__u32 i = 0; i < s->ringset[set].nr_rings; i++) {
+			struct htrace_ring *ring = htrace_region_ring(r, set, i, NULL);
+			__u64 owner = ring ? htrace_load_acquire(&ring->owner) : 0;
+
+			if (s->ringset[set].kind == HTRACE_RING_PER_THREAD && owner &&
+			    !(owner & HTRACE_OWNER_CLOSED))
+				closed += close_dead(&judge, ring, &owner);
+		}
+	}
+	return closed;
 }

@@ -54,7 +54,7 @@ class Results:
 # Of how large pages a unit test is made to believe the machine's to be, by tests/unit/bigpages.c;
 # those of which it makes a difference.
 PAGES = {'unit.': None, 'pages16k.': 16384, 'pages64k.': 65536, 'sanitized.': None}
-MAPPING = ['test_region', 'test_relay', 'test_ring', 'test_sync', 'test_vshmem']
+MAPPING = ['test_owner', 'test_region', 'test_relay', 'test_ring', 'test_sync', 'test_vshmem']
 
 
 def run_unit(exe, label, results, wrapper=()):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Compiles a test program with the real ring, or with a mutated one (tests/mutations.py)."""
 
+import glob
 import os
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ sys.path.insert(0, os.path.join(TESTS, 'system'))
 from mutations import mutate  # noqa: E402
 
 STRESS = os.path.join(HERE, 'stress.c')
+OWNERS = os.path.join(HERE, 'owners.c')
 UNIT = os.path.join(TESTS, 'unit')
 SANITIZERS = {
     'plain': ['-O2'],
@@ -33,7 +35,11 @@ def compile_test(source, directory, build='plain', mutation=None):
         consumer = os.path.join(mutated, 'consumer.c')
     libraries = ['-pthread']
     with open(source, encoding='utf-8') as f:
-        sources = [source] if '#include "consumer.c"' in f.read() else [source, consumer]
+        text = f.read()
+    sources = [source] if '#include "consumer.c"' in text else [source, consumer]
+    if '#include "producer.c"' in text:  # and with it the rest of the library
+        sources += [f for f in glob.glob(os.path.join(LIB, '*.c')) if os.path.basename(f) not in
+                    ('consumer.c', 'producer.c', 'geometry.c', 'schema_btf.c')]
     if source.startswith(UNIT):
         libraries += shlex.split(subprocess.run(['pkg-config', '--libs', 'check'], check=True,
                                                 stdout=subprocess.PIPE, text=True).stdout)

@@ -7,11 +7,12 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from builds import STRESS, compile_test, outcome  # noqa: E402
+from builds import OWNERS, STRESS, compile_test, outcome  # noqa: E402
 from harness import params, say  # noqa: E402
 
 RECORDS = {'plain': 300000, 'tsan': 40000, 'asan': 60000}
 ROUNDS = {'plain': 300, 'tsan': 60, 'asan': 60}
+LIVES = {'plain': 3000, 'tsan': 400, 'asan': 400}
 
 
 @params('plain', 'tsan', 'asan')
@@ -40,3 +41,15 @@ def test_borrowed(build):
                 assert status == 0, f'{mode} {policy}: exit {status}\n{said}'
                 assert len(said.splitlines()) == 1, said
                 say(f'{mode} {policy}: {said.strip()}')
+
+
+@params('plain', 'tsan', 'asan')
+def test_owners(build):
+    """Rings of processes that are killed anywhere: read, retired and used again, nothing unaccounted."""
+    with tempfile.TemporaryDirectory() as d:
+        exe = compile_test(OWNERS, d, build)
+        for policy in ('discard', 'overwrite'):
+            status, said = outcome(exe, policy, str(LIVES[build]))
+            assert status == 0, f'{policy}: exit {status}\n{said}'
+            assert len(said.splitlines()) == 1, said
+            say(f'{policy}: {said.strip()}')

@@ -188,7 +188,7 @@ def shown_as_json(path):
             place = f'cpu {o["cpu"]}' if 'cpu' in o else f'ring {o["ring"]}'
             found.setdefault(place, []).append(
                 (o['time'], o['event'], o.get('fields', o)) if 'event' in o else
-                {k: o[k] for k in ('overwritten', 'dropped', 'corrupt') if o[k]})
+                {k: o[k] for k in ('overwritten', 'dropped', 'corrupt', 'unfinished') if o[k]})
     return found, notes
 
 

@@ -75,7 +75,7 @@ def compare_text(text_path, json_path):
         lost = readertext.LOST.search(rest)
         if lost:
             losses += 1
-            kinds = {k: r[k] for k in ('overwritten', 'dropped', 'corrupt') if r[k]}
+            kinds = {k: r[k] for k in ('overwritten', 'dropped', 'corrupt', 'unfinished') if r[k]}
             assert int(lost['n']) == r['lost'] == sum(kinds.values()), (rest, r)
             assert lost['how'] == ', '.join(f'{k} {v}' for k, v in kinds.items()), (rest, r)
             continue

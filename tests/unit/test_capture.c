@@ -251,6 +251,8 @@ static void make_ordinary(struct maker *m, __u64 start)
 	}
 	new_batch(m, 0);
 	m->b.corrupt = 2;
+	m->b.unfinished = 5;
+	m->b.uncommitted = 96;
 	push(m, 1, false);
 	step(m, 1000);
 }
@@ -478,6 +480,8 @@ START_TEST(test_sessions)
 	ck_assert_uint_eq(r.sum.dropped, 2000000);
 	ck_assert_uint_eq(r.sum.overwritten, 12);
 	ck_assert_uint_eq(r.sum.corrupt, 4);
+	ck_assert_uint_eq(r.sum.unfinished, 10);
+	ck_assert_uint_eq(r.sum.uncommitted, 192);
 	/* One of them alone. */
 	ck_assert_uint_eq(replay(in_top("raw/source1-session2"), NULL, 0).sessions, 1);
 }

@@ -565,7 +565,8 @@ START_TEST(test_loss)
 	finish_schema();
 	show_at(&origin, 100, id, "\1", 16, false);
 	sink.ops->loss(&sink, &(struct sink_loss){ .from = &origin, .time = 200, .overwritten = 5,
-						   .dropped = 2, .corrupt = 1 });
+						   .dropped = 1, .corrupt = 1, .unfinished = 1 });
+	sink.ops->loss(&sink, &(struct sink_loss){ .from = &origin, .time = 200, .uncommitted = 9 });
 	show_at(&origin, 250, id, "\1", 16, false);
 	show_at(&origin, 260, id, "\1", 16, false);
 	/* Readers tell from the packet before; where there was none, there has to be one. */

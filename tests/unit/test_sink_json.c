@@ -150,6 +150,8 @@ START_TEST(test_loss_and_notes)
 	struct sink_note note = { .text = "new session: \"x\"" };
 
 	sink.ops->loss(&sink, &l);
+	l.unfinished = 7;
+	l.uncommitted = 48;
 	origin.source = "b\xff";
 	origin.per_cpu = false;
 	origin.ticks = true;
@@ -158,9 +160,11 @@ START_TEST(test_loss_and_notes)
 	note.source = "b";
 	sink.ops->note(&sink, &note);
 	ck_assert_str_eq(written(),
-			 PLACE "\"lost\":1234,\"overwritten\":1200,\"dropped\":34,\"corrupt\":0}\n"
-			 "{\"tsc\":12345678901,\"source\":\"b\\ufffd\",\"ring\":2,\"lost\":1234,"
-			 "\"overwritten\":1200,\"dropped\":34,\"corrupt\":0}\n"
+			 PLACE "\"lost\":1234,\"overwritten\":1200,\"dropped\":34,\"corrupt\":0,"
+			 "\"unfinished\":0,\"uncommitted_bytes\":0}\n"
+			 "{\"tsc\":12345678901,\"source\":\"b\\ufffd\",\"ring\":2,\"lost\":1241,"
+			 "\"overwritten\":1200,\"dropped\":34,\"corrupt\":0,"
+			 "\"unfinished\":7,\"uncommitted_bytes\":48}\n"
 			 "{\"note\":\"new session: \\\"x\\\"\"}\n"
 			 "{\"note\":\"new session: \\\"x\\\"\",\"source\":\"b\"}\n");
 }

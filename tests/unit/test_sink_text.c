@@ -173,11 +173,19 @@ START_TEST(test_loss)
 	origin.per_cpu = false;
 	origin.ticks = true;
 	sink.ops->loss(&sink, &l);
+	l.unfinished = 3;
+	l.uncommitted = 48;
+	sink.ops->loss(&sink, &l);
+	l.corrupt = l.unfinished = 0;
+	sink.ops->loss(&sink, &l);
 	sink.ops->note(&sink, &note);
 	ck_assert_str_eq(written(),
 			 PLACE "--- 1234 events lost (overwritten 1200, dropped 34) ---\n"
 			 "[b] " PLACE "--- 5 events lost (corrupt 5) ---\n"
 			 "         12345678901 [ring 002] --- 5 events lost (corrupt 5) ---\n"
+			 "         12345678901 [ring 002] --- 8 events lost (corrupt 5, unfinished 3), "
+			 "48 bytes never committed ---\n"
+			 "         12345678901 [ring 002] --- 0 events lost, 48 bytes never committed ---\n"
 			 "--- new session: x ---\n");
 }
 END_TEST

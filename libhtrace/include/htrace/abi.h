@@ -177,7 +177,12 @@ struct htrace_host_ring {
 	__u64 consumed;  /* position up to which the ring was read (release): discard policy */
 	__u64 event_idx; /* wake-up: ring the doorbell when head passes this position (release) */
 	__u64 exit_epoch; /* exits of the vCPU so far; odd while it is out of guest mode (release) */
-	__u64 reserved[5];
+	/*
+	 * 1 + the generation of the ring's life that was read to its end after its owner had died
+	 * (release, after consumed = 0); 0: none. A ring of a thread is used again only then.
+	 */
+	__u64 drained;
+	__u64 reserved[4];
 };
 
 /* ---------------------------------------------------------------- guest areas (guest writes) */
@@ -490,17 +495,34 @@ struct htrace_ring {
 	__u64 anchor; /* vshmem: the nonce of this page's anchor; 0 when the ring was given up */
 	__u32 index;  /* of the ring in its set */
 	__u32 cpu;    /* per-CPU rings */
-	__u64 owner;  /* per-thread rings: pid << 32 | tid of the owner; 0 = free (CAS) */
-	__u64 owner_start; /* the owner's start time in clock ticks since boot */
-	__u64 generation;  /* incremented when a per-thread ring is taken by another owner */
+	/*
+	 * Per-thread rings, else 0; docs/format.md ("Owners") has the life of these words. Writers:
+	 * threads of producers (owner by CAS, its last store by release; the others while owner says
+	 * that the ring is being taken). Readers: they, and the consumer (owner acquire, then others).
+	 */
+	__u64 owner;       /* pid << 32 | tid, and HTRACE_OWNER_*; 0: free */
+	__u64 owner_start; /* the owner's start time in clock ticks since boot; 0: not known */
+	__u64 generation;  /* incremented whenever positions and counters begin anew at 0 */
 	/*
 	 * Mirrors only. 0: the mirror is being written. Else 1 + the position up to which it is, and
 	 * from which on the mirrored ring itself is to be read. Writer: agent (release, after the last
 	 * commit word). Reader: consumer (acquire).
 	 */
 	__u64 handover;
-	__u64 pad3[2];
+	/* The owner's pid namespace, and << 32 its time namespace (inode numbers); 0: not known. */
+	__u64 owner_ns;
+	__u64 pad3[1];
 };
+
+/*
+ * Bits of htrace_ring.owner. While a ring is being taken, the low half is not the taker's tid but
+ * its pid namespace, so that whether it died in between can be judged from this word alone.
+ */
+#define HTRACE_OWNER_CLOSED (1ULL << 63)   /* its process died: nobody produces any more */
+#define HTRACE_OWNER_RETIRING (1ULL << 62) /* being taken, after its contents were zeroed */
+#define HTRACE_OWNER_TAKING (1ULL << 61)   /* being taken, as it is */
+#define HTRACE_OWNER_PID_MAX (1u << 22)
+#define HTRACE_OWNER_PID(owner) ((__u32)((owner) >> 32) & 0x1fffffffu)
 
 /*
  * Descriptor of one block: 64 bytes. Lap n of slot i holds the positions from

@@ -55,7 +55,10 @@ struct htrace_batch {
 	__u64 dropped;     /* dropped by producers */
 	__u64 corrupt;     /* claimed by blocks that did not validate */
 	__u64 before;      /* overwritten before this consumer started: not counted as lost */
-	__u64 reserved[4]; /* 0: the library fills in the whole struct, which does not grow */
+	/* Of a producer that died in the midst of records, see htrace_consumer_finish(). */
+	__u64 unfinished;  /* lost, in events: committed, but not to be told from what was not */
+	__u64 uncommitted; /* in bytes: reserved, and never committed */
+	__u64 reserved[2]; /* 0: the library fills in the whole struct, which does not grow */
 };
 
 struct htrace_consumer_stats {
@@ -68,6 +71,7 @@ struct htrace_consumer_stats {
 	__u64 lapped;         /* times that the producers overtook us */
 	__u64 position;       /* up to which the ring was read */
 	__u64 head;           /* as last seen */
+	__u64 unfinished, uncommitted; /* as in the batches */
 };
 
 /* -EINVAL: geometry. -ENOMEM. */
@@ -82,8 +86,25 @@ void htrace_consumer_free(struct htrace_consumer *c);
  *  0: nothing more for now: drained, or the next record is not committed yet.
  *  -ESTALE: the memory is no longer the ring's (anchor gone); what was copied is discarded.
  *  -EILSEQ: the ring is broken beyond resuming and is quarantined; every later call says so.
+ *  -EOWNERDEAD: its owner had died, and the ring begins anew: htrace_consumer_restart().
  */
 int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b);
+/*
+ * Nobody produces into the ring any more (HTRACE_OWNER_DIED): what is not committed never will be.
+ * From now on htrace_consumer_read() goes on past it. What is known to be committed is delivered.
+ * Of a block with a hole, events behind what was delivered cannot be told from records that were
+ * begun: they are counted, exactly, as unfinished, and the bytes that were reserved and not
+ * committed as uncommitted (the padding of a block among them, if its closer died). When it returns
+ * 0 with no backlog all was read: then, with nothing borrowed, htrace_view_drained().
+ */
+void htrace_consumer_finish(struct htrace_consumer *c);
+/*
+ * Go on at position 0 of a ring that began anew; the accounts go on. What the old life still held
+ * unread is not counted: of several readers, one says when it may be reused.
+ * -EAGAIN: it did not begin anew, or not yet. -EBUSY: records of the old life are borrowed, or left by
+ * htrace_consumer_each(). -EILSEQ: quarantined.
+ */
+int htrace_consumer_restart(struct htrace_consumer *c);
 /*
  * Go on in another image of the same ring, at the position reached: @img has the geometry and, from
  * there on, the contents of the ring read so far, which is its mirror. All accounts go on.

@@ -18,8 +18,13 @@ extern "C" {
 #pragma GCC visibility push(default)
 
 /*
- * A producer's handle: its ring and the ring's shape. Belongs to the process that took it and is
- * not inherited over fork(). Threads may share one; signal handlers may use it.
+ * A producer's handle: its ring and the ring's shape. Belongs to the process that took it. Threads
+ * may share one; signal handlers may use it.
+ *
+ * It is not inherited over fork(): what a child records through its parent's handle is dropped, and
+ * counted in the parent's ring. A child takes a ring of its own. Do not fork between a reserve and
+ * its commit, nor in a signal handler that may have interrupted one: the child would return into
+ * the middle of it, and commit its parent's record a second time.
  */
 struct htrace_producer {
 	struct htrace_ring *ring;
@@ -28,20 +33,51 @@ struct htrace_producer {
 	__u32 clock_id;
 	__u32 schema;
 	struct htrace_region *region; /* that it is of, which must outlive it */
+	const __u64 *process; /* holds process_id in the process that took the ring, in no other */
+	__u64 process_id;
+	__u64 generation; /* of the ring, since it was taken */
 };
 
 /*
- * Take ring @index of set @set, or with index -1 any free one. -EBUSY: none free; -ENXIO: the set
- * is not in the region. The ring stays taken until htrace_producer_put() or its owner's death.
+ * Take ring @index of set @set, or with index -1 any one: a free one first, which goes on where it
+ * is; else one whose process died, if a reader has read it to its end, which begins anew. Rings of
+ * other pid namespaces are never taken for dead.
+ * 0: taken, until htrace_producer_put() or the death of this process (not of the thread).
+ * -EBUSY: none can be had: others have them, or what dead ones left was not read yet (it stays
+ *  readable; without a reader for ever).
+ * -ENXIO: the set or ring is not in the region, or its rings are not such that threads take.
+ * -ENOMEM: no page for telling a fork. -ENOSYS, -EINVAL: this kernel cannot (Linux 4.14 can).
  */
 int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u32 set, int index);
-/* Give the ring back; all reserved records must be committed. Another thread may take it then. */
+/*
+ * Give the ring back; all reserved records must be committed. Another thread may take it then. In a
+ * forked child the handle is given up, and the ring stays its parent's.
+ */
 void htrace_producer_put(struct htrace_producer *p);
+/*
+ * Close the rings whose processes died, so that readers which cannot judge that themselves (in
+ * another pid namespace, or on the host) know. htrace_producer_get() does it where it has to; a
+ * tracer's agent may do it now and then. Returns how many it closed.
+ */
+int htrace_region_reap(struct htrace_region *r);
 
 /* The region's clock. */
 HTRACE_INLINE __u64 htrace_producer_now(const struct htrace_producer *p)
 {
 	return htrace_clock_read(p->clock_id);
+}
+
+/* Is the ring this process's? Not in a child that fork() made: the kernel zeroed the word there. */
+HTRACE_INLINE int htrace_producer_is_ours(const struct htrace_producer *p)
+{
+	return __builtin_expect(htrace_load(p->process) == p->process_id, 1);
+}
+
+/* A child's record. The ring may have begun another life, which has nothing to do with it. */
+HTRACE_INLINE void htrace_producer_drop(struct htrace_producer *p)
+{
+	if (htrace_load_acquire(&p->ring->generation) == p->generation)
+		htrace_ring_drop(p->ring);
 }
 
 /*
@@ -51,6 +87,10 @@ HTRACE_INLINE __u64 htrace_producer_now(const struct htrace_producer *p)
 HTRACE_INLINE void *htrace_producer_reserve(struct htrace_producer *p, __u32 id, __u32 len,
 					    struct htrace_slot *slot)
 {
+	if (!htrace_producer_is_ours(p)) {
+		htrace_producer_drop(p);
+		return NULL;
+	}
 	return htrace_reserve(p->ring, &p->geometry, p->consumed, id, len, p->schema,
 			      htrace_producer_now(p), slot);
 }

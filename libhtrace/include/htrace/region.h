@@ -297,6 +297,32 @@ struct htrace_image {
 /* Fill in *@img for ring @index of set @set. -ENXIO: no such ring, not mapped, or not anchored. */
 int htrace_view_ring(const struct htrace_view *v, __u32 set, __u32 index, struct htrace_image *img);
 
+enum htrace_owner_state {
+	HTRACE_OWNER_NONE = 0,  /* free, or not a ring that threads take */
+	HTRACE_OWNER_LIVES = 1, /* or cannot be judged: another machine's, another pid namespace's */
+	HTRACE_OWNER_COMES = 2, /* it is being taken */
+	HTRACE_OWNER_DIED = 3,  /* nobody produces any more, until the ring begins anew */
+};
+
+struct htrace_owner {
+	size_t sz;        /* sizeof(struct htrace_owner) */
+	__u32 state;      /* enum htrace_owner_state */
+	__u32 pid, tid;   /* as the ring says; tid 0 while it is being taken */
+	__u32 drained;    /* died, and a reader said that it has read all of it */
+	__u64 generation; /* of the ring */
+};
+/*
+ * Whose is the ring, and does that process live? Looks into /proc, or asks for a pidfd; nothing is
+ * ever sent to the process, which the ring's words may name wrongly. A verdict may be 100 ms old.
+ * -EINVAL: sz. -EAGAIN: it changed meanwhile.
+ */
+int htrace_view_owner(struct htrace_view *v, const struct htrace_image *img, struct htrace_owner *o);
+/*
+ * Say that all of the ring's life @generation was read, after HTRACE_OWNER_DIED, with
+ * htrace_consumer_finish(): it may be used again. Does nothing if the host area is not writable.
+ */
+void htrace_view_drained(struct htrace_view *v, const struct htrace_image *img, __u64 generation);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }
