@@ -73,12 +73,16 @@ static int copy_runs(struct htrace_view *v, char *err, size_t errlen)
 {
 	const struct htrace_area *area = &v->super.runs;
 	const struct htrace_runs *src = (const void *)((const char *)v->mem + area->off);
-	__u32 nr_anchors = *(const volatile __u32 *)&src->nr_anchors;
-	__u32 nr_runs = *(const volatile __u32 *)&src->nr_runs;
-	__u64 need = sizeof(*src) + (__u64)nr_anchors * sizeof(struct htrace_anchor) +
-		     (__u64)nr_runs * sizeof(struct htrace_run);
-	__u64 *dst;
+	__u32 nr_anchors, nr_runs;
+	__u64 *dst, need;
 
+	/* Where no ring is in guest RAM nobody checked where the area would be. */
+	if (!v->attached || !area->len)
+		return htrace_errf(err, errlen, "the region has no page runs"), -EPROTO;
+	nr_anchors = *(const volatile __u32 *)&src->nr_anchors;
+	nr_runs = *(const volatile __u32 *)&src->nr_runs;
+	need = sizeof(*src) + (__u64)nr_anchors * sizeof(struct htrace_anchor) +
+	       (__u64)nr_runs * sizeof(struct htrace_run);
 	if (!nr_anchors || !nr_runs || nr_anchors > HTRACE_MAX_ANCHORS ||
 	    nr_runs > HTRACE_MAX_RUNS || need > area->len)
 		return htrace_errf(err, errlen, "%u page runs with %u anchors refused", nr_runs,

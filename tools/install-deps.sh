@@ -36,6 +36,7 @@ while [ $# -gt 0 ]; do
 	case $1 in
 	--tests)
 		packages+=(check python3 make g++ babeltrace2 spin groff-base)
+		packages+=(libclang-rt-dev llvm) # libFuzzer, and its coverage
 		# the build for aarch64; tools/cross-aarch64.sh fetches the arm64 libraries
 		packages+=(gcc-aarch64-linux-gnu qemu-user-static)
 		;;

@@ -399,6 +399,27 @@ START_TEST(test_bad_runs)
 }
 END_TEST
 
+/* Without rings in guest RAM there is nothing to map, and where the runs would be was not checked. */
+START_TEST(test_no_runs)
+{
+	struct htrace_super *super;
+	struct htrace_view *v;
+	struct fake f;
+
+	fake_guest(&f, RAM_SIZE);
+	ck_assert_int_eq(htrace_view_open(&v, f.region_path, false, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_map_ram(v, 0, f.ram_path, err, sizeof(err)), -EPROTO);
+	super = (void *)f.region;
+	super->nr_ringsets = 0;
+	super->runs = (struct htrace_area){ .off = 1ULL << 60 };
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	ck_assert_int_eq(htrace_view_map_ram(v, 0, f.ram_path, err, sizeof(err)), -EPROTO);
+	ck_assert_str_eq(err, "the region has no page runs");
+	htrace_view_close(v);
+	fake_end(&f);
+}
+END_TEST
+
 /* Layouts that agree about all anchors may differ about other runs: 2.5 GiB on a pc of 4 GiB. */
 START_TEST(test_layout_by_runs)
 {
@@ -481,6 +502,7 @@ static Suite *make_suite(void)
 	tcase_add_loop_test(ram, test_publish, 0, (int)(sizeof(layouts) / sizeof(*layouts)));
 	tcase_add_test(ram, test_publish_refusals);
 	tcase_add_loop_test(ram, test_bad_runs, 0, NR_BAD_RUNS);
+	tcase_add_test(ram, test_no_runs);
 	tcase_add_test(ram, test_layout_by_runs);
 	tcase_add_test(ram, test_unanchored_ring);
 	tcase_add_test(ram, test_find_ram);

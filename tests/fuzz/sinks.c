@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The decoders of the output SINK: records of any schema, whatever their bytes, with names, stacks,
+ * filters, loss and schemas that grow. Nothing in what is written steers a terminal, lines of JSON
+ * are JSON, and no line and no file is without bound.
+ */
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fuzz.h"
+#include "fuzz_schema.h"
+#include "fuzz_session.h"
+
+#define BATCH_ROOM 32768u
+#define LINE_MOST (64u * 1024 + 64)
+
+static struct schema_maker maker;
+
+/* ------------------------------------------------------------------------------ what is handed over */
+
+struct batch {
+	struct htrace_batch b;
+	_Alignas(8) unsigned char data[BATCH_ROOM];
+};
+
+/* Framed as the consumer, or a capture's reader, lets it pass; all else is the input's. */
+static void add_record(struct batch *b, struct input *in)
+{
+	__u64 how = take(in, 1), id = take(in, 1), time = take_number(in), head;
+	__u32 hdr = how & 1 ? 16 : 8, len = (__u32)take(in, 1 + (how >> 1 & 1)) % 8192 & ~7u;
+	size_t n = len < in->left ? len : in->left;
+	unsigned char *at = b->data + b->b.len;
+
+	if (how & 4)
+		n = n < 16 ? n : 16;
+	if (hdr + len > BATCH_ROOM - b->b.len)
+		return;
+	id = id < 250 ? 1 + id % (maker.nr_events + 1) : 60000 - id;
+	if (hdr == 16)
+		memcpy(at + 8, &time, 8);
+	head = id | (__u64)(hdr + len + (how & 1)) << 16 | time << 32;
+	memcpy(at, &head, 8);
+	memset(at + hdr, (int)how, len);
+	memcpy(at + hdr, in->at, n);
+	in->at += n;
+	in->left -= n;
+	b->b.len += hdr + len;
+	b->b.events++;
+}
+
+static void hand_batch(struct reader *r, struct input *in, __u64 op)
+{
+	static struct batch b;
+
+	b.b = (struct htrace_batch){ .data = b.data, .schema = 1, .base = take_number(in) };
+	for (unsigned int n = 1 + (op & 7); n && in->left; n--)
+		add_record(&b, in);
+	if (op & 8)
+		b.b.overwritten = take_number(in);
+	if (op & 16) {
+		b.b.dropped = take_number(in);
+		b.b.corrupt = take(in, 1);
+	}
+	session_batch(r->session, (unsigned int)take(in, 1) % 3, &b.b, r->now, op & 32, op >> 7);
+}
+
+static void hand_schema(struct reader *r, struct input *in, __u64 *generation)
+{
+	size_t before = maker.len;
+	struct schema_maker *keep = malloc(sizeof(*keep));
+	char err[160];
+
+	*keep = maker;
+	schema_make(&maker, in, before ? 6 : 40);
+	if (session_is_behind(r->session) ||
+	    session_schema(r->session, ++*generation, maker.at, maker.len, r->now, err, sizeof(err)))
+		maker = *keep; /* refused: not all that comes later */
+	free(keep);
+}
+
+static void hand_names(struct reader *r, struct input *in)
+{
+	struct htrace_name names[8] = { 0 };
+	unsigned int nr = (unsigned int)take(in, 1) % 8;
+
+	for (unsigned int i = 0; i < nr; i++) {
+		names[i].tid = (__u32)take(in, 1);
+		names[i].tgid = (__u32)take(in, 1);
+		names[i].time = take_number(in);
+		for (unsigned int k = 0; k < 16; k += 4)
+			memcpy(names[i].comm + k, &(__u32){ (__u32)take(in, 4) }, 4);
+	}
+	session_names(r->session, names, nr, r->now);
+}
+
+/* A record of HTRACE_STACK_EVENT, if the schema has it. */
+static void hand_stack(struct reader *r, struct input *in)
+{
+	struct htrace_stack head = { .id = take(in, 1), .pid = (__u32)take(in, 1) };
+	__u64 rec[1 + sizeof(head) / 8 + 16] = { 0 };
+	struct htrace_batch b = { .data = (void *)rec, .len = sizeof(rec), .events = 1, .schema = 1 };
+
+	head.kind = (__u16)take(in, 1) % 5;
+	head.nr = (__u16)take(in, 1) % 20;
+	memcpy(rec + 1, &head, sizeof(head));
+	for (size_t i = 1 + sizeof(head) / 8; i < ARRAY_SIZE(rec) && in->left; i++)
+		rec[i] = take_number(in);
+	rec[0] = (1 + take(in, 1) % (maker.nr_events + 1)) | sizeof(rec) << 16;
+	session_batch(r->session, 0, &b, r->now, false, 0);
+}
+
+static void hand_guest(struct reader *r, struct input *in)
+{
+	struct htrace_clock_sample clock = { .mono = take_number(in), .real = take_number(in) };
+	static struct htrace_guest guest;
+
+	memset(guest.hostname, (int)take(in, 1), sizeof(guest.hostname));
+	memset(guest.release, (int)take(in, 1), sizeof(guest.release));
+	guest.nr_progs = (__u32)take(in, 1) % HTRACE_MAX_PROGS;
+	session_guest(r->session, &guest, &clock, r->now);
+}
+
+static void step(struct reader *r, struct input *in, __u64 *generation)
+{
+	__u64 op = take(in, 1);
+
+	switch (op % 16) {
+	case 0: case 1: case 2: case 3: case 4: case 5: case 6:
+		hand_batch(r, in, op >> 4 | take(in, 1) << 4);
+		break;
+	case 7: case 8:
+		hand_schema(r, in, generation);
+		break;
+	case 9:
+		hand_names(r, in);
+		break;
+	case 10:
+		hand_stack(r, in);
+		break;
+	case 11:
+		hand_guest(r, in);
+		break;
+	case 12:
+		session_broken(r->session, (unsigned int)(op >> 4) % 3, "why", r->now);
+		break;
+	case 13:
+		fail_allocation((unsigned int)take(in, 1) >> (op >> 5));
+		break;
+	case 14:
+		session_note(r->session, "note", r->now);
+		break;
+	default:
+		r->now += op << 20;
+		reader_emit(r, false);
+	}
+}
+
+/* ------------------------------------------------------------------------------------ what comes out */
+
+static const char *json_value(const char *p, const char *end, unsigned int depth);
+
+static const char *json_string(const char *p, const char *end)
+{
+	CHECK(p < end && *p == '"');
+	for (p++; p < end && *p != '"'; p++)
+		if (*p == '\\') {
+			CHECK(++p < end && strchr("\"\\/bfnrtu", *p));
+			for (int i = 0; *p == 'u' && i < 4; i++)
+				CHECK(p + 1 + i < end && strchr("0123456789abcdefABCDEF", p[1 + i]));
+		}
+	CHECK(p < end);
+	return p + 1;
+}
+
+static const char *json_list(const char *p, const char *end, char close, unsigned int depth)
+{
+	CHECK(depth < 40);
+	for (p++; p < end && *p != close; p += *p == ',') {
+		if (close == '}') {
+			p = json_string(p, end);
+			CHECK(p < end && *p == ':');
+			p++;
+		}
+		p = json_value(p, end, depth + 1);
+		CHECK(p < end && (*p == close || (*p == ',' && p + 1 < end && p[1] != close)));
+	}
+	CHECK(p < end);
+	return p + 1;
+}
+
+static const char *json_value(const char *p, const char *end, unsigned int depth)
+{
+	static const char *const words[] = { "true", "false", "null" };
+	const char *start = p;
+
+	CHECK(p < end);
+	if (*p == '"')
+		return json_string(p, end);
+	if (*p == '{' || *p == '[')
+		return json_list(p, end, *p == '{' ? '}' : ']', depth);
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if ((size_t)(end - p) >= strlen(words[i]) && !memcmp(p, words[i], strlen(words[i])))
+			return p + strlen(words[i]);
+	p += *p == '-';
+	while (p < end && *p >= '0' && *p <= '9')
+		p++;
+	CHECK(p > start + (*start == '-'));
+	CHECK(start[*start == '-'] != '0' || p == start + (*start == '-') + 1);
+	return p;
+}
+
+static void check_lines(const char *text, size_t len, bool json)
+{
+	const char *end = text + len, *next;
+
+	for (const char *line = text; line < end; line = next + 1) {
+		next = memchr(line, '\n', (size_t)(end - line));
+		CHECK(next && (size_t)(next - line) <= LINE_MOST);
+		for (const char *p = line; p < next; p++)
+			CHECK(*p >= ' ' && *p <= '~');
+		if (json)
+			CHECK(*line == '{' && json_value(line, next, 0) == next);
+	}
+}
+
+static void check_output(int fd, bool json)
+{
+	struct stat st;
+	char *text;
+
+	CHECK(!fstat(fd, &st));
+	if (!st.st_size)
+		return;
+	text = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	CHECK(text != MAP_FAILED);
+	check_lines(text, (size_t)st.st_size, json);
+	munmap(text, (size_t)st.st_size);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static int fd = -1;
+	static char spec[300];
+	struct input in = { data, size };
+	bool to_directory = !strcmp(SINK, "ctf") || !strcmp(SINK, "raw");
+	__u64 generation = 0;
+	struct reader r;
+
+	if (fd < 0) {
+		fd = to_directory ? 0 : memfd_create("out", 0);
+		if (to_directory)
+			snprintf(spec, sizeof(spec), SINK ":%s/out", fuzz_dir());
+		else
+			snprintf(spec, sizeof(spec), SINK ":/proc/self/fd/%d", fd);
+	}
+	maker.len = maker.nr_types = maker.nr_events = 0;
+	if (reader_open(&r, spec, NULL, take(&in, 1))) {
+		hand_schema(&r, &in, &generation);
+		while (in.left)
+			step(&r, &in, &generation);
+		reader_emit(&r, true);
+	}
+	fail_allocation(0);
+	reader_close(&r);
+	if (to_directory)
+		remove_tree(strchr(spec, ':') + 1, true);
+	else
+		check_output(fd, !strcmp(SINK, "json"));
+	return 0;
+}

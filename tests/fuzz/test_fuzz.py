@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""libFuzzer at what reads a guest's memory and files: bounded runs, coverage, and that it finds."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+import targets  # noqa: E402
+from harness import say  # noqa: E402
+from targets import LIB, LIMITS, SANITIZERS, TARGETS, TOP, Build, corpus_of  # noqa: E402
+
+SECONDS = 5        # of each target, at most; beside its corpus
+COVERAGE_RUNS = 3000
+COVERAGE_SECONDS = 4
+LEAST = 90         # percent of the lines of each file that judges what a guest or a file says
+
+# Why it counts; lines that cannot be reached from a guest or file are few in each.
+VALIDATING = {
+    'libhtrace/attach.c': 'superblock, areas, rings of a region',
+    'libhtrace/ram.c': 'page runs, anchors, guest RAM',
+    'libhtrace/geometry.c': 'shapes of rings',
+    'libhtrace/consumer.c': 'rings: positions, descriptors, records',
+    'libhtrace/relay.c': 'rings and mirrors, the host may change the latter',
+    'libhtrace/schema.c': 'schemas: from entries to objects',
+    'libhtrace/schema_check.c': 'schemas: every rule',
+    'libhtrace/schema_visit.c': 'records by their schema',
+    'libhtrace/filter_parse.c': 'filters that a guest publishes',
+    'libhtrace/filter_bind.c': 'filters on schemas',
+    'libhtrace/filter_eval.c': 'filters on records',
+    'libhtrace/escape.c': 'all text of a guest',
+    'host-reader/live.c': 'the host\'s half of the relay: mirrors, hand-over; schemas and names that change',
+    'host-reader/session.c': 'what comes of batches, schemas, names',
+    'host-reader/merge.c': 'times, bounded memory',
+    'host-reader/events.c': 'fields that the reader itself takes from records',
+    'host-reader/filter.c': 'a guest\'s filter on its records',
+    'host-reader/names.c': 'task names',
+    'host-reader/stacks.c': 'stacks',
+    'host-reader/symbols.c': 'packed symbols, mappings',
+    'host-reader/elf_symbols.c': 'files with a build-id that a guest named',
+    'host-reader/show.c': 'values as text',
+    'host-reader/show_stack.c': 'stacks as text',
+    'host-reader/sink_text.c': 'decoder: text',
+    'host-reader/sink_json.c': 'decoder: JSON',
+    'host-reader/ctf_event.c': 'decoder: CTF, values',
+    'host-reader/ctf_layout.c': 'decoder: CTF, fields',
+    'host-reader/ctf_classes.c': 'decoder: CTF, events that are declared',
+    'host-reader/capture_read.c': 'captures: journal',
+    'host-reader/capture_lane.c': 'captures: streams',
+    'guest-agent/tracepoint_format.c': 'format files of tracefs',
+}
+
+
+@dataclass
+class Run:
+    status: int
+    said: str
+    executions: int
+    seconds: float
+
+
+def environment(directory):
+    env = dict(os.environ, TMPDIR=directory, **SANITIZERS)
+    env.pop('LD_PRELOAD', None)
+    return env
+
+
+def run_target(exe, name, directory, *options, profile=None, corpus=None):
+    """One target over its corpus, and further as the options say."""
+    work = tempfile.mkdtemp(prefix='run-', dir=directory)
+    env = environment(work)
+    if profile:
+        env['LLVM_PROFILE_FILE'] = profile
+    found = os.path.join(directory, 'new-' + name) # what it adds to the corpus
+    os.makedirs(found, exist_ok=True)
+    seeds = [d for d in (corpus or corpus_of(name),) if os.path.isdir(d)]
+    run = subprocess.run([exe, *LIMITS, f'-max_len={TARGETS[name].max_len}', '-print_final_stats=1',
+                          f'-artifact_prefix={directory}/found-{name}-', *options, found, *seeds],
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
+                         check=False, env=env, timeout=600)
+    shutil.rmtree(work, ignore_errors=True)
+    done = re.search(r'Done (\d+) runs in (\d+) second', run.stdout)
+    return Run(run.returncode, run.stdout, int(done[1]) if done else 0, int(done[2]) if done else 0)
+
+
+def scratch():
+    """Files that programs read and write all the time: in memory, where there is some."""
+    return tempfile.TemporaryDirectory(dir='/dev/shm' if os.path.isdir('/dev/shm') else None)
+
+
+def test_targets():
+    """No input of the corpora, and none that is found in a bounded time, breaks anything."""
+    with scratch() as d:
+        exes = Build(os.path.join(d, 'build')).make()
+        bad = []
+        for name, exe in exes.items():
+            nr = len(os.listdir(corpus_of(name)))
+            assert nr, f'{name} has no corpus'
+            run = run_target(exe, name, d, f'-max_total_time={SECONDS}')
+            say(f'{name}: {run.executions} executions, {run.executions / max(run.seconds, 1):.0f} a second, '
+                f'corpus of {nr}: {TARGETS[name].what}')
+            if run.status or run.executions < nr:
+                bad.append(name)
+                print(run.said[-6000:])
+        assert not bad, f'{", ".join(bad)}: see above'
+
+
+def line_coverage(exes, profile):
+    """{file: (lines, covered)} of what all programs executed."""
+    objects = [o for exe in list(exes.values())[1:] for o in ('-object', exe)]
+    out = subprocess.run([targets.tool('llvm-cov'), 'export', '-summary-only', '-instr-profile', profile,
+                          list(exes.values())[0], *objects], stdout=subprocess.PIPE, check=True).stdout
+    return {os.path.relpath(f['filename'], TOP): (f['summary']['lines']['count'], f['summary']['lines']['covered'])
+            for f in json.loads(out)['data'][0]['files']}
+
+
+def test_coverage():
+    """What the corpora and a short run of the same seed execute of the code that validates."""
+    with scratch() as d:
+        exes = Build(os.path.join(d, 'build'), 'coverage').make()
+        raws = []
+        for name, exe in exes.items():
+            raws.append(os.path.join(d, name + '.profraw'))
+            run = run_target(exe, name, d, f'-runs={COVERAGE_RUNS}', f'-max_total_time={COVERAGE_SECONDS}',
+                             '-seed=1', profile=raws[-1])
+            assert not run.status, run.said[-6000:]
+        profile = os.path.join(d, 'all.profdata')
+        subprocess.run([targets.tool('llvm-profdata'), 'merge', '-sparse', *raws, '-o', profile], check=True)
+        lines = line_coverage(exes, profile)
+    below, total, hit = [], 0, 0
+    for file, why in VALIDATING.items():
+        count, covered = lines[file]
+        total, hit = total + count, hit + covered
+        percent = 100 * covered / count
+        say(f'{percent:5.1f} % of {count:4} lines: {file} ({why})')
+        if percent < LEAST:
+            below.append(f'{file} {percent:.1f} %')
+    say(f'{100 * hit / total:5.1f} % of {total} lines: all of them')
+    assert not below, f'below {LEAST} %: {", ".join(below)}'
+
+
+# A check that is taken away, and the target that must miss it.
+REMOVED = {
+    'consumer-overwrite': ('consumer.c', '''		    l->end & 7)
+			return LOOK_BAD;
+''', '''		    l->end & 7)
+			;
+'''),
+    'attach': ('attach.c', '''	if (bytes > room)
+		bytes = (__u32)room;
+''', ''),
+}
+
+
+def test_finds():
+    """Without one bounds check each, the fuzzer says what is accessed, from the corpus, in bounded time."""
+    for name, (file, text, instead) in REMOVED.items():
+        with scratch() as d:
+            library = os.path.join(d, 'libhtrace')
+            shutil.copytree(LIB, library)
+            path = os.path.join(library, file)
+            with open(path, encoding='utf-8') as f:
+                content = f.read()
+            assert content.count(text) == 1, f'{file} has {content.count(text)} times: {text}'
+            with open(path, 'w', encoding='utf-8') as f:
+                f.write(content.replace(text, instead))
+            exe = Build(os.path.join(d, 'build'), library=library).make([name])[name]
+            run = run_target(exe, name, d, '-max_total_time=60', '-seed=1')
+            why = re.search(r'ERROR: (AddressSanitizer: \S+).*\n|runtime error: (.*)', run.said)
+            assert run.status and why, f'{name} did not miss what was taken from {file}\n{run.said[-3000:]}'
+            say(f'{file} without a check: {name} says {why[1] or why[2]}')
