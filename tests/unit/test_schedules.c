@@ -341,7 +341,7 @@ static int borrow_one(struct htrace_consumer *c)
 
 	if (ret != 1)
 		return ret;
-	htrace_copy_once(h->data, h->b.data, h->b.len);
+	htrace_copy_out(h->data, h->b.data, h->b.len);
 	h->back = !h->b.len;
 	h->stale = false;
 	nr_held++;
