@@ -125,7 +125,7 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 		void *record_ = 0;                                                                 \
 		if (this_)                                                                         \
 			record_ = htrace_reserve_with(                                             \
-				this_, (&(const struct htrace_geometry)HTRACE_GEOMETRY_QUICK),     \
+				0, this_, (&(const struct htrace_geometry)HTRACE_GEOMETRY_QUICK),     \
 				(&(const struct htrace_geometry)HTRACE_GEOMETRY),                  \
 				&this_->consumed, (id), (len), htrace_schema_gen,                  \
 				bpf_ktime_get_ns(), (slot));                                       \

@@ -137,7 +137,7 @@ HTRACE_INLINE void htrace_filter_end(void *from, struct htrace_slot *slot)
 	__asm__ volatile("" : "+r"(len)); /* the bound must be of the register that is used below */
 	if (len > HTRACE_FILTER_RECORD)
 		return;
-	to = htrace_reserve_with(ring, (&(const struct htrace_geometry)HTRACE_GEOMETRY_QUICK),
+	to = htrace_reserve_with(0, ring, (&(const struct htrace_geometry)HTRACE_GEOMETRY_QUICK),
 				 (&(const struct htrace_geometry)HTRACE_GEOMETRY), &ring->consumed,
 				 slot->add & 0xffff, len, htrace_schema_gen, bpf_ktime_get_ns(),
 				 &real);

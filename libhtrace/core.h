@@ -28,14 +28,6 @@ static inline void htrace_copy_once(void *to, const void *from, size_t len)
 		dst[i] = __atomic_load_n(&src[i], __ATOMIC_RELAXED);
 }
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define HTRACE_TSAN 1
-#endif
-#elif defined(__SANITIZE_THREAD__)
-#define HTRACE_TSAN 1
-#endif
-
 /*
  * Copy @len bytes (a multiple of 8) that may change meanwhile: what they were at some time, for the
  * caller to check in the copy, and to discard if it should find out that they did change. As fast as

@@ -63,6 +63,49 @@
 	} while (0)
 #endif
 
+/*
+ * A ring into which one thread writes, and the signal handlers that interrupt it, needs no bus lock: nobody
+ * else's stores come in between, and a signal comes before or behind an instruction, never within. On x86-64
+ * that is all there is to it, as stores become visible in their order. Elsewhere the atomics above are used.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define HTRACE_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define HTRACE_TSAN 1
+#endif
+#endif
+#if defined(__x86_64__) && !defined(__bpf__) && !defined(HTRACE_TSAN) /* which sees no assembly */
+HTRACE_INLINE int htrace_cas_single(__u64 *p, __u64 old, __u64 new_)
+{
+	__u8 done;
+
+	__asm__ volatile("cmpxchgq %[new_], %[at]\n\tsete %[done]"
+			 : [done] "=q"(done), [at] "+m"(*p), "+a"(old)
+			 : [new_] "r"(new_)
+			 : "memory", "cc");
+	return done;
+}
+
+HTRACE_INLINE void htrace_add_single(__u64 *p, __u64 v)
+{
+	__asm__ volatile("addq %[v], %[at]" : [at] "+m"(*p) : [v] "r"(v) : "memory", "cc");
+}
+#else
+#define htrace_cas_single(p, old, new) htrace_cas((p), (old), (new))
+#define htrace_add_single(p, v) htrace_add((p), (v))
+#endif
+
+/* The cache line at @p will be written soon: take it from the reader of the lap before. */
+#if defined(__bpf__)
+#define htrace_own(p) ((void)0)
+#elif defined(__x86_64__)
+#define htrace_own(p) __asm__ volatile("prefetchw %0" ::"m"(*(const char *)(p)))
+#else
+#define htrace_own(p) __builtin_prefetch((p), 1)
+#endif
+#define HTRACE_OWN_AHEAD 128 /* bytes behind a record */
+
 /* A ring's shape as producers need it; in BPF a read-only global, so the verifier knows it. */
 struct htrace_geometry {
 	__u64 ring_mask;  /* data size - 1 */
@@ -174,25 +217,35 @@ HTRACE_INLINE void htrace_ring_drop(struct htrace_ring *r)
  * Evaluates to the payload's address (8-byte aligned, uninitialised), or to NULL when the record
  * was dropped and counted. The caller fills the payload and calls htrace_commit(@slot).
  */
-#define htrace_reserve(ring_, geo_, consumed_, id_, payload_, schema_, now_, slot_) \
-	htrace_reserve_with(ring_, geo_, geo_, consumed_, id_, payload_, schema_, now_, slot_)
+#define htrace_reserve(ring_, geo_, consumed_, id_, payload_, schema_, now_, slot_)         \
+	htrace_reserve_by(0, ring_, geo_, consumed_, id_, payload_, schema_, now_, slot_)
+
+/*
+ * Likewise, for a ring into which only this thread writes, and signal handlers that run in it, which reserve
+ * by this, too. Commit by htrace_commit_single(). About half the price where the cache holds the ring.
+ */
+#define htrace_reserve_single(ring_, geo_, consumed_, id_, payload_, schema_, now_, slot_)  \
+	htrace_reserve_by(1, ring_, geo_, consumed_, id_, payload_, schema_, now_, slot_)
+
+#define htrace_reserve_by(single_, ring_, geo_, consumed_, id_, payload_, schema_, now_, slot_)   \
+	htrace_reserve_with(single_, ring_, geo_, geo_, consumed_, id_, payload_, schema_, now_, slot_)
 
 /* @quick_geo_ needs to have only what htrace_try_quick() uses; each is evaluated where it is needed. */
-#define htrace_reserve_with(ring_, quick_geo_, geo_, consumed_, id_, payload_, schema_, now_, slot_) \
+#define htrace_reserve_with(single_, ring_, quick_geo_, geo_, consumed_, id_, payload_, schema_, now_, slot_) \
 	__extension__({                                                                     \
 		__u32 want_ = (payload_);                                                   \
 		__u64 quick_pos_ = htrace_load(&(ring_)->head);                             \
 		__u64 quick_time_ = (now_);                                                 \
-		char *payload_at_ = htrace_try_quick((ring_), (quick_geo_), (id_), want_,   \
-						     quick_pos_, quick_time_, (slot_));     \
+		char *payload_at_ = htrace_try_quick((single_), (ring_), (quick_geo_), (id_), \
+						     want_, quick_pos_, quick_time_, (slot_)); \
 		if (!payload_at_)                                                           \
-			payload_at_ = htrace_reserve_slowly((ring_), (geo_), (consumed_),   \
-							    (id_), want_, (schema_), now_,  \
-							    (slot_));                       \
+			payload_at_ = htrace_reserve_slowly((single_), (ring_), (geo_),     \
+							    (consumed_), (id_), want_,      \
+							    (schema_), now_, (slot_));      \
 		(void *)payload_at_;                                                        \
 	})
 
-#define htrace_reserve_slowly(ring_, geo_, consumed_, id_, want_, schema_, now_, slot_)     \
+#define htrace_reserve_slowly(single_, ring_, geo_, consumed_, id_, want_, schema_, now_, slot_) \
 	__extension__({                                                                     \
 		const struct htrace_geometry *shape_ = (geo_);                              \
 		__u32 body_ = ((want_) + 7u) & ~7u;                                         \
@@ -203,9 +256,9 @@ HTRACE_INLINE void htrace_ring_drop(struct htrace_ring *r)
 			htrace_retry(__extension__({                                        \
 				__u64 pos_ = htrace_load(&(ring_)->head);                   \
 				__u64 time_ = (now_);                                       \
-				htrace_try_reserve((ring_), shape_, (consumed_), (id_), body_, \
-						   (schema_), pos_, time_, &found_,         \
-						   (slot_)) == HTRACE_TRY_DONE;             \
+				htrace_try_reserve((single_), (ring_), shape_, (consumed_), \
+						   (id_), body_, (schema_), pos_, time_,    \
+						   &found_, (slot_)) == HTRACE_TRY_DONE;    \
 			}));                                                                \
 		if (!found_)                                                                \
 			htrace_ring_drop(ring_);                                            \
@@ -230,9 +283,9 @@ HTRACE_INLINE int htrace_needs_extended(const struct htrace_block *b, __u64 now)
  * is near its base, and nobody else reserves just now. Straight on, with little of the geometry, and
  * so at half the cost. NULL: it is not that simple, and nothing was done.
  */
-HTRACE_INLINE char *htrace_try_quick(struct htrace_ring *r, const struct htrace_geometry *g,
-				     __u32 id, __u32 payload, __u64 pos, __u64 now,
-				     struct htrace_slot *slot)
+HTRACE_INLINE char *htrace_try_quick(int single, struct htrace_ring *r,
+				     const struct htrace_geometry *g, __u32 id, __u32 payload,
+				     __u64 pos, __u64 now, struct htrace_slot *slot)
 {
 	const __u64 block = 1ULL << (g->block_shift & 63);
 	struct htrace_block *b = htrace_ring_block(r, g, pos);
@@ -244,19 +297,25 @@ HTRACE_INLINE char *htrace_try_quick(struct htrace_ring *r, const struct htrace_
 	if (payload > HTRACE_REC_MAX - 16u || !used || used + len + 8 > block ||
 	    htrace_needs_extended(b, now))
 		return 0;
-	if (!htrace_cas(&r->head, pos, pos + len))
+	if (single ? !htrace_cas_single(&r->head, pos, pos + len) :
+		     !htrace_cas(&r->head, pos, pos + len))
 		return 0;
 	at = htrace_ring_data(r, g, pos);
 	htrace_store((__u64 *)at, (id & 0xffffu) | (__u64)len << 16 | now << 32);
 	slot->commit = &b->commit; /* the usual case */
 	slot->add = (1ULL << 32) + len;
+	htrace_own(htrace_ring_data(r, g, pos + len + HTRACE_OWN_AHEAD));
 	return at + HTRACE_REC_HDR;
 }
 
-/* One attempt of htrace_reserve(). @body is the payload rounded up to a multiple of 8. */
-HTRACE_INLINE int htrace_try_reserve(struct htrace_ring *r, const struct htrace_geometry *g,
-				     const __u64 *consumed, __u32 id, __u32 body, __u32 schema,
-				     __u64 pos, __u64 now, char **payload, struct htrace_slot *slot)
+/*
+ * One attempt of htrace_reserve(), or (@single, a constant) of htrace_reserve_single(). @body is the
+ * payload rounded up to a multiple of 8.
+ */
+HTRACE_INLINE int htrace_try_reserve(int single, struct htrace_ring *r,
+				     const struct htrace_geometry *g, const __u64 *consumed,
+				     __u32 id, __u32 body, __u32 schema, __u64 pos, __u64 now,
+				     char **payload, struct htrace_slot *slot)
 {
 	const __u64 bmask = (1ULL << (g->block_shift & 63)) - 1;
 	struct htrace_block *b = htrace_ring_block(r, g, pos);
@@ -278,7 +337,8 @@ HTRACE_INLINE int htrace_try_reserve(struct htrace_ring *r, const struct htrace_
 			return htrace_load(&r->head) == pos ? HTRACE_TRY_DONE : HTRACE_TRY_AGAIN;
 		}
 	}
-	if (!htrace_cas(&r->head, pos, beg + len))
+	if (single ? !htrace_cas_single(&r->head, pos, beg + len) :
+		     !htrace_cas(&r->head, pos, beg + len))
 		return HTRACE_TRY_AGAIN;
 	if (open)
 		htrace_block_open(r, g, b, pos, beg, now, events_before, schema);
@@ -291,6 +351,7 @@ HTRACE_INLINE int htrace_try_reserve(struct htrace_ring *r, const struct htrace_
 	slot->commit = &b->commit;
 	slot->add = (1ULL << 32) + len;
 	*payload = at + HTRACE_REC_HDR + 8 * extended;
+	htrace_own(htrace_ring_data(r, g, beg + len + HTRACE_OWN_AHEAD));
 	return HTRACE_TRY_DONE;
 }
 
@@ -298,6 +359,12 @@ HTRACE_INLINE int htrace_try_reserve(struct htrace_ring *r, const struct htrace_
 HTRACE_INLINE void htrace_commit(struct htrace_slot *slot)
 {
 	htrace_add(slot->commit, slot->add);
+}
+
+/* Publish what htrace_reserve_single() reserved. */
+HTRACE_INLINE void htrace_commit_single(struct htrace_slot *slot)
+{
+	htrace_add_single(slot->commit, slot->add);
 }
 
 #endif /* HTRACE_RING_H */
