@@ -221,7 +221,9 @@ static void take_stock(struct htrace_consumer *c, __u64 head)
 			before += last;
 			s->known = (__u32)commit == (__u32)bytes && last < block / HTRACE_REC_HDR;
 		} else {
-			s->known = tag == beg;
+			/* Head is moved before a descriptor is: overtaken, before may be of a later lap. */
+			__atomic_thread_fence(__ATOMIC_ACQUIRE);
+			s->known = tag == beg && load_head(c) - beg <= ring_size(c);
 		}
 		s->known &= before <= bytes / HTRACE_REC_HDR;
 		if (!s->known)

@@ -467,8 +467,8 @@ static void check_account(struct htrace_consumer *c)
 	if (run.start == RESUMED)
 		return; /* of loss, several readers have one part each */
 	/* PLAIN: what was there before the start may be taken for what was lost since */
-	CHECK(run.exact && run.order != PLAIN ? run.overwritten == missing :
-						run.overwritten <= missing + run.before,
+	CHECK(run.order == PLAIN || (run.exact ? run.overwritten == missing :
+						 run.overwritten <= missing + run.before),
 	      "%llu, %llu missing", run.overwritten, missing);
 	CHECK(run.dropped <= run.ring->dropped, "%llu %llu", run.dropped, run.ring->dropped);
 	CHECK(run.exact ? sum == run.produced : sum <= run.produced,
