@@ -109,15 +109,26 @@ HTRACE_INLINE struct htrace_ring *htrace_this_ring(void)
 		.policy = htrace_geo.policy,               \
 	}
 
+/* Likewise, what htrace_try_quick() needs of it. */
+#define HTRACE_GEOMETRY_QUICK                              \
+	{                                                  \
+		.ring_mask = htrace_geo.ring_mask,         \
+		.block_shift = htrace_geo.block_shift,     \
+		.desc_off = htrace_geo.desc_off,           \
+		.data_off = htrace_geo.data_off,           \
+	}
+
 /* A record of event number @id with @len bytes of payload: what htrace_begin_len() builds upon. */
 #define htrace_reserve_id(id, len, slot)                                                           \
 	({                                                                                         \
-		struct htrace_geometry geo_ = HTRACE_GEOMETRY;                                     \
 		struct htrace_ring *this_ = htrace_this_ring();                                    \
 		void *record_ = 0;                                                                 \
 		if (this_)                                                                         \
-			record_ = htrace_reserve(this_, &geo_, &this_->consumed, (id), (len),      \
-						 htrace_schema_gen, bpf_ktime_get_ns(), (slot));   \
+			record_ = htrace_reserve_with(                                             \
+				0, this_, (&(const struct htrace_geometry)HTRACE_GEOMETRY_QUICK),     \
+				(&(const struct htrace_geometry)HTRACE_GEOMETRY),                  \
+				&this_->consumed, (id), (len), htrace_schema_gen,                  \
+				bpf_ktime_get_ns(), (slot));                                       \
 		record_;                                                                           \
 	})
 

@@ -117,7 +117,6 @@ HTRACE_INLINE void htrace_filter_end(void *from, struct htrace_slot *slot)
 {
 	struct htrace_filter_scratch *s = (void *)slot->commit;
 	__u64 len = slot->add >> 32;
-	struct htrace_geometry geo = HTRACE_GEOMETRY;
 	struct htrace_ring *ring;
 	struct htrace_slot real;
 	void *to;
@@ -138,8 +137,10 @@ HTRACE_INLINE void htrace_filter_end(void *from, struct htrace_slot *slot)
 	__asm__ volatile("" : "+r"(len)); /* the bound must be of the register that is used below */
 	if (len > HTRACE_FILTER_RECORD)
 		return;
-	to = htrace_reserve(ring, &geo, &ring->consumed, slot->add & 0xffff, len, htrace_schema_gen,
-			    bpf_ktime_get_ns(), &real);
+	to = htrace_reserve_with(0, ring, (&(const struct htrace_geometry)HTRACE_GEOMETRY_QUICK),
+				 (&(const struct htrace_geometry)HTRACE_GEOMETRY), &ring->consumed,
+				 slot->add & 0xffff, len, htrace_schema_gen, bpf_ktime_get_ns(),
+				 &real);
 	if (!to)
 		return;
 	bpf_probe_read_kernel(to, len, s->record);

@@ -16,23 +16,30 @@
 
 #define BUFFER (256u << 10)
 #define LINE_MAX_USUAL (8u << 10) /* lines longer than that may be written in two parts */
+#define NUMBER_MAX 20             /* characters of a number, unless it is filled up */
 
-struct out {
+/* All of it. Between lines, and in lines without a limit, end is the buffer's. */
+struct output {
+	struct out out;
 	int fd;
 	int error;
 	bool opened; /* fd is ours to close */
 	bool created; /* the file was not there before */
 	bool terminal;
-	size_t left; /* bytes that the line may still have */
-	bool full;
-	size_t len;
+	bool limited; /* end is the line's */
+	bool full;    /* some of it did not fit */
 	char buf[BUFFER];
 };
+
+static struct output *whole(struct out *o)
+{
+	return (struct output *)o;
+}
 
 int out_open_fd(struct out **out, int fd)
 {
 	int flags = fcntl(fd, F_GETFL);
-	struct out *o;
+	struct output *o;
 
 	if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY)
 		return -EBADF;
@@ -43,10 +50,10 @@ int out_open_fd(struct out **out, int fd)
 	o->error = 0;
 	o->opened = o->created = false;
 	o->terminal = isatty(fd);
-	o->len = 0;
-	o->left = SIZE_MAX;
-	o->full = false;
-	*out = o;
+	o->limited = o->full = false;
+	o->out.at = o->buf;
+	o->out.end = o->buf + BUFFER;
+	*out = &o->out;
 	return 0;
 }
 
@@ -69,16 +76,16 @@ int out_open(struct out **out, const char *path)
 		close(fd);
 		return ret;
 	}
-	(*out)->opened = true;
-	(*out)->created = created;
+	whole(*out)->opened = true;
+	whole(*out)->created = created;
 	return 0;
 }
 
 void out_abandon(struct out *o, const char *path)
 {
-	if (o->created)
+	if (whole(o)->created)
 		unlink(path);
-	o->len = 0;
+	o->at = whole(o)->buf;
 	out_close(o);
 }
 
@@ -86,18 +93,19 @@ int out_begin(struct out *o)
 {
 	struct stat st;
 
-	if (!o->opened || fstat(o->fd, &st) || !S_ISREG(st.st_mode))
+	if (!whole(o)->opened || fstat(whole(o)->fd, &st) || !S_ISREG(st.st_mode))
 		return 0;
-	return ftruncate(o->fd, 0) ? -errno : 0;
+	return ftruncate(whole(o)->fd, 0) ? -errno : 0;
 }
 
-int out_close(struct out *o)
+int out_close(struct out *out)
 {
+	struct output *o = whole(out);
 	int error;
 
 	if (!o)
 		return 0;
-	out_flush(o);
+	out_flush(out);
 	if (o->opened && close(o->fd) && !o->error)
 		o->error = errno;
 	error = o->error;
@@ -105,15 +113,16 @@ int out_close(struct out *o)
 	return -error;
 }
 
-void out_flush(struct out *o)
+/* Between lines, and where a line without a limit has filled the buffer. */
+static void empty(struct output *o)
 {
-	size_t at = 0;
+	const char *at = o->buf;
 
-	while (at < o->len && !o->error) {
-		ssize_t n = write(o->fd, o->buf + at, o->len - at);
+	while (at < o->out.at && !o->error) {
+		ssize_t n = write(o->fd, at, (size_t)(o->out.at - at));
 
 		if (n >= 0) {
-			at += (size_t)n;
+			at += n;
 		} else if (errno == EAGAIN) {
 			struct pollfd p = { .fd = o->fd, .events = POLLOUT };
 
@@ -122,112 +131,125 @@ void out_flush(struct out *o)
 			o->error = errno;
 		}
 	}
-	o->len = 0;
+	o->out.at = o->buf;
 }
 
-void out_limit_line(struct out *o, size_t most)
+void out_flush(struct out *o)
 {
-	o->left = most;
+	empty(whole(o));
+}
+
+void out_limit_line(struct out *out, size_t most)
+{
+	struct output *o = whole(out);
+
+	/* All of it has room, and its end. */
+	if ((size_t)(out->at - o->buf) + most > BUFFER - LINE_MAX_USUAL)
+		empty(o);
+	out->end = out->at + most;
+	o->limited = true;
 }
 
 bool out_line_full(const struct out *o)
 {
-	return o->full;
+	return ((const struct output *)o)->full;
 }
 
-/* As many of @len bytes as the line may still have. */
-static size_t within(struct out *o, size_t len)
+void out_newline(struct out *out)
 {
-	if (o->left == SIZE_MAX)
-		return len;
-	if (len > o->left) {
-		o->full = true;
-		len = o->left;
-	}
-	o->left -= len;
-	return len;
-}
-
-void out_newline(struct out *o)
-{
+	struct output *o = whole(out);
 	bool full = o->full;
 
-	o->left = SIZE_MAX;
-	o->full = false;
+	out->end = o->buf + BUFFER;
+	o->limited = o->full = false;
 	if (full)
-		out_text(o, "...");
-	out_char(o, '\n');
-	if (o->len > BUFFER - LINE_MAX_USUAL)
-		out_flush(o);
+		out_text(out, "...");
+	out_char(out, '\n');
+	if (out->at > o->buf + BUFFER - LINE_MAX_USUAL)
+		empty(o);
 }
 
 int out_error(const struct out *o)
 {
-	return o->error;
+	return ((const struct output *)o)->error;
 }
 
 bool out_is_terminal(const struct out *o)
 {
-	return o->terminal;
+	return ((const struct output *)o)->terminal;
 }
 
 bool out_is_file(const struct out *o, __u64 dev, __u64 ino)
 {
 	struct stat st;
 
-	return !fstat(o->fd, &st) && st.st_dev == dev && st.st_ino == ino;
+	return !fstat(((const struct output *)o)->fd, &st) && st.st_dev == dev && st.st_ino == ino;
 }
 
 /* ----------------------------------------------------------------------------------- formatting */
 
-/* Room for @len bytes, at most BUFFER. */
-static char *room(struct out *o, size_t len)
+void out_mem_slowly(struct out *out, const char *s, size_t len)
 {
-	if (o->len + len > BUFFER)
-		out_flush(o);
-	return o->buf + o->len;
-}
+	struct output *o = whole(out);
 
-void out_char(struct out *o, char c)
-{
-	if (!within(o, 1))
-		return;
-	*room(o, 1) = c;
-	o->len++;
-}
+	for (;;) {
+		size_t room = (size_t)(out->end - out->at), n = len < room ? len : room;
 
-void out_mem(struct out *o, const char *s, size_t len)
-{
-	len = within(o, len);
-	while (len) {
-		size_t n = len < BUFFER / 2 ? len : BUFFER / 2;
-
-		memcpy(room(o, n), s, n);
-		o->len += n;
+		memcpy(out->at, s, n);
+		out->at += n;
 		s += n;
 		len -= n;
+		if (!len)
+			return;
+		if (o->limited) {
+			o->full = true;
+			return;
+		}
+		empty(o);
 	}
-}
-
-void out_text(struct out *o, const char *s)
-{
-	out_mem(o, s, strlen(s));
 }
 
 void out_spaces(struct out *o, int nr)
 {
-	while (nr-- > 0)
-		out_char(o, ' ');
+	static const char spaces[] = "                                ";
+	const int most = sizeof(spaces) - 1;
+
+	for (; nr > 0; nr -= most)
+		out_mem(o, spaces, (size_t)(nr < most ? nr : most));
+}
+
+static const char pair_of[] =
+	"00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+	"40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+	"8081828384858687888990919293949596979899";
+
+/* Digits of @v in front of @p; where they begin. */
+static char *put_digits(char *p, __u64 v)
+{
+	while (v >= 100) {
+		p -= 2;
+		memcpy(p, pair_of + 2 * (v % 100), 2);
+		v /= 100;
+	}
+	if (v >= 10) {
+		p -= 2;
+		memcpy(p, pair_of + 2 * v, 2);
+	} else {
+		*--p = (char)('0' + v);
+	}
+	return p;
 }
 
 void out_unsigned(struct out *o, __u64 v, int width, char fill)
 {
-	char text[24], *p = text + sizeof(text);
+	char text[NUMBER_MAX], *p;
 	int n;
 
-	do
-		*--p = (char)('0' + v % 10);
-	while (v /= 10);
+	if (v < 10 && width <= 1) {
+		out_char(o, (char)('0' + v));
+		return;
+	}
+	p = put_digits(text + sizeof(text), v);
 	n = (int)(text + sizeof(text) - p);
 	for (int i = n; i < width; i++)
 		out_char(o, fill);
@@ -245,17 +267,16 @@ static const char digits_of[] = "0123456789abcdef";
 
 void out_hex(struct out *o, __u64 v, int digits)
 {
-	char text[16], *p = text + sizeof(text);
-	int n;
+	char text[2 + 16], *p = text + sizeof(text), *least = p - (digits < 16 ? digits : 16);
 
 	do
 		*--p = digits_of[v & 15];
 	while (v >>= 4);
-	n = (int)(text + sizeof(text) - p);
-	out_mem(o, "0x", 2);
-	for (int i = n; i < digits; i++)
-		out_char(o, '0');
-	out_mem(o, p, (size_t)n);
+	while (p > least)
+		*--p = '0';
+	*--p = 'x';
+	*--p = '0';
+	out_mem(o, p, (size_t)(text + sizeof(text) - p));
 }
 
 void out_bytes(struct out *o, const void *p, size_t len)
@@ -270,15 +291,16 @@ void out_bytes(struct out *o, const void *p, size_t len)
 
 size_t out_escaped(struct out *o, const char *s, size_t len)
 {
+	char text[1024];
 	size_t total = 0;
 
 	while (len) {
-		size_t n = len < BUFFER / 8 ? len : BUFFER / 8, w;
+		size_t n = len < sizeof(text) / 4 ? len : sizeof(text) / 4;
+		size_t w = htrace_escape(text, sizeof(text), s, n);
+		size_t room = (size_t)(o->end - o->at);
 
-		w = htrace_escape(room(o, 4 * n), 4 * n, s, n);
-		w = within(o, w);
-		o->len += w;
-		total += w;
+		out_mem(o, text, w);
+		total += whole(o)->limited && w > room ? room : w;
 		s += n;
 		len -= n;
 	}

@@ -9,10 +9,15 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <htrace/abi.h>
 
-struct out;
+/* What of an output its users may see: where what they write next goes, for the usual case in line. */
+struct out {
+	char *at;
+	char *end; /* of the buffer, or of what the line may have */
+};
 
 /*
  * Open @path, created if it is missing, not truncated yet (NULL: standard output). Returns 0 or
@@ -40,9 +45,46 @@ bool out_is_terminal(const struct out *o);
 /* Is it the file @dev, @ino? */
 bool out_is_file(const struct out *o, __u64 dev, __u64 ino);
 
-void out_char(struct out *o, char c);
-void out_mem(struct out *o, const char *s, size_t len);
-void out_text(struct out *o, const char *s);
+/* For what does not fit before the end: empties the buffer, or cuts the line. */
+void out_mem_slowly(struct out *o, const char *s, size_t len);
+
+static inline void out_mem(struct out *o, const char *s, size_t len)
+{
+	char *to = o->at;
+
+	if ((size_t)(o->end - to) < len) {
+		out_mem_slowly(o, s, len);
+		return;
+	}
+	o->at += len;
+	/* Names and numbers: two moves that may overlap, and no call. */
+	if (__builtin_constant_p(len) || len > 16) {
+		memcpy(to, s, len);
+	} else if (len >= 8) {
+		memcpy(to, s, 8);
+		memcpy(to + len - 8, s + len - 8, 8);
+	} else if (len >= 4) {
+		memcpy(to, s, 4);
+		memcpy(to + len - 4, s + len - 4, 4);
+	} else {
+		for (size_t i = 0; i < len; i++)
+			to[i] = s[i];
+	}
+}
+
+static inline void out_char(struct out *o, char c)
+{
+	if (o->at == o->end)
+		out_mem_slowly(o, &c, 1);
+	else
+		*o->at++ = c;
+}
+
+static inline void out_text(struct out *o, const char *s)
+{
+	out_mem(o, s, strlen(s));
+}
+
 void out_spaces(struct out *o, int nr);
 /* Decimal, at least @width wide, filled from the left with @fill. */
 void out_unsigned(struct out *o, __u64 v, int width, char fill);

@@ -414,10 +414,14 @@ static void json_event(struct sink *s, const struct sink_event *e)
 
 	begin_line(o, e->from, e->time);
 	put_key(o, "event");
-	if (e->event)
-		out_printf(o, "\"%s\"", e->event->name);
-	else
-		out_printf(o, "\"event#%u\"", e->record->id);
+	out_char(o, '"');
+	if (e->event) {
+		out_text(o, e->event->name);
+	} else {
+		out_text(o, "event#");
+		out_unsigned(o, e->record->id, 0, ' ');
+	}
+	out_char(o, '"');
 	put_current(o, e);
 	if (!put_fields(o, e))
 		put_raw(o, e->record);

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <htrace/region.h>
 
@@ -25,6 +26,22 @@ static inline void htrace_copy_once(void *to, const void *from, size_t len)
 
 	for (size_t i = 0; i < len / 8; i++)
 		dst[i] = __atomic_load_n(&src[i], __ATOMIC_RELAXED);
+}
+
+/*
+ * Copy @len bytes (a multiple of 8) that may change meanwhile: what they were at some time, for the
+ * caller to check in the copy, and to discard if it should find out that they did change. As fast as
+ * memory goes.
+ */
+static inline void htrace_copy_out(void *to, const void *from, size_t len)
+{
+#ifdef HTRACE_TSAN
+	htrace_copy_once(to, from, len); /* which sees a race in anything else */
+#else
+	memcpy(to, from, len);
+	/* From here on the copy is what is read: nothing may be read from @from in its place. */
+	__asm__ volatile("" ::: "memory");
+#endif
 }
 
 /*

@@ -49,8 +49,14 @@ static __u64 load_int(const struct htrace_type *t, const unsigned char *p)
 {
 	__u64 value = 0;
 
-	memcpy(&value, p, t->size);
-	return extend(value, t->size * 8, t->is_signed);
+	/* Sizes that the compiler knows: a load each. */
+	switch (t->size) {
+	case 1: return t->is_signed ? (__u64)(__s8)*p : *p;
+	case 2: memcpy(&value, p, 2); return t->is_signed ? (__u64)(__s16)value : value;
+	case 4: memcpy(&value, p, 4); return t->is_signed ? (__u64)(__s32)value : value;
+	case 8: memcpy(&value, p, 8); return value;
+	}
+	return 0; /* the schema was checked: there is no other */
 }
 
 /* Bits are counted as in memory: bit n of the struct is bit n % 8 of its byte n / 8. */

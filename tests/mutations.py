@@ -89,6 +89,8 @@ MUTATIONS = [
 	__u64 base, before, beg;
 	__u32 schema;
 '''),
+              (RING, '	slot->commit = &b->commit; /* the usual case */\n',
+               '	*slot = (struct htrace_slot){ &b->commit };\n'),
               (RING, '	slot->commit = &b->commit;\n', '''	slot->commit = &b->commit;
 	*slot = (struct htrace_slot){ &b->commit, 0, open ? b : 0, now, events_before, beg, schema };
 '''),
@@ -116,7 +118,11 @@ MUTATIONS = [
 	if (ret == LOOK_OK)
 ''')], stress='plain'),
     Mutation('clock-first', 'head before the clock', ('ring', 'small CLOCK_FIRST TIME'),
-             [(RING, '				__u64 pos_ = htrace_load(&(ring_)->head);                   \\\n', ''),
+             [(RING, '		__u64 quick_pos_ = htrace_load(&(ring_)->head);                             \\\n', ''),
+              (RING, '		__u64 quick_time_ = (now_);                                                 \\\n',
+               '		__u64 quick_time_ = (now_);                                                 \\\n'
+               '		__u64 quick_pos_ = htrace_load(&(ring_)->head);                             \\\n'),
+              (RING, '				__u64 pos_ = htrace_load(&(ring_)->head);                   \\\n', ''),
               (RING, '				__u64 time_ = (now_);                                       \\\n',
                '				__u64 time_ = (now_);                                       \\\n'
                '				__u64 pos_ = htrace_load(&(ring_)->head);                   \\\n')],

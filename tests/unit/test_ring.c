@@ -625,6 +625,35 @@ START_TEST(test_drops_before)
 }
 END_TEST
 
+/* Records that are alike are walked faster: no fault goes unseen there, wherever in the row it is. */
+START_TEST(test_corrupt_in_row)
+{
+	static const struct { __u16 id, len; } bad[] = {
+		{ 0, 24 }, { HTRACE_MAX_EVENTS + 1, 24 }, { HTRACE_ID_PAD, 24 },
+		{ 5, 0 }, { 5, 8 + 1 }, { 5, 24 + 2 }, { 5, 24 + 4 }, { 5, 16 }, { 5, 32 }, { 5, 0xfff8 },
+	};
+
+	for (size_t kind = 0; kind < sizeof(bad) / sizeof(*bad); kind++) {
+		struct htrace_consumer_stats s = { .sz = sizeof(s) };
+		struct ringbox b;
+		__u16 *header;
+
+		box_init(&b, RING, BLOCK, HTRACE_OVERWRITE);
+		for (int i = 0; i < 2 * PER_BLOCK + 5; i++)
+			box_push(&b, 16);
+		header = (__u16 *)htrace_ring_data(b.ring, &b.g, _i * 24);
+		header[0] = bad[kind].id;
+		header[1] = bad[kind].len;
+		b.expect = PER_BLOCK;
+		box_drain(&b);
+		ck_assert_uint_eq(b.received, PER_BLOCK + 5);
+		htrace_consumer_get_stats(b.c, &s);
+		ck_assert_uint_eq(s.corrupt_blocks, 1);
+		box_free(&b);
+	}
+}
+END_TEST
+
 /* An open block with garbage delivers nothing until it is closed, then is passed over. */
 START_TEST(test_corrupt_open)
 {
@@ -774,6 +803,7 @@ static Suite *make_suite(void)
 	tcase_add_loop_test(t, test_counter_carry, 0, 2);
 	suite_add_tcase(s, t);
 	tcase_add_loop_test(bad, test_corrupt_block, 0, NR_BAD);
+	tcase_add_loop_test(bad, test_corrupt_in_row, 0, PER_BLOCK);
 	tcase_add_test(bad, test_corrupt_account);
 	tcase_add_test(bad, test_corrupt_discard);
 	tcase_add_test(bad, test_drops_before);

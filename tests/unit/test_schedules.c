@@ -40,7 +40,7 @@ static void copy_preempted(void *to, const void *from, size_t len)
 	}
 }
 
-#define htrace_copy_once copy_preempted
+#define htrace_copy_out copy_preempted
 #include "consumer.c"
 #include "consumer_borrow.c"
 #include "consumer_each.c"
@@ -199,6 +199,12 @@ static int compare_exchange(void *at, void *expected, unsigned long long value)
 	return 1;
 }
 
+/* As all but who is about to move it see it. */
+static __u64 visible_head(void)
+{
+	return run.late_head ? run.seen_head : run.ring->head;
+}
+
 static unsigned long long fetch_add(void *at, unsigned long long value, int order)
 {
 	__u64 *word = at, old;
@@ -210,7 +216,7 @@ static unsigned long long fetch_add(void *at, unsigned long long value, int orde
 	old = *word;
 	*word += value;
 	if (word == &run.ring->dropped && old < PRODUCERS * MAX_RECORDS)
-		run.drop_head[old] = run.late_head ? run.seen_head : run.ring->head;
+		run.drop_head[old] = visible_head();
 	return old;
 }
 
@@ -264,14 +270,14 @@ static struct htrace_consumer *start_reader(void)
 {
 	struct htrace_image image = { .ring = run.ring, .geometry = run.g };
 	struct htrace_consumer_opts o = { .sz = sizeof(o), .start = run.from };
-	__u64 head = run.ring->head;
+	__u64 head = visible_head();
 	struct htrace_consumer *c = NULL;
 
 	image.placement = HTRACE_PLACEMENT_VSHMEM;
 	o.consumed = run.g.policy == HTRACE_DISCARD ? &run.ring->consumed : NULL;
 	if (htrace_consumer_new(&c, &image, &o))
 		abort();
-	run.exact = head == run.ring->head;
+	run.exact = head == visible_head();
 	for (__u64 i = 0; i < ring_size(c) / block_size(c); i++)
 		run.exact &= c->slots[i].known;
 	return c;
@@ -335,7 +341,7 @@ static int borrow_one(struct htrace_consumer *c)
 
 	if (ret != 1)
 		return ret;
-	htrace_copy_once(h->data, h->b.data, h->b.len);
+	htrace_copy_out(h->data, h->b.data, h->b.len);
 	h->back = !h->b.len;
 	h->stale = false;
 	nr_held++;

@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What it costs a traced program to have an event recorded by BPF, natively on this kernel, while
+ * somebody reads: one thread makes system calls, each of which is one event, on a core of its own;
+ * another thread reads on another core. In turn with nothing, an empty program, one that reads the
+ * clock, htrace.bpf.h's ring, a BPF ring buffer and a perf buffer, each with several kinds of
+ * readers. All that was recorded must arrive, in order: else the case says so.
+ */
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <linux/perf_event.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <htrace/consumer.h>
+#include <htrace/sync.h>
+
+#include "bench.h"
+#include "bpf-push.h"
+
+#define NAME "bpf-push"
+/* So many fit into each of the rings, so that none may be lost however late a reader comes. */
+#define CALLS 80000
+#define WARM_UP (CALLS / 5)
+#define QUICK 5000
+#define WAIT_NS 10000000 /* longest sleep of a reader: it looks whether it shall stop */
+#define EVENT_ID 1
+
+struct bench {
+	struct bpf_object *obj;
+	struct htrace_geometry geometry;
+	void *rings;
+	size_t image_size;
+	int producer_cpu, reader_cpu;
+	unsigned long calls, rounds;
+	/* of the present run */
+	__u64 next; /* number of the next event to come */
+	__u64 received;
+	bool disordered;
+	bool stop;
+	bool reading;
+};
+
+struct way {
+	const char *name, *params; /* as shown */
+	const char *program;       /* NULL: none */
+	int (*read)(struct bench *b, const struct way *w);
+	const char *arg;
+	unsigned int part; /* one of so many of the calls: it is slow */
+	struct bench_rounds ns;
+	const char *wrong; /* in some round */
+};
+
+static int fail(const char *what, int err)
+{
+	fprintf(stderr, NAME ": %s: %s\n", what, strerror(err < 0 ? -err : err));
+	return -1;
+}
+
+static void arrived(struct bench *b, __u64 number)
+{
+	b->disordered |= number != b->next;
+	b->next = number + 1;
+	b->received++;
+}
+
+static bool stopped(const struct bench *b)
+{
+	return __atomic_load_n(&b->stop, __ATOMIC_ACQUIRE);
+}
+
+static void reading(struct bench *b)
+{
+	__atomic_store_n(&b->reading, true, __ATOMIC_RELEASE);
+}
+
+/* ------------------------------------------------------------------------------------- readers */
+
+static bool ready(void *ctx)
+{
+	return htrace_consumer_ready(ctx);
+}
+
+static __u64 drain(struct bench *b, struct htrace_consumer *c)
+{
+	struct htrace_batch batch;
+	struct htrace_record r;
+	struct htrace_iter it;
+	__u64 events = 0;
+
+	while (htrace_consumer_read(c, &batch) == 1) {
+		for (htrace_iter_init(&it, &batch); htrace_iter_next(&it, &r);)
+			arrived(b, *(const __u64 *)r.payload);
+		events += batch.events;
+	}
+	return events;
+}
+
+/* As host-reader does it, with the library's policy named by w->arg. */
+static int read_htrace(struct bench *b, const struct way *w)
+{
+	struct htrace_image image = {
+		.ring = (void *)((char *)b->rings + (size_t)b->producer_cpu * b->image_size),
+		.geometry = b->geometry,
+		.placement = HTRACE_PLACEMENT_LOCAL,
+	};
+	struct htrace_consumer_opts opts = { .sz = sizeof(opts), .start = HTRACE_START_NEWEST };
+	struct htrace_sync_target target = { .sz = sizeof(target), .ready = ready };
+	struct htrace_consumer *c;
+	struct htrace_sync *sync;
+	bool last;
+	int err;
+
+	err = htrace_consumer_new(&c, &image, &opts);
+	if (err)
+		return fail("cannot read the ring", err);
+	drain(b, c); /* of the round before */
+	b->received = b->next = 0;
+	b->disordered = false;
+	target.ctx = c;
+	err = htrace_sync_new(&sync, w->arg, &target);
+	if (err) {
+		htrace_consumer_free(c);
+		return fail(w->arg, err);
+	}
+	reading(b);
+	do {
+		last = stopped(b);
+		htrace_sync_wait(sync, last ? 0 : WAIT_NS);
+		htrace_sync_did(sync, drain(b, c), htrace_consumer_backlog(c));
+	} while (!last);
+	htrace_sync_free(sync);
+	htrace_consumer_free(c);
+	return 0;
+}
+
+static int ringbuf_record(void *ctx, void *data, size_t len)
+{
+	arrived(ctx, ((struct push_record *)data)->number);
+	return 0;
+}
+
+/* With libbpf, woken by the producer ("wake"), looking every 50 us ("50us") or all the time. */
+static int read_ringbuf(struct bench *b, const struct way *w)
+{
+	int fd = bpf_object__find_map_fd_by_name(b->obj, "ringbuf");
+	struct ring_buffer *rb = ring_buffer__new(fd, ringbuf_record, b, NULL);
+	bool last;
+
+	if (!rb)
+		return fail("cannot read the BPF ring buffer", errno);
+	reading(b);
+	do {
+		last = stopped(b);
+		if (!strcmp(w->arg, "wake"))
+			ring_buffer__poll(rb, WAIT_NS / 1000000);
+		else if (!strcmp(w->arg, "50us"))
+			usleep(50);
+		ring_buffer__consume(rb);
+	} while (!last);
+	ring_buffer__free(rb);
+	return 0;
+}
+
+static enum bpf_perf_event_ret perf_record(void *ctx, int cpu, struct perf_event_header *e)
+{
+	struct bench *b = ctx;
+
+	if (e->type == PERF_RECORD_SAMPLE) { /* header, u32 length of the data, data */
+		struct push_record r;
+
+		memcpy(&r, (char *)e + sizeof(*e) + sizeof(__u32), sizeof(r));
+		arrived(b, r.number);
+	}
+	return LIBBPF_PERF_EVENT_CONT;
+}
+
+static int read_perf(struct bench *b, const struct way *w)
+{
+	bool wakes = !strcmp(w->arg, "wake");
+	struct perf_event_attr attr = {
+		.size = sizeof(attr),
+		.type = PERF_TYPE_SOFTWARE,
+		.config = PERF_COUNT_SW_BPF_OUTPUT,
+		.sample_type = PERF_SAMPLE_RAW,
+		.sample_period = 1,
+		.watermark = !wakes,
+		.wakeup_events = wakes ? 1 : ~0u, /* or as good as never, in bytes */
+	};
+	struct perf_buffer *pb =
+		perf_buffer__new_raw(bpf_object__find_map_fd_by_name(b->obj, "perf_events"),
+				     PUSH_RING / (size_t)sysconf(_SC_PAGESIZE), &attr, perf_record, b,
+				     NULL);
+	bool last;
+
+	if (!pb)
+		return fail("cannot read the perf buffer", errno);
+	reading(b);
+	do {
+		last = stopped(b);
+		if (!strcmp(w->arg, "wake"))
+			perf_buffer__poll(pb, WAIT_NS / 1000000);
+		else if (!strcmp(w->arg, "50us"))
+			usleep(50);
+		perf_buffer__consume(pb);
+	} while (!last);
+	perf_buffer__free(pb);
+	return 0;
+}
+
+/* ---------------------------------------------------------------------------------------- runs */
+
+static struct way ways[] = {
+	{ "nothing", "" },
+	{ "empty", "", "empty" },
+	{ "clock", "", "clock_only" },
+	{ "htrace", "\"sync\": \"adaptive\"", "htrace", read_htrace, "adaptive" },
+	{ "htrace", "\"sync\": \"spin\"", "htrace", read_htrace, "spin" },
+	{ "ringbuf-woken", "", "ringbuf_wakes", read_ringbuf, "wake" },
+	{ "ringbuf-polled", "", "ringbuf_quiet", read_ringbuf, "50us" },
+	{ "ringbuf-busy", "", "ringbuf_quiet", read_ringbuf, "busy" },
+	{ "perfbuf-woken", "", "perf_buffer", read_perf, "wake", .part = 10 },
+	{ "perfbuf-polled", "", "perf_buffer", read_perf, "50us" },
+	{ "perfbuf-busy", "", "perf_buffer", read_perf, "busy" },
+};
+#define NR_WAYS (sizeof(ways) / sizeof(ways[0]))
+
+struct job {
+	struct bench *b;
+	const struct way *w;
+	int err;
+};
+
+static void *reader(void *arg)
+{
+	struct job *j = arg;
+
+	bench_pin(j->b->reader_cpu);
+	j->err = j->w->read(j->b, j->w);
+	reading(j->b); /* it may have failed */
+	return NULL;
+}
+
+static void call(unsigned long from, unsigned long to)
+{
+	for (unsigned long i = from; i < to; i++)
+		syscall(SYS_getppid, PUSH_MAGIC, i);
+}
+
+static double timed_calls(unsigned long calls)
+{
+	__u64 start;
+
+	call(0, WARM_UP);
+	start = bench_now();
+	call(WARM_UP, WARM_UP + calls);
+	return (double)(bench_now() - start) / (double)calls;
+}
+
+/* Does the account of what came hold? NULL, or what is wrong. */
+static const char *account(const struct bench *b, unsigned long calls)
+{
+	return b->received != WARM_UP + calls ? "not all events arrived, or more" :
+	       b->disordered ? "events came out of order" : NULL;
+}
+
+static int run(struct bench *b, struct way *w)
+{
+	unsigned long calls = w->part ? b->calls / w->part : b->calls;
+	struct job job = { .b = b, .w = w };
+	struct bpf_link *link = NULL;
+	pthread_t thread;
+	int err = 0;
+
+	b->next = b->received = 0;
+	b->disordered = b->stop = b->reading = false;
+	if (w->read) {
+		err = pthread_create(&thread, NULL, reader, &job);
+		if (err)
+			return fail("cannot start a thread", err);
+		while (!__atomic_load_n(&b->reading, __ATOMIC_ACQUIRE))
+			usleep(100);
+	}
+	if (w->program) {
+		link = bpf_program__attach(bpf_object__find_program_by_name(b->obj, w->program));
+		if (!link)
+			err = fail("cannot attach to sys_enter", errno);
+	}
+	if (!err)
+		bench_add(&w->ns, timed_calls(calls));
+	bpf_link__destroy(link);
+	if (!w->read)
+		return err;
+	__atomic_store_n(&b->stop, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+	w->wrong = w->wrong ?: account(b, calls);
+	return err ? err : job.err;
+}
+
+static int measure(struct bench *b)
+{
+	for (unsigned long r = 0; r < b->rounds; r++)
+		for (size_t i = 0; i < NR_WAYS; i++) {
+			struct way *w = &ways[(r + i) % NR_WAYS]; /* not always after the same */
+
+			if (run(b, w))
+				return -1;
+		}
+	return 0;
+}
+
+/* --------------------------------------------------------------------------------------- setup */
+
+/* Set the constant @name of the object, before it is loaded. */
+static int set_constant(struct bpf_object *obj, const char *name, const void *value, size_t len)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(obj, ".rodata");
+	const struct btf *btf = bpf_object__btf(obj);
+	int id = btf__find_by_name_kind(btf, ".rodata", BTF_KIND_DATASEC);
+	const struct btf_type *sec = id > 0 ? btf__type_by_id(btf, (__u32)id) : NULL;
+	size_t size = 0;
+	char *data = map ? (char *)bpf_map__initial_value(map, &size) : NULL;
+
+	for (int i = 0; data && sec && i < btf_vlen(sec); i++) {
+		const struct btf_var_secinfo *v = btf_var_secinfos(sec) + i;
+		const struct btf_type *t = btf__type_by_id(btf, v->type);
+
+		if (strcmp(btf__name_by_offset(btf, t->name_off), name))
+			continue;
+		if (v->offset + len > size)
+			return -EINVAL;
+		memcpy(data + v->offset, value, len);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static int set_up_rings(struct bench *b)
+{
+	__u32 config = EVENT_ID, cpus = (__u32)libbpf_num_possible_cpus();
+	struct bpf_map *rings = bpf_object__find_map_by_name(b->obj, "htrace_rings");
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	int err;
+
+	err = htrace_geometry_init(&b->geometry, PUSH_RING, 0, HTRACE_OVERWRITE);
+	b->image_size = htrace_image_size(&b->geometry, page);
+	err = err ?: bpf_map__set_value_size(rings, (__u32)b->image_size);
+	err = err ?: bpf_map__set_max_entries(rings, cpus);
+	err = err ?: set_constant(b->obj, "htrace_geo", &b->geometry, sizeof(b->geometry));
+	err = err ?: set_constant(b->obj, "htrace_event__pushed", &config, sizeof(config));
+	return err ? fail("cannot prepare the BPF object", err) : 0;
+}
+
+/* The object lies beside this program. */
+static struct bpf_object *open_object(void)
+{
+	char path[4096];
+	ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 16);
+	char *slash;
+
+	path[len > 0 ? len : 0] = 0;
+	slash = strrchr(path, '/');
+	if (!slash)
+		return NULL;
+	strcpy(slash + 1, "bpf-push.bpf.o");
+	return bpf_object__open(path);
+}
+
+static int silent(enum libbpf_print_level level, const char *format, va_list args)
+{
+	return level == LIBBPF_WARN && getenv("BPF_PUSH_DEBUG") ? vfprintf(stderr, format, args) : 0;
+}
+
+/* 0, or why not in errno's terms; then *why. */
+static int set_up(struct bench *b, const char **why)
+{
+	struct bpf_map *map;
+	int err;
+
+	libbpf_set_print(silent);
+	*why = "no BPF object beside the program";
+	b->obj = open_object();
+	if (!b->obj)
+		return -errno;
+	/* What is for guest-agent --stack and --filter, as it does without these. */
+	bpf_object__for_each_map(map, b->obj)
+		if (!strncmp(bpf_map__name(map), "htrace_", 7) &&
+		    strcmp(bpf_map__name(map), "htrace_rings"))
+			bpf_map__set_autocreate(map, false);
+	*why = "cannot prepare the BPF object";
+	if (set_up_rings(b))
+		return -EINVAL;
+	*why = "the kernel does not let BPF programs in";
+	err = bpf_object__load(b->obj);
+	if (err)
+		return err;
+	*why = "cannot map the rings";
+	b->rings = mmap(NULL, b->image_size * (size_t)libbpf_num_possible_cpus(),
+			PROT_READ | PROT_WRITE, MAP_SHARED,
+			bpf_object__find_map_fd_by_name(b->obj, "htrace_rings"), 0);
+	return b->rings == MAP_FAILED ? -errno : 0;
+}
+
+static void skip(const char *why)
+{
+	for (size_t i = 0; i < NR_WAYS; i++)
+		bench_skip(NAME, ways[i].name, ways[i].params, why);
+}
+
+int main(int argc, char **argv)
+{
+	struct bench b = { .calls = CALLS, .rounds = 41 };
+	int cpus[2];
+	const char *why;
+
+	if (argc > 1 && !strcmp(argv[1], "--quick"))
+		b.calls = QUICK, b.rounds = 3;
+	if (bench_cpus(cpus, 2) < 2) {
+		skip("needs two CPUs");
+		return 0;
+	}
+	b.producer_cpu = cpus[0];
+	b.reader_cpu = cpus[1];
+	if (set_up(&b, &why)) {
+		skip(why);
+		return 0;
+	}
+	bench_pin(b.producer_cpu);
+	if (measure(&b))
+		return 1;
+	for (size_t i = 0; i < NR_WAYS; i++)
+		bench_print(NAME, ways[i].name, ways[i].params, "ns", &ways[i].ns, ways[i].wrong);
+	bpf_object__close(b.obj);
+	return 0;
+}
