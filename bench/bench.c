@@ -101,6 +101,15 @@ void *bench_memory(size_t size)
 	return mem;
 }
 
+void bench_touch(void *mem, size_t size)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)mem & ~(page - 1);
+
+	if (madvise((void *)at, ((uintptr_t)mem + size - at + page - 1) & ~(page - 1),
+		    MADV_POPULATE_WRITE))
+		bench_die("madvise", errno);
+}
+
 double bench_tick_ns(void)
 {
 	static double ns;

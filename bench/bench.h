@@ -36,6 +36,8 @@ void bench_print(const char *bench, const char *name, const char *params, const 
 void bench_skip(const char *bench, const char *name, const char *params, const char *why);
 /* Shared memory as regions are: a memfd's, all of its pages there. */
 void *bench_memory(size_t size);
+/* Let all pages of @mem be there, so that no fault is measured. */
+void bench_touch(void *mem, size_t size);
 
 static inline uint64_t bench_clock(clockid_t id)
 {

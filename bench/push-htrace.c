@@ -62,6 +62,7 @@ static void *make(const struct push_config *c)
 		ret = htrace_producer_get(&q->producer[i], q->region, 0, (int)i);
 		if (ret)
 			bench_die("htrace_producer_get", ret);
+		bench_touch(q->producer[i].ring, PUSH_CAPACITY);
 		make_consumer(q, i);
 	}
 	return q;

@@ -158,10 +158,10 @@ static void *produce(void *arg)
 	return NULL;
 }
 
-/* Bursts of both producers together are a quarter of what a shared ring holds. */
+/* Of all producers of a ring together, a quarter of what it holds (LTTng has one per CPU). */
 static uint64_t burst_size(const struct push_config *c)
 {
-	return PUSH_CAPACITY / 4 / (c->payload + 16) / c->producers;
+	return PUSH_CAPACITY / 4 / (c->payload + 16) / (c->shared ? c->producers : 1);
 }
 
 static void take_values(struct run *r)
