@@ -8,7 +8,7 @@
 
 #include "push.h"
 
-struct htrace_queue {
+struct queue {
 	struct push_config config;
 	struct htrace_region *region;
 	struct htrace_view *view;
@@ -18,7 +18,7 @@ struct htrace_queue {
 	int fd;
 };
 
-static void make_consumer(struct htrace_queue *q, unsigned i)
+static void make_consumer(struct queue *q, unsigned i)
 {
 	struct htrace_consumer_opts opts = { .sz = sizeof(opts) };
 	struct htrace_image image;
@@ -42,7 +42,7 @@ static void *make(const struct push_config *c)
 		.ring_size = PUSH_CAPACITY,
 		.clock_id = c->clock == PUSH_TSC ? HTRACE_CLOCK_TSC : HTRACE_CLOCK_MONOTONIC,
 	};
-	struct htrace_queue *q = calloc(1, sizeof(*q));
+	struct queue *q = calloc(1, sizeof(*q));
 	char err[256];
 	int ret;
 
@@ -70,7 +70,7 @@ static void *make(const struct push_config *c)
 
 static void end(void *arg)
 {
-	struct htrace_queue *q = arg;
+	struct queue *q = arg;
 
 	for (unsigned i = 0; i < q->rings; i++) {
 		htrace_consumer_free(q->consumer[i]);
@@ -83,49 +83,71 @@ static void end(void *arg)
 }
 
 /* A push without a clock, for comparison with queues that have none. */
-PUSH_INLINE int push_untimed(struct htrace_producer *p, const void *data, unsigned len)
+PUSH_INLINE int push_untimed(bool single, struct htrace_producer *p, const void *data, unsigned len)
 {
 	struct htrace_slot slot;
-	void *at = htrace_reserve(p->ring, &p->geometry, p->consumed, 1, len, p->schema, 0, &slot);
+	void *at = htrace_reserve_by(single, p->ring, &p->geometry, p->consumed, 1, len, p->schema, 0,
+				     &slot);
 
 	if (!at)
 		return -1;
 	memcpy(at, data, len);
-	htrace_commit(&slot);
+	if (single)
+		htrace_commit_single(&slot);
+	else
+		htrace_commit(&slot);
 	return 0;
 }
 
-#define BURST(payload, clock)                                                                  \
-	static __attribute__((noinline)) uint64_t burst_##payload##_##clock(                   \
+PUSH_INLINE int push(bool single, bool timed, struct htrace_producer *p, const void *data, unsigned len)
+{
+	return !timed ? push_untimed(single, p, data, len) :
+	       single ? htrace_push_single(p, 1, data, len) :
+			htrace_push(p, 1, data, len);
+}
+
+#define BURST(single, payload, clock)                                                          \
+	static __attribute__((noinline)) uint64_t burst_##single##_##payload##_##clock(        \
 		struct htrace_producer *p, unsigned producer, uint64_t first, uint64_t n)      \
 	{                                                                                      \
 		uint64_t w[(payload) / 8], pushed = 0;                                         \
 		push_fill(w, (payload) / 8);                                                   \
 		for (uint64_t i = first; i < first + n; i++) {                                 \
 			push_mark(w, (payload) / 8, producer, i);                              \
-			pushed += !((clock) == PUSH_NONE ? push_untimed(p, w, (payload)) :     \
-							   htrace_push(p, 1, w, (payload)));   \
+			pushed += !push(single, (clock) != PUSH_NONE, p, w, (payload));        \
 		}                                                                              \
 		return pushed;                                                                 \
 	}
-PUSH_ENTRIES(BURST)
+#define BURSTS(payload, clock) BURST(0, payload, clock) BURST(1, payload, clock)
+PUSH_ENTRIES(BURSTS)
+
+#define CALL(single, size, clk)                                      \
+	if (q->config.payload == (size) && q->config.clock == (clk)) \
+		return burst_##single##_##size##_##clk(p, producer, first, n);
 
 static uint64_t burst(void *arg, unsigned producer, uint64_t first, uint64_t n)
 {
-	struct htrace_queue *q = arg;
+	struct queue *q = arg;
 	struct htrace_producer *p = &q->producer[q->rings == 1 ? 0 : producer];
 
-#define CALL(size, clk)                                               \
-	if (q->config.payload == (size) && q->config.clock == (clk)) \
-		return burst_##size##_##clk(p, producer, first, n);
-	PUSH_ENTRIES(CALL)
-#undef CALL
+#define CALL_ANY(size, clk) CALL(0, size, clk)
+	PUSH_ENTRIES(CALL_ANY)
+	return 0;
+}
+
+static uint64_t burst_single(void *arg, unsigned producer, uint64_t first, uint64_t n)
+{
+	struct queue *q = arg;
+	struct htrace_producer *p = &q->producer[q->rings == 1 ? 0 : producer];
+
+#define CALL_SINGLE(size, clk) CALL(1, size, clk)
+	PUSH_ENTRIES(CALL_SINGLE)
 	return 0;
 }
 
 static bool ready(void *arg)
 {
-	struct htrace_queue *q = arg;
+	struct queue *q = arg;
 
 	for (unsigned i = 0; i < q->rings; i++)
 		if (htrace_consumer_ready(q->consumer[i]))
@@ -156,7 +178,7 @@ static void verify(const struct htrace_batch *batch, unsigned payload, struct pu
 
 static void drain(void *arg, struct push_check *check)
 {
-	struct htrace_queue *q = arg;
+	struct queue *q = arg;
 	struct htrace_batch batch;
 	int ret;
 
@@ -167,6 +189,17 @@ static void drain(void *arg, struct push_check *check)
 			check->error = htrace_consumer_error(q->consumer[i]);
 	}
 }
+
+/* Producers that are one thread each. */
+const struct push_queue push_htrace_single = {
+	.name = "htrace single",
+	.single = true,
+	.make = make,
+	.burst = burst_single,
+	.ready = ready,
+	.drain = drain,
+	.free = end,
+};
 
 const struct push_queue push_htrace = {
 	.name = "htrace",

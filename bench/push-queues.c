@@ -24,7 +24,7 @@
 #define STUCK_NS 10000000000ull
 
 static const struct push_queue *const queues[] = {
-	&push_htrace,
+	&push_htrace, &push_htrace_single,
 #ifdef HAVE_CK
 	&push_ck_spsc, &push_ck_mpsc,
 #endif

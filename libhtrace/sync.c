@@ -17,6 +17,8 @@
 #define MAX_NAME 32
 #define MAX_USEC 1000000 /* of timer and adaptive */
 #define ADAPTIVE_USEC 2000
+#define MIN_REST_NS 32 /* of spin, between looks that all find something */
+#define MAX_REST_NS 512
 #define SPINS_PER_CLOCK 64 /* so that the clock costs little beside looking at the rings */
 
 struct htrace_sync {
@@ -30,6 +32,8 @@ struct waiter {
 	__u32 woken; /* written by wake, taken by wait; a futex */
 	__u64 next;  /* time of the next poll */
 	__u64 period; /* timer */
+	__u64 rest_ns; /* spin: until the next look */
+	bool found;    /* spin: something was read at the last one */
 	struct htrace_adaptive adaptive;
 	__u64 polled; /* time of the last poll */
 };
@@ -131,11 +135,39 @@ static int spin_arm(void **priv, const struct htrace_sync_target *target, const 
 	return arg ? -EINVAL : waiter_new(priv, target);
 }
 
+/*
+ * Each look that finds records takes head, counter and data from the producer's cache. Where something was
+ * read, and there is more at once, records come about as fast as they are read; who looks again without delay
+ * then finds one or two at a time, at the producer's expense. So rest before the next look, for longer each
+ * time, until one finds nothing. What comes after silence is seen without delay.
+ */
+static bool rested_look(struct waiter *w)
+{
+	__u64 until = w->rest_ns ? now_ns() + w->rest_ns : 0;
+
+	while (until && now_ns() < until)
+		relax();
+	if (!is_ready(w)) {
+		w->rest_ns = 0;
+		return false;
+	}
+	w->rest_ns = w->rest_ns ? 2 * w->rest_ns : MIN_REST_NS;
+	if (w->rest_ns > MAX_REST_NS)
+		w->rest_ns = MAX_REST_NS;
+	return true;
+}
+
 static int spin_wait(void *priv, __u64 max_ns)
 {
-	__u64 deadline = add_time(now_ns(), max_ns);
 	struct waiter *w = priv;
+	__u64 deadline;
 
+	if (w->found && max_ns) {
+		w->found = false;
+		if (rested_look(w))
+			return take_woken(w) ? -EINTR : 1;
+	}
+	deadline = add_time(now_ns(), max_ns);
 	for (;;) {
 		for (int i = 0; i < SPINS_PER_CLOCK; i++) {
 			if (take_woken(w))
@@ -151,11 +183,19 @@ static int spin_wait(void *priv, __u64 max_ns)
 	}
 }
 
+static void spin_did(void *priv, __u64 events, __u64 backlog)
+{
+	struct waiter *w = priv;
+
+	w->found = events != 0;
+}
+
 static const struct htrace_sync_ops spin_ops = {
 	.sz = sizeof(spin_ops),
 	.name = "spin",
 	.arm = spin_arm,
 	.wait = spin_wait,
+	.did = spin_did,
 	.wake = waiter_wake,
 	.close = free,
 };

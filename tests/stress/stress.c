@@ -4,11 +4,12 @@
  * it is, and each of its words can be told from that; times are unique and rise; the account must
  * add up. Exit status 0: all was right.
  *
- *   stress threads|signals|readers|killed discard|overwrite RECORDS [borrow]
+ *   stress threads|signals|single|readers|killed discard|overwrite RECORDS [borrow]
  *
- * threads: nothing else. signals: handlers interrupt producers anywhere, and produce. readers: they
- * come and go. killed: producers are processes, killed anywhere; RECORDS is then the number of
- * rounds, each with a new ring. borrow: read without a copy, several batches at a time.
+ * threads: nothing else. signals: handlers interrupt producers anywhere, and produce. single: the same
+ * with one producer, which therefore needs no bus locks. readers: they come and go. killed: producers
+ * are processes, killed anywhere; RECORDS is then the number of rounds, each with a new ring. borrow:
+ * read without a copy, several batches at a time.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -38,7 +39,7 @@ static void jitter(void);
 #define RING 2048
 #define BLOCK 512
 
-enum mode { THREADS, SIGNALS, READERS, KILLED };
+enum mode { THREADS, SIGNALS, SINGLE, READERS, KILLED };
 
 /* Shared with producers that are processes. */
 struct shared {
@@ -60,6 +61,11 @@ static _Thread_local __u64 seed;
 /* Of the reader. */
 static __u64 received, overwritten, dropped, before, last_time;
 static __u64 next[IDS];
+
+static int producers(void)
+{
+	return mode == SINGLE ? 1 : PRODUCERS;
+}
 
 static void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 static void die(const char *fmt, ...)
@@ -134,14 +140,21 @@ static void produce(int id)
 	__u64 *at;
 
 	__atomic_store_n(&shared->attempts[id], nr + 1, __ATOMIC_RELAXED);
-	at = htrace_reserve(ring, &g, &ring->consumed, 1u + (__u32)id, 8 * words, SCHEMA,
-			    (now = tick()), &slot);
+	if (mode == SINGLE)
+		at = htrace_reserve_single(ring, &g, &ring->consumed, 1u + (__u32)id, 8 * words,
+					   SCHEMA, (now = tick()), &slot);
+	else
+		at = htrace_reserve(ring, &g, &ring->consumed, 1u + (__u32)id, 8 * words, SCHEMA,
+				    (now = tick()), &slot);
 	if (at) {
 		for (__u32 i = 0; i < words; i++)
 			put(&at[i], i == 1 ? now : i ? word_of(id, nr, i) : nr);
 		if (!below(slow ? 4 : 32))
 			sched_yield();
-		htrace_commit(&slot);
+		if (mode == SINGLE)
+			htrace_commit_single(&slot);
+		else
+			htrace_commit(&slot);
 	}
 	__atomic_store_n(&shared->done[id], nr + 1, __ATOMIC_RELEASE);
 }
@@ -170,21 +183,21 @@ static void *producer(void *arg)
 	}
 	__atomic_add_fetch(&shared->stop, 1, __ATOMIC_RELEASE);
 	/* Signals may come until everybody is through. */
-	while (__atomic_load_n(&shared->stop, __ATOMIC_ACQUIRE) <= PRODUCERS)
+	while (__atomic_load_n(&shared->stop, __ATOMIC_ACQUIRE) <= producers())
 		usleep(1000);
 	return NULL;
 }
 
 static bool all_through(void)
 {
-	return __atomic_load_n(&shared->stop, __ATOMIC_ACQUIRE) >= PRODUCERS;
+	return __atomic_load_n(&shared->stop, __ATOMIC_ACQUIRE) >= producers();
 }
 
 static void *interrupter(void *arg)
 {
 	seed = 99;
 	while (!all_through()) {
-		pthread_kill(threads[below(PRODUCERS)], SIGUSR1);
+		pthread_kill(threads[below((unsigned int)producers())], SIGUSR1);
 		usleep(below(60));
 	}
 	/* Also those whose signal is pending still: handlers run in a thread that sleeps. */
@@ -341,14 +354,15 @@ static void new_ring(void)
 static void run_threads(void)
 {
 	struct htrace_consumer *c = start_reader();
+	bool interrupts_come = mode == SIGNALS || mode == SINGLE;
 	unsigned int readers = 1;
 	pthread_t interrupts;
 	__u64 told;
 
-	for (long i = 0; i < PRODUCERS; i++)
+	for (long i = 0; i < producers(); i++)
 		if (pthread_create(&threads[i], NULL, producer, (void *)i))
 			die("no thread");
-	if (mode == SIGNALS) {
+	if (interrupts_come) {
 		if (pthread_create(&interrupts, NULL, interrupter, NULL))
 			die("no thread");
 	}
@@ -364,11 +378,11 @@ static void run_threads(void)
 			readers++;
 		}
 	}
-	if (mode == SIGNALS)
+	if (interrupts_come)
 		pthread_join(interrupts, NULL);
 	else
 		__atomic_add_fetch(&shared->stop, 1, __ATOMIC_RELEASE);
-	for (int i = 0; i < PRODUCERS; i++)
+	for (int i = 0; i < producers(); i++)
 		pthread_join(threads[i], NULL);
 	while (read_one(c))
 		;
@@ -377,7 +391,7 @@ static void run_threads(void)
 	told = received + overwritten + dropped + before;
 	printf("%llu attempts: %llu received, %llu overwritten, %llu dropped; %llu of handlers, %u readers\n",
 	       sum(shared->attempts), received, overwritten, dropped,
-	       sum(shared->attempts) - PRODUCERS * records, readers);
+	       sum(shared->attempts) - (__u64)producers() * records, readers);
 	if (!received)
 		die("nothing was received");
 	if (mode != READERS && told != sum(shared->attempts))
@@ -489,7 +503,8 @@ static int index_of(const char *what, const char *const *names)
 
 int main(int argc, char **argv)
 {
-	static const char *const modes[] = { "threads", "signals", "readers", "killed", NULL };
+	static const char *const modes[] = { "threads", "signals", "single", "readers", "killed",
+					     NULL };
 	static const char *const policies[] = { "discard", "overwrite", NULL };
 	struct sigaction sa = { .sa_handler = interrupted, .sa_flags = SA_RESTART };
 	int m = argc >= 4 ? index_of(argv[1], modes) : -1;
@@ -499,7 +514,8 @@ int main(int argc, char **argv)
 	records = argc >= 4 ? strtoull(argv[3], NULL, 0) : 0;
 	borrow = argc == 5 && !strcmp(argv[4], "borrow");
 	if (m < 0 || p < 0 || !records || argc > 5 || (argc == 5 && !borrow)) {
-		fprintf(stderr, "Usage: stress threads|signals|readers|killed discard|overwrite RECORDS [borrow]\n");
+		fprintf(stderr, "Usage: stress threads|signals|single|readers|killed discard|overwrite "
+				"RECORDS [borrow]\n");
 		return 2;
 	}
 	mode = (enum mode)m;

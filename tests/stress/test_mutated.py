@@ -10,9 +10,26 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from builds import STRESS, UNIT, compile_test, outcome  # noqa: E402
 from harness import params, say  # noqa: E402
-from mutations import MUTATIONS  # noqa: E402
+from mutations import MUTATIONS, RING, Mutation  # noqa: E402
 
 NAMED = {m.name: m for m in MUTATIONS}
+CAS_SINGLE = '''	__u8 done;
+
+	__asm__ volatile("cmpxchgq %[new_], %[at]\\n\\tsete %[done]"
+			 : [done] "=q"(done), [at] "+m"(*p), "+a"(old)
+			 : [new_] "r"(new_)
+			 : "memory", "cc");
+	return done;
+'''
+ADD_SINGLE = '''	__asm__ volatile("addq %[v], %[at]" : [at] "+m"(*p) : [v] "r"(v) : "memory", "cc");
+'''
+# What a signal handler must not come in between, where one thread needs no bus locks.
+SINGLE = [
+    Mutation('single-cas', "a single thread's compare-and-swap in one instruction", (),
+             [(RING, CAS_SINGLE, '	return htrace_load(p) == old ? (htrace_store(p, new_), 1) : 0;\n')]),
+    Mutation('single-add', "a single thread's commit in one instruction", (),
+             [(RING, ADD_SINGLE, '	htrace_store(p, htrace_load(p) + v);\n')]),
+]
 
 
 @params(*[m.name for m in MUTATIONS if m.code])
@@ -49,3 +66,18 @@ def test_stress(name):
                         say(f'run {i + 1}, {mode} {policy}: {why[1] if why else said}')
                         return
     raise AssertionError(f'{NAMED[name].what}: not missed')
+
+
+@params(*[m.name for m in SINGLE])
+def test_single(name):
+    """Signal handlers in one thread."""
+    mutation = {m.name: m for m in SINGLE}[name]
+    with tempfile.TemporaryDirectory() as d:
+        exe = compile_test(STRESS, d, 'plain', mutation)
+        for i in range(20):
+            for policy in 'discard', 'overwrite':
+                status, said = outcome(exe, 'single', policy, '200000')
+                if status != 0:
+                    say(f'run {i + 1}, {policy}: {said.splitlines()[0] if said else status}')
+                    return
+    raise AssertionError(f'{mutation.what}: not missed')

@@ -19,7 +19,7 @@ def test_ring(build):
     """Every record checks itself, the account adds up, no sanitizer says a word."""
     with tempfile.TemporaryDirectory() as d:
         exe = compile_test(STRESS, d, build)
-        for mode in ('threads', 'signals', 'readers', 'killed'):
+        for mode in ('threads', 'signals', 'single', 'readers', 'killed'):
             for policy in ('discard', 'overwrite'):
                 n = ROUNDS[build] if mode == 'killed' else RECORDS[build]
                 status, said = outcome(exe, mode, policy, str(n))

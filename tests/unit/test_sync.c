@@ -195,6 +195,31 @@ START_TEST(test_signal)
 }
 END_TEST
 
+/* While each look finds records it looks once in a while, and at once where none were read. */
+START_TEST(test_spin_rests)
+{
+	struct htrace_sync *s = make("spin");
+	__u64 start;
+
+	rings.ready_at = 0;
+	for (int i = 0; i < 20; i++) {
+		ck_assert_int_eq(htrace_sync_wait(s, MS), 1);
+		htrace_sync_did(s, 1, 0);
+	}
+	start = now_ns();
+	for (int i = 0; i < 1000; i++) {
+		ck_assert_int_eq(htrace_sync_wait(s, MS), 1);
+		htrace_sync_did(s, 1, 0);
+	}
+	ck_assert_uint_ge(now_ns() - start, 1000 * 512);
+	ck_assert_uint_eq(rings.looks, 1020); /* none in between */
+	htrace_sync_wake(s);
+	ck_assert_int_eq(htrace_sync_wait(s, MS), -EINTR);
+	htrace_sync_free(s);
+}
+END_TEST
+
+
 /* ------------------------------------------------------------------------------- one by one */
 
 /* Never more often than once a period, however idle the machine is. */
@@ -517,6 +542,7 @@ int main(void)
 	tcase_add_loop_test(all, test_signal, 0, 2);
 	suite_add_tcase(s, all);
 	tcase_set_timeout(each, 30);
+	tcase_add_test(each, test_spin_rests);
 	tcase_add_test(each, test_timer_rate);
 	tcase_add_test(each, test_adaptive_idle);
 	tcase_add_test(each, test_adaptive_rule);
