@@ -225,7 +225,7 @@ static void ring_open(struct channel *c, const struct kind *k)
 
 static void ring_send(struct channel *c, const struct message *m)
 {
-	if (htrace_push(&c->producer, 1, m, sizeof(*m)))
+	if (htrace_push_single(&c->producer, 1, m, sizeof(*m)))
 		c->error = "a message was dropped";
 }
 

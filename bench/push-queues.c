@@ -186,7 +186,7 @@ static void run_case(struct one_case *c, unsigned bursts)
 	memset(r, 0, sizeof(*r));
 	r->c = c;
 	r->burst = burst_size(&c->config);
-	r->bursts = bursts;
+	r->bursts = c->queue->drain ? bursts : WARM_BURSTS + 3; /* all of these are kept */
 	r->q = c->queue->make(&c->config);
 	if (c->sync) {
 		ret = htrace_sync_new(&r->sync, c->sync, &target);
@@ -254,13 +254,23 @@ static void add_queues(struct push_config config, const char *sync)
 			config.clock = clocks[k];
 			if (queues[i]->drain)
 				add_case(queues[i], config, sync);
-			else if (clocks[k] == PUSH_MONOTONIC && !strncmp(sync, "timer", 5))
+			else if (clocks[k] == PUSH_MONOTONIC && !strcmp(sync, "timer:50") &&
+				 !config.shared) /* it has a ring per CPU */
 				add_case(queues[i], config, NULL);
 		}
 	}
 }
 
-static void add_cases(const char *only, int payload)
+/* Is @n in the list @of, "16,64"? */
+static bool listed(unsigned n, const char *of)
+{
+	for (; of && *of; of += strcspn(of, ","), of += *of == ',')
+		if (strtoul(of, NULL, 10) == n)
+			return true;
+	return !of;
+}
+
+static void add_cases(const char *only, const char *sizes)
 {
 	static const unsigned payloads[] = { 16, 32, 64, 256 };
 	static const char *const syncs[] = { "spin", "timer:50" };
@@ -273,7 +283,7 @@ static void add_cases(const char *only, int payload)
 								 .producers = producers,
 								 .shared = shared };
 
-					if (payload && payload != (int)c.payload)
+					if (!listed(c.payload, sizes))
 						continue;
 					if (only && strcmp(only, syncs[s]))
 						continue;
@@ -296,15 +306,14 @@ static void skip_missing(void)
 
 static void usage(void)
 {
-	fprintf(stderr, "Usage: push-queues [--quick] [--rounds N] [--sync POLICY] [--payload BYTES]\n");
+	fprintf(stderr, "Usage: push-queues [--quick] [--rounds N] [--sync POLICY] [--payload BYTES,...]\n");
 	exit(2);
 }
 
 int main(int argc, char **argv)
 {
 	unsigned rounds = 15, bursts = WARM_BURSTS + 12;
-	const char *sync = NULL;
-	int payload = 0;
+	const char *sync = NULL, *sizes = NULL;
 
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--quick"))
@@ -314,7 +323,7 @@ int main(int argc, char **argv)
 		else if (!strcmp(argv[i], "--sync") && i + 1 < argc)
 			sync = argv[++i];
 		else if (!strcmp(argv[i], "--payload") && i + 1 < argc)
-			payload = atoi(argv[++i]);
+			sizes = argv[++i];
 		else
 			usage();
 	}
@@ -322,7 +331,7 @@ int main(int argc, char **argv)
 		usage();
 	nr_cpus = bench_cpus(cpus, 2);
 	skip_missing();
-	add_cases(sync, payload);
+	add_cases(sync, sizes);
 	for (unsigned round = 0; round < rounds; round++)
 		for (size_t i = 0; i < nr_cases; i++)
 			if (!cases[i].error)
