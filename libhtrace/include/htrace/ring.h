@@ -90,6 +90,24 @@ HTRACE_INLINE void htrace_add_single(__u64 *p, __u64 v)
 #define htrace_add_single(p, v) htrace_add((p), (v))
 #endif
 
+/*
+ * @c, which is 0 or 1 and nearly always 0, by a jump: what follows from it need not wait for what it follows
+ * from, here the clock.
+ */
+#ifdef __bpf__
+#define htrace_rarely(c) (c)
+#else
+#define htrace_rarely(c)                       \
+	__extension__({                        \
+		__u32 rarely_ = 0;             \
+		if (__builtin_expect((c), 0)) { \
+			rarely_ = 1;           \
+			__asm__("" : "+r"(rarely_)); /* else it may become arithmetic */ \
+		}                              \
+		rarely_;                       \
+	})
+#endif
+
 /* The cache line at @p will be written soon: take it from the reader of the lap before. */
 #if defined(__bpf__)
 #define htrace_own(p) ((void)0)
@@ -259,10 +277,12 @@ HTRACE_INLINE int htrace_try_reserve(int single, struct htrace_ring *r,
 	 * right, since the true base lies between that one and now. */
 	__u32 extended = now - htrace_load(&b->base) + (1ULL << 30) >= 3ULL << 30;
 	__u64 left = bmask + 1 - (pos & bmask), beg = pos, events_before = 0;
-	__u32 len = HTRACE_REC_HDR + 8 * extended + body;
+	__u32 len;
 	int open = 0;
 	char *at;
 
+	extended = htrace_rarely(extended);
+	len = HTRACE_REC_HDR + 8 * extended + body;
 	/* At least the closing word must fit behind the record, so each block ends by padding. */
 	if ((pos & bmask) == 0 || left < len + 8) {
 		open = 1;
