@@ -32,7 +32,7 @@
 #define RING_SIZE (1u << 20)
 #define CALIBRATIONS 2000
 #define CALIBRATE_NS 20000000
-#define ENOUGH_NS 50000000000ull /* no further round then */
+#define ENOUGH_NS 40000000000ull /* no further round then */
 
 /* 32 bytes, as in the benchmark of pushes. */
 struct message {
@@ -227,8 +227,9 @@ static void ring_open(struct channel *c, const struct kind *k)
 
 static void ring_send(struct channel *c, const struct message *m)
 {
-	if (htrace_push_single(&c->producer, 1, m, sizeof(*m)))
-		c->error = "a message was dropped";
+	/* Full, as the receiver has no CPU: wait, as a pipe does. */
+	while (htrace_push_single(&c->producer, 1, m, sizeof(*m)))
+		usleep(50);
 }
 
 /* The reader's loop, turned inside out. */
@@ -490,7 +491,7 @@ static void print_case(const struct one_case *c)
 int main(int argc, char **argv)
 {
 	static struct one_case cases[4 * NR_KINDS];
-	unsigned rounds = 20;
+	unsigned rounds = 12;
 	uint64_t ns = 60000000, start = bench_now();
 
 	for (int i = 1; i < argc; i++) {
