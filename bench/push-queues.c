@@ -22,6 +22,7 @@
 #define WARM_BURSTS 5 /* once round, and a bit */
 #define MAX_BURSTS 64
 #define STUCK_NS 10000000000ull
+#define ENOUGH_NS 60000000000ull /* no further round then */
 
 static const struct push_queue *const queues[] = {
 	&push_htrace, &push_htrace_single,
@@ -314,6 +315,7 @@ int main(int argc, char **argv)
 {
 	unsigned rounds = 15, bursts = WARM_BURSTS + 12;
 	const char *sync = NULL, *sizes = NULL;
+	uint64_t start = bench_now();
 
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--quick"))
@@ -332,7 +334,8 @@ int main(int argc, char **argv)
 	nr_cpus = bench_cpus(cpus, 2);
 	skip_missing();
 	add_cases(sync, sizes);
-	for (unsigned round = 0; round < rounds; round++)
+	/* Rounds are whole, or the cases' would not belong together. */
+	for (unsigned round = 0; round < rounds && bench_now() - start < ENOUGH_NS; round++)
 		for (size_t i = 0; i < nr_cases; i++)
 			if (!cases[i].error)
 				run_case(&cases[i], bursts);

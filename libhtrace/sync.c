@@ -33,7 +33,7 @@ struct waiter {
 	__u64 next;  /* time of the next poll */
 	__u64 period; /* timer */
 	__u64 rest_ns; /* spin: until the next look */
-	bool found;    /* spin: something was read at the last one */
+	bool found;    /* spin: the last one found something */
 	struct htrace_adaptive adaptive;
 	__u64 polled; /* time of the last poll */
 };
@@ -136,10 +136,10 @@ static int spin_arm(void **priv, const struct htrace_sync_target *target, const 
 }
 
 /*
- * Each look that finds records takes head, counter and data from the producer's cache. Where something was
- * read, and there is more at once, records come about as fast as they are read; who looks again without delay
- * then finds one or two at a time, at the producer's expense. So rest before the next look, for longer each
- * time, until one finds nothing. What comes after silence is seen without delay.
+ * Each look that finds something takes head, counter and data from the producer's cache. Where there is more
+ * at once, records come about as fast as they are read, or one is not committed yet, maybe for long; who looks
+ * again without delay then finds one or two at a time, or none, at the producer's expense. So rest before
+ * the next look, for longer each time, until one finds nothing. What comes after silence is seen without delay.
  */
 static bool rested_look(struct waiter *w)
 {
@@ -163,8 +163,8 @@ static int spin_wait(void *priv, __u64 max_ns)
 	__u64 deadline;
 
 	if (w->found && max_ns) {
-		w->found = false;
-		if (rested_look(w))
+		w->found = rested_look(w);
+		if (w->found)
 			return take_woken(w) ? -EINTR : 1;
 	}
 	deadline = add_time(now_ns(), max_ns);
@@ -172,8 +172,10 @@ static int spin_wait(void *priv, __u64 max_ns)
 		for (int i = 0; i < SPINS_PER_CLOCK; i++) {
 			if (take_woken(w))
 				return -EINTR;
-			if (is_ready(w))
+			if (is_ready(w)) {
+				w->found = true;
 				return 1;
+			}
 			if (!max_ns)
 				return 0;
 			relax();
@@ -183,19 +185,11 @@ static int spin_wait(void *priv, __u64 max_ns)
 	}
 }
 
-static void spin_did(void *priv, __u64 events, __u64 backlog)
-{
-	struct waiter *w = priv;
-
-	w->found = events != 0;
-}
-
 static const struct htrace_sync_ops spin_ops = {
 	.sz = sizeof(spin_ops),
 	.name = "spin",
 	.arm = spin_arm,
 	.wait = spin_wait,
-	.did = spin_did,
 	.wake = waiter_wake,
 	.close = free,
 };

@@ -8,13 +8,14 @@ set -euo pipefail
 
 usage() {
 	cat <<'USAGE'
-Usage: install-deps.sh [--tests] [--print]
+Usage: install-deps.sh [--tests] [--bench] [--print]
 
 Installs the Debian packages that building and the demo in a VM need. Needs root
 unless all of them are installed already.
 
 Options:
-  --tests      also what the test suite needs
+  --tests      also what the test suite needs, with --bench
+  --bench      also what bench/run compares with
   --print      install nothing: print the packages' names
   -h, --help   this text
 USAGE
@@ -31,6 +32,7 @@ packages=(
 	qemu-system-x86 qemu-system-data seabios ipxe-qemu
 	busybox-static cpio kmod gzip xz-utils zstd ca-certificates
 )
+bench=(libck-dev libdpdk-dev liblttng-ust-dev lttng-tools babeltrace2 python3)
 print=
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -38,8 +40,9 @@ while [ $# -gt 0 ]; do
 		packages+=(check python3 make g++ babeltrace2 spin groff-base)
 		packages+=(libclang-rt-dev llvm) # libFuzzer, and its coverage
 		# the build for aarch64; tools/cross-aarch64.sh fetches the arm64 libraries
-		packages+=(gcc-aarch64-linux-gnu qemu-user-static)
+		packages+=(gcc-aarch64-linux-gnu qemu-user-static "${bench[@]}")
 		;;
+	--bench) packages+=("${bench[@]}") ;;
 	--print) print=1 ;;
 	-h | --help) usage; exit 0 ;;
 	*) say "unknown argument '$1' (see --help)"; exit 2 ;;

@@ -514,8 +514,8 @@ int main(int argc, char **argv)
 	records = argc >= 4 ? strtoull(argv[3], NULL, 0) : 0;
 	borrow = argc == 5 && !strcmp(argv[4], "borrow");
 	if (m < 0 || p < 0 || !records || argc > 5 || (argc == 5 && !borrow)) {
-		fprintf(stderr, "Usage: stress threads|signals|single|readers|killed "
-				"discard|overwrite RECORDS [borrow]\n");
+		fprintf(stderr, "Usage: stress threads|signals|single|readers|killed discard|overwrite "
+				"RECORDS [borrow]\n");
 		return 2;
 	}
 	mode = (enum mode)m;

@@ -58,7 +58,7 @@ int htrace_sync_register(const struct htrace_sync_ops *ops);
  * Make a policy by name: "spin", "adaptive", "adaptive:MAX_USEC", "timer:USEC", or a registered one.
  * -ENOENT: no such policy. -EINVAL: its argument is wrong.
  *
- * spin: looks all the time, with a pause between looks. While each look finds records, it rests before the
+ * spin: looks all the time, with a pause between looks. While each look finds something, it rests before the
  * next one, for up to half a microsecond, as looks cost the producer time. A signal does not end its wait,
  * wake does.
  *
