@@ -506,7 +506,7 @@ static void in_child(int nr)
 	__u64 word = 2;
 
 	for (int i = 0; i < nr; i++)
-		if (htrace_push(p, ID, &word, 8) != -1)
+		if ((i % 2 ? htrace_push_single(p, ID, &word, 8) : htrace_push(p, ID, &word, 8)) != -1)
 			_exit(1);
 	if (htrace_producer_get(&own, region, 0, -1) || own.ring == p->ring ||
 	    htrace_push(&own, ID, &word, 8) || htrace_push(p, ID, &word, 8) != -1)

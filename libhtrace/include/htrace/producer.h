@@ -103,6 +103,10 @@ HTRACE_INLINE void *htrace_producer_reserve(struct htrace_producer *p, __u32 id,
 HTRACE_INLINE void *htrace_producer_reserve_single(struct htrace_producer *p, __u32 id, __u32 len,
 						   struct htrace_slot *slot)
 {
+	if (!htrace_producer_is_ours(p)) {
+		htrace_producer_drop(p);
+		return NULL;
+	}
 	return htrace_reserve_single(p->ring, &p->geometry, p->consumed, id, len, p->schema,
 				     htrace_producer_now(p), slot);
 }
