@@ -7,13 +7,16 @@ skipped tests are exactly those that tests/expected-skips names for a machine li
 """
 
 import argparse
+import functools
 import glob
 import importlib.util
 import inspect
 import os
+import pickle
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 
@@ -35,6 +38,15 @@ class Results:
     def fail(self, name):
         self.failed += 1
         self.failures.append(name)
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.failures += other.failures
+        self.unsteady += other.unsteady
+        self.skipped.update(other.skipped)
+        for suite, seconds in other.seconds.items():
+            self.took(suite, seconds)
 
     def took(self, name, seconds):
         suite = name.split('.')[0]
@@ -175,17 +187,8 @@ def expected_skips():
     return names
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--build', default=os.path.join(os.path.dirname(HERE), 'build'))
-    parser.add_argument('--sanitized', help='build directory with sanitizers: unit tests only')
-    parser.add_argument('--only', default='', help='regular expression on test names')
-    parser.add_argument('--list', action='store_true')
-    args = parser.parse_args()
-    os.environ['HTRACE_BUILD'] = os.path.abspath(args.build)
-    results = Results()
-    start = time.time()
-
+def all_tests(args, results):
+    """(name, function that runs it into Results)"""
     for label in PAGES:
         build = args.sanitized if label == 'sanitized.' else args.build
         if not build:
@@ -198,19 +201,83 @@ def main():
         if PAGES[label]:
             units = [u for u in units if os.path.basename(u) in MAPPING]
         for exe in units:
-            if re.search(args.only, label + os.path.basename(exe)):
-                if args.list:
-                    print(label + os.path.basename(exe))
-                else:
-                    run_unit(exe, label, results)
+            yield label + os.path.basename(exe), functools.partial(run_unit, exe, label)
     for name, function, params in system_tests():
-        if re.search(args.only, name):
-            if args.list:
-                print(name)
-            else:
-                run_system(name, function, params, results)
+        yield name, functools.partial(run_system, name, function, params)
+
+
+# Long ones that need one core and no particular speed: the first run in a process of their own while the
+# second run here. All others have the machine to themselves.
+BESIDE = 'sanitized.', 'aarch64.'
+MEANWHILE = 'unit.', 'pages16k.', 'pages64k.', 'model.', 'mutated.unit['
+
+
+def split(tests):
+    beside = [t for t in tests if t[0].startswith(BESIDE)]
+    meanwhile = [t for t in tests if t[0].startswith(MEANWHILE)]
+    if not beside or not meanwhile or os.cpu_count() < 2:
+        return [], [], tests
+    return beside, meanwhile, [t for t in tests if t not in beside and t not in meanwhile]
+
+
+def run_beside(tests):
+    """Returns what waits for them, shows what they printed, and adds their results."""
+    if not tests:
+        return lambda results: None
+    out, end = tempfile.TemporaryFile('w+'), tempfile.TemporaryFile()
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+            own = Results()
+            for _, run in tests:
+                run(own)
+            pickle.dump(own, end)
+            end.flush()
+            sys.stdout.flush()
+            status = 0
+        except BaseException:  # whatever it is, this is not the caller's process
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def join(results):
+        _, status = os.waitpid(pid, 0)
+        out.seek(0)
+        print(out.read(), end='', flush=True)
+        end.seek(0)
+        if status:
+            results.fail(f'the process that runs {" and ".join(BESIDE)}: status {status}')
+        else:
+            results.add(pickle.load(end))
+    return join
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--build', default=os.path.join(os.path.dirname(HERE), 'build'))
+    parser.add_argument('--sanitized', help='build directory with sanitizers: unit tests only')
+    parser.add_argument('--only', default='', help='regular expression on test names')
+    parser.add_argument('--list', action='store_true')
+    args = parser.parse_args()
+    os.environ['HTRACE_BUILD'] = os.path.abspath(args.build)
+    results = Results()
+    start = time.time()
+
+    tests = [(name, run) for name, run in all_tests(args, results) if re.search(args.only, name)]
     if args.list:
+        print('\n'.join(name for name, _ in tests))
         return 0
+    beside, meanwhile, rest = split(tests)
+    join = run_beside(beside)
+    for _, run in meanwhile:
+        run(results)
+    join(results)
+    for _, run in rest:
+        run(results)
 
     if not results.passed + results.failed + len(results.skipped):
         print(f'run.py: no test matches {args.only!r}; --list names them')
