@@ -25,11 +25,11 @@
 #ifndef HTRACE_DECLARE_H
 #define HTRACE_DECLARE_H
 
-#include <stddef.h>
-#include <string.h>
-
 #include <htrace/region.h>
 #include <htrace/schema.h>
+
+#include <stddef.h>
+#include <string.h>
 
 #ifdef __cplusplus
 #include <type_traits>
