@@ -24,10 +24,10 @@
 #ifndef HTRACE_FILTER_H
 #define HTRACE_FILTER_H
 
+#include <htrace/schema.h>
+
 #include <stdbool.h>
 #include <stddef.h>
-
-#include <htrace/schema.h>
 
 #ifdef __cplusplus
 extern "C" {
