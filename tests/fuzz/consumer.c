@@ -117,13 +117,14 @@ static int read_one(struct box *b)
 	__u32 n = 0, sum = 0;
 	int ret = htrace_consumer_read(b->c, &batch);
 
-	CHECK(ret == 1 || !ret || ret == -ESTALE || ret == -EILSEQ);
+	CHECK(ret == 1 || !ret || ret == -ESTALE || ret == -EILSEQ || ret == -EOWNERDEAD);
 	if (ret != 1) {
 		CHECK(b->changed || !ret);
 		return ret;
 	}
 	CHECK(batch.len <= block && !batch.len == !batch.events);
-	CHECK(batch.events || batch.overwritten || batch.dropped || batch.corrupt || batch.before);
+	CHECK(batch.events || batch.overwritten || batch.dropped || batch.corrupt || batch.before ||
+	      batch.unfinished || batch.uncommitted);
 	CHECK(htrace_consumer_position(b->c) >= before);
 	for (htrace_iter_init(&it, &batch); htrace_iter_next(&it, &r); n++) {
 		CHECK(r.id && r.id <= HTRACE_MAX_EVENTS);
@@ -132,7 +133,7 @@ static int read_one(struct box *b)
 	}
 	CHECK(n == batch.events && it.off == batch.len);
 	b->received += n + (sum & 0);
-	b->lost += batch.overwritten + batch.dropped + batch.corrupt + batch.before;
+	b->lost += batch.overwritten + batch.dropped + batch.corrupt + batch.before + batch.unfinished;
 	return 1;
 }
 
@@ -143,6 +144,23 @@ static void drain(struct box *b)
 
 	while (read_one(b) == 1)
 		CHECK(most--);
+}
+
+/* Its owner dies, and with it what it had begun; what is left is read, and another takes the ring. */
+static void next_life(struct box *b)
+{
+	struct htrace_batch batch;
+
+	b->produced -= b->nr_open;
+	b->nr_open = 0;
+	htrace_consumer_finish(b->c);
+	drain(b);
+	CHECK(b->changed || !htrace_consumer_backlog(b->c));
+	b->ring->head = b->ring->dropped = b->ring->refused = b->ring->consumed = 0;
+	memset((char *)b->ring + b->g.desc_off, 0, b->g.data_off - b->g.desc_off);
+	b->ring->generation++;
+	CHECK(htrace_consumer_read(b->c, &batch) == -EOWNERDEAD || b->changed);
+	CHECK(!htrace_consumer_restart(b->c) || b->changed);
 }
 
 /* As from a mirror to its ring. */
@@ -202,6 +220,8 @@ static void step(struct box *b, struct input *in)
 		break;
 	case 9:
 		drain(b);
+		if (n & 8)
+			next_life(b);
 		break;
 	case 10:
 		move(b);
