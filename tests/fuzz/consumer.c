@@ -184,6 +184,65 @@ static void move(struct box *b)
 	b->ring = copy;
 }
 
+/* Records until one of them says stop. */
+struct some {
+	struct box *box;
+	__u64 left, nr;
+};
+
+static int count_record(void *ctx, const struct htrace_record *r, const struct htrace_batch *b)
+{
+	struct some *s = ctx;
+
+	CHECK(r->id && r->id <= HTRACE_MAX_EVENTS && (const unsigned char *)r->payload >= b->data &&
+	      (const unsigned char *)r->payload + r->len <= b->data + b->len);
+	s->nr++;
+	return !--s->left;
+}
+
+static int count_loss(void *ctx, const struct htrace_batch *batch)
+{
+	struct some *s = ctx;
+
+	s->box->lost += batch->overwritten + batch->dropped + batch->corrupt + batch->before +
+			batch->unfinished;
+	return 0;
+}
+
+static void read_each(struct box *b, __u64 most)
+{
+	struct some s = { b, most, 0 };
+	struct htrace_each_opts o = {
+		.sz = sizeof(o), .record = count_record, .loss = count_loss, .ctx = &s,
+	};
+	long ret = htrace_consumer_each(b->c, &o);
+
+	CHECK(ret >= 0 ? (__u64)ret == s.nr : b->changed && !s.nr);
+	b->received += s.nr;
+}
+
+/* Where they lie; what nobody changes is still so when it is given back. */
+static void borrow(struct box *b)
+{
+	struct htrace_batch batch;
+	struct htrace_record r;
+	struct htrace_iter it;
+	int ret = htrace_consumer_borrow(b->c, &batch);
+	__u32 n = 0;
+
+	CHECK(ret == 1 || !ret || ret == -EBUSY || b->changed);
+	if (ret != 1)
+		return;
+	for (htrace_iter_init(&it, &batch); htrace_iter_next(&it, &r); n++)
+		CHECK((const unsigned char *)r.payload + r.len <= batch.data + batch.len);
+	CHECK(n == batch.events);
+	b->received += n;
+	count_loss(&(struct some){ .box = b }, &batch);
+	ret = htrace_consumer_release(b->c, &batch);
+	CHECK(!ret || b->changed);
+	CHECK(!batch.len || htrace_consumer_release(b->c, &batch) == -EINVAL);
+}
+
 static void ask(struct box *b)
 {
 	struct htrace_consumer_stats s = { .sz = sizeof(s) };
@@ -228,6 +287,10 @@ static void step(struct box *b, struct input *in)
 		break;
 	case 11:
 		ask(b);
+		if (n & 8)
+			read_each(b, 1 + (n & 7) * 8);
+		else if (n & 4)
+			borrow(b);
 		break;
 	case 12:
 		htrace_consumer_free(b->c);
