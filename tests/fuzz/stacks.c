@@ -143,7 +143,9 @@ static void show(const struct stacks *s, struct symbols *y, __u64 id)
 static void show_as_text(const struct stacks *s, struct symbols *y)
 {
 	const struct origin from = { .stacks = s, .symbols = y };
-	const struct sink_event e = { .from = &from };
+	/* Of those the first frames may be the tracer's, or not. */
+	static const struct htrace_event profile = { .name = "profile" };
+	struct sink_event e = { .from = &from };
 	static struct out *out;
 	static int fd;
 	char text[4096];
@@ -156,6 +158,7 @@ static void show_as_text(const struct stacks *s, struct symbols *y)
 	for (__u64 id = 0; id < 256; id++) {
 		struct stack st;
 
+		e.event = id & 1 ? &profile : NULL;
 		if (!id || stacks_find(s, id, &st))
 			show_stacks(out, &e, &(struct shown_stacks){ 2, { { id, false }, { id, true } } });
 	}
