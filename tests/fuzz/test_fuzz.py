@@ -27,7 +27,6 @@ VALIDATING = {
     'libhtrace/geometry.c': 'shapes of rings',
     'libhtrace/consumer.c': 'rings: positions, descriptors, records',
     'libhtrace/consumer_each.c': 'rings: batches that were handed over in part',
-    'libhtrace/consumer_borrow.c': 'rings: records where they lie',
     'libhtrace/owner.c': 'who owns a ring, and whether it lives',
     'libhtrace/relay.c': 'rings and mirrors, the host may change the latter',
     'libhtrace/schema.c': 'schemas: from entries to objects',
