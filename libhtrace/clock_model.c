@@ -145,8 +145,21 @@ static __u64 bound_at(const struct htrace_clock *c, const struct line *l, __u64 
 	return add(l->bound, parts(to_ns(distance(time, l->ticks), l->rate), drift));
 }
 
-static void put(struct htrace_clock *c, const struct line *l)
+/*
+ * Lines are in order and do not step back, whatever came of a guest's numbers (a line that would begin
+ * below 0, or behind the end of all times): what is said of them then is further off.
+ */
+static void put(struct htrace_clock *c, const struct line *new)
 {
+	const struct line *last = c->nr_lines ? &c->line[c->nr_lines - 1] : NULL;
+	struct line line = *new, *l = &line;
+
+	if (last && l->ticks < last->ticks)
+		return;
+	if (last && value_at(last, l->ticks) > l->ns) {
+		l->bound = add(l->bound, value_at(last, l->ticks) - l->ns);
+		l->ns = value_at(last, l->ticks);
+	}
 	if (c->nr_lines == LINES) {
 		c->nr_lines = LINES / 2;
 		memmove(c->line, c->line + LINES - c->nr_lines, c->nr_lines * sizeof(*c->line));
@@ -183,7 +196,7 @@ static void bend(struct htrace_clock *c, const struct knot *k, __u64 time, __u64
 	}
 	put(c, &(struct line){ time, ns, truth > ns ? c->rate + c->rate / 2 : c->rate / 2,
 			       add(bound, wrong), 0 });
-	if (way < TIME_MAX - time)
+	if (way <= ~0ULL - time)
 		put_open(c, k, time + (__u64)way, through(c, k, time + (__u64)way));
 }
 

@@ -222,15 +222,18 @@ static void read_each(struct box *b, __u64 most)
 }
 
 /* Where they lie; what nobody changes is still so when it is given back. */
-static void borrow(struct box *b)
+static void borrow(struct box *b, unsigned int how)
 {
 	struct htrace_batch batch;
 	struct htrace_record r;
 	struct htrace_iter it;
-	int ret = htrace_consumer_borrow(b->c, &batch);
 	__u32 n = 0;
+	int ret;
 
-	CHECK(ret == 1 || !ret || ret == -EBUSY || b->changed);
+	fail_allocation(how & 1);
+	ret = htrace_consumer_borrow(b->c, &batch);
+	fail_allocation(0);
+	CHECK(ret == 1 || !ret || ret == -EBUSY || (ret == -ENOMEM && how & 1) || b->changed);
 	if (ret != 1)
 		return;
 	for (htrace_iter_init(&it, &batch); htrace_iter_next(&it, &r); n++)
@@ -238,8 +241,16 @@ static void borrow(struct box *b)
 	CHECK(n == batch.events);
 	b->received += n;
 	count_loss(&(struct some){ .box = b }, &batch);
+	for (int i = how & 2 ? 64 : 0; i-- && !b->changed && batch.len;) {
+		reserve(b, b->g.max_payload, 1);
+		commit(b, b->nr_open - 1);
+	}
 	ret = htrace_consumer_release(b->c, &batch);
-	CHECK(!ret || b->changed);
+	CHECK(!ret || (ret == -ESTALE && (how & 2)) || b->changed);
+	if (ret == -ESTALE) { /* its records count as overwritten now */
+		b->received -= n;
+		b->lost += n;
+	}
 	CHECK(!batch.len || htrace_consumer_release(b->c, &batch) == -EINVAL);
 }
 
@@ -290,7 +301,7 @@ static void step(struct box *b, struct input *in)
 		if (n & 8)
 			read_each(b, 1 + (n & 7) * 8);
 		else if (n & 4)
-			borrow(b);
+			borrow(b, (unsigned int)n);
 		break;
 	case 12:
 		htrace_consumer_free(b->c);

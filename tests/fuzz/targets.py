@@ -36,6 +36,7 @@ TARGETS = {
     'relay': Target('relay.c', 'a ring and its mirror', library_only=True),
     'live': Target('live.c', 'a whole region, between two looks'),
     'changing': Target('live.c', 'a whole region, while it is read', ['-DCHANGING']),
+    'clock': Target('clock.c', 'samples of clocks', library_only=True),
     'filter': Target('filter.c', 'filters, schemas, records', library_only=True),
     'names': Target('names.c', 'task names, escaping'),
     'stacks': Target('stacks.c', 'stacks, packed symbols, mappings'),

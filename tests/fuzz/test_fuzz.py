@@ -27,6 +27,8 @@ VALIDATING = {
     'libhtrace/geometry.c': 'shapes of rings',
     'libhtrace/consumer.c': 'rings: positions, descriptors, records',
     'libhtrace/consumer_each.c': 'rings: batches that were handed over in part',
+    'libhtrace/consumer_borrow.c': 'rings: records that are lent where they are',
+    'libhtrace/clock_model.c': 'samples of a guest\'s clocks',
     'libhtrace/owner.c': 'who owns a ring, and whether it lives',
     'libhtrace/relay.c': 'rings and mirrors, the host may change the latter',
     'libhtrace/schema.c': 'schemas: from entries to objects',

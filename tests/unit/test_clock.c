@@ -39,6 +39,67 @@ static int offered(bool invariant, bool readable, const char *words)
 	return ret;
 }
 
+static void check_order(struct htrace_clock *c, __u64 from, __u64 to)
+{
+	__u64 before = 0, ns;
+
+	for (__u64 i = 0; i <= 1000; i++) {
+		ck_assert(!htrace_clock_ns(c, from + (to - from) / 1000 * i, &ns, NULL));
+		ck_assert_uint_ge(ns, before);
+		before = ns;
+	}
+}
+
+static void add_far(struct htrace_clock *c, const __u64 (*at)[2], int nr)
+{
+	for (int i = 0; i < nr; i++)
+		htrace_clock_add(c, &(struct htrace_clock_sample){ at[i][0], at[i][1], 1, 138 });
+}
+
+/* A clock that begins anew, far ahead, at a time long past: the order stays. */
+START_TEST(test_far_anew)
+{
+	const __u64 far = 868082074151664288;
+	__u64 at[14][2];
+	struct htrace_clock *c;
+
+	ck_assert(!htrace_clock_new(&c, HTRACE_CLOCK_TSC));
+	for (__u64 i = 0; i < 7; i++) {
+		at[i][0] = 141 + 1155072 * i;
+		at[i][1] = 47 + 385024 * i;
+		at[7 + i][0] = far + 1155072 * i;
+		at[7 + i][1] = 3072 + 385024 * i;
+	}
+	add_far(c, at, 14);
+	check_order(c, 0, 1ULL << 33);
+	check_order(c, 0, far);
+	check_order(c, far - 1000000, far + 10000000);
+	check_order(c, 0, ~0ULL);
+	htrace_clock_free(c);
+}
+END_TEST
+
+/* A record's time near the end of all times, then a step of the clocks. */
+START_TEST(test_far_record)
+{
+	static const __u64 at[][2] = {
+		{ 1000000638976, 5000651264 }, { 1000000790528, 5000701781 },
+		{ 1000001441792, 5001340757 }, { 1000001593344, 5001391274 },
+		{ 1000001593472, 5001391316 }, { 1000001593650, 5001391375 },
+	};
+	struct htrace_clock *c;
+
+	ck_assert(!htrace_clock_new(&c, HTRACE_CLOCK_TSC));
+	add_far(c, at, 5);
+	ck_assert(!htrace_clock_ns(c, ~0ULL - 983039, NULL, NULL));
+	add_far(c, at + 5, 1);
+	check_order(c, at[0][0], at[5][0] + 10000);
+	check_order(c, ~0ULL - 4000000, ~0ULL);
+	check_order(c, 0, ~0ULL);
+	htrace_clock_free(c);
+}
+END_TEST
+
 START_TEST(test_invariant)
 {
 	ck_assert_int_eq(offered(true, true, "tsc hpet acpi_pm \n"), 0);
@@ -848,6 +909,8 @@ int main(void)
 	TCase *t = tcase_create("clock");
 
 	tcase_set_timeout(t, 120);
+	tcase_add_test(t, test_far_anew);
+	tcase_add_test(t, test_far_record);
 	tcase_add_test(t, test_invariant);
 	tcase_add_test(t, test_choice);
 	tcase_add_loop_test(t, test_fit, 0, sizeof(rates) / sizeof(*rates));

@@ -82,7 +82,8 @@ void htrace_clock_take(struct htrace_clock_sample *s);
  * the region has: straight lines from sample to sample, and one that goes on behind the last.
  *
  * It never steps back, and what was converted stays as it was: a sample that comes later bends the
- * line from the latest time that was converted on, so that it meets the sample.
+ * line from the latest time that was converted on, so that it meets the sample. (Unless that time was
+ * more than a minute ahead of the sample: nobody has read the clock yet when it had that one.)
  *
  * Samples are a guest's words, and checked: both clocks must rise, at 1 MHz to 100 GHz, and not more
  * than a tenth faster or slower than before. Others are refused, until four in a row agree with each
