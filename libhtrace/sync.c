@@ -19,6 +19,9 @@
 #define ADAPTIVE_USEC 2000
 #define MIN_REST_NS 32 /* of spin, between looks that all find something */
 #define MAX_REST_NS 512
+#define STREAM_REST_NS 2048 /* likewise, once records have come for long */
+#define STREAM_PART 128     /* a rest is one of so many of the stream's age */
+#define STREAM_GAP_NS 4096  /* no stream: so long between two looks */
 #define SPINS_PER_CLOCK 64 /* so that the clock costs little beside looking at the rings */
 
 struct htrace_sync {
@@ -32,8 +35,11 @@ struct waiter {
 	__u32 woken; /* written by wake, taken by wait; a futex */
 	__u64 next;  /* time of the next poll */
 	__u64 period; /* timer */
-	__u64 rest_ns; /* spin: until the next look */
-	bool found;    /* spin: the last one found something */
+	__u64 rest_ns; /* spin: until the next look, as those before found something at once */
+	__u64 since;   /* spin: when the stream of records began */
+	bool found;    /* spin: the last look found something */
+	__u64 looked;  /* spin: when it last began to look */
+	bool silent;   /* spin: no stream since then */
 	struct htrace_adaptive adaptive;
 	__u64 polled; /* time of the last poll */
 };
@@ -132,23 +138,50 @@ static int parse_usec(const char *arg, unsigned long min, __u64 *ns)
 
 static int spin_arm(void **priv, const struct htrace_sync_target *target, const char *arg)
 {
-	return arg ? -EINVAL : waiter_new(priv, target);
+	struct waiter *w;
+	int ret;
+
+	ret = arg ? -EINVAL : waiter_new(priv, target);
+	if (ret)
+		return ret;
+	w = *priv;
+	w->silent = true;
+	return 0;
 }
 
 /*
- * Each look that finds something takes head, counter and data from the producer's cache. Where there is more
- * at once, records come about as fast as they are read, or one is not committed yet, maybe for long; who looks
- * again without delay then finds one or two at a time, or none, at the producer's expense. So rest before
- * the next look, for longer each time, until one finds nothing. What comes after silence is seen without delay.
+ * Each look that finds something takes head, counter and data from the producer's cache; one that finds
+ * nothing new takes nothing. Who looks again without delay finds records one by one, at the producer's
+ * expense, up to several times that of the record where the cores are far apart. So rest before the next look: for
+ * longer each time while there is something at once (records come about as fast as they are read, or one is not
+ * committed yet, maybe for long), and for longer the longer the stream lasts. Nobody waits for the last of a burst
+ * for more than a small part of what the burst took, and what comes after silence is seen without delay.
  */
-static bool rested_look(struct waiter *w)
+static __u64 next_rest(struct waiter *w, __u64 now)
 {
-	__u64 until = w->rest_ns ? now_ns() + w->rest_ns : 0;
+	__u64 rest;
 
-	while (until && now_ns() < until)
+	if (w->silent || now - w->looked > STREAM_GAP_NS)
+		w->since = now;
+	w->silent = false;
+	rest = (now - w->since) / STREAM_PART;
+	if (rest > STREAM_REST_NS)
+		rest = STREAM_REST_NS;
+	return rest > w->rest_ns ? rest : w->rest_ns;
+}
+
+static bool rested_look(struct waiter *w, __u64 now)
+{
+	__u64 rest = next_rest(w, now), until = now + rest;
+
+	while (now < until) {
 		relax();
+		now = now_ns();
+	}
+	w->looked = now;
 	if (!is_ready(w)) {
 		w->rest_ns = 0;
+		w->silent = rest >= MAX_REST_NS; /* too slow for a rest to save anything */
 		return false;
 	}
 	w->rest_ns = w->rest_ns ? 2 * w->rest_ns : MIN_REST_NS;
@@ -160,14 +193,15 @@ static bool rested_look(struct waiter *w)
 static int spin_wait(void *priv, __u64 max_ns)
 {
 	struct waiter *w = priv;
-	__u64 deadline;
+	__u64 now = now_ns(), deadline = add_time(now, max_ns);
 
 	if (w->found && max_ns) {
-		w->found = rested_look(w);
+		w->found = rested_look(w, now);
 		if (w->found)
 			return take_woken(w) ? -EINTR : 1;
+	} else {
+		w->looked = now;
 	}
-	deadline = add_time(now_ns(), max_ns);
 	for (;;) {
 		for (int i = 0; i < SPINS_PER_CLOCK; i++) {
 			if (take_woken(w))
@@ -180,6 +214,7 @@ static int spin_wait(void *priv, __u64 max_ns)
 				return 0;
 			relax();
 		}
+		w->silent = true;
 		if (now_ns() >= deadline)
 			return 0;
 	}

@@ -195,30 +195,102 @@ START_TEST(test_signal)
 }
 END_TEST
 
-/* While each look finds records it looks once in a while, and at once where none were read. */
+/* How long it waits for a record that is there. Assertions take time, so none in between. */
+static __u64 timed_wait(struct htrace_sync *s)
+{
+	__u64 start = now_ns(), took;
+	int ret = htrace_sync_wait(s, MS);
+
+	took = now_ns() - start;
+	ck_assert_int_eq(ret, 1);
+	return took;
+}
+
+/* The shortest of some: others run on this machine, too. */
+static __u64 shortest_wait(struct htrace_sync *s, bool silence)
+{
+	__u64 shortest = UINT64_MAX;
+
+	for (int i = 0; i < 50; i++) {
+		__u64 took;
+
+		if (silence) {
+			rings.ready_at = UINT64_MAX;
+			ck_assert_int_eq(htrace_sync_wait(s, MS / 10), 0);
+			rings.ready_at = 0;
+			ck_assert_int_eq(htrace_sync_wait(s, MS), 1);
+		}
+		took = timed_wait(s);
+		shortest = took < shortest ? took : shortest;
+	}
+	return shortest;
+}
+
+/* While each look finds records it looks once in a while, more rarely when that lasts, but not after silence. */
 START_TEST(test_spin_rests)
 {
 	struct htrace_sync *s = make("spin");
 	__u64 start;
 
 	rings.ready_at = 0;
-	for (int i = 0; i < 20; i++) {
+	for (int i = 0; i < 20; i++)
 		ck_assert_int_eq(htrace_sync_wait(s, MS), 1);
-		htrace_sync_did(s, 1, 0);
-	}
 	start = now_ns();
-	for (int i = 0; i < 1000; i++) {
+	for (int i = 0; i < 1000; i++)
 		ck_assert_int_eq(htrace_sync_wait(s, MS), 1);
-		htrace_sync_did(s, 1, 0);
-	}
 	ck_assert_uint_ge(now_ns() - start, 1000 * 512);
 	ck_assert_uint_eq(rings.looks, 1020); /* none in between */
+	ck_assert_uint_ge(shortest_wait(s, false), 512);
+	ck_assert_uint_lt(shortest_wait(s, true), 512);
 	htrace_sync_wake(s);
 	ck_assert_int_eq(htrace_sync_wait(s, MS), -EINTR);
 	htrace_sync_free(s);
 }
 END_TEST
 
+/* Two microseconds from look to look in a stream of long; it is over where nobody looked for a while, too. */
+static void a_stream(struct htrace_sync *s, __u64 ns)
+{
+	__u64 end = now_ns() + ns;
+
+	while (now_ns() < end)
+		if (htrace_sync_wait(s, MS) != 1)
+			ck_abort_msg("nothing to read");
+}
+
+START_TEST(test_spin_rests_in_stream)
+{
+	struct htrace_sync *s = make("spin");
+	__u64 longest = 0, shortest = UINT64_MAX;
+
+	rings.ready_at = 0;
+	/* Pauses of the machine's end streams: try some. One of 2 us in a longer wait would pass, but 20 do not. */
+	for (int i = 0; i < 1000 && longest < 2048; i++) {
+		__u64 least = UINT64_MAX;
+
+		a_stream(s, MS);
+		for (int j = 0; j < 20; j++) {
+			__u64 start = now_ns(), took;
+
+			htrace_sync_wait(s, MS);
+			took = now_ns() - start;
+			least = took < least ? took : least;
+		}
+		longest = least > longest ? least : longest;
+	}
+	ck_assert_uint_ge(longest, 2048);
+	for (int i = 0; i < 50; i++) {
+		__u64 took;
+
+		a_stream(s, MS);
+		nanosleep(&(struct timespec){ .tv_nsec = 10000 }, NULL);
+		took = timed_wait(s);
+		shortest = took < shortest ? took : shortest;
+	}
+	ck_assert_uint_lt(shortest, 1024);
+	htrace_sync_free(s);
+}
+END_TEST
 
 /* ------------------------------------------------------------------------------- one by one */
 
@@ -543,6 +615,7 @@ int main(void)
 	suite_add_tcase(s, all);
 	tcase_set_timeout(each, 30);
 	tcase_add_test(each, test_spin_rests);
+	tcase_add_test(each, test_spin_rests_in_stream);
 	tcase_add_test(each, test_timer_rate);
 	tcase_add_test(each, test_adaptive_idle);
 	tcase_add_test(each, test_adaptive_rule);

@@ -59,8 +59,8 @@ int htrace_sync_register(const struct htrace_sync_ops *ops);
  * -ENOENT: no such policy. -EINVAL: its argument is wrong.
  *
  * spin: looks all the time, with a pause between looks. While each look finds something, it rests before the
- * next one, for up to half a microsecond, as looks cost the producer time. A signal does not end its wait,
- * wake does.
+ * next one, for up to half a microsecond, or up to two once that has lasted for 1/4 ms, as looks cost the
+ * producer time. A signal does not end its wait, wake does.
  *
  * adaptive: polls as often as it takes to find about 64 events at a time at the rate that it
  * measured (weight 1/8 a poll), between 50 us and MAX_USEC (50 ... 1000000, default 2000); while
