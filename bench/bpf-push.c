@@ -33,6 +33,7 @@
 #define QUICK 5000
 #define WAIT_NS 10000000 /* longest sleep of a reader: it looks whether it shall stop */
 #define EVENT_ID 1
+#define BTF "/sys/kernel/btf/vmlinux"
 
 struct bench {
 	struct bpf_object *obj;
@@ -398,8 +399,9 @@ static int set_up(struct bench *b, const char **why)
 	*why = "cannot prepare the BPF object";
 	if (set_up_rings(b))
 		return -EINVAL;
-	*why = "the kernel does not let BPF programs in";
 	err = bpf_object__load(b->obj);
+	*why = err == -EPERM || !access(BTF, R_OK) ? "the kernel does not let BPF programs in" :
+						    "the kernel's types cannot be read from " BTF;
 	if (err)
 		return err;
 	*why = "cannot map the rings";
@@ -418,8 +420,9 @@ static void skip(const char *why)
 int main(int argc, char **argv)
 {
 	struct bench b = { .calls = CALLS, .rounds = 41 };
-	int cpus[2];
+	int cpus[2], err;
 	const char *why;
+	char reason[200];
 
 	if (argc > 1 && !strcmp(argv[1], "--quick"))
 		b.calls = QUICK, b.rounds = 3;
@@ -429,8 +432,10 @@ int main(int argc, char **argv)
 	}
 	b.producer_cpu = cpus[0];
 	b.reader_cpu = cpus[1];
-	if (set_up(&b, &why)) {
-		skip(why);
+	err = set_up(&b, &why);
+	if (err) {
+		snprintf(reason, sizeof(reason), "%s: %s", why, strerror(-err));
+		skip(reason);
 		return 0;
 	}
 	bench_pin(b.producer_cpu);

@@ -14,6 +14,7 @@
 struct version {
 	__u64 time;
 	__u32 pid;
+	__u32 len; /* of comm */
 	char comm[NAMES_COMM];
 };
 
@@ -161,7 +162,8 @@ void names_set(struct names *n, __u32 tid, __u32 pid, __u64 time, const char *co
 	bool again;
 	__u32 at;
 
-	memcpy(v.comm, comm, strnlen(comm, len < NAMES_COMM ? len : NAMES_COMM));
+	v.len = (__u32)strnlen(comm, len < NAMES_COMM ? len : NAMES_COMM);
+	memcpy(v.comm, comm, v.len);
 	if (!t)
 		t = add(n, tid);
 	if (!t)
@@ -218,7 +220,7 @@ const char *names_get(const struct names *n, __u32 tid, __u64 time, size_t *len)
 
 	if (!v)
 		return NULL;
-	*len = strnlen(v->comm, NAMES_COMM);
+	*len = v->len;
 	return v->comm;
 }
 
@@ -242,7 +244,7 @@ static bool each_of(const struct link *list, __u64 time,
 			continue;
 		task.pid = v->pid;
 		task.comm = v->comm;
-		task.len = strnlen(v->comm, NAMES_COMM);
+		task.len = v->len;
 		if (!fn(ctx, &task))
 			return false;
 	}

@@ -16,7 +16,6 @@
 
 #define BUFFER (256u << 10)
 #define LINE_MAX_USUAL (8u << 10) /* lines longer than that may be written in two parts */
-#define NUMBER_MAX 20             /* characters of a number, unless it is filled up */
 
 /* All of it. Between lines, and in lines without a limit, end is the buffer's. */
 struct output {
@@ -218,66 +217,128 @@ void out_spaces(struct out *o, int nr)
 		out_mem(o, spaces, (size_t)(nr < most ? nr : most));
 }
 
-static const char pair_of[] =
-	"00010203040506070809101112131415161718192021222324252627282930313233343536373839"
-	"40414243444546474849505152535455565758596061626364656667686970717273747576777879"
-	"8081828384858687888990919293949596979899";
+/* -------------------------------------------------------------------------------------- numbers */
 
-/* Digits of @v in front of @p; where they begin. */
-static char *put_digits(char *p, __u64 v)
+/*
+ * Numbers are most of what is written, and of any length: no branch depends on that, as each second
+ * one would be guessed wrong. Digits are made eight at a time, in the bytes of a word, the first in
+ * the lowest; a word is stored whole, and what follows begins behind those of its bytes that count.
+ */
+#define ASCII_ZEROS 0x3030303030303030ULL
+
+/* Decimal digits of @v < 10^8. By multiplications, exact for what the lanes can hold, all lanes at once. */
+static __u64 eight_digits(__u64 v)
 {
-	while (v >= 100) {
-		p -= 2;
-		memcpy(p, pair_of + 2 * (v % 100), 2);
-		v /= 100;
-	}
-	if (v >= 10) {
-		p -= 2;
-		memcpy(p, pair_of + 2 * v, 2);
-	} else {
-		*--p = (char)('0' + v);
-	}
-	return p;
+	__u64 x = v / 10000 | v % 10000 << 32, high; /* lanes of four digits */
+
+	high = x * 10486 >> 20 & 0x0000007f0000007fULL; /* by 100 */
+	x = high | (x - 100 * high) << 16;
+	high = x * 103 >> 10 & 0x000f000f000f000fULL; /* by 10 */
+	return high | (x - 10 * high) << 8;
 }
 
-void out_unsigned(struct out *o, __u64 v, int width, char fill)
+/*
+ * How many digits @v < 10^8 has. Where what follows goes depends on nothing else, so that this is done long
+ * before the digits are. By the number's bits: how many digits it has, or has from a power of ten on.
+ */
+static unsigned int nr_digits(__u64 v)
 {
-	char text[NUMBER_MAX], *p;
-	int n;
+#define ALL(n) ((__u64)(n) << 32)
+#define FROM(power, n) (ALL(n) - (power))
+	static const __u64 by_bits[] = {
+		ALL(1), ALL(1), ALL(1), FROM(10, 2), ALL(2), ALL(2), FROM(100, 3), ALL(3), ALL(3),
+		FROM(1000, 4), ALL(4), ALL(4), ALL(4), FROM(10000, 5), ALL(5), ALL(5),
+		FROM(100000, 6), ALL(6), ALL(6), FROM(1000000, 7), ALL(7), ALL(7), ALL(7),
+		FROM(10000000, 8), ALL(8), ALL(8), ALL(8),
+	};
 
-	if (v < 10 && width <= 1) {
-		out_char(o, (char)('0' + v));
-		return;
+	return (unsigned int)((v + by_bits[63 - __builtin_clzll(v | 1)]) >> 32);
+}
+
+char *piece_unsigned(char *p, __u64 v)
+{
+	unsigned int nr;
+	__u64 digits;
+
+	if (v >= 100000000) {
+		p = piece_unsigned(p, v / 100000000);
+		digits = eight_digits(v % 100000000) + ASCII_ZEROS;
+		memcpy(p, &digits, 8);
+		return p + 8;
 	}
-	p = put_digits(text + sizeof(text), v);
-	n = (int)(text + sizeof(text) - p);
-	for (int i = n; i < width; i++)
-		out_char(o, fill);
-	out_mem(o, p, (size_t)n);
+	nr = nr_digits(v);
+	digits = (eight_digits(v) + ASCII_ZEROS) >> 8 * (8 - nr);
+	memcpy(p, &digits, 8);
+	return p + nr;
+}
+
+char *piece_signed(char *p, __s64 v)
+{
+	if (v >= 0)
+		return piece_unsigned(p, (__u64)v);
+	*p = '-';
+	return piece_unsigned(p + 1, 0 - (__u64)v);
+}
+
+char *piece_padded(char *p, __u64 v, int width, char fill)
+{
+	int missing = width;
+	__u64 rest = v;
+
+	for (; rest >= 100000000; rest /= 100000000)
+		missing -= 8;
+	missing -= (int)nr_digits(rest);
+	if (missing > 0) {
+		memset(p, fill, PIECE_SLACK);
+		p += missing;
+	}
+	return piece_unsigned(p, v);
+}
+
+void out_unsigned(struct out *o, __u64 v)
+{
+	out_piece_end(o, piece_unsigned(out_piece(o), v));
 }
 
 void out_signed(struct out *o, __s64 v)
 {
-	if (v < 0)
-		out_char(o, '-');
-	out_unsigned(o, v < 0 ? 0 - (__u64)v : (__u64)v, 0, ' ');
+	out_piece_end(o, piece_signed(out_piece(o), v));
 }
 
-static const char digits_of[] = "0123456789abcdef";
+/* Hexadecimal digits of @v. */
+static __u64 eight_hex_digits(__u32 v)
+{
+	__u64 x = v, letters;
+
+	x = (x & 0xffff) << 32 | x >> 16;
+	x = (x & 0x000000ff000000ffULL) << 16 | (x >> 8 & 0x000000ff000000ffULL);
+	x = (x & 0x000f000f000f000fULL) << 8 | (x >> 4 & 0x000f000f000f000fULL);
+	letters = (x + 0x0606060606060606ULL) >> 4 & 0x0101010101010101ULL;
+	return x + ASCII_ZEROS + letters * ('a' - '0' - 10);
+}
+
+char *piece_hex(char *p, __u64 v, int digits)
+{
+	int n = 16 - __builtin_clzll(v | 1) / 4;
+	__u64 first, second;
+
+	if (n < digits)
+		n = digits < 16 ? digits : 16;
+	v <<= 64 - 4 * n;
+	first = eight_hex_digits((__u32)(v >> 32));
+	second = eight_hex_digits((__u32)v);
+	memcpy(p, "0x", 2);
+	memcpy(p + 2, &first, 8);
+	memcpy(p + 10, &second, 8);
+	return p + 2 + n;
+}
 
 void out_hex(struct out *o, __u64 v, int digits)
 {
-	char text[2 + 16], *p = text + sizeof(text), *least = p - (digits < 16 ? digits : 16);
-
-	do
-		*--p = digits_of[v & 15];
-	while (v >>= 4);
-	while (p > least)
-		*--p = '0';
-	*--p = 'x';
-	*--p = '0';
-	out_mem(o, p, (size_t)(text + sizeof(text) - p));
+	out_piece_end(o, piece_hex(out_piece(o), v, digits));
 }
+
+static const char digits_of[] = "0123456789abcdef";
 
 void out_bytes(struct out *o, const void *p, size_t len)
 {
@@ -289,22 +350,53 @@ void out_bytes(struct out *o, const void *p, size_t len)
 	}
 }
 
-size_t out_escaped(struct out *o, const char *s, size_t len)
+/* ----------------------------------------------------------------------------------------- text */
+
+static bool is_plain(unsigned char c)
 {
-	char text[1024];
-	size_t total = 0;
+	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
 
+/* Bytes of @x that are 0 have their highest bit set; so may others behind the first of those. */
+static __u64 zeros(__u64 x)
+{
+	return (x - 0x0101010101010101ULL) & ~x & 0x8080808080808080ULL;
+}
+
+size_t out_plain(const char *s, size_t len)
+{
+	const __u64 each = 0x0101010101010101ULL;
+	size_t n = 0;
+
+	for (; len - n >= 8; n += 8) {
+		__u64 x, other;
+
+		memcpy(&x, s + n, 8);
+		other = zeros(x ^ each * '"') | zeros(x ^ each * '\\') | zeros(x ^ each * 0x7f) |
+			((x - each * 0x20) & ~x & each * 0x80) | (x & each * 0x80);
+		if (other)
+			return n + (size_t)__builtin_ctzll(other) / 8;
+	}
+	while (n < len && is_plain((unsigned char)s[n]))
+		n++;
+	return n;
+}
+
+void out_escaped(struct out *o, const char *s, size_t len)
+{
 	while (len) {
-		size_t n = len < sizeof(text) / 4 ? len : sizeof(text) / 4;
-		size_t w = htrace_escape(text, sizeof(text), s, n);
-		size_t room = (size_t)(o->end - o->at);
+		size_t n = out_plain(s, len);
+		char text[4];
 
-		out_mem(o, text, w);
-		total += whole(o)->limited && w > room ? room : w;
+		if (n) {
+			out_mem(o, s, n);
+		} else {
+			n = 1;
+			out_mem_slowly(o, text, htrace_escape(text, sizeof(text), s, n));
+		}
 		s += n;
 		len -= n;
 	}
-	return total;
 }
 
 void out_printf(struct out *o, const char *fmt, ...)

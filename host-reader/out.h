@@ -13,10 +13,13 @@
 
 #include <htrace/abi.h>
 
+#define OUT_PIECE 320 /* bytes */
+
 /* What of an output its users may see: where what they write next goes, for the usual case in line. */
 struct out {
 	char *at;
 	char *end; /* of the buffer, or of what the line may have */
+	char piece[OUT_PIECE]; /* for one that may not fit before the end */
 };
 
 /*
@@ -48,16 +51,9 @@ bool out_is_file(const struct out *o, __u64 dev, __u64 ino);
 /* For what does not fit before the end: empties the buffer, or cuts the line. */
 void out_mem_slowly(struct out *o, const char *s, size_t len);
 
-static inline void out_mem(struct out *o, const char *s, size_t len)
+/* Names and numbers: two moves that may overlap, and no call. The end. */
+static inline char *piece_mem(char *to, const char *s, size_t len)
 {
-	char *to = o->at;
-
-	if ((size_t)(o->end - to) < len) {
-		out_mem_slowly(o, s, len);
-		return;
-	}
-	o->at += len;
-	/* Names and numbers: two moves that may overlap, and no call. */
 	if (__builtin_constant_p(len) || len > 16) {
 		memcpy(to, s, len);
 	} else if (len >= 8) {
@@ -70,6 +66,15 @@ static inline void out_mem(struct out *o, const char *s, size_t len)
 		for (size_t i = 0; i < len; i++)
 			to[i] = s[i];
 	}
+	return to + len;
+}
+
+static inline void out_mem(struct out *o, const char *s, size_t len)
+{
+	if ((size_t)(o->end - o->at) < len)
+		out_mem_slowly(o, s, len);
+	else
+		o->at = piece_mem(o->at, s, len);
 }
 
 static inline void out_char(struct out *o, char c)
@@ -85,16 +90,51 @@ static inline void out_text(struct out *o, const char *s)
 	out_mem(o, s, strlen(s));
 }
 
+/*
+ * What consists of several short things is put together as one piece: where the next thing goes stays in a
+ * register then, and need not be stored and loaded again for each of them, which is most of what they cost.
+ * OUT_PIECE bytes from where out_piece() says may be written. Functions return the end of what they wrote,
+ * and may have used up to PIECE_SLACK bytes behind it; out_piece_end() takes the last one.
+ */
+#define PIECE_SLACK 20
+
+static inline char *out_piece(struct out *o)
+{
+	return o->end - o->at >= OUT_PIECE ? o->at : o->piece;
+}
+
+static inline void out_piece_end(struct out *o, char *end)
+{
+	if (o->end - o->at >= OUT_PIECE)
+		o->at = end;
+	else
+		out_mem_slowly(o, o->piece, (size_t)(end - o->piece));
+}
+
+static inline char *piece_text(char *p, const char *s)
+{
+	return piece_mem(p, s, strlen(s));
+}
+
+/* As out_unsigned() and the others below. */
+char *piece_unsigned(char *p, __u64 v);
+char *piece_signed(char *p, __s64 v);
+/* Decimal, at least @width wide, which is PIECE_SLACK at most, filled from the left with @fill. */
+char *piece_padded(char *p, __u64 v, int width, char fill);
+char *piece_hex(char *p, __u64 v, int digits);
+
 void out_spaces(struct out *o, int nr);
-/* Decimal, at least @width wide, filled from the left with @fill. */
-void out_unsigned(struct out *o, __u64 v, int width, char fill);
+/* Decimal. */
+void out_unsigned(struct out *o, __u64 v);
 void out_signed(struct out *o, __s64 v);
 /* Hexadecimal with 0x, at least @digits of them. */
 void out_hex(struct out *o, __u64 v, int digits);
 /* Bytes in hexadecimal, nothing between them. */
 void out_bytes(struct out *o, const void *p, size_t len);
-/* Text from a guest, made harmless. Returns the characters written. */
-size_t out_escaped(struct out *o, const char *s, size_t len);
+/* Bytes at the beginning of @s that are printable ASCII, and neither " nor \. */
+size_t out_plain(const char *s, size_t len);
+/* Text from a guest, made harmless. */
+void out_escaped(struct out *o, const char *s, size_t len);
 __attribute__((format(printf, 2, 3))) void out_printf(struct out *o, const char *fmt, ...);
 
 #endif

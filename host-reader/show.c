@@ -28,38 +28,50 @@ const char *task_name(const struct origin *from, __u32 tid, __u64 time, char *bu
 	return buf;
 }
 
-size_t show_task_name(struct out *o, const struct origin *from, __u32 tid, __u64 time)
+char *piece_task_name(char *p, const struct origin *from, __u32 tid, __u64 time)
 {
 	char buf[TASK_NAME];
 	size_t len;
 	const char *comm = task_name(from, tid, time, buf, &len);
 
-	return comm ? out_escaped(o, comm, len) : 0;
+	if (!comm)
+		return p;
+	if (out_plain(comm, len) == len)
+		return piece_mem(p, comm, len);
+	return p + htrace_escape(p, 4 * TASK_NAME, comm, len);
 }
 
 /* The separator, then the name if it has one. */
-static void begin_value(struct show *w, const char *name)
+static char *piece_begin(struct show *w, char *p, const char *name)
 {
 	if (!w->first)
-		out_char(w->out, w->between);
+		*p++ = w->between;
 	w->first = false;
 	if (name) {
-		out_text(w->out, name);
-		out_char(w->out, '=');
+		p = piece_text(p, name);
+		*p++ = '=';
 	}
+	return p;
+}
+
+static void begin_value(struct show *w, const char *name, char first)
+{
+	char *p = piece_begin(w, out_piece(w->out), name);
+
+	*p++ = first;
+	out_piece_end(w->out, p);
 }
 
 static void on_begin(void *ctx, const char *name, const struct htrace_type *t)
 {
 	struct show *w = ctx;
 
-	begin_value(w, name);
+	begin_value(w, name, t->kind == HTRACE_TYPE_ARRAY ? '[' : '{');
 	if (w->depth < sizeof(w->outer))
 		w->outer[w->depth] = w->between;
 	w->depth++;
 	w->between = t->kind == HTRACE_TYPE_ARRAY ? ',' : ' ';
 	w->first = true;
-	out_char(w->out, t->kind == HTRACE_TYPE_ARRAY ? '[' : '{');
 }
 
 static void on_end(void *ctx, const struct htrace_type *t)
@@ -75,69 +87,68 @@ static void on_end(void *ctx, const struct htrace_type *t)
 
 /* --------------------------------------------------------------------------------------- values */
 
-static void show_number(struct out *o, const struct htrace_type *t, __u64 v)
+static char *piece_number(char *p, const struct htrace_type *t, __u64 v)
 {
-	if (t->is_signed)
-		out_signed(o, (__s64)v);
-	else
-		out_unsigned(o, v, 0, ' ');
+	return t->is_signed ? piece_signed(p, (__s64)v) : piece_unsigned(p, v);
 }
 
-static void show_task(struct show *w, __u64 v)
+static char *piece_task(const struct show *w, char *p, __u64 v)
 {
-	const struct origin *from = w->event->from;
-	struct out *o = w->out;
+	char *name;
 
-	out_unsigned(o, v, 0, ' ');
-	out_char(o, '(');
-	if (v > UINT32_MAX || !show_task_name(o, from, (__u32)v, w->event->time))
-		out_text(o, "<...>");
-	out_char(o, ')');
+	p = piece_unsigned(p, v);
+	*p++ = '(';
+	name = p;
+	if (v <= UINT32_MAX)
+		p = piece_task_name(p, w->event->from, (__u32)v, w->event->time);
+	if (p == name)
+		p = piece_text(p, "<...>");
+	*p++ = ')';
+	return p;
 }
 
-static void show_syscall(struct out *o, const struct htrace_type *t, __u64 v)
+static char *piece_syscall(char *p, const struct htrace_type *t, __u64 v)
 {
 	const char *name = syscall_name(v);
 
-	show_number(o, t, v);
+	p = piece_number(p, t, v);
 	if (name) {
-		out_char(o, '(');
-		out_text(o, name);
-		out_char(o, ')');
+		*p++ = '(';
+		p = piece_text(p, name);
+		*p++ = ')';
 	}
+	return p;
 }
 
-void show_task_state(struct out *o, __u64 v)
+char *piece_task_state(char *p, __u64 v)
 {
 	static const char letter[] = "SDTtXZPI";
-	__u64 rest = v >> 9;
-	bool any = false;
+	char *begin = p;
 
-	if (rest) {
-		out_hex(o, v, 0);
-		return;
-	}
+	if (v >> 9)
+		return piece_hex(p, v, 0);
 	for (int i = 0; i < 8; i++) {
 		if (!(v >> i & 1))
 			continue;
-		if (any)
-			out_char(o, '|');
-		out_char(o, letter[i]);
-		any = true;
+		if (p != begin)
+			*p++ = '|';
+		*p++ = letter[i];
 	}
-	if (!any)
-		out_char(o, 'R');
+	if (p == begin)
+		*p++ = 'R';
 	if (v & 0x100)
-		out_char(o, '+');
+		*p++ = '+';
+	return p;
 }
 
-static void show_char(struct out *o, __u64 v)
+static char *piece_char(char *p, __u64 v)
 {
 	char c = (char)v;
 
-	out_char(o, '\'');
-	out_escaped(o, &c, 1);
-	out_char(o, '\'');
+	*p++ = '\'';
+	p += htrace_escape(p, 4, &c, 1);
+	*p++ = '\'';
+	return p;
 }
 
 __u64 unextended(const struct htrace_type *t, __u64 v)
@@ -153,10 +164,36 @@ static void keep_stack(struct shown_stacks *s, const struct htrace_type *t, __u6
 	s->stack[s->nr++].user = t->hint == HTRACE_HINT_STACK_USER;
 }
 
+static char *piece_integer(const struct show *w, char *p, const struct htrace_type *t, __u64 v)
+{
+	const char *label = t->kind == HTRACE_TYPE_ENUM ? htrace_enum_name(t, v) : NULL;
+
+	if (label)
+		return piece_text(p, label);
+	switch (t->hint) {
+	case HTRACE_HINT_HEX:
+		return piece_hex(p, unextended(t, v), 0);
+	case HTRACE_HINT_POINTER:
+		return piece_hex(p, unextended(t, v), 16);
+	case HTRACE_HINT_TID:
+		return piece_task(w, p, unextended(t, v));
+	case HTRACE_HINT_SYSCALL:
+		return piece_syscall(p, t, v);
+	case HTRACE_HINT_BOOL:
+		return piece_text(p, v ? "true" : "false");
+	case HTRACE_HINT_CHAR:
+		return piece_char(p, v);
+	case HTRACE_HINT_TASK_STATE:
+		return piece_task_state(p, unextended(t, v));
+	default:
+		return piece_number(p, t, v);
+	}
+}
+
 static void on_integer(void *ctx, const char *name, const struct htrace_type *t, __u64 v)
 {
 	struct show *w = ctx;
-	const char *label;
+	char *p;
 
 	if (t->hint == HTRACE_HINT_STACK_KERNEL || t->hint == HTRACE_HINT_STACK_USER) {
 		keep_stack(w->stacks, t, v);
@@ -164,37 +201,8 @@ static void on_integer(void *ctx, const char *name, const struct htrace_type *t,
 	}
 	if (out_line_full(w->out))
 		return;
-	begin_value(w, name);
-	label = t->kind == HTRACE_TYPE_ENUM ? htrace_enum_name(t, v) : NULL;
-	if (label) {
-		out_text(w->out, label);
-		return;
-	}
-	switch (t->hint) {
-	case HTRACE_HINT_HEX:
-		out_hex(w->out, unextended(t, v), 0);
-		break;
-	case HTRACE_HINT_POINTER:
-		out_hex(w->out, unextended(t, v), 16);
-		break;
-	case HTRACE_HINT_TID:
-		show_task(w, unextended(t, v));
-		break;
-	case HTRACE_HINT_SYSCALL:
-		show_syscall(w->out, t, v);
-		break;
-	case HTRACE_HINT_BOOL:
-		out_text(w->out, v ? "true" : "false");
-		break;
-	case HTRACE_HINT_CHAR:
-		show_char(w->out, v);
-		break;
-	case HTRACE_HINT_TASK_STATE:
-		show_task_state(w->out, unextended(t, v));
-		break;
-	default:
-		show_number(w->out, t, v);
-	}
+	p = piece_begin(w, out_piece(w->out), name);
+	out_piece_end(w->out, piece_integer(w, p, t, v));
 }
 
 static void on_string(void *ctx, const char *name, const struct htrace_type *t, const char *s,
@@ -204,8 +212,7 @@ static void on_string(void *ctx, const char *name, const struct htrace_type *t, 
 
 	if (out_line_full(w->out))
 		return;
-	begin_value(w, name);
-	out_char(w->out, '"');
+	begin_value(w, name, '"');
 	out_escaped(w->out, s, len);
 	out_char(w->out, '"');
 }
@@ -217,8 +224,8 @@ static void on_bytes(void *ctx, const char *name, const struct htrace_type *t, c
 	const unsigned char *b = p;
 	struct show *w = ctx;
 
-	begin_value(w, name);
-	out_mem(w->out, "0x", 2);
+	begin_value(w, name, '0');
+	out_char(w->out, 'x');
 	while (len)
 		out_bytes(w->out, &b[--len], 1);
 }

@@ -23,16 +23,16 @@ void show_fields(struct out *o, const struct sink_event *e, struct shown_stacks 
 void show_stacks(struct out *o, const struct sink_event *e, const struct shown_stacks *stacks);
 /* The first frame of a kernel stack of @e's that is not the tracer's own. */
 __u32 first_frame(const struct sink_event *e, const struct stack *st);
-/* A task's name and nothing else, harmless. Characters written; 0: its name is not known. */
-size_t show_task_name(struct out *o, const struct origin *from, __u32 tid, __u64 time);
+/* A task's name and nothing else, harmless, in a piece; @p itself: it is not known. */
+#define TASK_NAME 20
+char *piece_task_name(char *p, const struct origin *from, __u32 tid, __u64 time);
 /*
  * The same as it is: bytes of any value, *@len of them. @buf, of TASK_NAME bytes, may be used for
  * it. NULL: not known.
  */
-#define TASK_NAME 20
 const char *task_name(const struct origin *from, __u32 tid, __u64 time, char *buf, size_t *len);
 /* Letters as ftrace and ps(1) have them; bit 8 says that the task was preempted. */
-void show_task_state(struct out *o, __u64 v);
+char *piece_task_state(char *p, __u64 v);
 /* A negative one was extended to 64 bits; it has no more digits than its type. */
 __u64 unextended(const struct htrace_type *t, __u64 v);
 /* NULL: no such system call of x86-64. */

@@ -21,6 +21,7 @@
 #include "symbols.h"
 
 #define NO_CHARACTER 0xfffd
+#define SHORT_STRING 128 /* bytes that are written as one piece, if none has to be escaped */
 
 struct json {
 	struct out *out;
@@ -79,9 +80,12 @@ static void put_character(struct out *o, __u32 c)
 	}
 }
 
-static bool is_plain(unsigned char c)
+static char *piece_quoted(char *p, const char *text, size_t len)
 {
-	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+	*p++ = '"';
+	p = piece_mem(p, text, len);
+	*p++ = '"';
+	return p;
 }
 
 /* False: not all of it was UTF-8. */
@@ -90,12 +94,14 @@ static bool put_string(struct out *o, const char *text, size_t len)
 	const unsigned char *s = (const unsigned char *)text;
 	bool bad = false;
 
+	if (len <= SHORT_STRING && out_plain(text, len) == len) {
+		out_piece_end(o, piece_quoted(out_piece(o), text, len));
+		return true;
+	}
 	out_char(o, '"');
 	while (len) {
-		size_t n = 0;
+		size_t n = out_plain((const char *)s, len);
 
-		while (n < len && is_plain(s[n]))
-			n++;
 		if (n)
 			out_mem(o, (const char *)s, n);
 		else
@@ -108,42 +114,55 @@ static bool put_string(struct out *o, const char *text, size_t len)
 }
 
 /* ,"@key": with a key that needs no escaping */
+static char *piece_key(char *p, const char *key)
+{
+	p = piece_mem(p, ",\"", 2);
+	p = piece_text(p, key);
+	return piece_mem(p, "\":", 2);
+}
+
 static void put_key(struct out *o, const char *key)
 {
-	out_mem(o, ",\"", 2);
-	out_text(o, key);
-	out_mem(o, "\":", 2);
+	out_piece_end(o, piece_key(out_piece(o), key));
+}
+
+static char *piece_count(char *p, const char *key, __u64 v)
+{
+	return piece_unsigned(piece_key(p, key), v);
 }
 
 static void put_count(struct out *o, const char *key, __u64 v)
 {
-	put_key(o, key);
-	out_unsigned(o, v, 0, ' ');
+	out_piece_end(o, piece_count(out_piece(o), key, v));
 }
 
 /* -------------------------------------------------------------------------------------- fields */
 
-static void open_fields(struct json *w)
+static char *piece_open_fields(struct json *w, char *p)
 {
-	put_key(w->out, "fields");
-	out_char(w->out, '{');
 	w->opened = true;
+	return piece_text(p, ",\"fields\":{");
 }
 
 /* A field's key, with ".@about" if it says something more of the same field. Not in arrays. */
-static void begin_value(struct json *w, const char *name, const char *about)
+static inline char *piece_begin(struct json *w, char *p, const char *name, const char *about)
 {
 	if (!w->opened)
-		open_fields(w);
+		p = piece_open_fields(w, p);
 	else if (!w->first)
-		out_char(w->out, ',');
+		*p++ = ',';
 	w->first = false;
 	if (!name)
-		return;
-	out_char(w->out, '"');
-	out_text(w->out, name);
-	out_text(w->out, about);
-	out_mem(w->out, "\":", 2);
+		return p;
+	*p++ = '"';
+	p = piece_text(p, name);
+	p = piece_text(p, about);
+	return piece_mem(p, "\":", 2);
+}
+
+static void begin_value(struct json *w, const char *name, const char *about)
+{
+	out_piece_end(w->out, piece_begin(w, out_piece(w->out), name, about));
 }
 
 static void on_begin(void *ctx, const char *name, const struct htrace_type *t)
@@ -163,14 +182,12 @@ static void on_end(void *ctx, const struct htrace_type *t)
 	w->first = false;
 }
 
-static void put_label(struct json *w, const char *name, const char *label)
+static char *piece_label(struct json *w, char *p, const char *name, const char *label)
 {
 	if (!label)
-		return;
-	begin_value(w, name, ".name");
-	out_char(w->out, '"');
-	out_text(w->out, label);
-	out_char(w->out, '"');
+		return p;
+	p = piece_begin(w, p, name, ".name");
+	return piece_quoted(p, label, strlen(label));
 }
 
 static void put_task(struct json *w, const char *name, __u64 tid)
@@ -187,20 +204,35 @@ static void put_task(struct json *w, const char *name, __u64 tid)
 	put_string(w->out, comm, len);
 }
 
-/* What a number stands for. */
-static void put_meaning(struct json *w, const char *name, const struct htrace_type *t, __u64 v)
+/* What a number stands for, but for tasks. */
+static char *piece_meaning(struct json *w, char *p, const char *name, const struct htrace_type *t,
+			   __u64 v)
 {
-	if (t->kind == HTRACE_TYPE_ENUM) {
-		put_label(w, name, htrace_enum_name(t, v));
-	} else if (t->hint == HTRACE_HINT_SYSCALL) {
-		put_label(w, name, syscall_name(v));
-	} else if (t->hint == HTRACE_HINT_TID) {
-		put_task(w, name, unextended(t, v));
-	} else if (t->hint == HTRACE_HINT_TASK_STATE) {
-		begin_value(w, name, ".name");
-		out_char(w->out, '"');
-		show_task_state(w->out, unextended(t, v));
-		out_char(w->out, '"');
+	if (t->kind == HTRACE_TYPE_ENUM)
+		return piece_label(w, p, name, htrace_enum_name(t, v));
+	if (t->hint == HTRACE_HINT_SYSCALL)
+		return piece_label(w, p, name, syscall_name(v));
+	if (t->hint != HTRACE_HINT_TASK_STATE)
+		return p;
+	p = piece_begin(w, p, name, ".name");
+	*p++ = '"';
+	p = piece_task_state(p, unextended(t, v));
+	*p++ = '"';
+	return p;
+}
+
+static char *piece_integer(char *p, const struct htrace_type *t, __u64 v)
+{
+	switch (t->hint) {
+	case HTRACE_HINT_BOOL:
+		return piece_text(p, v ? "true" : "false");
+	case HTRACE_HINT_HEX:
+	case HTRACE_HINT_POINTER:
+	case HTRACE_HINT_TID:
+	case HTRACE_HINT_TASK_STATE:
+		return piece_unsigned(p, unextended(t, v));
+	default:
+		return t->is_signed ? piece_signed(p, (__s64)v) : piece_unsigned(p, v);
 	}
 }
 
@@ -223,7 +255,7 @@ static void put_text_member(struct json *w, const char *key, const char *text)
 static void put_number_member(struct json *w, const char *key, __u64 v)
 {
 	begin_key(w, key);
-	out_unsigned(w->out, v, 0, ' ');
+	out_unsigned(w->out, v);
 }
 
 /* {"symbol":"schedule","offset":94,"module":"...","file":"...",...,"address":...}: what is known. */
@@ -261,7 +293,7 @@ static void put_stack(struct json *w, const char *name, __u64 id, bool user)
 		if (!name)
 			return;
 		begin_value(w, name, ".id");
-		out_unsigned(w->out, id, 0, ' ');
+		out_unsigned(w->out, id);
 		return;
 	}
 	out_char(w->out, '[');
@@ -281,6 +313,7 @@ static void put_stack(struct json *w, const char *name, __u64 id, bool user)
 static void on_integer(void *ctx, const char *name, const struct htrace_type *t, __u64 v)
 {
 	struct json *w = ctx;
+	char *p;
 
 	/* Of more than so many a few bytes of a guest's would be very much text: they are numbers. */
 	if ((t->hint == HTRACE_HINT_STACK_KERNEL || t->hint == HTRACE_HINT_STACK_USER) &&
@@ -288,25 +321,13 @@ static void on_integer(void *ctx, const char *name, const struct htrace_type *t,
 		put_stack(w, name, v, t->hint == HTRACE_HINT_STACK_USER);
 		return;
 	}
-	begin_value(w, name, "");
-	switch (t->hint) {
-	case HTRACE_HINT_BOOL:
-		out_text(w->out, v ? "true" : "false");
-		break;
-	case HTRACE_HINT_HEX:
-	case HTRACE_HINT_POINTER:
-	case HTRACE_HINT_TID:
-	case HTRACE_HINT_TASK_STATE:
-		out_unsigned(w->out, unextended(t, v), 0, ' ');
-		break;
-	default:
-		if (t->is_signed)
-			out_signed(w->out, (__s64)v);
-		else
-			out_unsigned(w->out, v, 0, ' ');
-	}
+	p = piece_begin(w, out_piece(w->out), name, "");
+	p = piece_integer(p, t, v);
 	if (name)
-		put_meaning(w, name, t, v);
+		p = piece_meaning(w, p, name, t, v);
+	out_piece_end(w->out, p);
+	if (name && t->hint == HTRACE_HINT_TID && t->kind != HTRACE_TYPE_ENUM)
+		put_task(w, name, unextended(t, v));
 }
 
 static void on_string(void *ctx, const char *name, const struct htrace_type *t, const char *s,
@@ -363,7 +384,7 @@ static bool put_fields(struct out *o, const struct sink_event *e)
 	    htrace_event_visit(e->event, e->record->payload, e->record->len, &visitor, &w))
 		return false;
 	if (!w.opened)
-		open_fields(&w);
+		out_piece_end(o, piece_open_fields(&w, out_piece(o)));
 	out_char(o, '}');
 	return true;
 }
@@ -380,8 +401,9 @@ static void put_source(struct out *o, const char *source)
 
 static void begin_line(struct out *o, const struct origin *from, __u64 time)
 {
-	out_text(o, from->ticks ? "{\"tsc\":" : "{\"time\":");
-	out_unsigned(o, time, 0, ' ');
+	char *p = piece_text(out_piece(o), from->ticks ? "{\"tsc\":" : "{\"time\":");
+
+	out_piece_end(o, piece_unsigned(p, time));
 	put_source(o, from->source);
 	put_count(o, from->per_cpu ? "cpu" : "ring", from->ring);
 }
@@ -392,7 +414,7 @@ static void end_line(struct out *o)
 	out_newline(o);
 }
 
-static void put_current(struct out *o, const struct sink_event *e)
+static void put_current_name(struct out *o, const struct sink_event *e)
 {
 	char buf[TASK_NAME];
 	const char *comm;
@@ -400,7 +422,6 @@ static void put_current(struct out *o, const struct sink_event *e)
 
 	if (!e->task_known)
 		return;
-	put_count(o, "tid", e->task);
 	comm = task_name(e->from, e->task, e->time, buf, &len);
 	if (!comm)
 		return;
@@ -411,18 +432,20 @@ static void put_current(struct out *o, const struct sink_event *e)
 static void json_event(struct sink *s, const struct sink_event *e)
 {
 	struct out *o = s->out;
+	char *p;
 
 	begin_line(o, e->from, e->time);
-	put_key(o, "event");
-	out_char(o, '"');
-	if (e->event) {
-		out_text(o, e->event->name);
-	} else {
-		out_text(o, "event#");
-		out_unsigned(o, e->record->id, 0, ' ');
-	}
-	out_char(o, '"');
-	put_current(o, e);
+	p = piece_key(out_piece(o), "event");
+	*p++ = '"';
+	if (e->event)
+		p = piece_text(p, e->event->name);
+	else
+		p = piece_unsigned(piece_text(p, "event#"), e->record->id);
+	*p++ = '"';
+	if (e->task_known)
+		p = piece_count(p, "tid", e->task);
+	out_piece_end(o, p);
+	put_current_name(o, e);
 	if (!put_fields(o, e))
 		put_raw(o, e->record);
 	if (e->unverified) {

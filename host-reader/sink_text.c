@@ -13,43 +13,44 @@
 
 static void put_place(struct out *o, const struct origin *from, __u64 time)
 {
+	char *p;
+
 	if (from->source) {
 		out_char(o, '[');
 		out_text(o, from->source);
 		out_text(o, "] ");
 	}
+	p = out_piece(o);
 	if (from->ticks) {
-		out_unsigned(o, time, 20, ' ');
+		p = piece_padded(p, time, 20, ' ');
 	} else {
-		out_unsigned(o, time / 1000000000, 5, ' ');
-		out_char(o, '.');
-		out_unsigned(o, time % 1000000000, 9, '0');
+		p = piece_padded(p, time / 1000000000, 5, ' ');
+		*p++ = '.';
+		p = piece_padded(p, time % 1000000000, 9, '0');
 	}
-	out_text(o, from->per_cpu ? " [" : " [ring ");
-	out_unsigned(o, from->ring, 3, '0');
-	out_text(o, "] ");
+	p = piece_text(p, from->per_cpu ? " [" : " [ring ");
+	p = piece_padded(p, from->ring, 3, '0');
+	p = piece_text(p, "] ");
+	out_piece_end(o, p);
 }
 
 static void put_task(struct out *o, const struct sink_event *e)
 {
-	size_t width = 1;
-	__u32 tid = e->task;
+	char *begin = out_piece(o), *p = begin;
 
-	if (!e->task_known) {
-		out_char(o, '-');
+	if (e->task_known) {
+		p = piece_task_name(p, e->from, e->task, e->time);
+		if (p == begin)
+			p = piece_text(p, "<...>");
+		*p++ = '-';
+		p = piece_unsigned(p, e->task);
 	} else {
-		width = show_task_name(o, e->from, tid, e->time);
-		if (!width) {
-			out_text(o, "<...>");
-			width = 5;
-		}
-		out_char(o, '-');
-		out_unsigned(o, tid, 0, ' ');
-		for (width += 2; tid >= 10; tid /= 10)
-			width++;
+		*p++ = '-';
 	}
-	out_spaces(o, TASK_WIDTH - (int)width);
-	out_char(o, ' ');
+	while (p - begin < TASK_WIDTH)
+		*p++ = ' ';
+	*p++ = ' ';
+	out_piece_end(o, p);
 }
 
 static void text_event(struct sink *s, const struct sink_event *e)
@@ -64,7 +65,7 @@ static void text_event(struct sink *s, const struct sink_event *e)
 		out_text(o, e->event->name);
 	} else {
 		out_text(o, "event#");
-		out_unsigned(o, e->record->id, 0, ' ');
+		out_unsigned(o, e->record->id);
 	}
 	out_text(o, ": ");
 	show_fields(o, e, &stacks);
@@ -81,7 +82,7 @@ static void put_kind(struct out *o, const char **between, const char *kind, __u6
 	out_text(o, *between);
 	out_text(o, kind);
 	out_char(o, ' ');
-	out_unsigned(o, nr, 0, ' ');
+	out_unsigned(o, nr);
 	*between = ", ";
 }
 
@@ -92,7 +93,7 @@ static void text_loss(struct sink *s, const struct sink_loss *l)
 
 	put_place(o, l->from, l->time);
 	out_text(o, "--- ");
-	out_unsigned(o, sink_lost(l), 0, ' ');
+	out_unsigned(o, sink_lost(l));
 	out_text(o, sink_lost(l) == 1 ? " event lost" : " events lost");
 	put_kind(o, &between, "overwritten", l->overwritten);
 	put_kind(o, &between, "dropped", l->dropped);
@@ -102,7 +103,7 @@ static void text_loss(struct sink *s, const struct sink_loss *l)
 		out_char(o, ')');
 	if (l->uncommitted) {
 		out_text(o, ", ");
-		out_unsigned(o, l->uncommitted, 0, ' ');
+		out_unsigned(o, l->uncommitted);
 		out_text(o, " bytes never committed");
 	}
 	out_text(o, " ---");
