@@ -255,7 +255,7 @@ static int __init htrace_init(void)
 	err = htrace_kfuncs_register();
 	if (err) {
 		pr_err(pr_prefix "the kernel does not take the functions for BPF programs (%d): was the "
-		       "module built without BTF?\n", err);
+		       "module built with the BTF of this kernel?\n", err);
 		return err;
 	}
 	err = pci_register_driver(&driver);

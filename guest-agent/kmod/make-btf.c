@@ -28,6 +28,7 @@ static const struct function {
 	} arg[5];
 } functions[] = {
 	{"htrace_write", {{"id", U32}, {"schema", U32}, {"data", POINTER}, {"data__sz", U32}}},
+	{"htrace_refuse", {{NULL, INT}}},
 	{"htrace_doorbell", {{"peer", U32}, {"vector", U32}}},
 };
 #define NR (sizeof(functions) / sizeof(*functions))

@@ -79,6 +79,26 @@ __bpf_kfunc int htrace_write(u32 id, u32 schema, const void *data, u32 data__sz)
 	return ret;
 }
 
+/* Count an event that is too large to be recorded, as htrace_write() does. */
+__bpf_kfunc int htrace_refuse(void)
+{
+	const struct rings *rings;
+	int cpu, ret = -ENODEV;
+
+	preempt_disable_notrace();
+	rings = rcu_dereference_sched(current_rings);
+	cpu = smp_processor_id();
+	if (rings && cpu < rings->nr) {
+		struct htrace_ring *ring = (void *)(rings->first + cpu * rings->stride);
+
+		htrace_add(&ring->refused, 1);
+		htrace_ring_drop(ring);
+		ret = 0;
+	}
+	preempt_enable_notrace();
+	return ret;
+}
+
 /* Interrupt @vector of @peer. -ENODEV: there is no device, or one that has no interrupts. */
 __bpf_kfunc int htrace_doorbell(u32 peer, u32 vector)
 {
@@ -101,6 +121,7 @@ __bpf_kfunc int htrace_doorbell(u32 peer, u32 vector)
 
 BTF_KFUNCS_START(htrace_kfuncs)
 BTF_ID_FLAGS(func, htrace_write)
+BTF_ID_FLAGS(func, htrace_refuse)
 BTF_ID_FLAGS(func, htrace_doorbell)
 BTF_KFUNCS_END(htrace_kfuncs)
 

@@ -9,7 +9,10 @@ import subprocess
 import tempfile
 
 from harness import params, say
-from vm import TOP, VM, kernel_path, tool
+from test_loss import exact
+from test_survival import numbers_of
+from test_truth import compare
+from vm import COUNTED, TOP, VM, Reader, kernel_path, tool
 
 KMOD = os.path.join(TOP, 'guest-agent', 'kmod')
 HEADERS = os.path.join(TOP, 'libhtrace', 'include', 'htrace')
@@ -127,3 +130,148 @@ dmesg | grep "$first: the device holds something that is not libhtrace's"
         status = vm.finish()
         assert '2 ivshmem devices' in vm.console()
         assert status == 0, vm.console()[-2000:]
+
+
+LOAD = 'insmod /htrace.ko || exit 1\n'
+VALUE = 424242
+
+
+@params(('6.1', 1), ('6.1', 2), ('6.12', 1), ('6.12', 2))
+def test_truth(kernel, cpus):
+    """As truth, with the rings in the device's memory, written through htrace_write()."""
+    compare(kernel, cpus, '--mode module', make=Guest, before=LOAD)
+
+
+@params(('overwrite', '6.12'), ('discard', '6.12'), ('overwrite', '6.1'), ('discard', '6.1'))
+def test_exact(policy, kernel):
+    """As loss.exact: under discard the module itself reads how far the host has read."""
+    exact(policy, kernel, 'module', 'rings in the region', make=Guest, before=LOAD)
+
+
+@params('6.1', '6.12')
+def test_in_use(kernel):
+    """
+    Not unloaded while an agent or its programs use it. An agent that is killed has a successor that
+    goes on with the session. Nothing is missing.
+    """
+    script = LOAD + f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+sleep 1
+workload count 20000 {VALUE}
+grep 'module: the kernel module writes' /tmp/agent.log
+rmmod htrace && exit 1
+kill -KILL $agent
+wait $agent 2>/dev/null
+rm -f /tmp/agent.log
+agent_start --events none --bpf /counted.bpf.o --mode module || exit 1
+workload count 5000 {VALUE}
+sleep 1
+agent_stop
+# programs are freed a little after their agent has ended
+for i in $(seq 50); do
+	rmmod htrace 2>/dev/null && break
+	sleep 0.1
+done
+test ! -e /dev/htrace || exit 1
+dmesg | grep -E 'WARNING|BUG|Oops' && exit 1
+agent_start --events none --bpf /counted.bpf.o || exit 1
+sleep 2
+workload count 1000 {VALUE}
+agent_stop
+'''
+    with Guest(script, kernel=kernel, cpus=2, add=[COUNTED]) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-3000:]
+        console = vm.console()
+        assert len(re.findall('module: the kernel module writes into the region, mapped write-back',
+                              console)) == 2, console[-2000:]
+        assert 'session adopted from an earlier agent' in console
+        found, unverified = numbers_of(reader.out_path)
+        for cpu in range(2):
+            assert found[cpu] == list(range(20000)) + list(range(5000)) + list(range(1000)), \
+                len(found[cpu])
+        assert unverified == 0
+        say(f'{sum(map(len, found.values()))} numbered calls, complete')
+
+
+@params('6.1', '6.12')
+def test_removed(kernel):
+    """The device goes while programs write into it, at full speed, three times."""
+    script = LOAD + f'''
+for i in 1 2 3; do
+	agent_start --events sched,syscalls --mode module || exit 1
+	workload fill 2000 2 &
+	work=$!
+	sleep 1
+	{REMOVE}
+	wait $agent
+	test $? = 1 || exit 1
+	grep 'was removed while it was in use' /tmp/agent.log || exit 1
+	kill $work 2>/dev/null
+	wait $work
+	rm /tmp/agent.log
+	test ! -e /dev/htrace || exit 1
+	echo 1 > /sys/bus/pci/rescan
+	test -e /dev/htrace || exit 1
+done
+rmmod htrace || exit 1
+dmesg | grep -E 'WARNING|BUG|Oops' && exit 1
+true
+'''
+    with Guest(script, kernel=kernel, cpus=2) as vm:
+        vm.start()
+        status = vm.finish()
+        assert status == 0, vm.console()[-3000:]
+
+
+@params('6.1', '6.12')
+def test_refusals(kernel):
+    """What is missing is said; mode auto then goes another way."""
+    script = f'''
+guest-agent --events none --bpf /counted.bpf.o --mode module && exit 1
+insmod /none.ko && guest-agent --events none --bpf /counted.bpf.o --mode module && exit 1
+rmmod htrace
+insmod /foreign.ko && guest-agent --events none --bpf /counted.bpf.o --mode module && exit 1
+agent_start --events none --bpf /counted.bpf.o || exit 1
+agent_stop
+rmmod htrace
+echo FITS
+insmod /htrace.ko || exit 1
+guest-agent --events profile:99 --mode module && exit 1
+guest-agent --events sched,raw_syscalls:sys_enter --mode module && exit 1
+guest-agent --events sched --mode module --buffer 16M && exit 1
+agent_start --events profile:99 || exit 1
+agent_stop
+agent_start --events sched --mode relay || exit 1
+agent_stop
+'''
+    with tempfile.TemporaryDirectory(dir='/dev/shm') as work:
+        foreign, none = (os.path.join(work, name) for name in ('foreign.ko', 'none.ko'))
+        with open(foreign, 'wb') as f:
+            f.write(build(kernel, btf=kernel_path('6.12' if kernel == '6.1' else '6.1')))
+        with open(none, 'wb') as f:
+            f.write(built(kernel))
+        subprocess.run(['objcopy', '--remove-section=.BTF', none], check=True)
+        vm = Guest(script, kernel=kernel, add=[COUNTED, foreign, none])
+    with vm:
+        vm.start()
+        status = vm.finish()
+        console = vm.console()
+        assert status == 0, console[-3000:]
+        foreign, fits = console.split('FITS')
+        assert re.search('--mode module: /dev/htrace: No such file or directory; the kernel module '
+                         'is not loaded', foreign), foreign[-3000:]
+        # either the kernel refuses the module, or the agent sees that nobody could call it
+        assert len(re.findall('the kernel does not take the functions for BPF programs|'
+                              '--mode module: .*BTF', foreign)) >= 2, foreign[-3000:]
+        for why in (r"--mode module: profile cannot record through the module \(of its program's type",
+                    '--mode module: raw_syscalls:sys_enter cannot record through the module',
+                    r'region .* \(16384 KiB\) is too small for 1 rings of 16384 KiB',
+                    'without the kernel module: profile cannot record',
+                    'relay: rings are copied into the region'):
+            assert re.search(why, fits), (why, fits)
+        for line in re.findall('.*BTF.*', foreign):
+            say(line)
