@@ -10,6 +10,7 @@ import tempfile
 
 from harness import params, say
 from test_loss import exact
+from test_stacks import kernel_stacks
 from test_survival import numbers_of
 from test_truth import compare
 from vm import COUNTED, TOP, VM, Reader, kernel_path, tool
@@ -275,3 +276,9 @@ agent_stop
             assert re.search(why, fits), (why, fits)
         for line in re.findall('.*BTF.*', foreign):
             say(line)
+
+
+@params(('6.1', ''), ('6.12', 'filtered'))
+def test_stacks(kernel, filtered):
+    """As stacks.kernel; and a filter passes on its records through the module."""
+    kernel_stacks(kernel, 'module', filtered, make=Guest, before=LOAD)
