@@ -77,17 +77,16 @@ const volatile __u32 htrace_schema_gen;
 const volatile __u32 htrace_by_module; /* set by the agent */
 extern int htrace_write(__u32 id, __u32 schema, const void *data, __u32 data__sz) __ksym __weak;
 extern int htrace_refuse(void) __ksym __weak; /* count an event that is too large */
+/*
+ * Interrupt @vector of @peer of an ivshmem-doorbell device. For tracers, where htrace_by_module is
+ * true: else it is not there. 0, or -ENODEV: the device has no interrupts.
+ */
+extern int htrace_doorbell(__u32 peer, __u32 vector) __ksym __weak;
 #else
 enum { htrace_by_module = 0 };
 #define htrace_write(id, schema, data, size) (-1)
 #define htrace_refuse() (-1)
 #endif
-/*
- * Interrupt @vector of peer @peer of an ivshmem-doorbell device, for programs that want to: declare
- * it there. Returns 0, or -ENODEV.
- *
- *	extern int htrace_doorbell(__u32 peer, __u32 vector) __ksym __weak;
- */
 
 /* What the agent tells a program about an event of its own, before loading. */
 struct htrace_event_config {

@@ -5,15 +5,19 @@ import functools
 import os
 import re
 import shutil
+import socket
+import struct
 import subprocess
 import tempfile
+import threading
+import time
 
 from harness import params, say
 from test_loss import exact
 from test_stacks import kernel_stacks
 from test_survival import numbers_of
 from test_truth import compare
-from vm import COUNTED, TOP, VM, Reader, kernel_path, tool
+from vm import BUILD, COUNTED, TOP, VM, Reader, kernel_path, tool
 
 KMOD = os.path.join(TOP, 'guest-agent', 'kmod')
 HEADERS = os.path.join(TOP, 'libhtrace', 'include', 'htrace')
@@ -47,6 +51,45 @@ def build(kernel, btf=None):
 @functools.lru_cache
 def built(kernel):
     return build(kernel)
+
+
+class DoorbellServer(threading.Thread):
+    """
+    What an ivshmem-doorbell device connects to: gives it the memory, and is its peer 0. Counts what the
+    guest rings, by vector.
+    """
+
+    def __init__(self, path, region, size=16 << 20, vectors=2):
+        super().__init__(daemon=True)
+        with open(region, 'wb') as f:
+            f.truncate(size)
+        self.region = region
+        self.mine, self.guests = ([os.eventfd(0, os.EFD_NONBLOCK) for _ in range(vectors)]
+                                  for _ in range(2))
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        self.start()
+
+    def run(self):
+        self.client, _ = self.listener.accept()
+
+        def send(number, fd=None):
+            socket.send_fds(self.client, [struct.pack('<q', number)], [] if fd is None else [fd])
+
+        send(0)  # version
+        send(1)  # the guest's id
+        with open(self.region, 'r+b') as f:
+            send(-1, f.fileno())
+        for peer, fds in ((0, self.mine), (1, self.guests)):
+            for fd in fds:
+                send(peer, fd)
+
+    def rung(self, vector):
+        try:
+            return os.eventfd_read(self.mine[vector])
+        except BlockingIOError:
+            return 0
 
 
 class Guest(VM):
@@ -102,6 +145,19 @@ true
         assert 'write-back although the firmware' in mapped[0] and mapped[1] == 'write-back'
         assert 'no ivshmem device in this machine; add one' in console.split('NO DEVICE')[1]
         assert 'there is no ivshmem device 0000:00:1e.0; 1 others' in console
+
+
+def test_ovmf():
+    """Under OVMF too, which puts BAR2 elsewhere, and whose word on it differs from SeaBIOS'."""
+    script = 'insmod /htrace.ko || exit 1; dmesg | grep htrace; dmesg | grep EFI | head -3\n'
+    with Guest(script, memory='1G') as vm:
+        vm.command += ['--', '-bios', '/usr/share/ovmf/OVMF.fd']
+        vm.start()
+        assert vm.finish() == 0, vm.console()[-3000:]
+        assert 'EFI v' in vm.console(), 'not under OVMF'
+        mapped = re.search(r'shared memory at (\S+), mapped (.*);', vm.console())
+        say('at', *mapped.groups())
+        assert mapped[2].startswith('write-back')
 
 
 @params('6.1', '6.12')
@@ -282,3 +338,52 @@ agent_stop
 def test_stacks(kernel, filtered):
     """As stacks.kernel; and a filter passes on its records through the module."""
     kernel_stacks(kernel, 'module', filtered, make=Guest, before=LOAD)
+
+
+@params('6.1', '6.12')
+def test_doorbell(kernel):
+    """
+    With an ivshmem-doorbell device: BPF programs ring the host as often as they say, and each of the
+    host's interrupts arrives.
+    """
+    calls, interrupts = 1000, 20
+    script = LOAD + f'''
+dmesg | grep htrace
+agent_start --events none --bpf /doorbell.bpf.o --mode module || exit 1
+sleep 1
+workload count {calls} {VALUE}
+echo RUNG
+for i in $(seq {interrupts}); do
+	echo WAITING $i
+	dd if=/dev/htrace bs=8 count=1 2>/dev/null | od -A n -t u8
+done < /dev/null
+agent_stop
+grep htrace /proc/interrupts
+'''
+    doorbell = os.path.join(BUILD, 'tests', 'doorbell.bpf.o')
+    with Guest(script, kernel=kernel, regions=0, add=[doorbell]) as vm:
+        path, region = os.path.join(vm.dir, 'doorbell'), os.path.join(vm.dir, 'region')
+        server = DoorbellServer(path, region)
+        vm.command += ['--', '-chardev', f'socket,id=htrace,path={path}',
+                       '-device', 'ivshmem-doorbell,vectors=2,chardev=htrace']
+        vm.start()
+        reader = Reader('ivshmem:' + region + ',ram=/dev/null')
+        vm.wait_for('RUNG')
+        for i in range(1, interrupts + 1):
+            vm.wait_for(f'(?m)^WAITING {i}$')
+            time.sleep(0.2)
+            os.eventfd_write(server.guests[i & 1], 1)
+        status = vm.finish()
+        rung = [server.rung(vector) for vector in range(2)]
+        assert reader.stop() == 0, reader.err()
+        console = vm.console()
+        assert status == 0, console[-3000:]
+        assert '2 interrupt vectors' in console, console[-3000:]
+        results = re.findall(r'rung: number=(\d+) result=(-?\d+)', reader.out())
+        assert results == [(str(i), '0') for i in range(calls)], reader.out()[:1000]
+        assert rung == [calls // 2, calls // 2], rung
+        counts = [int(n) for n in re.findall(r'^ +(\d+)$', console, re.M)]
+        assert counts == list(range(1, interrupts + 1)), counts
+        lines = re.findall(r'^ *\d+: +(\d+) .*htrace', console, re.M)
+        say(f'rung {rung} times; interrupts {lines}')
+        assert sum(map(int, lines)) == interrupts
