@@ -387,3 +387,22 @@ grep htrace /proc/interrupts
         lines = re.findall(r'^ *\d+: +(\d+) .*htrace', console, re.M)
         say(f'rung {rung} times; interrupts {lines}')
         assert sum(map(int, lines)) == interrupts
+
+
+@params('6.1', '6.12')
+def test_user_space(kernel):
+    """Threads of a program push into one ring in the device, by atomics, which its mapping bears."""
+    count = 20000
+    script = LOAD + f'devwriter {count} || exit 1; rmmod htrace\n'
+    with Guest(script, kernel=kernel, cpus=2,
+               add=[os.path.join(BUILD, 'tests', 'devwriter') + ':/bin/']) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-3000:]
+        found = [[] for _ in range(3)]
+        for thread, number in re.findall(r'numbered: thread=(\d+) number=(\d+)', reader.out()):
+            found[int(thread)].append(int(number))
+        assert found == 3 * [list(range(count))], reader.err()
+        say(f'{sum(map(len, found))} records of three threads, each once and in order')
