@@ -190,6 +190,14 @@ dmesg | grep "$first: the device holds something that is not libhtrace's"
 
 
 LOAD = 'insmod /htrace.ko || exit 1\n'
+# programs are freed a little after their agent has ended
+UNLOAD = '''
+for i in $(seq 50); do
+	rmmod htrace 2>/dev/null && break
+	sleep 0.1
+done
+test ! -e /sys/module/htrace || exit 1
+'''
 VALUE = 424242
 
 
@@ -224,12 +232,7 @@ agent_start --events none --bpf /counted.bpf.o --mode module || exit 1
 workload count 5000 {VALUE}
 sleep 1
 agent_stop
-# programs are freed a little after their agent has ended
-for i in $(seq 50); do
-	rmmod htrace 2>/dev/null && break
-	sleep 0.1
-done
-test ! -e /dev/htrace || exit 1
+{UNLOAD}
 dmesg | grep -E 'WARNING|BUG|Oops' && exit 1
 agent_start --events none --bpf /counted.bpf.o || exit 1
 sleep 2
@@ -274,7 +277,7 @@ for i in 1 2 3; do
 	echo 1 > /sys/bus/pci/rescan
 	test -e /dev/htrace || exit 1
 done
-rmmod htrace || exit 1
+{UNLOAD}
 dmesg | grep -E 'WARNING|BUG|Oops' && exit 1
 true
 '''
