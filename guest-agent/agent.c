@@ -24,6 +24,7 @@
 
 #include "health.h"
 #include "message.h"
+#include "module.h"
 #include "names.h"
 #include "pins.h"
 #include "relay.h"
@@ -46,6 +47,7 @@ struct agent {
 	enum mode mode;
 	struct health health;
 	struct relay relay;
+	struct module module; /* fd -1: there is none, or it has bound another device */
 	sigset_t stop;
 };
 
@@ -103,6 +105,38 @@ static int open_file(struct agent *a, const char *path)
 	return ret;
 }
 
+static struct {
+	const char *from, *to;
+} mapped; /* the device's memory, for the signal handler */
+
+/*
+ * A device that is removed takes its memory along. Programs end with us; what they recorded is the
+ * host's.
+ */
+static void on_bus_error(int number, siginfo_t *info, void *context)
+{
+	static const char text[] = "guest-agent: the ivshmem device was removed while it was in use; "
+				   "add it again, and start the agent again\n";
+	const char *at = info->si_addr;
+
+	if (at < mapped.from || at >= mapped.to) {
+		signal(number, SIG_DFL); /* none of ours: happens again on return */
+		return;
+	}
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+		_exit(EXIT_FAILURE);
+	_exit(EXIT_FAILURE);
+}
+
+static void expect_removal(const struct agent *a)
+{
+	struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
+
+	mapped.from = a->mem;
+	mapped.to = mapped.from + a->size;
+	sigaction(SIGBUS, &action, NULL);
+}
+
 static int open_region(struct agent *a, const char *where)
 {
 	char why[256] = "";
@@ -115,12 +149,64 @@ static int open_region(struct agent *a, const char *where)
 	}
 	a->mem = htrace_bar_mem(a->bar, &a->size);
 	a->write_combining = htrace_bar_write_combining(a->bar);
+	expect_removal(a);
 	return 0;
 }
 
 static const char *region_name(const struct agent *a, const struct options *o)
 {
 	return a->bar ? htrace_bar_pci(a->bar) : o->region;
+}
+
+/* --------------------------------------------------------------------------- the kernel module */
+
+/*
+ * Open the module, and the region in the device that it has bound. It is there for being used, so
+ * mode auto takes it; else whatever mode there is works beside it.
+ */
+static int find_module(struct agent *a, const struct options *o, const struct loader *l, bool *use)
+{
+	char why[512] = "";
+	int err = module_open(&a->module, why, sizeof(why));
+	bool other = !err && strcmp(o->region, "auto") && strcmp(o->region, a->module.info.pci);
+
+	*use = false;
+	if (other)
+		snprintf(why, sizeof(why), "it has bound device %s, not %s", a->module.info.pci,
+			 o->region);
+	if (err || other) {
+		module_close(&a->module);
+		if (o->mode != MODE_MODULE)
+			return 0;
+		say("--mode module: %s", why);
+		return -1;
+	}
+	if (o->mode != MODE_MODULE && o->mode != MODE_AUTO)
+		return 0;
+	*use = !loader_check_module(l, why, sizeof(why));
+	if (*use)
+		return 0;
+	if (o->mode == MODE_MODULE) {
+		say("--mode module: %s", why);
+		return -1;
+	}
+	say("without the kernel module: %s", why);
+	return 0;
+}
+
+/* The rings are the region's own. */
+static void use_rings_of_region(struct agent *a)
+{
+	const struct htrace_ringset *s = &htrace_region_super(a->region)->ringset[0];
+
+	a->rings = (struct rings){
+		.fd = -1,
+		.borrowed = true,
+		.nr = s->nr_rings,
+		.stride = s->stride,
+		.mem = (char *)a->mem + s->off,
+		.len = s->nr_rings * s->stride,
+	};
 }
 
 /* ------------------------------------------------------------------------- taking over, or anew */
@@ -187,14 +273,24 @@ static void wait_for_quiet(const struct rings *r)
 }
 
 /* The session that an earlier agent left, if both its region and its rings are still there. */
-static void try_adopt(struct agent *a, const struct options *o)
+static void try_adopt(struct agent *a, const struct options *o, bool use_module)
 {
 	bool pinned = !rings_open_pinned(&a->rings);
+	__u64 by_module = module_session(&a->module);
 
 	if (htrace_region_adopt(&a->region, a->mem, a->size, a->write_combining))
 		a->region = NULL;
-	a->adopted = pinned && a->region && mode_of(a, &a->mode) && shape_of(a, &a->geometry) &&
-		     rings_match(a);
+	if (a->region && by_module == htrace_region_super(a->region)->session) {
+		rings_close(&a->rings);
+		use_rings_of_region(a);
+		a->mode = MODE_MODULE;
+		a->adopted = shape_of(a, &a->geometry);
+		if (!a->adopted)
+			memset(&a->rings, 0, sizeof(a->rings));
+	} else {
+		a->adopted = pinned && a->region && mode_of(a, &a->mode) &&
+			     shape_of(a, &a->geometry) && rings_match(a);
+	}
 	if (a->adopted) {
 		wait_for_quiet(&a->rings);
 		if ((o->mode != MODE_AUTO && o->mode != a->mode) ||
@@ -206,7 +302,7 @@ static void try_adopt(struct agent *a, const struct options *o)
 	}
 	htrace_region_release(a->region);
 	a->region = NULL;
-	a->mode = o->mode;
+	a->mode = use_module ? MODE_MODULE : o->mode;
 }
 
 static int check_memory(__u64 need)
@@ -234,8 +330,9 @@ static struct htrace_region_opts region_opts(const struct agent *a, __u64 buffer
 {
 	return (struct htrace_region_opts){
 		.sz = sizeof(struct htrace_region_opts),
-		.placement = a->mode == MODE_RELAY ? HTRACE_PLACEMENT_IVSHMEM :
-						     HTRACE_PLACEMENT_VSHMEM,
+		.placement = a->mode == MODE_RELAY || a->mode == MODE_MODULE ?
+				     HTRACE_PLACEMENT_IVSHMEM :
+				     HTRACE_PLACEMENT_VSHMEM,
 		.policy = policy,
 		.kind = HTRACE_RING_PER_CPU,
 		.nr_rings = nr,
@@ -296,6 +393,10 @@ static int make_rings(struct agent *a, const struct options *o)
 		say("rings of %llu bytes cannot be", (unsigned long long)buffer);
 		return -1;
 	}
+	if (a->mode == MODE_MODULE) { /* they come with the region */
+		a->rings = (struct rings){.fd = -1, .borrowed = true, .nr = (__u32)nr};
+		return 0;
+	}
 	if (check_memory((__u64)nr *
 			 htrace_image_size(&a->geometry, (size_t)sysconf(_SC_PAGESIZE))))
 		return -1;
@@ -328,6 +429,8 @@ static int load_programs(struct agent *a, const struct options *o, struct loader
 		return -1;
 	}
 	htrace_builder_entries(a->schema, &added);
+	if (a->mode == MODE_MODULE && loader_use_module(l))
+		return -1;
 	return loader_load(l, a->rings.fd, &a->geometry,
 			   (__u32)((old ? old->generation : 0) + (added ? 1 : 0)));
 }
@@ -336,8 +439,14 @@ static int format_region(struct agent *a, const struct options *o)
 {
 	struct htrace_region_opts opts = region_opts(a, a->geometry.ring_mask + 1, a->rings.nr,
 						     a->geometry.policy);
-	int err = htrace_region_format(&a->region, a->mem, a->size, &opts);
+	int err;
 
+	module_stop(&a->module); /* a killed agent's: their place may become another's */
+	err = htrace_region_format(&a->region, a->mem, a->size, &opts);
+	if (!err && a->mode == MODE_MODULE) {
+		use_rings_of_region(a);
+		return module_start(&a->module, a->region);
+	}
 	if (!err)
 		return 0;
 	a->region = NULL;
@@ -353,6 +462,8 @@ static int publish_pages(struct agent *a, const struct options *o)
 {
 	int err;
 
+	if (a->mode == MODE_MODULE)
+		return 0;
 	if (a->mode == MODE_RELAY) { /* whoever adopts them knows them by that */
 		for (__u32 i = 0; i < a->rings.nr; i++)
 			rings_at(&a->rings, i)->anchor = htrace_region_super(a->region)->session;
@@ -402,7 +513,8 @@ static int publish_new(struct agent *a, const struct options *o, const struct lo
 {
 	struct htrace_guest *g;
 
-	if (format_region(a, o) || add_schema(a) || rings_pin(&a->rings) || publish_pages(a, o))
+	if (format_region(a, o) || add_schema(a) ||
+	    (a->mode != MODE_MODULE && rings_pin(&a->rings)) || publish_pages(a, o))
 		return -1;
 	publish_names_of_stacks(a, l);
 	g = htrace_region_guest(a->region);
@@ -431,6 +543,8 @@ static int publish_adopted(struct agent *a, const struct loader *l)
 static const char *placement(const struct agent *a)
 {
 	switch (a->mode) {
+	case MODE_MODULE:
+		return "module: the kernel module writes into the region";
 	case MODE_RELAY:
 		return "relay: rings are copied into the region";
 	case MODE_AUTO:
@@ -444,11 +558,14 @@ static const char *placement(const struct agent *a)
 
 static int start(struct agent *a, const struct options *o, struct loader *l)
 {
+	bool relays, use_module;
 	struct rings old = {0};
 
-	if (check_machine() || loader_check_hooks(l) || pins_lock() || open_region(a, o->region))
+	if (check_machine() || loader_check_hooks(l) || pins_lock() ||
+	    find_module(a, o, l, &use_module) ||
+	    open_region(a, a->module.fd < 0 ? o->region : a->module.info.pci))
 		return -1;
-	try_adopt(a, o);
+	try_adopt(a, o, use_module);
 	if (!a->adopted) {
 		old = a->rings;
 		if (make_rings(a, o))
@@ -470,17 +587,19 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	names_update(a->region);
 	if (loader_has_stacks(l) && loader_uses_trampolines(l))
 		symbols_attached(a->region);
-	if (a->mode != MODE_DIRECT &&
+	relays = a->mode == MODE_RELAY || a->mode == MODE_AUTO;
+	if (relays &&
 	    relay_init(&a->relay, a->region, &a->rings, a->mode == MODE_AUTO))
 		return -1;
 	health_init(&a->health, a->region, l, &a->rings, &a->geometry,
-		    a->mode == MODE_DIRECT ? NULL : &a->relay);
+		    relays ? &a->relay : NULL, a->mode != MODE_MODULE);
 	htrace_region_set_state(a->region, HTRACE_GUEST_RUNNING);
-	say("tracing%s: %zu programs, %u CPUs x %llu KiB (%s), %s; region %s",
+	say("tracing%s: %zu programs, %u CPUs x %llu KiB (%s), %s%s%s; region %s",
 	    a->adopted ? ", session adopted from an earlier agent" : "", l->nr_programs,
 	    a->rings.nr, (a->geometry.ring_mask + 1) >> 10,
 	    a->geometry.policy == HTRACE_DISCARD ? "discard" : "overwrite", placement(a),
-	    region_name(a, o));
+	    a->mode == MODE_MODULE ? ", mapped " : "",
+	    a->mode == MODE_MODULE ? module_caching(&a->module) : "", region_name(a, o));
 	return 0;
 }
 
@@ -548,7 +667,10 @@ static void stop(struct agent *a, struct loader *l)
 static void give_up(struct agent *a)
 {
 	if (a->ours && a->region) {
-		htrace_vshmem_retire(a->region, a->rings.mem, a->rings.len);
+		if (a->mode == MODE_MODULE)
+			module_stop(&a->module);
+		else
+			htrace_vshmem_retire(a->region, a->rings.mem, a->rings.len);
 		rings_unpin();
 		htrace_region_set_state(a->region, HTRACE_GUEST_CLOSED);
 	}
@@ -559,6 +681,7 @@ static void give_up(struct agent *a)
 	if (!a->bar && a->mem)
 		munmap(a->mem, a->size);
 	htrace_bar_close(a->bar);
+	module_close(&a->module);
 	names_free();
 	symbols_free();
 	mappings_free();
@@ -566,7 +689,7 @@ static void give_up(struct agent *a)
 
 int agent_run(const struct options *o, struct loader *l)
 {
-	struct agent a = {0};
+	struct agent a = {.module.fd = -1};
 	int err;
 
 	sigemptyset(&a.stop);
