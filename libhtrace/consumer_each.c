@@ -40,7 +40,8 @@ static __u32 hand_over(struct htrace_consumer *c, const struct htrace_each_opts 
 		nr++;
 		*stop = o->record(o->ctx, &r, b);
 	}
-	keep(c, b, it.off, b->events - nr);
+	if (it.off < b->len)
+		keep(c, b, it.off, b->events - nr);
 	return nr;
 }
 

@@ -73,14 +73,14 @@ __u64 htrace_random(void);
 int htrace_sigbus_guard(void *mem, size_t len, bool writable, volatile bool *shrunk);
 void htrace_sigbus_unguard(void *mem);
 
-/* Of /proc/PID/stat. */
+/* Of a process's stat in its directory of /proc. */
 struct htrace_stat {
 	char state;
 	__u32 threads;
 	__u64 start; /* in clock ticks since boot */
 };
 
-bool htrace_read_stat(const char *path, struct htrace_stat *st);
+bool htrace_read_stat(const char *dir, struct htrace_stat *st);
 /* As struct htrace_ring's owner_ns. */
 __u64 htrace_own_ns(void);
 

@@ -432,7 +432,9 @@ int htrace_filter_check(const struct htrace_filter *f, const struct htrace_schem
 			look(b, seen);
 		htrace_filter_unbind(b);
 	}
-	if (!ret)
+	if (ret)
+		fail(err, 1, "out of memory");
+	else
 		ret = verdict(f, seen, err);
 	free(seen);
 	free(events);

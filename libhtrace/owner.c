@@ -20,11 +20,26 @@
 
 /* ------------------------------------------------------------------------------------ judging */
 
-bool htrace_read_stat(const char *path, struct htrace_stat *st)
+/*
+ * By way of its directory: qemu-user makes up the files of /proc/self, by their paths. A start time
+ * of its own making would have processes that are not emulated take us for dead.
+ */
+static int open_stat(const char *dir)
+{
+	int at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC), fd;
+
+	if (at < 0)
+		return -1;
+	fd = openat(at, "stat", O_RDONLY | O_CLOEXEC);
+	close(at);
+	return fd;
+}
+
+bool htrace_read_stat(const char *dir, struct htrace_stat *st)
 {
 	char buf[1024], *p;
 	ssize_t n = -1;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open_stat(dir);
 
 	if (fd >= 0) {
 		n = read(fd, buf, sizeof(buf) - 1);
@@ -81,7 +96,7 @@ static bool is_dead(const struct htrace_judge *j, __u32 pid, __u64 start)
 	char path[32];
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%u/stat", pid);
+	snprintf(path, sizeof(path), "/proc/%u", pid);
 	if (j->proc && htrace_read_stat(path, &st)) {
 		if (start && st.start != start) /* the number is another's meanwhile */
 			return true;

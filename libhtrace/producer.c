@@ -4,6 +4,7 @@
  * words, docs/memory-ordering.md why nobody meets another's leavings.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -24,6 +25,15 @@
 static __u64 *process_word; /* in a page that the kernel zeroes in a child */
 static __u64 last_id;       /* that was given out; a child goes on from its parent's */
 
+/*
+ * Emulators (qemu-user) take any advice about memory and heed none: there, a child's library tells
+ * of the fork. A child of clone(2), which only the kernel knows of, passes for its parent there.
+ */
+static void forked(void)
+{
+	__atomic_store_n(process_word, 0, __ATOMIC_RELAXED);
+}
+
 static int map_process_word(void)
 {
 	__u64 *mem = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -36,7 +46,7 @@ static int map_process_word(void)
 		err = -errno;
 	else if (__atomic_compare_exchange_n(&process_word, &none, mem, false, __ATOMIC_ACQ_REL,
 					     __ATOMIC_RELAXED))
-		return 0;
+		return -pthread_atfork(NULL, NULL, forked);
 	munmap(mem, 4096); /* another thread was first, or it is of no use */
 	return err;
 }
@@ -80,7 +90,7 @@ static void prepare(struct taker *t, const struct htrace_super *s)
 	t->owner = (__u64)getpid() << 32 | (__u32)syscall(SYS_gettid);
 	t->ns = htrace_own_ns();
 	t->taking = (__u64)getpid() << 32 | (__u32)t->ns;
-	t->start = htrace_read_stat("/proc/self/stat", &st) ? st.start : 0;
+	t->start = htrace_read_stat("/proc/self", &st) ? st.start : 0;
 	htrace_judge_init(&t->judge, s->boot_id);
 }
 

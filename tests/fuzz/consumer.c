@@ -117,13 +117,14 @@ static int read_one(struct box *b)
 	__u32 n = 0, sum = 0;
 	int ret = htrace_consumer_read(b->c, &batch);
 
-	CHECK(ret == 1 || !ret || ret == -ESTALE || ret == -EILSEQ);
+	CHECK(ret == 1 || !ret || ret == -ESTALE || ret == -EILSEQ || ret == -EOWNERDEAD);
 	if (ret != 1) {
 		CHECK(b->changed || !ret);
 		return ret;
 	}
 	CHECK(batch.len <= block && !batch.len == !batch.events);
-	CHECK(batch.events || batch.overwritten || batch.dropped || batch.corrupt || batch.before);
+	CHECK(batch.events || batch.overwritten || batch.dropped || batch.corrupt || batch.before ||
+	      batch.unfinished || batch.uncommitted);
 	CHECK(htrace_consumer_position(b->c) >= before);
 	for (htrace_iter_init(&it, &batch); htrace_iter_next(&it, &r); n++) {
 		CHECK(r.id && r.id <= HTRACE_MAX_EVENTS);
@@ -132,7 +133,7 @@ static int read_one(struct box *b)
 	}
 	CHECK(n == batch.events && it.off == batch.len);
 	b->received += n + (sum & 0);
-	b->lost += batch.overwritten + batch.dropped + batch.corrupt + batch.before;
+	b->lost += batch.overwritten + batch.dropped + batch.corrupt + batch.before + batch.unfinished;
 	return 1;
 }
 
@@ -143,6 +144,23 @@ static void drain(struct box *b)
 
 	while (read_one(b) == 1)
 		CHECK(most--);
+}
+
+/* Its owner dies, and with it what it had begun; what is left is read, and another takes the ring. */
+static void next_life(struct box *b)
+{
+	struct htrace_batch batch;
+
+	b->produced -= b->nr_open;
+	b->nr_open = 0;
+	htrace_consumer_finish(b->c);
+	drain(b);
+	CHECK(b->changed || !htrace_consumer_backlog(b->c));
+	b->ring->head = b->ring->dropped = b->ring->refused = b->ring->consumed = 0;
+	memset((char *)b->ring + b->g.desc_off, 0, b->g.data_off - b->g.desc_off);
+	b->ring->generation++;
+	CHECK(htrace_consumer_read(b->c, &batch) == -EOWNERDEAD || b->changed);
+	CHECK(!htrace_consumer_restart(b->c) || b->changed);
 }
 
 /* As from a mirror to its ring. */
@@ -164,6 +182,65 @@ static void move(struct box *b)
 				    (b->use_host_word ? &b->host_consumed : &copy->consumed) : NULL));
 	free(b->ring);
 	b->ring = copy;
+}
+
+/* Records until one of them says stop. */
+struct some {
+	struct box *box;
+	__u64 left, nr;
+};
+
+static int count_record(void *ctx, const struct htrace_record *r, const struct htrace_batch *b)
+{
+	struct some *s = ctx;
+
+	CHECK(r->id && r->id <= HTRACE_MAX_EVENTS && (const unsigned char *)r->payload >= b->data &&
+	      (const unsigned char *)r->payload + r->len <= b->data + b->len);
+	s->nr++;
+	return !--s->left;
+}
+
+static int count_loss(void *ctx, const struct htrace_batch *batch)
+{
+	struct some *s = ctx;
+
+	s->box->lost += batch->overwritten + batch->dropped + batch->corrupt + batch->before +
+			batch->unfinished;
+	return 0;
+}
+
+static void read_each(struct box *b, __u64 most)
+{
+	struct some s = { b, most, 0 };
+	struct htrace_each_opts o = {
+		.sz = sizeof(o), .record = count_record, .loss = count_loss, .ctx = &s,
+	};
+	long ret = htrace_consumer_each(b->c, &o);
+
+	CHECK(ret >= 0 ? (__u64)ret == s.nr : b->changed && !s.nr);
+	b->received += s.nr;
+}
+
+/* Where they lie; what nobody changes is still so when it is given back. */
+static void borrow(struct box *b)
+{
+	struct htrace_batch batch;
+	struct htrace_record r;
+	struct htrace_iter it;
+	int ret = htrace_consumer_borrow(b->c, &batch);
+	__u32 n = 0;
+
+	CHECK(ret == 1 || !ret || ret == -EBUSY || b->changed);
+	if (ret != 1)
+		return;
+	for (htrace_iter_init(&it, &batch); htrace_iter_next(&it, &r); n++)
+		CHECK((const unsigned char *)r.payload + r.len <= batch.data + batch.len);
+	CHECK(n == batch.events);
+	b->received += n;
+	count_loss(&(struct some){ .box = b }, &batch);
+	ret = htrace_consumer_release(b->c, &batch);
+	CHECK(!ret || b->changed);
+	CHECK(!batch.len || htrace_consumer_release(b->c, &batch) == -EINVAL);
 }
 
 static void ask(struct box *b)
@@ -202,12 +279,18 @@ static void step(struct box *b, struct input *in)
 		break;
 	case 9:
 		drain(b);
+		if (n & 8)
+			next_life(b);
 		break;
 	case 10:
 		move(b);
 		break;
 	case 11:
 		ask(b);
+		if (n & 8)
+			read_each(b, 1 + (n & 7) * 8);
+		else if (n & 4)
+			borrow(b);
 		break;
 	case 12:
 		htrace_consumer_free(b->c);

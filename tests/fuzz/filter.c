@@ -84,7 +84,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	maker.len = maker.nr_types = maker.nr_events = 0;
 	schema_make(&maker, &in, 32);
 	if (!htrace_schema_parse(&s, maker.at, maker.len, why, sizeof(why))) {
+		memset(&err, 0xff, sizeof(err)); /* nothing of what was in it is shown */
+		fail_allocation(how >= 224 && how < 240 ? (unsigned int)how - 223 : 0);
 		ret = htrace_filter_check(f, s, &err);
+		fail_allocation(0);
 		CHECK(!ret || ret == -ENOENT || ret == -EINVAL || ret == -ENOMEM);
 		if (ret)
 			check_error(text, &err);

@@ -64,11 +64,12 @@ static void add_names(struct htrace_region *r)
 	t->generation = 2;
 }
 
-/* Two laps' worth, so that something was overwritten, or dropped. */
-static void fill_ring(struct htrace_ring *ring, const struct htrace_geometry *g)
+/* Two laps' worth, so that something was overwritten, or dropped. @dies: within the last. */
+static void fill_ring(struct htrace_ring *ring, const struct htrace_geometry *g, bool dies)
 {
+	struct htrace_slot slot, last = { 0 };
+
 	for (__u32 i = 0; i < 350; i++) {
-		struct htrace_slot slot;
 		__u32 id = 1 + i % 3, len = 24 + 8 * (i % 5);
 		char *at = htrace_reserve(ring, g, &ring->consumed, id, len, 1, CLOCK + i * 1000, &slot);
 
@@ -77,8 +78,33 @@ static void fill_ring(struct htrace_ring *ring, const struct htrace_geometry *g)
 		memset(at, 0, len);
 		memcpy(at, &i, 4);
 		snprintf(at + 8, len - 8, "text%u", i);
-		htrace_commit(&slot);
+		if (i)
+			htrace_commit(&last);
+		last = slot;
 	}
+	if (!dies)
+		htrace_commit(&last);
+}
+
+/* Of a process that is not there any more, or of this one. */
+static void add_owner(struct htrace_ring *ring, bool dies)
+{
+	ring->owner = (__u64)(dies ? HTRACE_OWNER_PID_MAX : (__u32)getpid()) << 32 | 7;
+	ring->owner_ns = htrace_own_ns();
+	ring->generation = 3;
+}
+
+/* Of a clock that ticks thrice in a nanosecond. */
+static void add_clock(struct htrace_region *r)
+{
+	struct htrace_guest *guest = htrace_region_guest(r);
+
+	for (__u64 i = 0; i < 4; i++)
+		guest->clock[i] = (struct htrace_clock_sample){
+			.tsc = CLOCK + 300000000 * i, .mono = 5000000000 + 100000000 * i,
+			.real = CLOCK + 100000000 * i, .width = 90,
+		};
+	guest->clock_head = 4;
 }
 
 /* Pages of the rings in falling order, in both halves of RAM, as a guest's may lie. */
@@ -114,7 +140,7 @@ static void add_ram(struct guest *g, struct htrace_region *r)
 		memcpy(g->space + off, &anchor[i].nonce, 8);
 	}
 	for (__u32 i = 0; i < NR_RINGS; i++)
-		fill_ring((void *)(g->space + i * set->stride), &geometry);
+		fill_ring((void *)(g->space + i * set->stride), &geometry, false);
 	for (__u32 i = 0; i < NR_RINGS; i++) {
 		struct place *p = &g->ram_places[4 * i];
 
@@ -166,25 +192,33 @@ static void make(struct guest *g, enum shape shape)
 		.sz = sizeof(o), .nr_rings = NR_RINGS, .ring_size = 8192, .block_size = 1024, .nr_cpus = 2,
 		.placement = direct ? HTRACE_PLACEMENT_VSHMEM : HTRACE_PLACEMENT_LOCAL,
 		.policy = shape & 1 ? HTRACE_DISCARD : HTRACE_OVERWRITE,
-		.kind = shape == SHAPE_OVERWRITE ? HTRACE_RING_PER_THREAD : HTRACE_RING_PER_CPU,
+		.kind = direct ? HTRACE_RING_PER_CPU : HTRACE_RING_PER_THREAD,
 		.relay = direct, .clock_id = HTRACE_CLOCK_MONOTONIC,
 	};
+	struct htrace_super *super;
 	struct htrace_geometry geometry;
 	struct htrace_region *r;
 
 	g->fd = new_file(g->path, "region", REGION_SIZE);
 	g->mem = map_file(g->fd, REGION_SIZE);
 	CHECK(!htrace_region_format(&r, g->mem, REGION_SIZE, &o));
-	((struct htrace_super *)g->mem)->session = htrace_region_super(r)->session = 0x5e55;
+	super = (struct htrace_super *)g->mem;
+	super->session = htrace_region_super(r)->session = 0x5e55;
 	add_schema(r);
 	add_names(r);
 	for (__u32 i = 0; i < NR_RINGS; i++) {
 		struct htrace_ring *ring = htrace_region_ring(r, direct, i, &geometry);
 
-		fill_ring(ring, &geometry);
+		fill_ring(ring, &geometry, !direct && !i);
+		if (!direct)
+			add_owner(ring, !i);
 	}
 	if (direct)
 		add_ram(g, r);
+	if (shape == SHAPE_DISCARD) {
+		super->clock_id = HTRACE_CLOCK_TSC; /* whatever this machine's is */
+		add_clock(r);
+	}
 	htrace_region_beat(r, 1);
 	htrace_region_guest(r)->heartbeat_ms = 250;
 	htrace_region_guest(r)->nr_progs = 1;

@@ -10,7 +10,7 @@
 #define REGION_SIZE (1u << 20)
 #define GUEST_RAM (3ULL << 30) /* nearly all of it a hole; what lies above 2 GiB is at 4 GiB */
 
-/* The last two: rings in guest RAM, and mirrors of them. */
+/* The last two: rings in guest RAM, and mirrors of them. The others: of threads, one of which died. */
 enum shape { SHAPE_OVERWRITE, SHAPE_DISCARD, SHAPE_DIRECT, SHAPE_DIRECT_DISCARD, NR_SHAPES };
 
 struct guest {

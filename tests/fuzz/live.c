@@ -153,6 +153,10 @@ static void follow(struct htrace_view *v, struct live *l, struct reader *r, stru
 			break;
 		case 3:
 			live_refresh(l, r->now);
+			if (op & 8)
+				live_look_at_owners(l, op & 16);
+			if (op & 32)
+				live_clock(l, r->now);
 			break;
 		case 4:
 			r->now += 60000000;

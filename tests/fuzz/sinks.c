@@ -122,6 +122,19 @@ static void hand_guest(struct reader *r, struct input *in)
 	session_guest(r->session, &guest, &clock, r->now);
 }
 
+static void hand_clock(struct reader *r, struct input *in)
+{
+	struct htrace_clock_sample s[8];
+	__u32 nr = 1 + (__u32)take(in, 1) % ARRAY_SIZE(s);
+
+	for (__u32 i = 0; i < nr; i++)
+		s[i] = (struct htrace_clock_sample){
+			.tsc = take_number(in), .mono = take_number(in), .real = take_number(in),
+			.width = take_number(in),
+		};
+	session_clock(r->session, s, nr, r->now);
+}
+
 static void step(struct reader *r, struct input *in, __u64 *generation)
 {
 	__u64 op = take(in, 1);
@@ -149,7 +162,10 @@ static void step(struct reader *r, struct input *in, __u64 *generation)
 		fail_allocation((unsigned int)take(in, 1) >> (op >> 5));
 		break;
 	case 14:
-		session_note(r->session, "note", r->now);
+		if (op & 16)
+			hand_clock(r, in);
+		else
+			session_note(r->session, "note", r->now);
 		break;
 	default:
 		r->now += op << 20;
@@ -245,7 +261,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static char spec[300];
 	struct input in = { data, size };
 	bool to_directory = !strcmp(SINK, "ctf") || !strcmp(SINK, "raw");
-	__u64 generation = 0;
+	__u64 generation = 0, how = take(&in, 1);
 	struct reader r;
 
 	if (fd < 0) {
@@ -256,11 +272,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			snprintf(spec, sizeof(spec), SINK ":/proc/self/fd/%d", fd);
 	}
 	maker.len = maker.nr_types = maker.nr_events = 0;
-	if (reader_open(&r, spec, NULL, take(&in, 1))) {
+	if (reader_open(&r, spec, NULL, how)) {
 		hand_schema(&r, &in, &generation);
 		while (in.left)
 			step(&r, &in, &generation);
-		reader_emit(&r, true);
+		if (!(how & 64)) /* else some is left unwritten */
+			reader_emit(&r, true);
 	}
 	fail_allocation(0);
 	reader_close(&r);

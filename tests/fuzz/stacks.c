@@ -3,9 +3,13 @@
  * Stacks and what names their frames: the guest's packed symbols, its mappings. Lines of symbols are
  * packed here, else nothing would get behind zlib; or the input brings packed bytes.
  */
+#include <sys/mman.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "fuzz.h"
+#include "out.h"
+#include "show.h"
 #include "stacks.h"
 #include "symbols.h"
 
@@ -135,6 +139,36 @@ static void show(const struct stacks *s, struct symbols *y, __u64 id)
 	}
 }
 
+/* All of them as text, of which nothing steers a terminal. */
+static void show_as_text(const struct stacks *s, struct symbols *y)
+{
+	const struct origin from = { .stacks = s, .symbols = y };
+	/* Of those the first frames may be the tracer's, or not. */
+	static const struct htrace_event profile = { .name = "profile" };
+	struct sink_event e = { .from = &from };
+	static struct out *out;
+	static int fd;
+	char text[4096];
+	ssize_t n;
+
+	if (!out) {
+		fd = memfd_create("out", 0);
+		CHECK(fd >= 0 && !out_open_fd(&out, fd));
+	}
+	for (__u64 id = 0; id < 256; id++) {
+		struct stack st;
+
+		e.event = id & 1 ? &profile : NULL;
+		if (!id || stacks_find(s, id, &st))
+			show_stacks(out, &e, &(struct shown_stacks){ 2, { { id, false }, { id, true } } });
+	}
+	out_flush(out);
+	for (off_t at = 0; (n = pread(fd, text, sizeof(text), at)) > 0; at += n)
+		for (ssize_t i = 0; i < n; i++)
+			CHECK((text[i] >= ' ' && text[i] <= '~') || text[i] == '\n');
+	CHECK(!n && !ftruncate(fd, 0) && !lseek(fd, 0, SEEK_SET));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct entries entries;
@@ -169,6 +203,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	symbols_load(y, entries.at, entries.len);
 	for (__u64 id = 0; id < 256; id++)
 		show(s, y, id);
+	show_as_text(s, y);
 	stacks_free(s);
 	symbols_free(y);
 	return 0;

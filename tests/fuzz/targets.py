@@ -160,13 +160,17 @@ def corpus_of(name):
 
 # ------------------------------------------------------------------------------------ by hand, long runs
 
-def edges_of(exe, directories, work):
-    """{path of an input: the edges of the code that it covers}, by libFuzzer's merging."""
+def edges_of(exe, own, grown, work):
+    """{path of an input: the edges that no input before it covers}, by libFuzzer's merging.
+
+    Those of @own come first, as copies in @work/merged.
+    """
     control, to = os.path.join(work, 'control'), os.path.join(work, 'merged')
-    os.makedirs(to, exist_ok=True)
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(own, to)
     if os.path.exists(control):
         os.remove(control)
-    subprocess.run([exe, *LIMITS, '-merge=1', f'-merge_control_file={control}', to, *directories],
+    subprocess.run([exe, *LIMITS, '-merge=1', f'-merge_control_file={control}', to, grown],
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
                    env=dict(os.environ, TMPDIR=work, **SANITIZERS))
     with open(control, encoding='utf-8', errors='replace') as f:
@@ -184,10 +188,10 @@ def pick(exe, name, grown, work, most=10):
     """Take those few of the inputs that have grown into the tree's corpus that add most to it."""
     own = corpus_of(name)
     os.makedirs(own, exist_ok=True)
-    covers = edges_of(exe, [own, grown], work)
+    covers = edges_of(exe, own, grown, work)
     seen = set()
     for path in sorted(covers):
-        if path.startswith(own + os.sep):
+        if path.startswith(os.path.join(work, 'merged') + os.sep):
             seen |= covers[path]
     taken = 0
     while covers and taken < most:

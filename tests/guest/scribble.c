@@ -157,6 +157,7 @@ static void make(struct peer *p, bool overwrite)
 		htrace_geometry_init(&p->producer.geometry, 1ULL << set->ring_shift,
 				     1ULL << set->block_shift, set->policy);
 		p->producer.schema = 1;
+		p->producer.process = &p->producer.process_id; /* taken of nobody, ours always */
 	}
 	htrace_region_set_state(p->region, HTRACE_GUEST_RUNNING);
 	htrace_region_beat(p->region, 0);

@@ -77,12 +77,19 @@ class Place:
         self.peers = []
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failed, *_):
+        ended = [p.poll() for p in self.peers]
         for p in self.peers:
             if p.poll() is None:
                 p.kill()
             p.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
+        # From a peer that died by itself a reader was not attacked.
+        died = [(p.args, status) for p, status in zip(self.peers, ended)
+                if p.args[0] == SCRIBBLE and status not in (None, 0, -signal.SIGKILL)]
+        assert failed or not died, died
+        if died:
+            say(f'these died: {died}')
 
     def path(self, name, size=None):
         path = os.path.join(self.dir, name)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Events declared in C: the same as from BTF, and what is refused. */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,6 +68,10 @@ START_TEST(test_as_btf)
 	ck_assert_msg(id == 1, "%s", err);
 	btf__free(btf);
 	describe_event(&compiled, 1);
+	/* A plain char is signed for BPF, and as the machine has it for us: on arm64 it is not. */
+	at = strstr(compiled.s, "letter@0 s1c");
+	ck_assert_ptr_nonnull(at);
+	at[9] = CHAR_MIN < 0 ? 's' : 'u';
 	at = strstr(compiled.s, "number@52 ");
 	ck_assert_ptr_nonnull(at);
 	memmove(at + 12, strchr(at, ')') + 1, strlen(strchr(at, ')')));

@@ -201,6 +201,46 @@ START_TEST(test_limits)
 }
 END_TEST
 
+static unsigned int failing; /* the allocation that fails, from 1; 0: none */
+
+void *__real_calloc(size_t nr, size_t size);
+void *__wrap_calloc(size_t nr, size_t size)
+{
+	return failing && !--failing ? NULL : __real_calloc(nr, size);
+}
+
+/* What is shown to the user is what failed, not what the stack held before. */
+START_TEST(test_check_out_of_memory)
+{
+	struct htrace_filter_error err;
+	struct htrace_filter *f;
+	unsigned int nth = 0;
+	int ret;
+
+	memset(&err, 0xff, sizeof(err));
+	failing = 1;
+	ck_assert_int_eq(htrace_filter_parse(&f, "cpu == 1", &err), -ENOMEM);
+	ck_assert_uint_eq(err.column, 1);
+	ck_assert_str_eq(err.msg, "out of memory");
+	ck_assert(!htrace_filter_parse(&f, "cpu == 1", &err));
+	do {
+		memset(&err, 0xff, sizeof(err));
+		failing = ++nth;
+		ret = htrace_filter_check(f, schema, &err);
+		if (ret) {
+			ck_assert_int_eq(ret, -ENOMEM);
+			ck_assert_uint_eq(err.column, 1);
+			ck_assert_str_eq(err.msg, "out of memory");
+			failing = nth;
+			ck_assert_int_eq(htrace_filter_check(f, schema, NULL), -ENOMEM);
+		}
+	} while (ret);
+	failing = 0;
+	ck_assert_uint_gt(nth, 3); /* events, what is seen of them, each bound filter */
+	htrace_filter_free(f);
+}
+END_TEST
+
 START_TEST(test_check)
 {
 	static const struct {
@@ -397,6 +437,7 @@ int main(void)
 	tcase_add_test(tc, test_unknown);
 	tcase_add_test(tc, test_refused);
 	tcase_add_test(tc, test_limits);
+	tcase_add_test(tc, test_check_out_of_memory);
 	tcase_add_test(tc, test_check);
 	tcase_add_test(tc, test_point);
 	tcase_add_test(tc, test_random);

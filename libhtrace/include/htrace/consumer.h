@@ -14,10 +14,10 @@
 #ifndef HTRACE_CONSUMER_H
 #define HTRACE_CONSUMER_H
 
+#include <htrace/region.h>
+
 #include <stdbool.h>
 #include <stddef.h>
-
-#include <htrace/region.h>
 
 #ifdef __cplusplus
 extern "C" {

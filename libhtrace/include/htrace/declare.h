@@ -20,16 +20,17 @@
  *
  * Members are listed in the order of the struct; those left out are not shown to readers. Of what
  * lies over each other (an anonymous union) one may be listed. What a macro is not for does not
- * compile.
+ * compile. A plain char has the sign that this compiler gives it (arm64: none, x86-64 and BPF: one):
+ * where small numbers are meant, declare them signed char or __u8.
  */
 #ifndef HTRACE_DECLARE_H
 #define HTRACE_DECLARE_H
 
-#include <stddef.h>
-#include <string.h>
-
 #include <htrace/region.h>
 #include <htrace/schema.h>
+
+#include <stddef.h>
+#include <string.h>
 
 #ifdef __cplusplus
 #include <type_traits>

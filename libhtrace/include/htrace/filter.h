@@ -24,10 +24,10 @@
 #ifndef HTRACE_FILTER_H
 #define HTRACE_FILTER_H
 
+#include <htrace/schema.h>
+
 #include <stdbool.h>
 #include <stddef.h>
-
-#include <htrace/schema.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -45,7 +45,7 @@ struct htrace_filter_error {
 	char msg[160];
 };
 
-/* -EINVAL: @err says what is wrong where. -ENOMEM. @text may be anybody's: work is bounded. */
+/* -EINVAL, -ENOMEM: @err says what is wrong where. @text may be anybody's: work is bounded. */
 int htrace_filter_parse(struct htrace_filter **out, const char *text,
 			struct htrace_filter_error *err);
 /* NULL is allowed. */
@@ -53,7 +53,7 @@ void htrace_filter_free(struct htrace_filter *f);
 const char *htrace_filter_text(const struct htrace_filter *f);
 /*
  * Can it mean anything for the events of @s? -ENOENT: a name that none of them has; -EINVAL: what is
- * compared does not go together in any of them; @err says what and where. -ENOMEM.
+ * compared does not go together in any of them; -ENOMEM. @err says what and where, whichever it is.
  */
 int htrace_filter_check(const struct htrace_filter *f, const struct htrace_schema *s,
 			struct htrace_filter_error *err);

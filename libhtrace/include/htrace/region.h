@@ -8,12 +8,12 @@
 #ifndef HTRACE_REGION_H
 #define HTRACE_REGION_H
 
-#include <stdbool.h>
-#include <stddef.h>
-
 #include <htrace/abi.h>
 #include <htrace/ring.h>
 #include <htrace/version.h>
+
+#include <stdbool.h>
+#include <stddef.h>
 
 #ifdef __cplusplus
 extern "C" {

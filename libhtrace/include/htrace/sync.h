@@ -7,11 +7,11 @@
 #ifndef HTRACE_SYNC_H
 #define HTRACE_SYNC_H
 
-#include <stdbool.h>
-#include <stddef.h>
-
 #include <htrace/abi.h>
 #include <htrace/version.h>
+
+#include <stdbool.h>
+#include <stddef.h>
 
 #ifdef __cplusplus
 extern "C" {
