@@ -68,6 +68,26 @@ struct {
 const volatile struct htrace_geometry htrace_geo;
 const volatile __u32 htrace_schema_gen;
 
+/*
+ * The kernel module (guest-agent --mode module) has the rings in the device's memory, and these
+ * functions. A record is then made aside, as for a filter, and handed over at htrace_end(). Where
+ * there is no module they are not there, and the verifier removes what would call them.
+ */
+#ifndef HTRACE_NO_MODULE
+const volatile __u32 htrace_by_module; /* set by the agent */
+extern int htrace_write(__u32 id, __u32 schema, const void *data, __u32 data__sz) __ksym __weak;
+extern int htrace_refuse(void) __ksym __weak; /* count an event that is too large */
+/*
+ * Interrupt @vector of @peer of an ivshmem-doorbell device. For tracers, where htrace_by_module is
+ * true: else it is not there. 0, or -ENODEV: the device has no interrupts.
+ */
+extern int htrace_doorbell(__u32 peer, __u32 vector) __ksym __weak;
+#else
+enum { htrace_by_module = 0 };
+#define htrace_write(id, schema, data, size) (-1)
+#define htrace_refuse() (-1)
+#endif
+
 /* What the agent tells a program about an event of its own, before loading. */
 struct htrace_event_config {
 	__u32 id; /* of its records */

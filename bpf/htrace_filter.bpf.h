@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Records that are looked at before they take room in the ring (guest-agent --filter). Included by
- * htrace.bpf.h; nothing in here is for tracers to use.
+ * Records that are looked at before they take room in the ring (guest-agent --filter), or that the
+ * kernel module puts there (--mode module). Included by htrace.bpf.h; nothing in here is for tracers
+ * to use.
  *
  * The agent makes the filter: before a program is loaded it replaces constants and instructions at
  * marked places. A program that it leaves as it is goes the ordinary way, and the verifier removes
@@ -78,6 +79,10 @@ HTRACE_INLINE void *htrace_filter_begin(__u32 event, const volatile struct htrac
 		s->stack = stack;
 		return s->record + front;
 	}
+	if (htrace_by_module) {
+		htrace_refuse();
+		return 0;
+	}
 	ring = htrace_this_ring();
 	if (ring) {
 		htrace_add(&ring->refused, 1);
@@ -131,6 +136,11 @@ HTRACE_INLINE void htrace_filter_end(void *from, struct htrace_slot *slot)
 		return;
 	if (htrace_filter_wants_stack() && s->stack)
 		htrace_filter_add_stacks(from, s);
+	if (htrace_by_module) {
+		if (len <= HTRACE_FILTER_RECORD)
+			htrace_write(slot->add & 0xffff, htrace_schema_gen, s->record, len);
+		return;
+	}
 	ring = htrace_this_ring();
 	if (!ring)
 		return;

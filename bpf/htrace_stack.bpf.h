@@ -19,7 +19,9 @@ HTRACE_EVENT(htrace_stack);
 /* A stack is too large for a program's own stack. An element for each event, on each CPU. */
 struct htrace_stack_scratch {
 	__u64 busy;
+	__u64 ip_head[2]; /* struct htrace_stack, for the kernel module */
 	__u64 ip[HTRACE_STACK_FRAMES + 1];
+	__u64 file_head[2];
 	struct htrace_stack_file_frame file[HTRACE_STACK_FILE_FRAMES];
 };
 
@@ -67,9 +69,12 @@ static __attribute__((noinline, unused)) void *htrace_stack_reserve(__u32 id, __
 	return htrace_reserve_id(id, len, slot);
 }
 
-/* Record @bytes of frames of @size bytes each. 0: there was no room. */
+/*
+ * Record @bytes of frames of @size bytes each, at @words, which has room for a head before it. 0:
+ * there was no room.
+ */
 static __attribute__((noinline, unused)) int
-htrace_stack_record(__u64 id, __u64 pid_kind, const void *words, __u32 bytes, __u32 size)
+htrace_stack_record(__u64 id, __u64 pid_kind, void *words, __u32 bytes, __u32 size)
 {
 	__u32 room = htrace_geo.max_payload - sizeof(struct htrace_stack);
 	__u32 most = size == 8 ? HTRACE_STACK_FRAMES * 8 :
@@ -81,6 +86,15 @@ htrace_stack_record(__u64 id, __u64 pid_kind, const void *words, __u32 bytes, __
 		bytes = room / size * size;
 	if (bytes > most)
 		bytes = most;
+	if (htrace_by_module) {
+		e = words - sizeof(*e);
+		e->id = id;
+		e->pid = pid_kind;
+		e->kind = pid_kind >> 32;
+		e->nr = bytes / size;
+		return !htrace_write(htrace_event__htrace_stack.config.id, htrace_schema_gen, e,
+				     sizeof(*e) + bytes);
+	}
 	e = htrace_stack_reserve(htrace_event__htrace_stack.config.id, sizeof(*e) + bytes, &slot);
 	if (!e)
 		return 0;

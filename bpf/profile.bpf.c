@@ -3,6 +3,7 @@
  * What CPUs do, looked at so many times a second: the agent attaches this to a timer event of each
  * CPU, and always has stacks recorded with it. They are those of what the timer interrupted.
  */
+#define HTRACE_NO_MODULE /* not for this type of program */
 #include "htrace.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -3,6 +3,7 @@
  * Any tracepoint, by name: the agent loads this once for each, with another `config`. The context
  * of programs of this type is the kernel's own record of the event.
  */
+#define HTRACE_NO_MODULE /* not for this type of program */
 #include "htrace.bpf.h"
 #include "tracepoint.h"
 

@@ -9,6 +9,7 @@
 enum mode {
 	MODE_AUTO,   /* relay until the host has found the rings in this machine's memory */
 	MODE_DIRECT, /* rings in guest memory, which the host maps */
+	MODE_MODULE, /* in the region, where the kernel module puts the records */
 	MODE_RELAY,  /* mirrored into the region */
 };
 

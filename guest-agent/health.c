@@ -230,7 +230,7 @@ static void forward(struct health *h, __u64 now)
 
 void health_init(struct health *h, struct htrace_region *region, const struct loader *loader,
 		 const struct rings *rings, const struct htrace_geometry *geometry,
-		 struct relay *relay)
+		 struct relay *relay, bool forwards)
 {
 	memset(h, 0, sizeof(*h));
 	h->region = region;
@@ -238,6 +238,7 @@ void health_init(struct health *h, struct htrace_region *region, const struct lo
 	h->rings = rings;
 	h->geometry = *geometry;
 	h->relay = relay;
+	h->forwards = forwards && geometry->policy == HTRACE_DISCARD;
 	h->host_beat = htrace_region_host(region)->heartbeat;
 	carry_over(h);
 	health_work(h);
@@ -268,7 +269,7 @@ __u64 health_work(struct health *h)
 		if (h->next_mappings < next)
 			next = h->next_mappings;
 	}
-	if (h->geometry.policy == HTRACE_DISCARD) {
+	if (h->forwards) {
 		if (now >= h->next_forward)
 			forward(h, now);
 		if (h->next_forward < next)

@@ -29,14 +29,18 @@ struct health {
 	__u32 host_state;
 
 	/* discard policy */
+	bool forwards;
 	__u64 next_forward, forward_every;
 	__u64 head_sum, head_time;
 };
 
-/* Begins with the first heartbeat. */
+/*
+ * Begins with the first heartbeat. @forwards: under discard, producers read positions of the host
+ * only where they are forwarded to.
+ */
 void health_init(struct health *h, struct htrace_region *region, const struct loader *loader,
 		 const struct rings *rings, const struct htrace_geometry *geometry,
-		 struct relay *relay);
+		 struct relay *relay, bool forwards);
 /* Do what is due; returns nanoseconds until more is. */
 __u64 health_work(struct health *h);
 /* Counters one last time. */

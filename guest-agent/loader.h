@@ -59,6 +59,7 @@ struct loader {
 	size_t nr_programs; /* selected, later: attached */
 	struct btf *kernel; /* the kernel's BTF */
 	struct stack_choice stacks;
+	bool by_module; /* records go through the kernel module */
 };
 
 /* Built-in tracers; then files. */
@@ -94,7 +95,17 @@ int loader_declare(struct loader *l, struct htrace_schema_builder *b);
  */
 int loader_filter(struct loader *l, const struct htrace_filter *filter,
 		  struct htrace_schema_builder *b, const void *old, size_t oldlen);
-/* Load the programs, to write into map @rings_fd of shape @g under schema generation @schema. */
+/*
+ * Can all the chosen programs record through the kernel module? 0, or -1 with why not in @why. After
+ * loader_check_hooks().
+ */
+int loader_check_module(const struct loader *l, char *why, size_t len);
+/* Have them do so; after loader_filter(). */
+int loader_use_module(struct loader *l);
+/*
+ * Load the programs, to write into map @rings_fd of shape @g under schema generation @schema; or
+ * through the kernel module.
+ */
 int loader_load(struct loader *l, int rings_fd, const struct htrace_geometry *g, __u32 schema);
 /* Programs that cannot be attached are left out with a message; fails if none could be. */
 int loader_attach(struct loader *l);

@@ -12,6 +12,7 @@
 
 #define EVENT_PREFIX "htrace_event__"
 #define RODATA ".rodata"
+#define BY_MODULE "htrace_by_module"
 #define TRACEPOINT_EVENT "tracepoint" /* in tracepoint.bpf.c */
 
 bool loader_is_used(const struct tracer *t)
@@ -278,9 +279,23 @@ void loader_events_of(const struct tracer *t, loader_event_fn *each, void *ctx)
 	}
 }
 
-int loader_set_constants(const struct tracer *t, const struct htrace_geometry *g, __u32 schema)
+bool loader_knows_module(const struct tracer *t)
+{
+	struct rodata r;
+
+	if (rodata_of(t, &r))
+		return false;
+	for (int i = 0; i < btf_vlen(r.sec); i++)
+		if (!strcmp(var_name(&r, i), BY_MODULE))
+			return true;
+	return false;
+}
+
+int loader_set_constants(const struct tracer *t, const struct htrace_geometry *g, __u32 schema,
+			 bool by_module)
 {
 	int geometry = -1, generation = -1;
+	__u32 module = by_module;
 	struct rodata r;
 
 	if (rodata_of(t, &r))
@@ -290,6 +305,8 @@ int loader_set_constants(const struct tracer *t, const struct htrace_geometry *g
 			geometry = set_var(&r, i, g, sizeof(*g));
 		else if (!strcmp(var_name(&r, i), "htrace_schema_gen"))
 			generation = set_var(&r, i, &schema, sizeof(schema));
+		else if (!strcmp(var_name(&r, i), BY_MODULE))
+			set_var(&r, i, &module, sizeof(module));
 	}
 	if (!geometry && !generation)
 		return 0;

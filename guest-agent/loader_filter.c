@@ -60,11 +60,7 @@ static struct event *find_event(struct work *w, __u32 number)
 	return NULL;
 }
 
-/*
- * Does the kernel keep this program from running twice at a time on a CPU? Then one scratch record
- * per CPU is enough for it. And has it the helpers that tell of the task?
- */
-static const char *why_not_type(const struct bpf_program *p)
+const char *loader_why_not_type(const struct bpf_program *p)
 {
 	const char *section = bpf_program__section_name(p);
 	const char *dot = strchr(section, '.'), *slash = strchr(section, '/');
@@ -84,8 +80,7 @@ static const char *why_not_type(const struct bpf_program *p)
 	}
 }
 
-/* Functions that are not inlined: whose records they make, and when, is not seen in the programs. */
-static bool has_subprograms(const struct tracer *t)
+bool loader_has_functions(const struct tracer *t)
 {
 	const struct btf *btf = bpf_object__btf(t->obj);
 
@@ -102,10 +97,31 @@ static bool has_subprograms(const struct tracer *t)
 	return false;
 }
 
+struct bpf_map *loader_scratch(const struct tracer *t)
+{
+	return bpf_object__find_map_by_name(t->obj, SCRATCH_MAP);
+}
+
+__u32 loader_scratch_used(const struct tracer *t)
+{
+	const struct bpf_map *m = loader_scratch(t);
+
+	return m && bpf_map__autocreate(m) ? bpf_map__max_entries(m) : 0;
+}
+
+int loader_scratch_use(const struct tracer *t, __u32 nr)
+{
+	struct bpf_map *m = loader_scratch(t);
+
+	bpf_map__set_autocreate(m, true);
+	return bpf_map__set_max_entries(m, nr);
+}
+
 /* The marks of one program, and its events. */
 struct marks {
 	struct event *event[MAX_CASES];
-	size_t nr, begins, ends, windows, elements;
+	size_t nr;
+	struct loader_marks count;
 	bool unknown;
 };
 
@@ -123,7 +139,6 @@ static void note_begin(struct work *w, struct marks *m, __u32 number)
 {
 	struct event *e = find_event(w, number);
 
-	m->begins++;
 	m->unknown |= !e;
 	for (size_t i = 0; i < m->nr; i++)
 		if (m->event[i] == e)
@@ -132,14 +147,14 @@ static void note_begin(struct work *w, struct marks *m, __u32 number)
 		m->event[m->nr++] = e;
 }
 
-static void find_marks(struct work *w, const struct bpf_insn *insn, size_t nr, struct marks *m)
+void loader_count_marks(const struct bpf_insn *insn, size_t nr, struct loader_marks *m)
 {
 	memset(m, 0, sizeof(*m));
 	for (size_t i = 0; i < nr; i++) {
 		if (insn[i].code == (BPF_LD | BPF_DW | BPF_IMM))
 			i++; /* two of them; the second has no code */
 		else if (is_begin(&insn[i]))
-			note_begin(w, m, (__u32)insn[i].imm & HTRACE_FILTER_EVENTS);
+			m->begins++;
 		else if (is_mark(&insn[i], HTRACE_FILTER_END))
 			m->ends++;
 		else if (is_mark(&insn[i], HTRACE_FILTER_ELEMENT))
@@ -149,8 +164,25 @@ static void find_marks(struct work *w, const struct bpf_insn *insn, size_t nr, s
 	}
 }
 
-static void patch(struct bpf_insn *insn, size_t nr, const struct filter_code *code, bool stacks,
-		  __u32 element)
+bool loader_marks_agree(const struct loader_marks *m)
+{
+	return m->ends && m->windows == m->ends && m->elements == m->begins;
+}
+
+static void find_marks(struct work *w, const struct bpf_insn *insn, size_t nr, struct marks *m)
+{
+	memset(m, 0, sizeof(*m));
+	loader_count_marks(insn, nr, &m->count);
+	for (size_t i = 0; i < nr; i++) {
+		if (insn[i].code == (BPF_LD | BPF_DW | BPF_IMM))
+			i++;
+		else if (is_begin(&insn[i]))
+			note_begin(w, m, (__u32)insn[i].imm & HTRACE_FILTER_EVENTS);
+	}
+}
+
+void loader_patch_marks(struct bpf_insn *insn, size_t nr, const struct filter_code *code,
+			bool stacks, __u32 element)
 {
 	for (size_t i = 0; i < nr; i++) {
 		if (insn[i].code == (BPF_LD | BPF_DW | BPF_IMM))
@@ -158,16 +190,16 @@ static void patch(struct bpf_insn *insn, size_t nr, const struct filter_code *co
 		else if (is_begin(&insn[i]) || is_mark(&insn[i], HTRACE_FILTER_END))
 			insn[i].imm = 1;
 		else if (is_mark(&insn[i], HTRACE_FILTER_TASK))
-			insn[i].imm = code->wants_task;
+			insn[i].imm = code && code->wants_task;
 		else if (is_mark(&insn[i], HTRACE_FILTER_COMM))
-			insn[i].imm = code->wants_comm;
+			insn[i].imm = code && code->wants_comm;
 		else if (is_mark(&insn[i], HTRACE_FILTER_CPU))
-			insn[i].imm = code->wants_cpu;
+			insn[i].imm = code && code->wants_cpu;
 		else if (is_mark(&insn[i], HTRACE_FILTER_STACK))
 			insn[i].imm = stacks;
 		else if (is_mark(&insn[i], HTRACE_FILTER_ELEMENT))
 			insn[i].imm = (__s32)element;
-		else if (is_mark(&insn[i], HTRACE_FILTER_WINDOW))
+		else if (code && is_mark(&insn[i], HTRACE_FILTER_WINDOW))
 			memcpy(&insn[i + 1], code->insn, code->nr * sizeof(*insn));
 	}
 }
@@ -224,8 +256,8 @@ static int filter_program(struct work *w, struct bpf_program *p, const char *why
 	for (size_t i = 0; i < m.nr; i++)
 		m.event[i]->recorded = true;
 	if (!why)
-		why = why_not_type(p);
-	if (!why && (m.unknown || !m.ends || m.windows != m.ends || m.elements != m.begins))
+		why = loader_why_not_type(p);
+	if (!why && (m.unknown || !loader_marks_agree(&m.count)))
 		why = "its program is not made as htrace.bpf.h makes them";
 	if (why || !m.nr) {
 		leave_to_reader(m.event, m.nr, why);
@@ -246,7 +278,7 @@ static int filter_program(struct work *w, struct bpf_program *p, const char *why
 		goto out;
 	}
 	memcpy(insn, bpf_program__insns(p), nr * sizeof(*insn));
-	patch(insn, nr, code, stacks, w->nr_elements++);
+	loader_patch_marks(insn, nr, code, stacks, w->nr_elements++);
 	err = bpf_program__set_insns(p, insn, nr);
 	if (err)
 		say("--filter: cannot change program %s: %s", bpf_program__name(p), strerror(-err));
@@ -305,8 +337,9 @@ static int publish_event(struct work *w, const struct event *e)
 
 static int filter_tracer(struct work *w, struct tracer *t)
 {
-	const char *why = has_subprograms(t) ? "its tracer has functions that are not inlined" : NULL;
-	struct bpf_map *scratch = bpf_object__find_map_by_name(t->obj, SCRATCH_MAP);
+	const char *why = loader_has_functions(t) ? "its tracer has functions that are not inlined" :
+						    NULL;
+	struct bpf_map *scratch = loader_scratch(t);
 	struct bpf_program *p;
 	int err = 0;
 
@@ -326,10 +359,8 @@ static int filter_tracer(struct work *w, struct tracer *t)
 	/* What is recorded in functions was not seen in any program. */
 	for (size_t i = 0; why && i < w->nr_events; i++)
 		w->event[i].why = why;
-	if (!err && scratch && w->nr_elements) {
-		bpf_map__set_autocreate(scratch, true);
-		err = bpf_map__set_max_entries(scratch, w->nr_elements);
-	}
+	if (!err && scratch && w->nr_elements)
+		err = loader_scratch_use(t, w->nr_elements);
 	for (size_t i = 0; i < w->nr_events; i++) {
 		if (!err)
 			err = publish_event(w, &w->event[i]);
@@ -342,7 +373,7 @@ static int filter_tracer(struct work *w, struct tracer *t)
 static void drop_scratch(const struct loader *l)
 {
 	for (size_t i = 0; i < l->nr_tracers; i++) {
-		struct bpf_map *m = bpf_object__find_map_by_name(l->tracer[i].obj, SCRATCH_MAP);
+		struct bpf_map *m = loader_scratch(&l->tracer[i]);
 
 		if (m)
 			bpf_map__set_autocreate(m, false);

@@ -31,7 +31,37 @@ bool loader_is_used(const struct tracer *t);
 /* Call @each for every event of @t, by its name in the object. */
 void loader_events(const struct tracer *t, void (*each)(void *, const char *), void *ctx);
 /* Shape of the rings and schema generation. */
-int loader_set_constants(const struct tracer *t, const struct htrace_geometry *g, __u32 schema);
+int loader_set_constants(const struct tracer *t, const struct htrace_geometry *g, __u32 schema,
+			 bool by_module);
+/* Was it compiled against a htrace.bpf.h that knows of the kernel module? */
+bool loader_knows_module(const struct tracer *t);
+
+/* loader_filter.c: records that are made aside, and the marks that make programs do so */
+
+struct filter_code;
+
+/*
+ * Does the kernel keep this program from running twice at a time on a CPU? Then one scratch record
+ * per CPU is enough for it. And has it the helpers that tell of the task? NULL, or why not.
+ */
+const char *loader_why_not_type(const struct bpf_program *p);
+/* Functions that are not inlined: whose records they make, and when, is not seen in the programs. */
+bool loader_has_functions(const struct tracer *t);
+/* How many places @insn has that begin and end records, and that are not patched yet. */
+struct loader_marks {
+	size_t begins, ends, elements, windows;
+};
+void loader_count_marks(const struct bpf_insn *insn, size_t nr, struct loader_marks *m);
+/* Are they as htrace.bpf.h makes them? */
+bool loader_marks_agree(const struct loader_marks *m);
+/* @code NULL: all pass. */
+void loader_patch_marks(struct bpf_insn *insn, size_t nr, const struct filter_code *code,
+			bool stacks, __u32 element);
+/* The map of scratch records; NULL: the tracer has none. */
+struct bpf_map *loader_scratch(const struct tracer *t);
+/* Elements that programs have so far; and have so many. */
+__u32 loader_scratch_used(const struct tracer *t);
+int loader_scratch_use(const struct tracer *t, __u32 nr);
 
 /* loader_stacks.c */
 

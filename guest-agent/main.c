@@ -37,8 +37,10 @@ static void usage(FILE *out)
 		"                    comma-separated names and globs, repeatable\n"
 		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/')\n"
 		"  --mode MODE       direct: the host maps the rings in this machine's memory;\n"
-		"                    relay: the agent copies them into the region; auto (default):\n"
-		"                    relay until the host has found the memory, then direct\n"
+		"                    module: the kernel module writes into the region; relay: the\n"
+		"                    agent copies rings into the region; auto (default): the module\n"
+		"                    if it is loaded, else relay until the host has found the\n"
+		"                    memory, then direct\n"
 		"  --policy POLICY   overwrite (default): when a ring is full the oldest events go;\n"
 		"                    discard: the newest\n"
 		"  --buffer SIZE     ring size per CPU, a power of two from 4K to 1G (default: 4M)\n"
@@ -81,13 +83,12 @@ static int parse_mode(const char *text, struct options *o)
 		o->mode = MODE_AUTO;
 	} else if (!strcmp(text, "direct")) {
 		o->mode = MODE_DIRECT;
+	} else if (!strcmp(text, "module")) {
+		o->mode = MODE_MODULE;
 	} else if (!strcmp(text, "relay")) {
 		o->mode = MODE_RELAY;
 	} else {
-		if (!strcmp(text, "module"))
-			say("--mode module is not in this version; use auto, direct or relay");
-		else
-			say("--mode: no mode '%s'; there are auto, direct and relay", text);
+		say("--mode: no mode '%s'; there are auto, direct, module and relay", text);
 		return -1;
 	}
 	return 0;

@@ -176,7 +176,7 @@ void rings_discard(struct rings *r)
 
 void rings_close(struct rings *r)
 {
-	if (r->mem)
+	if (r->mem && !r->borrowed)
 		munmap(r->mem, r->len);
 	if (r->fd > 0)
 		close(r->fd);

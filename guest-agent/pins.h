@@ -6,6 +6,7 @@
 #ifndef AGENT_PINS_H
 #define AGENT_PINS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <htrace/ring.h>
@@ -17,6 +18,7 @@ struct rings {
 	size_t len;
 	__u32 nr;
 	__u64 stride;
+	bool borrowed; /* the memory is the region's */
 };
 
 /*

@@ -157,7 +157,7 @@ static void describe(struct source *s, __u64 now)
 	else
 		snprintf(s->placement, sizeof(s->placement), "%s",
 			 s->spec->kind == SOURCE_LOCAL ? "local: rings in the file" :
-							 "relay: rings in the region");
+							 "rings in the region, by relay or by the guest's kernel module");
 	source_describe(s);
 	session_tell(s->session, CAPTURE_PLACE, s->placement, strlen(s->placement), now);
 }

@@ -13,6 +13,7 @@
 #include "core.h"
 
 #define PCI_DEVICES "/sys/bus/pci/devices"
+#define MODULE_DEVICE "/dev/htrace" /* maps what it has bound write-back */
 #define IVSHMEM_VENDOR 0x1af4
 #define IVSHMEM_DEVICE 0x1110
 #define MAX_BARS 16
@@ -54,12 +55,29 @@ static void enable(const char *pci)
 	}
 }
 
+/* Has libhtrace's own kernel module bound it? Then the kernel gives its memory to nobody else. */
+static bool is_modules(const char *pci)
+{
+	char path[128], driver[128];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/driver", pci);
+	n = readlink(path, driver, sizeof(driver) - 1);
+	driver[n > 0 ? n : 0] = 0;
+	return strrchr(driver, '/') && !strcmp(strrchr(driver, '/'), "/htrace");
+}
+
 /* Write-combining where the kernel offers it: uncached stores are ten times as slow. */
 static int open_resource(const char *pci, bool *wc)
 {
 	char path[128];
 	int fd;
 
+	if (is_modules(pci)) {
+		*wc = false;
+		fd = open(MODULE_DEVICE, O_RDWR | O_CLOEXEC);
+		return fd < 0 ? -errno : fd;
+	}
 	snprintf(path, sizeof(path), PCI_DEVICES "/%s/resource2_wc", pci);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	*wc = fd >= 0;
@@ -68,6 +86,14 @@ static int open_resource(const char *pci, bool *wc)
 	snprintf(path, sizeof(path), PCI_DEVICES "/%s/resource2", pci);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
+}
+
+static int bar_size(const char *pci, struct stat *st)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/resource2", pci);
+	return stat(path, st);
 }
 
 static int map_bar(struct htrace_bar *b, const char *pci, char *err, size_t errlen)
@@ -88,7 +114,7 @@ static int map_bar(struct htrace_bar *b, const char *pci, char *err, size_t errl
 					     "");
 		return ret;
 	}
-	if (fstat(b->fd, &st) || (__u64)st.st_size < HTRACE_REGION_MIN) {
+	if (bar_size(pci, &st) || (__u64)st.st_size < HTRACE_REGION_MIN) {
 		htrace_errf(err, errlen, "ivshmem device %s: BAR2 of %lld bytes is too small, give the "
 			    "device at least 1M", pci, (long long)st.st_size);
 		close(b->fd);

@@ -39,6 +39,8 @@ while [ $# -gt 0 ]; do
 	--tests)
 		packages+=(check python3 make g++ babeltrace2 spin groff-base)
 		packages+=(libclang-rt-dev llvm) # libFuzzer, and its coverage
+		# kernel modules; tools/fetch-headers.sh fetches the headers
+		packages+=(gcc-12 binutils dkms lz4 ovmf)
 		# the build for aarch64; tools/cross-aarch64.sh fetches the arm64 libraries
 		packages+=(gcc-aarch64-linux-gnu qemu-user-static "${bench[@]}")
 		;;

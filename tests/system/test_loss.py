@@ -39,13 +39,13 @@ agent_stop
         assert float(agent[1]) < 0.5, agent[0]
 
 
-def exact(policy, kernel, mode='auto', attached='direct'):
+def exact(policy, kernel, mode='auto', attached='direct', make=VM, before=''):
     """
     A tiny ring and a stopped reader. ftrace records the same events beside it: numbered calls, and
     the forks, execs and renames that are always traced. So what was produced on each CPU is known
     without asking the ring, and so is which records are missing, and where.
     """
-    script = ftrace.SHELL + f'''
+    script = before + ftrace.SHELL + f'''
 agent_start --events none --bpf /counted.bpf.o --buffer 64K --policy {policy} --mode {mode} || exit 1
 echo 'id == 121' > $T/events/raw_syscalls/sys_enter/filter
 ftrace_on raw_syscalls/sys_enter sched/sched_process_fork sched/sched_process_exec task/task_rename
@@ -62,7 +62,7 @@ agent_stop
 ftrace_dump
 '''
     cpus = 2
-    with VM(script, kernel=kernel, cpus=cpus, add=[COUNTED], memory='1G', disk_mib=64) as vm:
+    with make(script, kernel=kernel, cpus=cpus, add=[COUNTED], memory='1G', disk_mib=64) as vm:
         vm.start()
         reader = Reader(vm)
         vm.wait_for('READY')

@@ -74,9 +74,13 @@ def without_tracer(frames):
 @params(('6.1', 'direct', ''), ('6.12', 'direct', ''), ('6.1', 'relay', ''), ('6.12', 'relay', ''),
         ('6.1', 'direct', 'filtered'), ('6.12', 'direct', 'filtered'))
 def test_kernel(kernel, mode, filtered):
+    kernel_stacks(kernel, mode, filtered)
+
+
+def kernel_stacks(kernel, mode, filtered, make=VM, before=''):
     """Every task switch's kernel stack is what ftrace has for the same one."""
     same_filter = """echo 'COMM == "workload"' > $T/events/sched/sched_switch/filter || exit 1"""
-    script = ftrace.SHELL + f'''
+    script = before + ftrace.SHELL + f'''
 echo 1 > $T/options/stacktrace
 {same_filter if filtered else ''}
 ftrace_on sched/sched_switch
@@ -88,7 +92,7 @@ agent_stop
 ftrace_off
 ftrace_dump
 '''
-    with VM(script, kernel=kernel, disk_mib=64, private_ram=mode == 'relay') as vm:
+    with make(script, kernel=kernel, disk_mib=64, private_ram=mode == 'relay') as vm:
         vm.start()
         reader = Reader(vm)
         assert vm.finish() == 0, vm.console()[-3000:]

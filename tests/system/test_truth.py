@@ -73,8 +73,8 @@ def between_marks(events):
     return events[first[0]:last[0] + 1]
 
 
-def compare(kernel, cpus, agent=''):
-    with VM(f"AGENT='{agent}'\n" + SCRIPT, kernel=kernel, cpus=cpus, memory='1536M', disk_mib=512) as vm:
+def compare(kernel, cpus, agent='', make=VM, before=''):
+    with make(f"AGENT='{agent}'\n" + before + SCRIPT, kernel=kernel, cpus=cpus, memory='1536M', disk_mib=512) as vm:
         vm.start()
         reader = Reader(vm)
         status = vm.finish(timeout=400)

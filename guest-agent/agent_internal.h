@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the agent's files share. */
+#ifndef AGENT_AGENT_INTERNAL_H
+#define AGENT_AGENT_INTERNAL_H
+
+#include "agent.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <htrace/region.h>
+
+#include "health.h"
+#include "module.h"
+#include "pins.h"
+#include "relay.h"
+
+struct agent {
+	struct htrace_bar *bar; /* NULL: the region is in a file */
+	void *mem;
+	size_t size;
+	bool write_combining;
+	struct htrace_region *region;
+	struct rings rings;
+	struct htrace_geometry geometry;
+	struct htrace_schema_builder *schema;
+	bool adopted;
+	bool ours; /* the region and its session, to be closed at the end */
+	enum mode mode;
+	struct health health;
+	struct relay relay;
+	struct module module; /* fd -1: there is none, or it has bound another device */
+	sigset_t stop;
+};
+
+/* agent_region.c: the region, and rings of a size that fits it. 0, or -1 after saying why not. */
+
+/* The file or the device that @where tells of. */
+int agent_open_region(struct agent *a, const char *where);
+void agent_close_region(struct agent *a);
+/* For messages. */
+const char *agent_region_name(const struct agent *a, const struct options *o);
+/* In the mode that was chosen. */
+int agent_make_rings(struct agent *a, const struct options *o);
+/* Begin the session. What was in the region is gone. */
+int agent_format_region(struct agent *a, const struct options *o);
+/* Mode module: the rings are the region's own. */
+void agent_use_rings_of_region(struct agent *a);
+
+/* agent_adopt.c */
+
+/*
+ * Go on with the session that an earlier agent left, if both its region and its rings are still
+ * there; else choose the mode of a new one.
+ */
+void agent_try_adopt(struct agent *a, const struct options *o, bool use_module);
+
+/* agent_publish.c: what the host is told before the first event. 0, or not after saying why. */
+
+int agent_publish_new(struct agent *a, const struct options *o, const struct loader *l);
+int agent_publish_adopted(struct agent *a, const struct loader *l);
+
+#endif
