@@ -75,6 +75,19 @@ __u64 ticks(void)
 '''
 
 
+def check_headers(headers, flags, dir):
+    """Each by itself, in strict C11, which hides POSIX from it, and in C++, without an extension unmarked."""
+    strict = ['-Wall', '-Wextra', '-Wpedantic', '-Werror', '-Wno-unused-parameter']
+    compilers = [('gcc', 'c', 'c11'), ('clang', 'c', 'c11'), ('gcc', 'c', 'gnu11'), ('gcc', 'c', 'c17')] + [
+        (compiler, 'c++', 'c++' + year) for compiler in ('g++', 'clang++') for year in ('11', '17', '20')]
+    for header in headers:
+        source = os.path.join(dir, 'alone.c')
+        with open(source, 'w', encoding='utf-8') as f:
+            f.write(f'#include <htrace/{os.path.basename(header)}>\nextern int alone;\n')
+        for compiler, language, standard in compilers:
+            run(compiler, f'-std={standard}', *strict, *flags, '-fsyntax-only', '-x', language, source)
+
+
 def check_clock(dir, flags, strict):
     """clock.h as C++11; and where there is no C library at all, for ticks."""
     header = glob.glob(dir + '/**/include/htrace/clock.h', recursive=True)[0]
@@ -105,17 +118,12 @@ def test_install():
         strict = ['-Wall', '-Wextra', '-Werror', '-Wno-unused-parameter']
         run('gcc', '-std=gnu11', *strict, *flags, source, '-o', dir + '/shared', *libs)
         say(run(dir + '/shared', env=dict(os.environ, LD_LIBRARY_PATH=libdir)))
-        run('clang', '-std=c11', '-D_GNU_SOURCE', *strict, *flags, source, '-o', dir + '/static',
+        run('clang', '-std=c11', *strict, *flags, source, '-o', dir + '/static',
             libdir + '/libhtrace.a')
         say(run(dir + '/static'))
-        # every public header by itself, as C11 and C++
-        headers = sorted(glob.glob(dir + '/**/include/htrace/*.h', recursive=True))
-        for header in headers:
-            if header.endswith('.bpf.h'):
-                continue
-            run('gcc', '-std=c11', '-D_GNU_SOURCE', *strict, *flags, '-fsyntax-only', '-x', 'c', header)
-            for standard in 'c++11', 'c++17':
-                run('g++', f'-std={standard}', *strict, *flags, '-fsyntax-only', '-x', 'c++', header)
+        headers = sorted(h for h in glob.glob(dir + '/**/include/htrace/*.h', recursive=True)
+                         if not h.endswith('.bpf.h'))
+        check_headers(headers, flags, dir)
         say(f'{len(headers)} headers installed')
         check_clock(dir, [f for f in flags if f.startswith('-I')], strict)
         # the README's tracer, with the command that it gives
