@@ -58,7 +58,8 @@ def run(*args, **kw):
     return r.stdout.strip()
 
 
-TICKS = r'''
+# Without a C library, and without headers but ours: the types are what abi.h needs.
+TYPES = r'''
 typedef unsigned char __u8;
 typedef unsigned short __u16;
 typedef unsigned int __u32;
@@ -66,11 +67,128 @@ typedef int __s32;
 typedef unsigned long long __u64;
 typedef long long __s64;
 #define __u64_defined
-#include <htrace/clock.h>
+#ifdef __cplusplus
+#define EXPORTED extern "C"
+#else
+#define EXPORTED
+#endif
+'''
 
-__u64 ticks(void)
+# {name: (source, what it may need of others)}
+FREESTANDING = {
+    'ticks': (r'''
+#include <htrace/clock.h>
+#ifdef __x86_64__
+EXPORTED __u64 ticks(void);
+EXPORTED __u64 ticks(void)
 {
 	return htrace_clock_tsc();
+}
+#endif
+''', set()),
+    'ring': (r'''
+#include <htrace/clock.h>
+#include <htrace/ring.h>
+#ifdef __x86_64__
+#define NOW htrace_clock_tsc()
+#else
+#define NOW 1
+#endif
+EXPORTED int record(struct htrace_ring *r, const struct htrace_geometry *g, const __u64 *consumed, __u64 value);
+EXPORTED int record(struct htrace_ring *r, const struct htrace_geometry *g, const __u64 *consumed, __u64 value)
+{
+	struct htrace_slot slot;
+	__u64 *at = (__u64 *)htrace_reserve(r, g, consumed, 1, sizeof(value), 1, NOW, &slot);
+
+	if (!at)
+		return -1;
+	*at = value;
+	htrace_commit(&slot);
+	at = (__u64 *)htrace_reserve_single(r, g, consumed, 1, sizeof(value), 1, NOW, &slot);
+	if (!at)
+		return -1;
+	*at = value;
+	htrace_commit_single(&slot);
+	return 0;
+}
+''', set()),
+    'producer': (r'''
+#include <htrace/producer.h>
+EXPORTED int push(struct htrace_producer *p, const void *data, __u32 len);
+EXPORTED int push(struct htrace_producer *p, const void *data, __u32 len)
+{
+	struct htrace_slot slot;
+	void *at = htrace_producer_reserve(p, 2, 8, &slot);
+
+	if (!at || !htrace_producer_is_ours(p))
+		return -1;
+	*(__u64 *)at = 42;
+	htrace_commit(&slot);
+	return htrace_push(p, 1, data, len) | htrace_push_single(p, 1, data, len);
+}
+''', {'htrace_clock_monotonic'}),
+}
+
+# Takes rings, and has each freestanding object write into its own.
+HOSTED = r'''
+#include <htrace/consumer.h>
+#include <htrace/producer.h>
+#include <string.h>
+
+int record(struct htrace_ring *r, const struct htrace_geometry *g, const __u64 *consumed, __u64 value);
+int push(struct htrace_producer *p, const void *data, __u32 len);
+
+static int check(struct htrace_consumer *c, int nr, const void *first, size_t len)
+{
+	struct htrace_record rec;
+	struct htrace_batch b;
+	struct htrace_iter it;
+	int n = 0;
+
+	if (htrace_consumer_read(c, &b) != 1)
+		return 1;
+	for (htrace_iter_init(&it, &b); htrace_iter_next(&it, &rec);)
+		if (rec.id == 1 ? !++n || memcmp(rec.payload, first, len) : *(const __u64 *)rec.payload != 42)
+			return 2;
+	return n == nr ? 0 : 3;
+}
+
+static int try(__u32 clock_id)
+{
+	struct htrace_region_opts o = { .sz = sizeof(o), .placement = HTRACE_PLACEMENT_LOCAL,
+		.policy = HTRACE_OVERWRITE, .kind = HTRACE_RING_PER_THREAD, .nr_rings = 2, .clock_id = clock_id };
+	char text[61], err[256];
+	struct htrace_consumer *c[2];
+	struct htrace_producer p[2];
+	struct htrace_image img[2];
+	struct htrace_region *r;
+	struct htrace_view *v;
+	__u64 value = 0x0123456789abcdefULL;
+	int fd, ret;
+
+	ret = htrace_region_create_local(&r, NULL, 1 << 20, &o, &fd);
+	if (ret)
+		return clock_id == HTRACE_CLOCK_TSC && ret == -95 ? 0 : 1; /* not here: EOPNOTSUPP */
+	htrace_region_publish(r);
+	for (unsigned int i = 0; i < sizeof(text); i++)
+		text[i] = (char)(i * 7);
+	if (htrace_view_open_fd(&v, fd, true, err, sizeof(err)) || htrace_view_attach(v, err, sizeof(err)))
+		return 2;
+	for (__u32 i = 0; i < 2; i++)
+		if (htrace_producer_get(&p[i], r, 0, (int)i) || htrace_view_ring(v, 0, i, &img[i]) ||
+		    htrace_consumer_new(&c[i], &img[i], NULL))
+			return 3;
+	if (record(p[0].ring, &p[0].geometry, p[0].consumed, value) || push(&p[1], text, sizeof(text)))
+		return 4;
+	ret = check(c[0], 2, &value, sizeof(value));
+	return ret ? ret + 10 : check(c[1], 2, text, sizeof(text)) * 100;
+}
+
+int main(void)
+{
+	int ret = try(HTRACE_CLOCK_MONOTONIC);
+
+	return ret ? ret : try(HTRACE_CLOCK_TSC);
 }
 '''
 
@@ -88,20 +206,33 @@ def check_headers(headers, flags, dir):
             run(compiler, f'-std={standard}', *strict, *flags, '-fsyntax-only', '-x', language, source)
 
 
-def check_clock(dir, flags, strict):
-    """clock.h as C++11; and where there is no C library at all, for ticks."""
-    header = glob.glob(dir + '/**/include/htrace/clock.h', recursive=True)[0]
-    run('g++', '-std=c++11', *strict, *flags, '-fsyntax-only', '-x', 'c++', header)
-    if os.uname().machine != 'x86_64':
-        return
-    source = os.path.join(dir, 'ticks.c')
-    with open(source, 'w', encoding='utf-8') as f:
-        f.write(TICKS)
-    for compiler in 'gcc', 'clang':
-        for language in ['-std=c11'], ['-std=c++11', '-x', 'c++']:
-            run(compiler, *language, *strict, *flags, '-O2', '-ffreestanding', '-nostdinc', '-c',
-                source, '-o', dir + '/ticks.o')
-            assert not run('nm', '-u', dir + '/ticks.o'), 'it needs something'
+def check_freestanding(dir, flags, lib):
+    """Clock, ring and producer where there is no C library: they need nothing, and write what a reader reads."""
+    strict = ['-Wall', '-Wextra', '-Wpedantic', '-Werror', '-Wno-unused-parameter', '-Wno-long-long']
+    with open(os.path.join(dir, 'hosted.c'), 'w', encoding='utf-8') as f:
+        f.write(HOSTED)
+    run('gcc', '-std=c11', *strict, *flags, '-c', dir + '/hosted.c', '-o', dir + '/hosted.o')
+    c, cpp = ('-std=c11',), ('-std=c++11', '-x', 'c++')
+    native = () if os.uname().machine == 'x86_64' else ('-mno-outline-atomics',)  # else calls of a library
+    arm = '--target=aarch64-linux-gnu', '-mno-outline-atomics'
+    ways = [('gcc', *native, *c), ('gcc', *native, *cpp), ('clang', *c), ('clang', *cpp),
+            ('aarch64-linux-gnu-gcc', arm[1], *c),
+            ('clang', *arm, *c), ('clang', *arm, *cpp)]
+    for compiler, *how in [(*way, level) for way in ways for level in ('-O0', '-O2')]:
+        objects = []
+        for name, (text, needs) in FREESTANDING.items():
+            source, obj = os.path.join(dir, name + '.c'), os.path.join(dir, name + '.o')
+            with open(source, 'w', encoding='utf-8') as f:
+                f.write(TYPES + text)
+            run(compiler, *how, *strict, *flags, '-ffreestanding', '-nostdinc', '-fno-stack-protector', '-c',
+                source, '-o', obj)
+            undefined = set(re.findall(r'\bU (\S+)', run('nm', '-u', obj)))
+            assert undefined == needs, f'{compiler} {how} {name}: it needs {undefined}'
+            objects.append(obj)
+        if 'aarch64' in compiler + how[0]:
+            continue
+        run('gcc', dir + '/hosted.o', *objects, lib, '-o', dir + '/hosted')
+        run(dir + '/hosted')
 
 
 def test_install():
@@ -125,7 +256,7 @@ def test_install():
                          if not h.endswith('.bpf.h'))
         check_headers(headers, flags, dir)
         say(f'{len(headers)} headers installed')
-        check_clock(dir, [f for f in flags if f.startswith('-I')], strict)
+        check_freestanding(dir, [f for f in flags if f.startswith('-I')], libdir + '/libhtrace.a')
         # the README's tracer, with the command that it gives
         with open(os.path.join(TOP, 'README.md'), encoding='utf-8') as f:
             code = re.search(r'```c\n(.*?)```', f.read(), re.S)[1]
