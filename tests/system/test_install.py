@@ -235,6 +235,54 @@ def check_freestanding(dir, flags, lib):
         run(dir + '/hosted')
 
 
+# Events from the BTF of an object file that clang made.
+BTF_OBJECT = 'struct seen { unsigned int number; char text[8]; } seen;\n'
+BTF_PROGRAM = r'''
+#include <bpf/btf.h>
+#include <htrace/schema.h>
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+	struct htrace_schema_builder *b;
+	struct htrace_schema *s;
+	const void *entries;
+	struct btf *btf;
+	char err[256];
+	size_t len;
+	int type;
+
+	btf = btf__parse(argv[argc - 1], NULL);
+	type = btf ? btf__find_by_name_kind(btf, "seen", BTF_KIND_STRUCT) : -1;
+	if (type < 0 || htrace_builder_new(&b, NULL, 0) ||
+	    htrace_builder_btf_event(b, btf, "seen", (__u32)type, err, sizeof(err)) != 1)
+		return 1;
+	entries = htrace_builder_entries(b, &len);
+	if (htrace_schema_parse(&s, entries, len, err, sizeof(err)))
+		return 2;
+	printf("%s %u\n", htrace_schema_event_by_name(s, "seen")->name,
+	       htrace_schema_event_by_name(s, "seen")->type->nr);
+	return 0;
+}
+'''
+
+
+def check_btf(dir, libdir, env):
+    """libhtrace-btf by its pkg-config file, shared and static: an event described by an object's BTF."""
+    for name, text in ('seen.c', BTF_OBJECT), ('btf.c', BTF_PROGRAM):
+        with open(os.path.join(dir, name), 'w', encoding='utf-8') as f:
+            f.write(text)
+    run('clang', '-g', '-target', 'bpf', '-c', dir + '/seen.c', '-o', dir + '/seen.o')
+    for how in [], ['--static']:
+        flags = run('pkg-config', *how, '--cflags', '--libs', 'libhtrace-btf', env=env).split()
+        run('gcc', '-std=c11', '-Wall', '-Wextra', '-Werror', dir + '/btf.c', '-o', dir + '/btf',
+            *(['-static'] if how else []), *flags)
+        needs = run('readelf', '-d', dir + '/btf')
+        assert ('libhtrace.so.0' in needs) == (not how), needs
+        said = run(dir + '/btf', dir + '/seen.o', env=dict(os.environ, LD_LIBRARY_PATH=libdir))
+        assert said == 'seen 2', said
+
+
 def test_install():
     with tempfile.TemporaryDirectory() as dir:
         run('meson', 'install', '-C', BUILD, '--destdir', dir, '--quiet')
@@ -257,6 +305,7 @@ def test_install():
         check_headers(headers, flags, dir)
         say(f'{len(headers)} headers installed')
         check_freestanding(dir, [f for f in flags if f.startswith('-I')], libdir + '/libhtrace.a')
+        check_btf(dir, libdir, env)
         # the README's tracer, with the command that it gives
         with open(os.path.join(TOP, 'README.md'), encoding='utf-8') as f:
             code = re.search(r'```c\n(.*?)```', f.read(), re.S)[1]
