@@ -99,6 +99,11 @@ static __u64 now(clockid_t id)
 	return (__u64)t.tv_sec * 1000000000ULL + (__u64)t.tv_nsec;
 }
 
+__u64 htrace_clock_monotonic(void)
+{
+	return now(CLOCK_MONOTONIC);
+}
+
 /* Fenced on both sides: what is read between two of these is read between their times. */
 static __u64 tsc(void)
 {

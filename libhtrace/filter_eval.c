@@ -245,7 +245,12 @@ bool htrace_filter_matches(const struct htrace_filter_bound *b, const void *payl
 			   const struct htrace_filter_context *c)
 {
 	struct eval v = { .b = b, .payload = payload, .len = len, .c = c, .steps = FILTER_STEPS };
+	struct htrace_filter_context known = { 0 };
 
+	if (c->sz != sizeof(*c)) { /* what an older caller does not say is not known, a newer one's is not asked */
+		memcpy(&known, c, c->sz < sizeof(known) ? c->sz : sizeof(known));
+		v.c = &known;
+	}
 	return holds(&v, b->filter->root);
 }
 

@@ -11,6 +11,23 @@
 
 static int declare_struct(struct htrace_schema_builder *b, const struct htrace_struct *s, int depth);
 
+/* What a field and a struct of them cannot do without. */
+#define MIN_FIELD offsetof(struct htrace_field, of)
+#define MIN_STRUCT offsetof(struct htrace_struct, is_union)
+
+/* As an older or this library's header made it; what an older one lacks is 0. */
+static int known_struct(struct htrace_schema_builder *b, const struct htrace_struct *s,
+			struct htrace_struct *known)
+{
+	memset(known, 0, sizeof(*known));
+	if (s->sz < MIN_STRUCT || s->sz > sizeof(*known) || s->field_size < MIN_FIELD ||
+	    s->field_size > sizeof(struct htrace_field))
+		return htrace_builder_fail(b, -EINVAL, "it is described for another library than %s",
+					   htrace_version());
+	memcpy(known, s, s->sz);
+	return 0;
+}
+
 /* Fields are as large as the caller's header made them. */
 static void field_at(const struct htrace_struct *s, __u32 i, struct htrace_field *f)
 {
@@ -58,16 +75,19 @@ static int declare_enum(struct htrace_schema_builder *b, const struct htrace_fie
 
 static int declare_inner(struct htrace_schema_builder *b, const struct htrace_field *f, int depth)
 {
-	const struct htrace_struct *s = f->of;
 	__u32 size = f->form == HTRACE_FORM_STRUCTS ? f->elem : f->size;
+	struct htrace_struct s;
 	int ret;
 
 	if (depth == HTRACE_MAX_DEPTH)
 		return htrace_builder_fail(b, -EINVAL, "nested deeper than %u", HTRACE_MAX_DEPTH);
-	if (s->size != size)
+	ret = known_struct(b, f->of, &s);
+	if (ret)
+		return ret;
+	if (s.size != size)
 		return htrace_builder_fail(b, -EINVAL, "it has %u bytes, but is described as '%s' of %u",
-					   size, s->name, s->size);
-	ret = declare_struct(b, s, depth + 1);
+					   size, s.name, s.size);
+	ret = declare_struct(b, &s, depth + 1);
 	if (ret > 0 && f->form == HTRACE_FORM_STRUCTS)
 		ret = htrace_builder_array(b, ret, size ? f->size / size : 0);
 	return ret;
@@ -133,10 +153,6 @@ static int declare_struct(struct htrace_schema_builder *b, const struct htrace_s
 	struct htrace_field f;
 	int ret = 0;
 
-	/* Neither has grown yet: there are none smaller than these. */
-	if (s->sz != sizeof(*s) || s->field_size != sizeof(f))
-		return htrace_builder_fail(b, -EINVAL, "it is described for another library than %s",
-					   htrace_version());
 	m = calloc(s->nr_fields ? s->nr_fields : 1, sizeof(*m));
 	if (!m)
 		return htrace_builder_fail(b, -ENOMEM, "out of memory");
@@ -154,10 +170,13 @@ static int declare_struct(struct htrace_schema_builder *b, const struct htrace_s
 int htrace_builder_declare(struct htrace_schema_builder *b, const char *event,
 			   const struct htrace_struct *s)
 {
-	int ret = s->is_union ? htrace_builder_fail(b, -EINVAL, "it is a union, no struct") :
-				declare_struct(b, s, 1);
+	struct htrace_struct known;
+	int ret = known_struct(b, s, &known);
 	char why[256];
 
+	if (!ret)
+		ret = known.is_union ? htrace_builder_fail(b, -EINVAL, "it is a union, no struct") :
+				       declare_struct(b, &known, 1);
 	if (ret > 0)
 		return htrace_builder_event(b, event, ret);
 	snprintf(why, sizeof(why), "%s", htrace_builder_error(b));

@@ -26,6 +26,7 @@
 
 struct htrace_sync {
 	const struct htrace_sync_ops *ops;
+	struct htrace_sync_target target; /* of the size that policies were told of */
 	void *priv;
 };
 
@@ -351,6 +352,7 @@ static const struct htrace_sync_ops adaptive_ops = {
 static const struct htrace_sync_ops *policies[MAX_POLICIES] = {
 	&spin_ops, &adaptive_ops, &timer_ops,
 };
+static struct htrace_sync_ops registered[MAX_POLICIES]; /* of this library's size */
 static size_t nr_policies = 3;
 static char all_names[MAX_POLICIES * (MAX_NAME + 2)] = "spin, adaptive, timer";
 
@@ -372,15 +374,22 @@ static bool good_name(const char *name)
 
 int htrace_sync_register(const struct htrace_sync_ops *ops)
 {
-	if (ops->sz < sizeof(*ops) || !good_name(ops->name) || !ops->wait)
+	struct htrace_sync_ops known = { 0 };
+
+	if (ops->sz < sizeof(ops->sz) || ops->sz > sizeof(known))
 		return -EINVAL;
-	if (find(ops->name, strlen(ops->name)))
+	memcpy(&known, ops, ops->sz); /* an older one has fewer calls */
+	if (!good_name(known.name) || !known.wait)
+		return -EINVAL;
+	if (find(known.name, strlen(known.name)))
 		return -EEXIST;
 	if (nr_policies == MAX_POLICIES)
 		return -ENOSPC;
-	policies[nr_policies++] = ops;
+	registered[nr_policies] = known;
+	policies[nr_policies] = &registered[nr_policies];
+	nr_policies++;
 	strcat(all_names, ", ");
-	strcat(all_names, ops->name);
+	strcat(all_names, known.name);
 	return 0;
 }
 
@@ -397,16 +406,20 @@ int htrace_sync_new(struct htrace_sync **out, const char *policy,
 	int ret = 0;
 
 	*out = NULL;
-	if (target->sz < sizeof(*target) || !target->ready)
+	if (target->sz < sizeof(target->sz) || target->sz > sizeof(*target))
 		return -EINVAL;
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
+	memcpy(&s->target, target, target->sz);
+	s->target.sz = sizeof(s->target);
 	s->ops = find(policy, len);
-	if (!s->ops)
+	if (!s->target.ready)
+		ret = -EINVAL;
+	else if (!s->ops)
 		ret = -ENOENT;
 	else if (s->ops->arm)
-		ret = s->ops->arm(&s->priv, target, policy[len] ? policy + len + 1 : NULL);
+		ret = s->ops->arm(&s->priv, &s->target, policy[len] ? policy + len + 1 : NULL);
 	if (ret)
 		free(s);
 	else

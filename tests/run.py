@@ -119,22 +119,18 @@ def system_tests():
                     yield f'{module_name[5:]}.{name[5:]}{suffix}', function, p
 
 
-# Whole systems run under an emulator on a machine with other work: a test of them that fails is run
-# once more, both failures are shown, and those that passed only then are listed at the end.
+# Guests run under an emulator on a machine with other work: a test that started one and fails is run once
+# more, both failures are shown, and those that passed only then are listed at the end. All others are to pass.
 UNSTEADY_ALLOWED = 3
-
-
-def whole_system(function):
-    return os.path.dirname(os.path.abspath(function.__code__.co_filename)) == os.path.join(HERE, 'system')
 
 
 def run_system(name, function, params, results, emulation=3, unsteady=False):
     """Runs one test; EMULATION: how often the emulator's own fault may stop it."""
     from harness import Skip, say
-    from vm import EmulationFault, Reader
+    from vm import VM, EmulationFault, Reader
     print(f'---- {name}', flush=True)
     start = time.time()
-    again = False
+    again, guests = False, VM.started
     try:
         function(*params)
     except Skip as e:
@@ -152,7 +148,7 @@ def run_system(name, function, params, results, emulation=3, unsteady=False):
             return
     except Exception:  # a test may fail in any way
         text = traceback.format_exc()
-        if whole_system(function) and not unsteady and len(results.unsteady) < UNSTEADY_ALLOWED:
+        if VM.started > guests and not unsteady and len(results.unsteady) < UNSTEADY_ALLOWED:
             say(text.replace('\n', '\n     | '))
             say('failed; once more')
             again = unsteady = True

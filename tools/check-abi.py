@@ -227,8 +227,7 @@ def read_record(path):
 # ------------------------------------------------------------------------------- comparison
 
 # These state their size, or are found by a version: users of older ones go on with larger ones.
-GROWING = ['struct htrace_super', 'struct htrace_guest', 'struct htrace_host',
-           'struct htrace_geometry']
+GROWING = ['struct htrace_super', 'struct htrace_guest', 'struct htrace_host']
 
 
 def grown(key, old, new):

@@ -4,6 +4,7 @@ what it wrote, and it reads what the library wrote."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -18,7 +19,7 @@ from byhand import (BOOL, CHAR, CLOSING, DISCARD, HEX, IVSHMEM, LOCAL, OVERWRITE
                     PER_THREAD, RUNNING, STRUCT, TID, UNION, VSHMEM, GuestSpace, Memory, Region,
                     RingSet, SchemaWriter)
 from harness import params, say
-from vm import BUILD, Reader
+from vm import BUILD, TOP, Reader
 
 SESSION = 0xfeedfacecafef00d
 T0 = 7_000_000_000_123  # of the first record; its low half is not small
@@ -426,3 +427,41 @@ def test_read_by_hand(policy):
     finally:
         if not os.environ.get('HTRACE_KEEP'):
             shutil.rmtree(dir)
+
+
+# Structs that lie in shared memory, by where docs/memory-ordering.md has their words; the schema's entries are
+# bytes that do not change once they are announced.
+SHARED = {
+    'Rings': ['ring', 'block'],
+    "The guest's words": ['super', 'ringset', 'area', 'guest', 'clock_sample', 'prog', 'names', 'name', 'runs', 'run',
+                          'anchor', 'schema_area'],
+    "The host's words": ['host'],
+}
+
+
+def test_orders():
+    """docs/memory-ordering.md says of each field of the shared structs who writes and who reads it, on both machines."""
+    with open(os.path.join(TOP, 'libhtrace', 'include', 'htrace', 'abi.h'), encoding='utf-8') as f:
+        abi = re.sub(r'/\*.*?\*/', '', f.read(), flags=re.S)
+    with open(os.path.join(TOP, 'docs', 'memory-ordering.md'), encoding='utf-8') as f:
+        words = f.read().split('## The words')[1].split('## The arguments')[0]
+    sections = dict(part.split('\n', 1) for part in words.split('\n### ')[1:])
+    structs = dict(re.findall(r'^struct htrace_(\w+) \{\n(.*?)^\};', abi, re.M | re.S))
+    places = [(title, name) for title, names in SHARED.items() for name in names] + [('Rings', 'host_ring')]
+    unknown = {s for s in structs if not re.match('schema_(?!area)|stack', s)} - {name for _, name in places}
+    assert not unknown, f'shared or not? {unknown}'
+    missing, fields = [], 0
+    for title, name in places:
+        rows = '\n'.join(row.split('|')[1] for row in sections[title].splitlines() if row.startswith('|'))
+        said = set(re.findall(r'\w+', rows))
+        for field in re.findall(r'\b(\w+)(?:\[\w+\])?[,;]', structs[name]):
+            if not re.fullmatch(r'(reserved|pad)\d*', field):
+                fields += 1
+                if field not in said:
+                    missing.append(f'{name}.{field}')
+    assert not missing, f'docs/memory-ordering.md has no word of {missing}'
+    rows = [row.split('|')[1:-1] for row in words.splitlines() if re.match(r'\| (?!word)', row)]
+    assert len(rows) > 30 and fields > 90, (len(rows), fields)
+    for row in rows:  # a word's second reader has the word's name and writer in the row before
+        assert len(row) == 5 and all(cell.strip() for cell in row[2:]), row
+    say(f'{fields} fields in {len(rows)} rows')

@@ -58,7 +58,8 @@ def run(*args, **kw):
     return r.stdout.strip()
 
 
-TICKS = r'''
+# Without a C library, and without headers but ours: the types are what abi.h needs.
+TYPES = r'''
 typedef unsigned char __u8;
 typedef unsigned short __u16;
 typedef unsigned int __u32;
@@ -66,29 +67,220 @@ typedef int __s32;
 typedef unsigned long long __u64;
 typedef long long __s64;
 #define __u64_defined
-#include <htrace/clock.h>
+#ifdef __cplusplus
+#define EXPORTED extern "C"
+#else
+#define EXPORTED
+#endif
+'''
 
-__u64 ticks(void)
+# {name: (source, what it may need of others)}
+FREESTANDING = {
+    'ticks': (r'''
+#include <htrace/clock.h>
+#ifdef __x86_64__
+EXPORTED __u64 ticks(void);
+EXPORTED __u64 ticks(void)
 {
 	return htrace_clock_tsc();
+}
+#endif
+''', set()),
+    'ring': (r'''
+#include <htrace/clock.h>
+#include <htrace/ring.h>
+#ifdef __x86_64__
+#define NOW htrace_clock_tsc()
+#else
+#define NOW 1
+#endif
+EXPORTED int record(struct htrace_ring *r, const struct htrace_geometry *g, const __u64 *consumed, __u64 value);
+EXPORTED int record(struct htrace_ring *r, const struct htrace_geometry *g, const __u64 *consumed, __u64 value)
+{
+	struct htrace_slot slot;
+	__u64 *at = (__u64 *)htrace_reserve(r, g, consumed, 1, sizeof(value), 1, NOW, &slot);
+
+	if (!at)
+		return -1;
+	*at = value;
+	htrace_commit(&slot);
+	at = (__u64 *)htrace_reserve_single(r, g, consumed, 1, sizeof(value), 1, NOW, &slot);
+	if (!at)
+		return -1;
+	*at = value;
+	htrace_commit_single(&slot);
+	return 0;
+}
+''', set()),
+    'producer': (r'''
+#include <htrace/producer.h>
+EXPORTED int push(struct htrace_producer *p, const void *data, __u32 len);
+EXPORTED int push(struct htrace_producer *p, const void *data, __u32 len)
+{
+	struct htrace_slot slot;
+	void *at = htrace_producer_reserve(p, 2, 8, &slot);
+
+	if (!at || !htrace_producer_is_ours(p))
+		return -1;
+	*(__u64 *)at = 42;
+	htrace_commit(&slot);
+	return htrace_push(p, 1, data, len) | htrace_push_single(p, 1, data, len);
+}
+''', {'htrace_clock_monotonic'}),
+}
+
+# Takes rings, and has each freestanding object write into its own.
+HOSTED = r'''
+#include <htrace/consumer.h>
+#include <htrace/producer.h>
+#include <string.h>
+
+int record(struct htrace_ring *r, const struct htrace_geometry *g, const __u64 *consumed, __u64 value);
+int push(struct htrace_producer *p, const void *data, __u32 len);
+
+static int check(struct htrace_consumer *c, int nr, const void *first, size_t len)
+{
+	struct htrace_record rec;
+	struct htrace_batch b;
+	struct htrace_iter it;
+	int n = 0;
+
+	if (htrace_consumer_read(c, &b) != 1)
+		return 1;
+	for (htrace_iter_init(&it, &b); htrace_iter_next(&it, &rec);)
+		if (rec.id == 1 ? !++n || memcmp(rec.payload, first, len) : *(const __u64 *)rec.payload != 42)
+			return 2;
+	return n == nr ? 0 : 3;
+}
+
+static int try(__u32 clock_id)
+{
+	struct htrace_region_opts o = { .sz = sizeof(o), .placement = HTRACE_PLACEMENT_LOCAL,
+		.policy = HTRACE_OVERWRITE, .kind = HTRACE_RING_PER_THREAD, .nr_rings = 2, .clock_id = clock_id };
+	char text[61], err[256];
+	struct htrace_consumer *c[2];
+	struct htrace_producer p[2];
+	struct htrace_image img[2];
+	struct htrace_region *r;
+	struct htrace_view *v;
+	__u64 value = 0x0123456789abcdefULL;
+	int fd, ret;
+
+	ret = htrace_region_create_local(&r, NULL, 1 << 20, &o, &fd);
+	if (ret)
+		return clock_id == HTRACE_CLOCK_TSC && ret == -95 ? 0 : 1; /* not here: EOPNOTSUPP */
+	htrace_region_publish(r);
+	for (unsigned int i = 0; i < sizeof(text); i++)
+		text[i] = (char)(i * 7);
+	if (htrace_view_open_fd(&v, fd, true, err, sizeof(err)) || htrace_view_attach(v, err, sizeof(err)))
+		return 2;
+	for (__u32 i = 0; i < 2; i++)
+		if (htrace_producer_get(&p[i], r, 0, (int)i) || htrace_view_ring(v, 0, i, &img[i]) ||
+		    htrace_consumer_new(&c[i], &img[i], NULL))
+			return 3;
+	if (record(p[0].ring, &p[0].geometry, p[0].consumed, value) || push(&p[1], text, sizeof(text)))
+		return 4;
+	ret = check(c[0], 2, &value, sizeof(value));
+	return ret ? ret + 10 : check(c[1], 2, text, sizeof(text)) * 100;
+}
+
+int main(void)
+{
+	int ret = try(HTRACE_CLOCK_MONOTONIC);
+
+	return ret ? ret : try(HTRACE_CLOCK_TSC);
 }
 '''
 
 
-def check_clock(dir, flags, strict):
-    """clock.h as C++11; and where there is no C library at all, for ticks."""
-    header = glob.glob(dir + '/**/include/htrace/clock.h', recursive=True)[0]
-    run('g++', '-std=c++11', *strict, *flags, '-fsyntax-only', '-x', 'c++', header)
-    if os.uname().machine != 'x86_64':
-        return
-    source = os.path.join(dir, 'ticks.c')
-    with open(source, 'w', encoding='utf-8') as f:
-        f.write(TICKS)
-    for compiler in 'gcc', 'clang':
-        for language in ['-std=c11'], ['-std=c++11', '-x', 'c++']:
-            run(compiler, *language, *strict, *flags, '-O2', '-ffreestanding', '-nostdinc', '-c',
-                source, '-o', dir + '/ticks.o')
-            assert not run('nm', '-u', dir + '/ticks.o'), 'it needs something'
+def check_headers(headers, flags, dir):
+    """Each by itself, in strict C11, which hides POSIX from it, and in C++, without an extension unmarked."""
+    strict = ['-Wall', '-Wextra', '-Wpedantic', '-Werror', '-Wno-unused-parameter']
+    compilers = [('gcc', 'c', 'c11'), ('clang', 'c', 'c11'), ('gcc', 'c', 'gnu11'), ('gcc', 'c', 'c17')] + [
+        (compiler, 'c++', 'c++' + year) for compiler in ('g++', 'clang++') for year in ('11', '17', '20')]
+    for header in headers:
+        source = os.path.join(dir, 'alone.c')
+        with open(source, 'w', encoding='utf-8') as f:
+            f.write(f'#include <htrace/{os.path.basename(header)}>\nextern int alone;\n')
+        for compiler, language, standard in compilers:
+            run(compiler, f'-std={standard}', *strict, *flags, '-fsyntax-only', '-x', language, source)
+
+
+def check_freestanding(dir, flags, lib):
+    """Clock, ring and producer where there is no C library: they need nothing, and write what a reader reads."""
+    strict = ['-Wall', '-Wextra', '-Wpedantic', '-Werror', '-Wno-unused-parameter', '-Wno-long-long']
+    with open(os.path.join(dir, 'hosted.c'), 'w', encoding='utf-8') as f:
+        f.write(HOSTED)
+    run('gcc', '-std=c11', *strict, *flags, '-c', dir + '/hosted.c', '-o', dir + '/hosted.o')
+    c, cpp = ('-std=c11',), ('-std=c++11', '-x', 'c++')
+    native = () if os.uname().machine == 'x86_64' else ('-mno-outline-atomics',)  # else calls of a library
+    arm = '--target=aarch64-linux-gnu', '-mno-outline-atomics'
+    ways = [('gcc', *native, *c), ('gcc', *native, *cpp), ('clang', *c), ('clang', *cpp),
+            ('aarch64-linux-gnu-gcc', arm[1], *c),
+            ('clang', *arm, *c), ('clang', *arm, *cpp)]
+    for compiler, *how in [(*way, level) for way in ways for level in ('-O0', '-O2')]:
+        objects = []
+        for name, (text, needs) in FREESTANDING.items():
+            source, obj = os.path.join(dir, name + '.c'), os.path.join(dir, name + '.o')
+            with open(source, 'w', encoding='utf-8') as f:
+                f.write(TYPES + text)
+            run(compiler, *how, *strict, *flags, '-ffreestanding', '-nostdinc', '-fno-stack-protector', '-c',
+                source, '-o', obj)
+            undefined = set(re.findall(r'\bU (\S+)', run('nm', '-u', obj)))
+            assert undefined == needs, f'{compiler} {how} {name}: it needs {undefined}'
+            objects.append(obj)
+        if 'aarch64' in compiler + how[0]:
+            continue
+        run('gcc', dir + '/hosted.o', *objects, lib, '-o', dir + '/hosted')
+        run(dir + '/hosted')
+
+
+# Events from the BTF of an object file that clang made.
+BTF_OBJECT = 'struct seen { unsigned int number; char text[8]; } seen;\n'
+BTF_PROGRAM = r'''
+#include <bpf/btf.h>
+#include <htrace/schema.h>
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+	struct htrace_schema_builder *b;
+	struct htrace_schema *s;
+	const void *entries;
+	struct btf *btf;
+	char err[256];
+	size_t len;
+	int type;
+
+	btf = btf__parse(argv[argc - 1], NULL);
+	type = btf ? btf__find_by_name_kind(btf, "seen", BTF_KIND_STRUCT) : -1;
+	if (type < 0 || htrace_builder_new(&b, NULL, 0) ||
+	    htrace_builder_btf_event(b, btf, "seen", (__u32)type, err, sizeof(err)) != 1)
+		return 1;
+	entries = htrace_builder_entries(b, &len);
+	if (htrace_schema_parse(&s, entries, len, err, sizeof(err)))
+		return 2;
+	printf("%s %u\n", htrace_schema_event_by_name(s, "seen")->name,
+	       htrace_schema_event_by_name(s, "seen")->type->nr);
+	return 0;
+}
+'''
+
+
+def check_btf(dir, libdir, env):
+    """libhtrace-btf by its pkg-config file, shared and static: an event described by an object's BTF."""
+    for name, text in ('seen.c', BTF_OBJECT), ('btf.c', BTF_PROGRAM):
+        with open(os.path.join(dir, name), 'w', encoding='utf-8') as f:
+            f.write(text)
+    run('clang', '-g', '-target', 'bpf', '-c', dir + '/seen.c', '-o', dir + '/seen.o')
+    for how in [], ['--static']:
+        flags = run('pkg-config', *how, '--cflags', '--libs', 'libhtrace-btf', env=env).split()
+        run('gcc', '-std=c11', '-Wall', '-Wextra', '-Werror', dir + '/btf.c', '-o', dir + '/btf',
+            *(['-static'] if how else []), *flags)
+        needs = run('readelf', '-d', dir + '/btf')
+        assert ('libhtrace.so.0' in needs) == (not how), needs
+        said = run(dir + '/btf', dir + '/seen.o', env=dict(os.environ, LD_LIBRARY_PATH=libdir))
+        assert said == 'seen 2', said
 
 
 def test_install():
@@ -105,19 +297,15 @@ def test_install():
         strict = ['-Wall', '-Wextra', '-Werror', '-Wno-unused-parameter']
         run('gcc', '-std=gnu11', *strict, *flags, source, '-o', dir + '/shared', *libs)
         say(run(dir + '/shared', env=dict(os.environ, LD_LIBRARY_PATH=libdir)))
-        run('clang', '-std=c11', '-D_GNU_SOURCE', *strict, *flags, source, '-o', dir + '/static',
+        run('clang', '-std=c11', *strict, *flags, source, '-o', dir + '/static',
             libdir + '/libhtrace.a')
         say(run(dir + '/static'))
-        # every public header by itself, as C11 and C++
-        headers = sorted(glob.glob(dir + '/**/include/htrace/*.h', recursive=True))
-        for header in headers:
-            if header.endswith('.bpf.h'):
-                continue
-            run('gcc', '-std=c11', '-D_GNU_SOURCE', *strict, *flags, '-fsyntax-only', '-x', 'c', header)
-            for standard in 'c++11', 'c++17':
-                run('g++', f'-std={standard}', *strict, *flags, '-fsyntax-only', '-x', 'c++', header)
+        headers = sorted(h for h in glob.glob(dir + '/**/include/htrace/*.h', recursive=True)
+                         if not h.endswith('.bpf.h'))
+        check_headers(headers, flags, dir)
         say(f'{len(headers)} headers installed')
-        check_clock(dir, [f for f in flags if f.startswith('-I')], strict)
+        check_freestanding(dir, [f for f in flags if f.startswith('-I')], libdir + '/libhtrace.a')
+        check_btf(dir, libdir, env)
         # the README's tracer, with the command that it gives
         with open(os.path.join(TOP, 'README.md'), encoding='utf-8') as f:
             code = re.search(r'```c\n(.*?)```', f.read(), re.S)[1]

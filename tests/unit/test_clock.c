@@ -146,6 +146,21 @@ static __u32 chosen(__u32 placement, __u32 kind, __u32 clock_id)
 	return id;
 }
 
+START_TEST(test_read)
+{
+	for (int i = 0; i < 1000; i++) {
+		struct timespec a, b;
+		__u64 now;
+
+		clock_gettime(CLOCK_MONOTONIC, &a);
+		now = htrace_clock_monotonic();
+		clock_gettime(CLOCK_MONOTONIC, &b);
+		ck_assert_uint_ge(now, a.tv_sec * 1000000000ULL + a.tv_nsec);
+		ck_assert_uint_le(now, b.tv_sec * 1000000000ULL + b.tv_nsec);
+	}
+}
+END_TEST
+
 START_TEST(test_choice)
 {
 	__u32 best = htrace_clock_best();
@@ -912,6 +927,7 @@ int main(void)
 	tcase_add_test(t, test_far_anew);
 	tcase_add_test(t, test_far_record);
 	tcase_add_test(t, test_invariant);
+	tcase_add_test(t, test_read);
 	tcase_add_test(t, test_choice);
 	tcase_add_loop_test(t, test_fit, 0, sizeof(rates) / sizeof(*rates));
 	tcase_add_loop_test(t, test_live, 0, 8);

@@ -424,6 +424,8 @@ enum htrace_stack_kind {
 	HTRACE_STACK_USER_FILES = 3, /* the same stack as struct htrace_stack_file_frame[] */
 };
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic" /* word[] is none of C++, but of all its compilers */
 struct htrace_stack {
 	__u64 id;
 	__u32 pid; /* of the process; 0: the kernel's */
@@ -431,6 +433,7 @@ struct htrace_stack {
 	__u16 nr; /* frames */
 	__u64 word[];
 };
+#pragma GCC diagnostic pop
 
 enum htrace_frame_status {
 	HTRACE_FRAME_NONE = 0,

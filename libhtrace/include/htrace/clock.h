@@ -7,7 +7,8 @@
  * all CPUs, whatever they do), else with CLOCK_MONOTONIC; BPF programs have CLOCK_MONOTONIC only. The
  * superblock says which. On aarch64 it is always CLOCK_MONOTONIC.
  *
- * htrace_clock_tsc() needs nothing but the compiler: it is there in freestanding code, too.
+ * htrace_clock_tsc() needs nothing but the compiler: it is there in freestanding code, too, and so is
+ * htrace_clock_read(), which calls htrace_clock_monotonic() where no libc can be asked.
  */
 #ifndef HTRACE_CLOCK_H
 #define HTRACE_CLOCK_H
@@ -31,11 +32,13 @@ HTRACE_INLINE __u64 htrace_clock_tsc(void)
 }
 #endif
 
-#if !defined(__bpf__) && !defined(__KERNEL__) && __STDC_HOSTED__
+#if !defined(__bpf__) && !defined(__KERNEL__)
 
+#if __STDC_HOSTED__
 #include <stdbool.h>
 #include <stddef.h>
 #include <time.h>
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -43,22 +46,35 @@ extern "C" {
 #pragma GCC visibility push(default)
 
 /*
+ * CLOCK_MONOTONIC, ns. Any thread or signal handler. The library has it; a freestanding program without
+ * the library that uses htrace_clock_read() or what reads it brings one of its own.
+ */
+__u64 htrace_clock_monotonic(void);
+
+/*
  * Now, by the clock @clock_id (enum htrace_clock_id) of this machine. Any thread or signal handler.
  * Times rise with positions if it is read between the load of a ring's head and the CAS.
  */
 HTRACE_INLINE __u64 htrace_clock_read(__u32 clock_id)
 {
-	struct timespec ts;
-
 #ifdef __x86_64__
 	if (clock_id == HTRACE_CLOCK_TSC)
 		return htrace_clock_tsc();
 #endif
 	(void)clock_id;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (__u64)ts.tv_sec * 1000000000ULL + (__u64)ts.tv_nsec;
+#if __STDC_HOSTED__ && defined(CLOCK_MONOTONIC)
+	{
+		struct timespec ts;
+
+		clock_gettime(CLOCK_MONOTONIC, &ts);
+		return (__u64)ts.tv_sec * 1000000000ULL + (__u64)ts.tv_nsec;
+	}
+#else
+	return htrace_clock_monotonic(); /* strict ISO C hides clock_gettime() */
+#endif
 }
 
+#if __STDC_HOSTED__
 /*
  * Can records be stamped with the clock @clock_id here? 0; -EINVAL: there is no such clock;
  * -EOPNOTSUPP: HTRACE_CLOCK_TSC, and the TSC is not invariant, or this process may not read it; @err
@@ -127,6 +143,8 @@ struct htrace_clock_line {
 
 /* Fill in *@l, as far as its sz reaches. -EAGAIN: not usable yet; used and refused are filled in. */
 int htrace_clock_get_line(const struct htrace_clock *c, struct htrace_clock_line *l);
+
+#endif /* __STDC_HOSTED__ */
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -1,21 +1,30 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
  * User-space producers: a thread takes a ring of a region and writes records into it.
+ *
+ * What is inline needs no libc. In freestanding code (-ffreestanding, -nostdinc) the header includes no
+ * other than those of the shared format; of a clock other than the TSC it calls htrace_clock_monotonic()
+ * (clock.h), which the library has, or a program without it defines.
  */
 #ifndef HTRACE_PRODUCER_H
 #define HTRACE_PRODUCER_H
 
 #include <htrace/clock.h>
-#include <htrace/region.h>
 #include <htrace/ring.h>
+
+#if __STDC_HOSTED__
+#include <htrace/region.h>
 
 #include <stddef.h>
 #include <string.h>
+#endif
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 #pragma GCC visibility push(default)
+
+struct htrace_region;
 
 /*
  * A producer's handle: its ring and the ring's shape. Belongs to the process that took it. Threads
@@ -89,7 +98,7 @@ HTRACE_INLINE void *htrace_producer_reserve(struct htrace_producer *p, __u32 id,
 {
 	if (!htrace_producer_is_ours(p)) {
 		htrace_producer_drop(p);
-		return NULL;
+		return 0;
 	}
 	return htrace_reserve(p->ring, &p->geometry, p->consumed, id, len, p->schema,
 			      htrace_producer_now(p), slot);
@@ -105,10 +114,35 @@ HTRACE_INLINE void *htrace_producer_reserve_single(struct htrace_producer *p, __
 {
 	if (!htrace_producer_is_ours(p)) {
 		htrace_producer_drop(p);
-		return NULL;
+		return 0;
 	}
 	return htrace_reserve_single(p->ring, &p->geometry, p->consumed, id, len, p->schema,
 				     htrace_producer_now(p), slot);
+}
+
+HTRACE_INLINE void htrace_copy(void *to, const void *from, __u32 len)
+{
+#if __STDC_HOSTED__
+	memcpy(to, from, len);
+#else
+	char *t = (char *)to;
+	const char *f = (const char *)from;
+
+	/* What a compiler knows for a copy it may make a call of memcpy(): so it is not to know. */
+	for (; len >= 8; len -= 8, t += 8, f += 8) {
+		__u64 word;
+
+		__builtin_memcpy(&word, f, sizeof(word));
+		__asm__ volatile("" : "+r"(word));
+		__builtin_memcpy(t, &word, sizeof(word));
+	}
+	for (; len; len--) {
+		__u32 byte = (unsigned char)*f++;
+
+		__asm__ volatile("" : "+r"(byte));
+		*t++ = (char)byte;
+	}
+#endif
 }
 
 /* Reserve, copy, commit. Returns 0, or -1 when the record was dropped and counted. */
@@ -119,7 +153,7 @@ HTRACE_INLINE int htrace_push(struct htrace_producer *p, __u32 id, const void *d
 
 	if (!at)
 		return -1;
-	memcpy(at, data, len);
+	htrace_copy(at, data, len);
 	htrace_commit(&slot);
 	return 0;
 }
@@ -133,7 +167,7 @@ HTRACE_INLINE int htrace_push_single(struct htrace_producer *p, __u32 id, const 
 
 	if (!at)
 		return -1;
-	memcpy(at, data, len);
+	htrace_copy(at, data, len);
 	htrace_commit_single(&slot);
 	return 0;
 }

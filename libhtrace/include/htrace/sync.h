@@ -32,7 +32,10 @@ struct htrace_sync_target {
 struct htrace_sync_ops {
 	size_t sz;
 	const char *name;
-	/* Set up for @target; @arg is what follows ':' in the policy's name, or NULL. State in *priv. */
+	/*
+	 * Set up for @target, which stays until close; @arg is what follows ':' in the policy's name, or
+	 * NULL. State in *priv.
+	 */
 	int (*arm)(void **priv, const struct htrace_sync_target *target, const char *arg);
 	/*
 	 * Return when the rings should be read, at the latest after @max_ns. 1: probably something
