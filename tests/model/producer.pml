@@ -69,6 +69,15 @@
 #define GUARDED(c) SAME_LOW(c, LAP(beg) * BLOCK)
 #endif
 
+/* Was head read again, and found where it was, before the record is dropped? */
+#ifdef NO_DROP_RECHECK
+#define UNMOVED true
+#else
+#define UNMOVED (seen_head == pos)
+#endif
+/* Ghost: had head moved when the load that refuses was satisfied? Then others got that room. */
+#define REFUSED moved = seen_head != pos
+
 /* A store into the data: nothing of a later lap is there. */
 inline write(at, word)
 {
@@ -97,7 +106,7 @@ proctype writer(byte me)
 {
 	byte nr, size, pos, beg, c, before;
 	short todo;
-	bool open;
+	bool open, moved;
 #ifdef TIME
 	byte now;
 #endif
@@ -130,16 +139,20 @@ retry:
 		:: open ->
 			/* htrace_block_free() */
 #ifdef DISCARD
-			if
-			:: beg + NEEDED > consumed + RING -> goto no_room
-			:: else
-			fi;
+			atomic {
+				if
+				:: beg + NEEDED > consumed + RING -> REFUSED; goto no_room
+				:: else
+				fi
+			}
 #endif
-			c = commit[SLOT(beg)];
-			if
-			:: !GUARDED(c) -> c = 0; goto no_room
-			:: else
-			fi;
+			atomic {
+				c = commit[SLOT(beg)];
+				if
+				:: !GUARDED(c) -> c = 0; REFUSED; goto no_room
+				:: else
+				fi
+			}
 			d_step {
 				before = events_before[SLOT(beg)];
 				before = before + LESS(EVENTS(c, LAP(beg) * BLOCK), before % HIGH);
@@ -179,10 +192,12 @@ failed:
 		}
 no_room:
 		/* htrace_try_reserve(): full only if nobody moved on meanwhile */
-		if
-		:: seen_head == pos -> goto drop
-		:: else -> goto retry
-		fi;
+		atomic {
+			if
+			:: UNMOVED -> assert(!moved); goto drop
+			:: else -> moved = false; goto retry
+			fi
+		}
 drop:
 		add_dropped();
 		goto next;
