@@ -18,14 +18,14 @@
 #include "unit.h"
 
 static void point(void);
-static const volatile void *load(const volatile void *at);
+static const volatile void *load(const volatile void *at, int order);
 static int compare_exchange(void *at, void *expected, unsigned long long value);
 static unsigned long long fetch_add(void *at, unsigned long long value, int order);
 static void store(void *at, unsigned long long value, size_t size, int order);
 static void drain(void);
 
 #define __atomic_load_n(p, order) \
-	(*(const volatile __typeof__(*(p)) *)load(p))
+	(*(const volatile __typeof__(*(p)) *)load((p), (order)))
 #define __atomic_store_n(p, v, order) \
 	store((void *)(p), (v), sizeof(*(p)), order)
 #define __atomic_thread_fence(order) drain()
@@ -66,7 +66,7 @@ static struct {
 	__u64 clock, now[PRODUCERS]; /* the last, and what each read of it */
 	/* Of each attempt to reserve: the head that it began with; has it moved when the ring seemed full? */
 	__u64 loaded[PRODUCERS], began_at[PRODUCERS];
-	bool moved[PRODUCERS];
+	bool moved[PRODUCERS], unordered[PRODUCERS];
 	int attempts[PRODUCERS];
 	unsigned int records;        /* per producer */
 	unsigned int idle[READER + 1]; /* most points between two records, or reads */
@@ -183,17 +183,30 @@ static bool may_refuse(const volatile void *at)
 		off % sizeof(struct htrace_block) == offsetof(struct htrace_block, commit));
 }
 
-/* A CAS's store may come late too: others see the head before, and their CASes fail meanwhile. */
-static const volatile void *load(const volatile void *at)
+/*
+ * A CAS's store may come late too: others see the head before, and their CASes fail meanwhile. And if a
+ * load by which a block may turn out not to be free does not acquire, the one of head behind it comes first.
+ */
+static const volatile void *load(const volatile void *at, int order)
 {
+	const volatile void *from = at;
+
 	point();
-	if (current >= 0 && current < PRODUCERS) {
-		if (at == &run.ring->head)
+	if (at == &run.ring->head && run.late_head)
+		from = &run.seen_head;
+	if (current < 0 || current == READER)
+		return from;
+	if (at == &run.ring->head) {
+		if (!run.unordered[current])
 			run.loaded[current] = visible_head();
-		else if (may_refuse(at))
-			run.moved[current] = visible_head() != run.began_at[current];
+		else
+			from = &run.loaded[current];
+		run.unordered[current] = false;
+	} else if (may_refuse(at)) {
+		run.moved[current] = visible_head() != run.began_at[current];
+		run.unordered[current] = run.order != STRONG && order == __ATOMIC_RELAXED;
 	}
-	return at == &run.ring->head && run.late_head ? &run.seen_head : at;
+	return from;
 }
 
 /* What this coroutine stored becomes visible, in any order. */
@@ -235,6 +248,8 @@ static int compare_exchange(void *at, void *expected, unsigned long long value)
 	__u64 *word = at, *old = expected;
 
 	drain();
+	if (current >= 0 && current < PRODUCERS)
+		run.unordered[current] = false;
 	if (*word != *old) {
 		*old = *word;
 		return 0;
@@ -298,7 +313,7 @@ static void produce(int p, unsigned int nr)
 	len += below(50) ? 0 : run.g.max_payload; /* now and then too large */
 	run.produced++;
 	run.attempts[p] = 0;
-	run.moved[p] = false;
+	run.moved[p] = run.unordered[p] = false;
 	at = htrace_reserve(run.ring, &run.g, &run.ring->consumed, 1 + p, len, SCHEMA, tick(p),
 			    &slot);
 	if (!at)
