@@ -375,11 +375,13 @@ unknown:
 #else
 		d_step { h = seen_head; todo = todo & ~R_HEAD }
 #endif
+#if defined(DISCARD) && !defined(EARLY_CONSUMED)
 	:: MAY(S_CONSUMED, READ) ->
 		d_step {
 			consumed = (complete -> DOWN(pos) + BLOCK : limit);
 			todo = todo & ~S_CONSUMED
 		}
+#endif
 	:: !todo -> break
 	od;
 	if
