@@ -26,8 +26,9 @@ class Mutation:
     what: str
     model: tuple
     code: list = field(default_factory=list)
-    unit: str = 'test_schedules'  # the unit test that shows it in the real code
-    stress: str = ''  # do threads on x86-64? 'plain': as they are, 'tsan': by ThreadSanitizer
+    unit: str = 'test_schedules'  # the unit test that shows it in the real code; '': none
+    stress: str = ''  # do threads on x86-64? 'plain': as they are, 'borrow': that do not copy,
+    # 'tsan': by ThreadSanitizer
 
 
 DESCRIPTOR = '''	htrace_store(&b->base, now);
@@ -58,25 +59,39 @@ MUTATIONS = [
 	if (!anchored(c))''', '	if (!anchored(c))')], stress='plain'),
     Mutation('release-recheck', 'the look at head when borrowed records come back', None,
              [(CONSUMER, '	return load_head(c) - (pos & ~(block_size(c) - 1)) <= ring_size(c) && anchored(c);',
-               '	return pos <= c->pos && anchored(c);')]),
+               '	return pos <= c->pos && anchored(c);')], stress='borrow'),
     Mutation('borrowed-consumed', 'consumed held back below what is borrowed', None,
              [(CONSUMER, '''	if (out && out->nr && out->loan[out->first].pos < c->hold)
 		c->hold = out->loan[out->first].pos;
-''', '')]),
+''', '')], stress='borrow'),
     Mutation('guard', 'the guard: the lap before is committed', ('ring', 'small NO_GUARD'),
              [(RING, '''	if ((__u32)commit != (__u32)bytes)
 		return 0;
 ''', '')], stress='plain'),
     Mutation('guard-discard', 'the guard, with a reader that starts at the newest block',
-             ('ring', 'small NO_GUARD DISCARD LATE')),
+             ('ring', 'small NO_GUARD DISCARD LATE'),
+             [(RING, '	if ((__u32)commit != (__u32)bytes)\n',
+               '	if (g->policy != HTRACE_DISCARD && (__u32)commit != (__u32)bytes)\n')]),
     Mutation('whole-block', 'the whole block must be consumed',
              ('ring', 'small WHOLE_RECORD_ONLY DISCARD'),
              [(RING, '(__s64)(beg + (1ULL << (g->block_shift & 63)) - htrace_load',
                '(__s64)(beg + 64 - htrace_load')], stress='plain'),
+    Mutation('drop-recheck', 'the look at head before a record is dropped', ('ring', 'small NO_DROP_RECHECK'),
+             [(RING, 'htrace_load(&r->head) == pos ? HTRACE_TRY_DONE : HTRACE_TRY_AGAIN',
+               'HTRACE_TRY_DONE')]),
     Mutation('opener-fence', "the opener's fence", ('ring', 'weak NO_FENCE'),
              [(RING, '	htrace_fence_opener(); /*', '	/*')]),
-    Mutation('reader-fence', 'the fence behind the copy', ('ring', 'weak NO_READER_FENCE')),
-    Mutation('acquire', 'the acquire of head and commit', ('ring', 'weak NO_ACQUIRE')),
+    Mutation('reader-fence', 'the fence behind the copy', ('ring', 'weak NO_READER_FENCE'),
+             [(CONSUMER, '''		take(c, &l, in_place ? data : NULL, &w);
+	/* The copy, then head: nobody may have reserved in the block's next lap meanwhile. */
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+''', '		take(c, &l, in_place ? data : NULL, &w);\n')], unit=''),
+    Mutation('acquire', 'the acquire of head and commit', ('ring', 'weak NO_ACQUIRE'),
+             [(CONSUMER, 'return __atomic_load_n(&c->ring->head, __ATOMIC_ACQUIRE);',
+               'return __atomic_load_n(&c->ring->head, __ATOMIC_RELAXED);'),
+              (CONSUMER, '	commit = __atomic_load_n(&b->commit, __ATOMIC_ACQUIRE);\n	if (!l->complete',
+               '	commit = __atomic_load_n(&b->commit, __ATOMIC_RELAXED);\n	if (!l->complete')],
+             unit='', stress='tsan'),
     Mutation('cas', 'head by compare-and-swap', ('ring', 'small PLAIN_CAS'),
              [(RING, '''		__atomic_compare_exchange_n((p), &expect_, (new), 0, __ATOMIC_SEQ_CST,       \\
 					    __ATOMIC_RELAXED);                               \\
@@ -133,6 +148,18 @@ MUTATIONS = [
 ''', '		s->lap = lap;\n'),
               (CONSUMER, '} else if (s->lap == lap) {',
                '} else if (s->lap == lap && !c->stats.lapped) {')]),
+    Mutation('consumed-acquire', 'the acquire of consumed', ('ring', 'weak NO_CONSUMED_ACQUIRE DISCARD'),
+             [(RING, 'htrace_load_acquire(consumed)', 'htrace_load(consumed)')], stress='tsan'),
+    Mutation('guard-acquire', "the guard's acquire of commit", ('ring', 'weak NO_GUARD_ACQUIRE HIGH=8'),
+             [(RING, 'commit = htrace_load_acquire(&b->commit);', 'commit = htrace_load(&b->commit);')]),
+    # The fence behind the copy stands in for it.
+    Mutation('consumed-release', 'the release of consumed',
+             ('ring', 'weak NO_CONSUMED_RELEASE NO_READER_FENCE DISCARD'),
+             [(CONSUMER, '''pos > c->skip_until ? pos : c->skip_until,
+				 __ATOMIC_RELEASE);''', '''pos > c->skip_until ? pos : c->skip_until,
+				 __ATOMIC_RELAXED);''')], unit='', stress='tsan'),
+    Mutation('beg-release', 'the release of beg', ('ring', 'small UNEVEN=1 FEW LATE_BEFORE LATE LAPS=3'),
+             [(RING, 'htrace_store_release(&b->beg, beg);', 'htrace_store(&b->beg, beg);')]),
     Mutation('any-last', 'what the lap before can have held, when taking stock',
              ('ring', 'small ANY_LAST LATE LAPS=3'),
              [(CONSUMER, ' && last < block / HTRACE_REC_HDR', '')]),

@@ -69,6 +69,48 @@
 #define GUARDED(c) SAME_LOW(c, LAP(beg) * BLOCK)
 #endif
 
+/* Loads of htrace_block_free(), and the one of head behind it, numbered in the order of the text. */
+#define P_CONSUMED 1
+#define P_COMMIT 2
+#define P_BEFORE 4
+#define P_AGAIN 8 /* where it may come before the one that refuses */
+
+/* What must be before: loads that acquire. */
+#ifdef NO_CONSUMED_ACQUIRE
+#define CONSUMED_FIRST 0
+#define LOOKS_EARLY
+#else
+#define CONSUMED_FIRST P_CONSUMED
+#endif
+#ifdef NO_GUARD_ACQUIRE
+#define GUARD_FIRST 0
+#define LOOKS_EARLY
+#else
+#define GUARD_FIRST P_COMMIT
+#endif
+
+#ifdef DISCARD
+#define LOADS_FREE (P_CONSUMED | P_COMMIT | P_BEFORE)
+#else
+#define LOADS_FREE (P_COMMIT | P_BEFORE)
+#endif
+#ifdef LOOKS_EARLY
+#define LOADS (LOADS_FREE | P_AGAIN)
+#else
+#define LOADS LOADS_FREE
+#endif
+
+/* Was head read again, and found where it was, before the record is dropped? */
+#ifdef NO_DROP_RECHECK
+#define UNMOVED true
+#elif defined(LOOKS_EARLY)
+#define UNMOVED (!(todo & P_AGAIN) || seen_head == pos)
+#else
+#define UNMOVED (seen_head == pos)
+#endif
+/* Ghost: had head moved when the load that refuses was satisfied? Then others got that room. */
+#define REFUSED moved = seen_head != pos
+
 /* A store into the data: nothing of a later lap is there. */
 inline write(at, word)
 {
@@ -97,7 +139,7 @@ proctype writer(byte me)
 {
 	byte nr, size, pos, beg, c, before;
 	short todo;
-	bool open;
+	bool open, moved;
 #ifdef TIME
 	byte now;
 #endif
@@ -129,21 +171,38 @@ retry:
 		if
 		:: open ->
 			/* htrace_block_free() */
+			todo = LOADS;
+			do
 #ifdef DISCARD
-			if
-			:: beg + NEEDED > consumed + RING -> goto no_room
-			:: else
-			fi;
+			:: MAY(P_CONSUMED, 0) ->
+				atomic {
+					todo = todo & ~P_CONSUMED;
+					if
+					:: beg + NEEDED > consumed + RING -> REFUSED; goto no_room
+					:: else
+					fi
+				}
 #endif
-			c = commit[SLOT(beg)];
-			if
-			:: !GUARDED(c) -> c = 0; goto no_room
-			:: else
-			fi;
-			d_step {
-				before = events_before[SLOT(beg)];
+			:: MAY(P_COMMIT, CONSUMED_FIRST) ->
+				atomic {
+					c = commit[SLOT(beg)];
+					todo = todo & ~P_COMMIT;
+					if
+					:: !GUARDED(c) -> c = 0; REFUSED; goto no_room
+					:: else
+					fi
+				}
+			:: MAY(P_BEFORE, CONSUMED_FIRST | GUARD_FIRST) ->
+				d_step { before = events_before[SLOT(beg)]; todo = todo & ~P_BEFORE }
+#ifdef LOOKS_EARLY
+			:: MAY(P_AGAIN, CONSUMED_FIRST) && seen_head == pos -> todo = todo & ~P_AGAIN
+#endif
+			:: else -> break
+			od;
+			atomic {
 				before = before + LESS(EVENTS(c, LAP(beg) * BLOCK), before % HIGH);
 				c = 0;
+				todo = 0;
 			}
 #ifdef TIME
 		:: else -> c = base[SLOT(beg)] /* whose times it would be decoded with */
@@ -162,7 +221,13 @@ retry:
 #else
 		atomic {
 			if
-			:: head == pos -> head = beg + size; goto reserved
+			:: head == pos ->
+				head = beg + size;
+#ifdef PLACED
+				first_of[SLOT(beg)] = (open -> reserved_all : first_of[SLOT(beg)]);
+				reserved_all++;
+#endif
+				goto reserved
 			:: else -> goto failed
 			fi
 		}
@@ -179,10 +244,12 @@ failed:
 		}
 no_room:
 		/* htrace_try_reserve(): full only if nobody moved on meanwhile */
-		if
-		:: seen_head == pos -> goto drop
-		:: else -> goto retry
-		fi;
+		atomic {
+			if
+			:: UNMOVED -> assert(!moved); todo = 0; before = 0; goto drop
+			:: else -> moved = false; todo = 0; before = 0; goto retry
+			fi
+		}
 drop:
 		add_dropped();
 		goto next;

@@ -11,6 +11,7 @@
 #define R_DROPS 64
 #define R_WORD(i) (128 << (i))
 #define R_HEAD 2048   /* head behind the copy */
+#define S_CONSUMED 4096 /* publish(), once all is known */
 
 /* What must be before: loads that acquire, and the fence behind the copy. */
 #ifdef NO_ACQUIRE
@@ -23,11 +24,23 @@
 #else
 #define COPIED (R_HEAD - 1)
 #endif
+#ifdef NO_CONSUMED_RELEASE
+#define READ R_HEAD /* which acquires */
+#else
+#define READ (S_CONSUMED - 1)
+#endif
 
 #define BYTE(x) (((x) + 1024) % 256)
 #define LAPPED(h) ((h) - DOWN(pos) > RING)
 /* most_missed(), enter_block(): what a slot can have held at most */
 #define HELD(laps) ((laps) * BLOCK)
+
+/* Delivered or overwritten since the start; the rest was before it, which a late reader must not mix up. */
+#ifdef PLACED
+#define COUNT_MINE(n) mine = mine + (n)
+#else
+#define COUNT_MINE(n) skip
+#endif
 
 inline load_word(i)
 {
@@ -67,7 +80,8 @@ inline enter_block(at, now)
 		told = told + i
 	:: else ->
 		assert(i <= HELD(LAP(at) - lap[SLOT(at)]));
-		told = told + i
+		told = told + i;
+		COUNT_MINE(i)
 	fi;
 	known[SLOT(at)] = true;
 	seen[SLOT(at)] = now;
@@ -95,13 +109,16 @@ proctype reader()
 	byte pos = START, h, c, nr, i, limit, l_base, l_before, l_tag, l_drops;
 	byte buf[BLOCK], seen[BLOCKS], lap[BLOCKS];
 	byte told, told_drops, block_seen;
+#ifdef PLACED
+	byte first, mine;
+#endif
 	bool known[BLOCKS], begun, complete, last, was_lapped, exact = true;
 	short todo;
 
 #ifdef LATE
 	/* htrace_consumer_new() */
-	h = seen_head;
 	atomic {
+		h = seen_head;
 		if
 		:: pos = (h -> DOWN(h - 1) : 0)                 /* HTRACE_START_NEWEST */
 #ifndef DISCARD                                                 /* HTRACE_START_OLDEST */
@@ -110,7 +127,10 @@ proctype reader()
 #else
 		:: pos = 0
 #endif
-		fi
+		fi;
+#ifdef PLACED
+		first = first_of[SLOT(pos)]
+#endif
 	}
 #ifdef DISCARD
 	/* skip_consumed(): there was no reader before, so it is still where it was at the start */
@@ -251,6 +271,7 @@ again:
 				if
 				:: known[SLOT(c)] && i <= HELD(LAP(c) - lap[SLOT(c)]) ->
 					told = told + i;
+					COUNT_MINE(i);
 					seen[SLOT(c)] = l_before;
 					lap[SLOT(c)] = SEEN_LAP(c)
 				:: else
@@ -287,6 +308,9 @@ unknown:
 		od;
 		i = 0;
 		todo = todo | R_HEAD;
+#if defined(DISCARD) && !defined(EARLY_CONSUMED)
+		todo = todo | S_CONSUMED;
+#endif
 	}
 	do
 	:: MAY(R_COMMIT, 0) ->
@@ -351,6 +375,13 @@ unknown:
 #else
 		d_step { h = seen_head; todo = todo & ~R_HEAD }
 #endif
+#if defined(DISCARD) && !defined(EARLY_CONSUMED)
+	:: MAY(S_CONSUMED, READ) ->
+		d_step {
+			consumed = (complete -> DOWN(pos) + BLOCK : limit);
+			todo = todo & ~S_CONSUMED
+		}
+#endif
 	:: !todo -> break
 	od;
 	if
@@ -373,6 +404,7 @@ unknown:
 		/* deliver() */
 		seen[SLOT(pos)] = seen[SLOT(pos)] + nr;
 		told = told + nr;
+		COUNT_MINE(nr);
 		assert(told <= produced);
 		if
 		:: complete -> pos = DOWN(pos) + BLOCK; begun = false; block_seen = 0
@@ -380,9 +412,6 @@ unknown:
 		fi;
 		i = 0; nr = 0; c = 0; todo = 0;
 	}
-#if defined(DISCARD) && !defined(EARLY_CONSUMED)
-	consumed = pos; /* advance() */
-#endif
 #ifndef FEW
 	d_step {
 		if
@@ -417,6 +446,9 @@ drained:
 	/* Delivered, overwritten, dropped and before: together all attempts. */
 	assert(told <= produced && told_drops <= dropped);
 	assert(!exact || told == produced);
+#ifdef PLACED
+	assert(!exact || mine == reserved_all - first);
+#endif
 	goto done;
 stuck:
 	assert(told <= produced);

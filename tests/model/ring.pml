@@ -52,7 +52,9 @@
 
 /* A commit counter is EVENTS << 32 + BYTES; here the halves are modulo HALF and HIGH. */
 #define HALF (4 * BLOCK)
+#ifndef HIGH
 #define HIGH 4
+#endif
 #define WHOLE (HALF * HIGH)
 #define LOW(c) ((c) % HALF)
 #define SAME_LOW(c, bytes) (LOW(c) == LOW(bytes))
@@ -87,6 +89,11 @@ byte produced;  /* attempts */
 byte finished;  /* writers that are through, or dead */
 byte killed;    /* of these: dead, each within a record */
 byte hole = 255; /* the first block that a dead writer left incomplete */
+#if defined(LATE) && !defined(DISCARD) && !defined(WEAK)
+#define PLACED
+byte reserved_all;     /* records, and how many of them were before each slot's block */
+byte first_of[BLOCKS];
+#endif
 #ifdef PLACE
 byte drop_head[WRITERS * RECORDS]; /* head when the n-th was dropped */
 #endif
@@ -117,8 +124,14 @@ init {
 			end[i] = tag[i] + 1;
 			data[i * BLOCK] = HEADER | tag[i];
 			data[i * BLOCK + 1] = CLOSING | end[i];
+#ifdef PLACED
+			first_of[i] = i;
+#endif
 		}
 		produced = BLOCKS * (BEFORE + 1);
+#ifdef PLACED
+		reserved_all = BLOCKS;
+#endif
 #endif
 		i = 0;
 		do

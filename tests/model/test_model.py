@@ -29,12 +29,13 @@ COMPLETE = {
     'discard-late': SMALL + ' LATE LAPS=3 DISCARD',
     'overwrite-weak': WEAK,
     'discard-weak': WEAK + ' DISCARD',
+    'discard-weak-no-fence': WEAK + ' DISCARD NO_READER_FENCE',  # the release of consumed is enough
 }
 # Too many states to store: each is remembered by 3 bits of a table of so many (log2).
 FOUR = 'WRITERS=4 RECORDS=1 SIZES=0 FEW'
 HASHED = {
-    'overwrite-4-writers': (FOUR, 28),
-    'discard-4-writers': (FOUR + ' DISCARD', 26),
+    'overwrite-4-writers': (FOUR, 30),
+    'discard-4-writers': (FOUR + ' DISCARD', 30),
 }
 # tools/check-model.sh --long
 LONG = {
@@ -128,7 +129,9 @@ def test_complete(name):
 @params(*HASHED)
 def test_hashed(name):
     flags, bits = HASHED[name]
-    hold('ring', flags, bits)
+    factor = hold('ring', flags, bits).number(r'hash factor: ([\d.e+]+)')
+    # Bits for each state that was found: with few, others were taken for seen. spin's own: best above 100.
+    assert factor >= 10, f'hash factor {factor}'
 
 
 @params('counters', 'time')

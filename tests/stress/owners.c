@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Processes that take rings of a region by the library and are killed anywhere: while they take one,
- * while their threads reserve or commit, while they give it back. A reader in this process reads
+ * while their threads reserve or commit, while they give it back. By turns two threads share a ring, or it
+ * is one thread's, which a timer's handler interrupts and produces, too. A reader in this process reads
  * each ring to its end and lets the next ones have it. Every record checks itself, and of each life
  * of a ring the account is that of its commit words. Exit status 0: all was right.
  *
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -102,7 +104,7 @@ struct job {
 	struct worker *w;
 	__u32 life;
 	int thread;
-	bool ends;
+	bool ends, single; /* single: the ring is one thread's, and its signal handler's */
 };
 
 static __u64 word_of(__u64 seq, __u32 life, int thread, __u32 i)
@@ -118,13 +120,17 @@ static void produce(struct job *j)
 	__u64 *at;
 
 	__atomic_store_n(&j->w->attempts[j->thread], seq + 1, __ATOMIC_RELAXED);
-	at = htrace_producer_reserve(j->p, ID, 8 * words, &slot);
+	at = j->single ? htrace_producer_reserve_single(j->p, ID, 8 * words, &slot) :
+			 htrace_producer_reserve(j->p, ID, 8 * words, &slot);
 	if (at) {
 		at[0] = seq;
 		at[1] = j->life | (__u64)j->thread << 32;
 		for (__u32 i = 2; i < words; i++)
 			at[i] = word_of(seq, j->life, j->thread, i);
-		htrace_commit(&slot);
+		if (j->single)
+			htrace_commit_single(&slot);
+		else
+			htrace_commit(&slot);
 	}
 	__atomic_store_n(&j->w->done[j->thread], seq + 1, __ATOMIC_RELEASE);
 }
@@ -143,13 +149,48 @@ static void *work(void *arg)
 	return NULL;
 }
 
-/* Some give their ring back and end; most go on until they are killed. */
+static struct job *interrupting;
+
+static void on_timer(int sig)
+{
+	__u64 kept = seed;
+
+	(void)sig;
+	produce(interrupting);
+	seed = kept + 1;
+}
+
+/* A timer's handler takes the second thread's place: it interrupts the first one anywhere, and produces. */
+static void work_interrupted(struct job *job)
+{
+	const struct itimerval often = { { 0, 150 }, { 0, 150 } }, never = { { 0, 0 }, { 0, 0 } };
+	struct sigaction sa = { .sa_handler = on_timer, .sa_flags = SA_RESTART };
+
+	interrupting = &job[1];
+	if (sigaction(SIGALRM, &sa, NULL) || setitimer(ITIMER_REAL, &often, NULL))
+		_exit(3);
+	work(&job[0]);
+	setitimer(ITIMER_REAL, &never, NULL);
+	sa.sa_handler = SIG_IGN; /* one may be pending still */
+	sigaction(SIGALRM, &sa, NULL);
+}
+
+static void work_together(struct job *job)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, work, &job[1]))
+		_exit(3);
+	work(&job[0]);
+	pthread_join(thread, NULL);
+}
+
+/* Some give their ring back and end; most go on until they are killed. By turns the ring is one thread's. */
 static void process(struct worker *w, __u32 life)
 {
 	struct htrace_producer p;
 	struct job job[THREADS];
-	pthread_t thread;
-	bool ends;
+	bool ends, single = life & 1;
 	int err;
 
 	produces = true;
@@ -160,11 +201,11 @@ static void process(struct worker *w, __u32 life)
 	if (err)
 		die("no ring: %s", strerror(-err));
 	for (int t = 0; t < THREADS; t++)
-		job[t] = (struct job){ &p, w, life, t, ends };
-	if (pthread_create(&thread, NULL, work, &job[1]))
-		_exit(3);
-	work(&job[0]);
-	pthread_join(thread, NULL);
+		job[t] = (struct job){ &p, w, life, t, ends, single };
+	if (single)
+		work_interrupted(job);
+	else
+		work_together(job);
 	htrace_producer_put(&p);
 	_exit(0);
 }

@@ -8,8 +8,8 @@
  *
  * threads: nothing else. signals: handlers interrupt producers anywhere, and produce. single: the same
  * with one producer, which therefore needs no bus locks. readers: they come and go. killed: producers
- * are processes, killed anywhere; RECORDS is then the number of rounds, each with a new ring. borrow:
- * read without a copy, several batches at a time.
+ * are processes, killed anywhere, by turns several and one that a timer's handler interrupts; RECORDS is
+ * then the number of rounds, each with a new ring. borrow: read without a copy, several batches at a time.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -62,9 +63,11 @@ static _Thread_local __u64 seed;
 static __u64 received, overwritten, dropped, before, last_time;
 static __u64 next[IDS];
 
+static bool single; /* one producer, which therefore needs no bus locks, and its handlers */
+
 static int producers(void)
 {
-	return mode == SINGLE ? 1 : PRODUCERS;
+	return single ? 1 : PRODUCERS;
 }
 
 static void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
@@ -140,7 +143,7 @@ static void produce(int id)
 	__u64 *at;
 
 	__atomic_store_n(&shared->attempts[id], nr + 1, __ATOMIC_RELAXED);
-	if (mode == SINGLE)
+	if (single)
 		at = htrace_reserve_single(ring, &g, &ring->consumed, 1u + (__u32)id, 8 * words,
 					   SCHEMA, (now = tick()), &slot);
 	else
@@ -151,7 +154,7 @@ static void produce(int id)
 			put(&at[i], i == 1 ? now : i ? word_of(id, nr, i) : nr);
 		if (!below(slow ? 4 : 32))
 			sched_yield();
-		if (mode == SINGLE)
+		if (single)
 			htrace_commit_single(&slot);
 		else
 			htrace_commit(&slot);
@@ -408,8 +411,12 @@ static void run_threads(void)
 
 static void child(int p)
 {
+	const struct itimerval often = { { 0, 150 }, { 0, 150 } };
+
 	me = p;
 	seed = (__u64)getpid() * 7919 + (__u64)p;
+	if (single && setitimer(ITIMER_REAL, &often, NULL))
+		_exit(1);
 	while (!__atomic_load_n(&shared->stop, __ATOMIC_ACQUIRE)) {
 		produce(p);
 		if (!below(200))
@@ -439,13 +446,13 @@ static void read_for(struct htrace_consumer *c, unsigned int us)
 static __u64 run_round(int *killed)
 {
 	struct htrace_consumer *c;
-	int pid[PRODUCERS], status, victims = 1 + (int)below(PRODUCERS);
+	int pid[PRODUCERS], status, victims = 1 + (int)below((unsigned int)producers());
 	__u64 told, hole, unfinished;
 
 	new_ring();
 	c = start_reader();
 	fflush(stdout);
-	for (int p = 0; p < PRODUCERS; p++) {
+	for (int p = 0; p < producers(); p++) {
 		pid[p] = fork();
 		if (pid[p] < 0)
 			die("no process");
@@ -458,7 +465,7 @@ static __u64 run_round(int *killed)
 	}
 	read_for(c, below(2000));
 	__atomic_store_n(&shared->stop, 1, __ATOMIC_RELEASE);
-	for (int p = 0; p < PRODUCERS; p++)
+	for (int p = 0; p < producers(); p++)
 		if (waitpid(pid[p], &status, 0) != pid[p] || (p >= victims && status))
 			die("a producer died: %#x", (unsigned int)status);
 	*killed += victims;
@@ -484,6 +491,7 @@ static void run_killed(void)
 	int killed = 0;
 
 	for (__u64 i = 0; i < records; i++) {
+		single = i & 1;
 		hole = run_round(&killed);
 		holes += hole > 0;
 		bytes += hole;
@@ -519,6 +527,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	mode = (enum mode)m;
+	single = mode == SINGLE;
 	seed = (__u64)getpid();
 	if (htrace_geometry_init(&g, RING, BLOCK, p ? HTRACE_OVERWRITE : HTRACE_DISCARD))
 		die("no geometry");
@@ -528,7 +537,7 @@ int main(int argc, char **argv)
 		die("no memory");
 	ring = (struct htrace_ring *)((char *)shared + 4096);
 	new_ring();
-	if (sigaction(SIGUSR1, &sa, NULL))
+	if (sigaction(SIGUSR1, &sa, NULL) || sigaction(SIGALRM, &sa, NULL))
 		die("no handler");
 	if (mode == KILLED)
 		run_killed();

@@ -12,6 +12,7 @@ from builds import STRESS, UNIT, compile_test, outcome  # noqa: E402
 from harness import params, say  # noqa: E402
 from mutations import MUTATIONS, RING, Mutation  # noqa: E402
 
+TOP = os.path.dirname(os.path.dirname(UNIT))
 NAMED = {m.name: m for m in MUTATIONS}
 CAS_SINGLE = '''	__u8 done;
 
@@ -32,14 +33,17 @@ SINGLE = [
 ]
 
 
-@params(*[m.name for m in MUTATIONS if m.code])
+@params(*[m.name for m in MUTATIONS if m.code and m.unit])
 def test_unit(name):
     """Most by random schedules in one thread, with stores delayed as on arm64."""
     unit = NAMED[name].unit
     with tempfile.TemporaryDirectory() as d:
         exe = compile_test(os.path.join(UNIT, unit + '.c'), d, mutation=NAMED[name])
-        status, said = outcome(exe)
-        bad = re.findall(r'^not ok.*', said, re.M)
+        for schedules in {'HTRACE_SCHEDULES': '100'}, {}:  # so few show most; else all
+            status, said = outcome(exe, **schedules)
+            bad = re.findall(r'^not ok.*', said, re.M)
+            if bad:
+                break
         assert status and bad, f'{NAMED[name].what}: not missed (exit {status})\n{said}'
         found = re.findall(r'HTRACE_SCHEDULE=(\d+), policy (\d), start \d: (.*)', said)
         for policy, text in ('1', 'discard'), ('2', 'overwrite'):
@@ -50,17 +54,33 @@ def test_unit(name):
             say(re.sub(r'^not ok \d+ - (\S*/)?', 'missed by ', bad[0])[:120])
 
 
+def test_build_flag():
+    """A build directory of one's own, as CONTRIBUTING.md's readers would make it."""
+    with tempfile.TemporaryDirectory() as d:
+        off = [f'-D{name}=disabled' for name in ('agent', 'reader', 'bench', 'symbols')]
+        for args in (['setup', d, TOP, '-Dmutation=release', *off], ['compile', '-C', d, 'test_schedules']):
+            status, said = outcome('meson', *args)
+            assert status == 0, f'meson {" ".join(args)}: {said}'
+        status, said = outcome(os.path.join(d, 'tests', 'test_schedules'), HTRACE_SCHEDULES='20')
+        bad = re.search(r'^not ok.*HTRACE_SCHEDULE=.*', said, re.M)
+        assert status and bad, f'the flag takes nothing away (exit {status})\n{said}'
+        say(bad[0][-100:])
+        status, said = outcome('meson', 'setup', os.path.join(d, 'none'), TOP, '-Dmutation=none-such', *off)
+        assert status and 'mutations.py' in said, f'a mutation that is not there: exit {status}\n{said}'
+
+
 @params(*[m.name for m in MUTATIONS if m.stress])
 def test_stress(name):
     """Threads on this machine, as often as it takes, up to a limit."""
     build = NAMED[name].stress
-    records = {'plain': '200000', 'tsan': '20000'}[build]
+    borrow = ['borrow'] if build == 'borrow' else []
+    records = {'plain': '200000', 'borrow': '100000', 'tsan': '20000'}[build]
     with tempfile.TemporaryDirectory() as d:
-        exe = compile_test(STRESS, d, build, NAMED[name])
+        exe = compile_test(STRESS, d, 'plain' if borrow else build, NAMED[name])
         for i in range(20):
-            for mode in ('threads', 'signals'):
+            for mode in ('threads', 'readers' if borrow else 'signals'):
                 for policy in ('discard', 'overwrite'):
-                    status, said = outcome(exe, mode, policy, records)
+                    status, said = outcome(exe, mode, policy, records, *borrow)
                     if status != 0:
                         why = re.search(r'SUMMARY: \S+ (.*) /', said) or re.search(r'(.*)\n', said)
                         say(f'run {i + 1}, {mode} {policy}: {why[1] if why else said}')

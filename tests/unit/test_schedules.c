@@ -9,6 +9,7 @@
  * HTRACE_SCHEDULES=n runs n schedules of each scenario, HTRACE_SCHEDULE=n only the n-th.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,14 +18,14 @@
 #include "unit.h"
 
 static void point(void);
-static const volatile void *load(const volatile void *at);
+static const volatile void *load(const volatile void *at, int order);
 static int compare_exchange(void *at, void *expected, unsigned long long value);
 static unsigned long long fetch_add(void *at, unsigned long long value, int order);
 static void store(void *at, unsigned long long value, size_t size, int order);
 static void drain(void);
 
 #define __atomic_load_n(p, order) \
-	(*(const volatile __typeof__(*(p)) *)load(p))
+	(*(const volatile __typeof__(*(p)) *)load((p), (order)))
 #define __atomic_store_n(p, v, order) \
 	store((void *)(p), (v), sizeof(*(p)), order)
 #define __atomic_thread_fence(order) drain()
@@ -63,6 +64,10 @@ static struct {
 	struct htrace_ring *ring;
 	struct htrace_geometry g;
 	__u64 clock, now[PRODUCERS]; /* the last, and what each read of it */
+	/* Of each attempt to reserve: the head that it began with; has it moved when the ring seemed full? */
+	__u64 loaded[PRODUCERS], began_at[PRODUCERS];
+	bool moved[PRODUCERS], unordered[PRODUCERS];
+	int attempts[PRODUCERS];
 	unsigned int records;        /* per producer */
 	unsigned int idle[READER + 1]; /* most points between two records, or reads */
 	enum start start;
@@ -162,11 +167,46 @@ static void perform(void *at, __u64 value, size_t size)
 		*(volatile __u64 *)at = value;
 }
 
-/* A CAS's store may come late too: others see the head before, and their CASes fail meanwhile. */
-static const volatile void *load(const volatile void *at)
+/* As all but who is about to move it see it. */
+static __u64 visible_head(void)
 {
+	return run.late_head ? run.seen_head : run.ring->head;
+}
+
+/* Is it a word by which a block may turn out not to be free? */
+static bool may_refuse(const volatile void *at)
+{
+	__u64 off = (__u64)((const volatile char *)at - (const char *)run.ring) - run.g.desc_off;
+
+	return at == &run.ring->consumed ||
+	       (off < run.g.data_off - run.g.desc_off &&
+		off % sizeof(struct htrace_block) == offsetof(struct htrace_block, commit));
+}
+
+/*
+ * A CAS's store may come late too: others see the head before, and their CASes fail meanwhile. And if a
+ * load by which a block may turn out not to be free does not acquire, the one of head behind it comes first.
+ */
+static const volatile void *load(const volatile void *at, int order)
+{
+	const volatile void *from = at;
+
 	point();
-	return at == &run.ring->head && run.late_head ? &run.seen_head : at;
+	if (at == &run.ring->head && run.late_head)
+		from = &run.seen_head;
+	if (current < 0 || current == READER)
+		return from;
+	if (at == &run.ring->head) {
+		if (!run.unordered[current])
+			run.loaded[current] = visible_head();
+		else
+			from = &run.loaded[current];
+		run.unordered[current] = false;
+	} else if (may_refuse(at)) {
+		run.moved[current] = visible_head() != run.began_at[current];
+		run.unordered[current] = run.order != STRONG && order == __ATOMIC_RELAXED;
+	}
+	return from;
 }
 
 /* What this coroutine stored becomes visible, in any order. */
@@ -208,6 +248,8 @@ static int compare_exchange(void *at, void *expected, unsigned long long value)
 	__u64 *word = at, *old = expected;
 
 	drain();
+	if (current >= 0 && current < PRODUCERS)
+		run.unordered[current] = false;
 	if (*word != *old) {
 		*old = *word;
 		return 0;
@@ -221,10 +263,13 @@ static int compare_exchange(void *at, void *expected, unsigned long long value)
 	return 1;
 }
 
-/* As all but who is about to move it see it. */
-static __u64 visible_head(void)
+/* Full is a ring whose head stayed where it was; else somebody got that room, or there was more. */
+static void check_drop(__u64 nr)
 {
-	return run.late_head ? run.seen_head : run.ring->head;
+	CHECK(!run.moved[current] || run.attempts[current] >= HTRACE_RETRIES,
+	      "drop %llu: head had moved, %d attempts", nr, run.attempts[current]);
+	if (nr < PRODUCERS * MAX_RECORDS)
+		run.drop_head[nr] = visible_head();
 }
 
 static unsigned long long fetch_add(void *at, unsigned long long value, int order)
@@ -237,8 +282,8 @@ static unsigned long long fetch_add(void *at, unsigned long long value, int orde
 		drain();
 	old = *word;
 	*word += value;
-	if (word == &run.ring->dropped && old < PRODUCERS * MAX_RECORDS)
-		run.drop_head[old] = visible_head();
+	if (word == &run.ring->dropped)
+		check_drop(old);
 	return old;
 }
 
@@ -248,6 +293,8 @@ static __u64 tick(int p)
 {
 	point();
 	run.clock += 1 + (below(40) ? below(50) : unit_random(&run.random) % (3ULL << 31));
+	run.began_at[p] = run.loaded[p];
+	run.attempts[p]++;
 	return run.now[p] = run.clock;
 }
 
@@ -265,6 +312,8 @@ static void produce(int p, unsigned int nr)
 
 	len += below(50) ? 0 : run.g.max_payload; /* now and then too large */
 	run.produced++;
+	run.attempts[p] = 0;
+	run.moved[p] = run.unordered[p] = false;
 	at = htrace_reserve(run.ring, &run.g, &run.ring->consumed, 1 + p, len, SCHEMA, tick(p),
 			    &slot);
 	if (!at)
