@@ -5,8 +5,10 @@
  * both cores share (what their readings differ by is measured, and taken off). Round trip: until the
  * answer is there, by the sender's clock alone.
  *
- * Quiet: a message at a time, 20 to 85 us after the one before was received. Burst: each is the last of 64, one every 250 ns, all of which
- * the receiver reads. The producer's cost is the time of the call itself. Cases take turns.
+ * Quiet: a message at a time, 20 to 85 us after the one before was received. Bursts: each is the last of
+ * 64, one every 250 ns, all of which the receiver reads. Busy cores: as quiet, but on each of the two cores
+ * something else computes, too, which the scheduler treats alike. The producer's cost is the time of the
+ * call itself. Cases take turns.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -32,7 +34,7 @@
 #define RING_SIZE (1u << 20)
 #define CALIBRATIONS 2000
 #define CALIBRATE_NS 20000000
-#define ENOUGH_NS 40000000000ull /* no further round then */
+#define ENOUGH_NS 60000000000ull /* no further round then */
 
 /* 32 bytes, as in the benchmark of pushes. */
 struct message {
@@ -284,9 +286,14 @@ static const struct kind kinds[] = {
 enum { P50, P99, P999, COST, NR_STATS };
 static const char *const stats[NR_STATS] = { "p50", "p99", "p99.9", "sender's p50" };
 
+enum load { QUIET, BURSTS, BUSY, NR_LOADS };
+static const char *const loads[NR_LOADS] = { "quiet", "bursts", "busy cores" };
+#define BUSY_TIMES 4 /* as long as others: turns on a core are milliseconds */
+
 struct one_case {
 	const struct kind *kind;
-	bool both_ways, bursts;
+	bool both_ways;
+	enum load load;
 	struct bench_rounds rounds[NR_STATS];
 	const char *error;
 };
@@ -359,7 +366,7 @@ static void *receiver(void *arg)
 /* A message, or a burst that ends in it; when its last was sent. */
 static uint64_t send_burst(struct run *r, uint64_t *number, uint64_t flags, double tick)
 {
-	unsigned nr = r->c->bursts ? BURST : 1;
+	unsigned nr = r->c->load == BURSTS ? BURST : 1;
 	uint64_t sent = 0;
 
 	for (unsigned i = 1; i <= nr; i++) {
@@ -400,8 +407,34 @@ static void sender(struct run *r, uint64_t ns, double tick)
 	}
 }
 
+static volatile bool hogging;
+
+static void *hog(void *cpu)
+{
+	bench_pin(*(int *)cpu);
+	while (hogging)
+		bench_relax();
+	return NULL;
+}
+
+static void start_hogs(pthread_t thread[2])
+{
+	hogging = true;
+	for (int i = 0; i < 2; i++)
+		if (pthread_create(&thread[i], NULL, hog, &cpus[i]))
+			bench_die("pthread_create", EAGAIN);
+}
+
+static void stop_hogs(pthread_t thread[2])
+{
+	hogging = false;
+	for (int i = 0; i < 2; i++)
+		pthread_join(thread[i], NULL);
+}
+
 static void run_case(struct one_case *c, double offset, uint64_t ns)
 {
+	pthread_t hogs[2];
 	double tick = bench_tick_ns();
 	struct run *r = aligned_alloc(128, (sizeof(*r) + 127) & ~127ul);
 	pthread_t thread;
@@ -414,8 +447,12 @@ static void run_case(struct one_case *c, double offset, uint64_t ns)
 	pthread_create(&thread, NULL, receiver, r);
 	bench_pin(cpus[0]);
 	bench_no_timer_slack();
-	sender(r, ns, tick);
+	if (c->load == BUSY)
+		start_hogs(hogs);
+	sender(r, c->load == BUSY ? BUSY_TIMES * ns : ns, tick);
 	pthread_join(thread, NULL);
+	if (c->load == BUSY)
+		stop_hogs(hogs);
 	c->error = r->error ? r->error : r->there.error ? r->there.error : r->back.error;
 	c->kind->close(&r->there);
 	c->kind->close(&r->back);
@@ -490,15 +527,15 @@ static void print_case(const struct one_case *c)
 		if (i == COST && c->both_ways)
 			continue;
 		snprintf(params, sizeof(params), "\"way\": \"%s\", \"load\": \"%s\", \"stat\": \"%s\"",
-			 c->both_ways ? "round trip" : "one way", c->bursts ? "bursts" : "quiet",
-			 stats[i]);
+			 c->both_ways ? "round trip" : "one way", loads[c->load], stats[i]);
 		bench_print("latency", c->kind->name, params, "ns", &c->rounds[i], c->error);
 	}
 }
 
 int main(int argc, char **argv)
 {
-	static struct one_case cases[4 * NR_KINDS];
+	enum { NR_CASES = 2 * NR_LOADS * NR_KINDS };
+	static struct one_case cases[NR_CASES];
 	unsigned rounds = 10;
 	uint64_t ns = 60000000, start = bench_now();
 
@@ -517,17 +554,17 @@ int main(int argc, char **argv)
 		bench_skip("latency", "all", "", "there is only one CPU");
 		return 0;
 	}
-	for (size_t i = 0; i < 4 * NR_KINDS; i++)
+	for (size_t i = 0; i < NR_CASES; i++)
 		cases[i] = (struct one_case){ .kind = &kinds[i % NR_KINDS],
 					      .both_ways = i / NR_KINDS & 1,
-					      .bursts = i / NR_KINDS & 2 };
+					      .load = (enum load)(i / NR_KINDS / 2) };
 	for (unsigned round = 0; round < rounds && bench_now() - start < ENOUGH_NS; round++) {
 		double offset = clock_offset();
 
-		for (size_t i = 0; i < 4 * NR_KINDS; i++)
+		for (size_t i = 0; i < NR_CASES; i++)
 			run_case(&cases[i], offset, ns);
 	}
-	for (size_t i = 0; i < 4 * NR_KINDS; i++)
+	for (size_t i = 0; i < NR_CASES; i++)
 		print_case(&cases[i]);
 	return 0;
 }
