@@ -157,6 +157,9 @@ REMOVED = {
     'attach': ('attach.c', '''	if (bytes > room)
 		bytes = (__u32)room;
 ''', ''),
+    'schema': ('schema_visit.c', '''	if (len < fixed_size(e->type))
+		return -EMSGSIZE;
+''', ''),
 }
 
 
