@@ -2,7 +2,6 @@
 /* Regions in files and memfds of this machine: which files may be made into one. */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -52,7 +51,52 @@ static bool blank(int fd)
 	return h.magic == HTRACE_HOST_MAGIC || zero_file(fd);
 }
 
-/* A region whose session is closed, or its maker dead? */
+/*
+ * Made under another kernel that ran on this machine? A guest's region is in a file, too, and its
+ * guest may be running: that one's rings are not local ones.
+ */
+static bool earlier_boot(const struct htrace_super *s)
+{
+	__u8 boot[16];
+
+	htrace_boot_id(boot);
+	for (__u32 set = 0; set < s->nr_ringsets; set++)
+		if (s->ringset[set].placement != HTRACE_PLACEMENT_LOCAL)
+			return false;
+	return !all_zero(boot, sizeof(boot)) && !all_zero(s->boot_id, sizeof(s->boot_id)) &&
+	       memcmp(boot, s->boot_id, sizeof(boot)) != 0;
+}
+
+/* Children of the maker go on in their rings when it has ended, as a daemon does. */
+static bool rings_deserted(const struct htrace_view *v, struct htrace_judge *j)
+{
+	const struct htrace_super *s = htrace_view_super(v);
+	struct htrace_image img;
+
+	for (__u32 set = 0; set < s->nr_ringsets; set++) {
+		if (s->ringset[set].kind != HTRACE_RING_PER_THREAD)
+			continue;
+		for (__u32 i = 0; i < s->ringset[set].nr_rings; i++)
+			if (htrace_view_ring(v, set, i, &img) ||
+			    !htrace_judge_deserted(j, img.ring))
+				return false;
+	}
+	return true;
+}
+
+/* Is it certain that nobody uses it any more, without its having been closed? */
+static bool deserted(const struct htrace_view *v, const struct htrace_guest *g)
+{
+	const struct htrace_super *s = htrace_view_super(v);
+	struct htrace_judge judge;
+
+	if (earlier_boot(s))
+		return true;
+	htrace_judge_init(&judge, s->boot_id);
+	return htrace_judge_dead(&judge, g->agent_pid, g->agent_ns, 0) && rings_deserted(v, &judge);
+}
+
+/* A region whose session is closed, or its maker and all who produced into it dead? */
 static bool over(int fd)
 {
 	struct htrace_view *v;
@@ -63,8 +107,7 @@ static bool over(int fd)
 		return false;
 	if (htrace_view_attach(v, NULL, 0) == 0) {
 		htrace_view_guest(v, &g, false);
-		yes = g.state == HTRACE_GUEST_CLOSED ||
-		      (kill((pid_t)g.agent_pid, 0) < 0 && errno == ESRCH);
+		yes = g.state == HTRACE_GUEST_CLOSED || deserted(v, &g);
 	}
 	htrace_view_close(v);
 	return yes;

@@ -145,10 +145,7 @@ static bool close_dead(struct htrace_judge *j, struct htrace_ring *ring, __u64 *
 static bool take_over(struct taker *t, struct htrace_ring *ring, const struct htrace_geometry *g,
 		      __u64 owner)
 {
-	__u64 ns = (t->judge.ns & ~0xffffffffULL) | (__u32)owner;
-
-	if (!(owner & BEING_TAKEN) ||
-	    !htrace_judge_dead(&t->judge, HTRACE_OWNER_PID(owner), ns, 0) ||
+	if (!(owner & BEING_TAKEN) || !htrace_judge_taker_dead(&t->judge, owner) ||
 	    !htrace_cas(&ring->owner, owner, t->taking | (owner & BEING_TAKEN)))
 		return false;
 	if (owner & HTRACE_OWNER_RETIRING)

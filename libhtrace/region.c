@@ -202,6 +202,7 @@ static void fill_guest(struct htrace_guest *g)
 	struct utsname u;
 
 	g->agent_pid = (__u32)getpid();
+	g->agent_ns = htrace_own_ns();
 	g->heartbeat_ms = 0;
 	if (!uname(&u)) {
 		memcpy(g->release, u.release, strnlen(u.release, sizeof(g->release)));
@@ -328,6 +329,7 @@ int htrace_region_adopt(struct htrace_region **out, void *mem, size_t size, bool
 	}
 	memcpy(r->schema, area + 1, r->schema_len);
 	htrace_region_guest(r)->agent_pid = (__u32)getpid();
+	htrace_region_guest(r)->agent_ns = htrace_own_ns();
 	r->began = htrace_region_guest(r)->clock[0].mono;
 	*out = r;
 	return 0;
