@@ -128,6 +128,10 @@ struct htrace_view {
 
 /* Take a sample of the clocks, unless there is a recent one. Any thread. */
 void htrace_region_sample(struct htrace_region *r);
+/* htrace_region_format() in two: what may fail and touches no memory, and what is sure to succeed. */
+int htrace_region_plan(struct htrace_region **out, size_t size,
+		       const struct htrace_region_opts *opts);
+void htrace_region_write(struct htrace_region *r, void *mem);
 void htrace_view_unmap_ram(struct htrace_view *v);
 /* The region is in a mapping that goes when the handle is released. */
 void htrace_region_own_mapping(struct htrace_region *r);

@@ -157,6 +157,7 @@ static int open_file(const char *path, size_t *size, bool *made)
 int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
 			       const struct htrace_region_opts *opts, int *fd_out)
 {
+	struct htrace_region *r = NULL;
 	void *mem = MAP_FAILED;
 	bool made = false;
 	int fd, err;
@@ -165,30 +166,27 @@ int htrace_region_create_local(struct htrace_region **out, const char *path, siz
 		    memfd_create("htrace", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return path ? fd : -errno;
-	err = htrace_region_fits(size, opts);
+	/* All that may fail before the first thing that changes what is there. */
+	err = htrace_region_plan(&r, size, opts);
 	if (err)
 		goto fail;
-	if (ftruncate(fd, (off_t)size)) {
+	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mem == MAP_FAILED || ftruncate(fd, (off_t)size)) {
 		err = -errno;
 		goto fail;
 	}
 	if (!path) /* a reader need not fear SIGBUS then */
 		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
-	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (mem == MAP_FAILED) {
-		err = -errno;
-		goto fail;
-	}
-	err = htrace_region_format(out, mem, size, opts);
-	if (err)
-		goto fail;
-	htrace_region_own_mapping(*out);
+	htrace_region_write(r, mem);
+	htrace_region_own_mapping(r);
+	*out = r;
 	if (fd_out)
 		*fd_out = fd;
 	else
 		close(fd);
 	return 0;
 fail:
+	htrace_region_release(r); /* which has no mapping yet */
 	if (mem != MAP_FAILED)
 		munmap(mem, size);
 	close(fd);

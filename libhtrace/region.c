@@ -226,8 +226,8 @@ static int choose_clock(__u32 *clock_id, const struct htrace_region_opts *o)
 static void begin_samples(struct htrace_region *r);
 static void settle_samples(struct htrace_region *r);
 
-int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
-			 const struct htrace_region_opts *opts)
+int htrace_region_plan(struct htrace_region **out, size_t size,
+		       const struct htrace_region_opts *opts)
 {
 	struct htrace_region_opts o = { 0 };
 	struct htrace_region *r;
@@ -240,7 +240,6 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 	r = calloc(1, sizeof(*r));
 	if (!r)
 		return -ENOMEM;
-	r->mem = mem;
 	r->size = size;
 	r->io_memory = o.io_memory;
 	s = &r->super;
@@ -259,6 +258,15 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 		free(r);
 		return err;
 	}
+	*out = r;
+	return 0;
+}
+
+void htrace_region_write(struct htrace_region *r, void *mem)
+{
+	const struct htrace_super *s = &r->super;
+
+	r->mem = mem;
 	/* The old session ends here: readers see no magic until it is all written. */
 	((volatile struct htrace_super *)mem)->magic = 0;
 	htrace_region_fence(r);
@@ -272,9 +280,17 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 	zero_rings(r);
 	fill_guest(htrace_region_guest(r));
 	begin_samples(r);
-	memcpy((char *)mem + 8, (char *)s + 8, sizeof(*s) - 8);
-	*out = r;
-	return 0;
+	memcpy((char *)mem + 8, (const char *)s + 8, sizeof(*s) - 8);
+}
+
+int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
+			 const struct htrace_region_opts *opts)
+{
+	int err = htrace_region_plan(out, size, opts);
+
+	if (!err)
+		htrace_region_write(*out, mem);
+	return err;
 }
 
 int htrace_region_fits(size_t size, const struct htrace_region_opts *opts)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -277,6 +278,74 @@ START_TEST(test_judged)
 }
 END_TEST
 
+/* ---------------------------------------------------------------------------------- in vain */
+
+static void no_such_clock(struct htrace_region_opts *o)
+{
+	o->clock_id = 77;
+}
+
+static void no_such_policy(struct htrace_region_opts *o)
+{
+	o->policy = 9;
+}
+
+static void too_many(struct htrace_region_opts *o)
+{
+	o->nr_rings = HTRACE_MAX_RINGS + 1;
+}
+
+/* Larger than all of a process's addresses. */
+static void no_memory(struct htrace_region_opts *o)
+{
+	(void)o;
+}
+
+/* A file larger than this process may make. */
+static void no_space(struct htrace_region_opts *o)
+{
+	const struct rlimit small = { SIZE, SIZE };
+
+	(void)o;
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
+}
+
+static const struct {
+	void (*change)(struct htrace_region_opts *o);
+	size_t size;
+	int want;
+} vain[] = {
+	{ no_such_clock, SIZE / 2, -EINVAL }, { no_such_policy, SIZE / 2, -EINVAL },
+	{ too_many, SIZE / 2, -EINVAL },      { no_memory, 1ULL << 56, -ENOMEM },
+	{ no_space, 2 * SIZE, -EFBIG },
+};
+
+/* What is refused leaves the old region as it was, to be read. */
+START_TEST(test_in_vain)
+{
+	struct htrace_region_opts o = opts;
+	struct htrace_region *r;
+	char *before, *now;
+
+	new_path();
+	r = make(SIZE);
+	htrace_region_set_state(r, HTRACE_GUEST_CLOSED);
+	htrace_region_release(r);
+	now = map_file();
+	before = malloc(SIZE);
+	ck_assert_ptr_nonnull(before);
+	memcpy(before, now, SIZE);
+	vain[_i].change(&o);
+	ck_assert_int_eq(htrace_region_create_local(&r, path, vain[_i].size, &o, NULL), vain[_i].want);
+	ck_assert_int_eq(file_size(), SIZE);
+	ck_assert_int_eq(memcmp(before, now, SIZE), 0);
+	munmap(now, SIZE);
+	free(before);
+	unlink(path);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("local");
@@ -285,6 +354,7 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_daemon, 0, 2);
 	tcase_add_loop_test(t, test_judged, 0, (int)(sizeof(cases) / sizeof(*cases)));
+	tcase_add_loop_test(t, test_in_vain, 0, (int)(sizeof(vain) / sizeof(*vain)));
 	suite_add_tcase(s, t);
 	return unit_run(s);
 }
