@@ -209,7 +209,8 @@ void htrace_view_drained(struct htrace_view *v, const struct htrace_image *img, 
 {
 	struct htrace_host_ring *words = htrace_view_host_ring(v, img->slot);
 
-	if (!words)
+	/* The words of a region that was made anew meanwhile are another session's. */
+	if (!words || !htrace_view_current(v))
 		return;
 	/* Positions begin anew at 0. Nobody looks at this word any more until then. */
 	__atomic_store_n(&words->consumed, 0, __ATOMIC_RELAXED);

@@ -257,7 +257,8 @@ struct htrace_host_ring *htrace_view_host_ring(struct htrace_view *v, __u32 slot
  * that are read-only. These are for the one. Each is -EACCES if the view is mapped read-only.
  *
  * htrace_view_claim(): become it, after each attach, before consumers are made: an older session's
- * `consumed` ends, and the file is locked (flock(2)) as host-reader does. -EBUSY: another process is.
+ * `consumed` and `drained` end, and the file is locked (flock(2)) as host-reader does. -EBUSY: another
+ * process is.
  *
  * htrace_view_announce(): what it does. HTRACE_HOST_WAITING and HTRACE_HOST_GONE leave the session as
  * it is: whoever comes next to it goes on from `consumed`. HTRACE_HOST_ATTACHED: it reads @session;
@@ -323,7 +324,8 @@ struct htrace_owner {
 int htrace_view_owner(struct htrace_view *v, const struct htrace_image *img, struct htrace_owner *o);
 /*
  * Say that all of the ring's life @generation was read, after HTRACE_OWNER_DIED, with
- * htrace_consumer_finish(): it may be used again. Does nothing if the host area is not writable.
+ * htrace_consumer_finish(): it may be used again. Does nothing if the host area is not writable, or
+ * the session is not the region's any more.
  */
 void htrace_view_drained(struct htrace_view *v, const struct htrace_image *img, __u64 generation);
 
