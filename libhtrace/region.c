@@ -480,7 +480,10 @@ void htrace_region_sample(struct htrace_region *r)
 		add_sample(r, &s);
 }
 
-/* The first sample: from far back enough, if the process has one, that the second tells the rate. */
+/*
+ * The first sample: from far back enough, if the process has one, that the second tells the rate. Who
+ * finds another at it does without: in a child of a fork(2), that one may not be there to unlock.
+ */
 static void begin_samples(struct htrace_region *r)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -488,11 +491,12 @@ static void begin_samples(struct htrace_region *r)
 	struct htrace_clock_sample s;
 
 	htrace_clock_take(&s);
-	pthread_mutex_lock(&lock);
-	if (s.mono - earliest.mono > BASELINE_MAX_NS)
-		earliest = s;
-	s = earliest;
-	pthread_mutex_unlock(&lock);
+	if (!pthread_mutex_trylock(&lock)) {
+		if (s.mono - earliest.mono > BASELINE_MAX_NS)
+			earliest = s;
+		s = earliest;
+		pthread_mutex_unlock(&lock);
+	}
 	r->began = s.mono;
 	put_sample(r, &s);
 }

@@ -2,6 +2,7 @@
 /* Which files may be made into a region anew: of no region that somebody uses, or may. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -346,6 +347,52 @@ START_TEST(test_in_vain)
 }
 END_TEST
 
+/* -------------------------------------------------------------------- a fork in the midst of it */
+
+static _Thread_local const int *park; /* a pipe that says when this thread has a lock; it keeps it */
+
+int __real_pthread_mutex_unlock(pthread_mutex_t *m);
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *m);
+
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *m)
+{
+	if (park && write(*park, "", 1) == 1)
+		pause();
+	return __real_pthread_mutex_unlock(m);
+}
+
+static void *make_one(void *arg)
+{
+	struct htrace_region *r;
+
+	park = arg;
+	htrace_region_create_local(&r, NULL, SIZE, &opts, NULL);
+	return NULL;
+}
+
+/* Another thread of the parent has the lock at the fork; the child has that thread's lock only. */
+START_TEST(test_fork)
+{
+	struct htrace_region *r;
+	int to[2], status;
+	pthread_t thread;
+	char byte;
+	pid_t pid;
+
+	ck_assert_int_eq(pipe(to), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, make_one, &to[1]), 0);
+	ck_assert_int_eq(read(to[0], &byte, 1), 1);
+	pid = fork();
+	if (!pid) {
+		alarm(10);
+		_exit(htrace_region_create_local(&r, NULL, SIZE, &opts, NULL) != 0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	/* The thread stays where it is. */
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("local");
@@ -354,6 +401,7 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_daemon, 0, 2);
 	tcase_add_loop_test(t, test_judged, 0, (int)(sizeof(cases) / sizeof(*cases)));
+	tcase_add_test(t, test_fork);
 	tcase_add_loop_test(t, test_in_vain, 0, (int)(sizeof(vain) / sizeof(*vain)));
 	suite_add_tcase(s, t);
 	return unit_run(s);
