@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -423,15 +422,27 @@ struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32
 
 /* --------------------------------------------------------------------------------- living words */
 
+/* A pid namespace's number << 32, and the pid that it is of. */
+static bool holder_dead(const struct htrace_super *s, __u64 holder)
+{
+	struct htrace_judge judge;
+
+	htrace_judge_init(&judge, s->boot_id);
+	return htrace_judge_dead(&judge, (__u32)holder,
+				 (judge.ns & ~0xffffffffULL) | holder >> 32, 0);
+}
+
 /*
  * Samples come from whoever produces. The lock is the process's that holds it; who finds another at
  * it can do without a sample. If that one is dead, what it left half written was not announced.
  */
-static bool lock_samples(struct htrace_guest *g)
+static bool lock_samples(struct htrace_region *r)
 {
-	__u64 me = (__u64)getpid(), holder = __atomic_load_n(&g->clock_lock, __ATOMIC_RELAXED);
+	struct htrace_guest *g = htrace_region_guest(r);
+	__u64 holder = __atomic_load_n(&g->clock_lock, __ATOMIC_RELAXED);
+	__u64 me = htrace_own_ns() << 32 | (__u32)getpid();
 
-	if (holder && (holder == me || !kill((pid_t)holder, 0) || errno != ESRCH))
+	if (holder && (holder == me || !holder_dead(&r->super, holder)))
 		return false;
 	return __atomic_compare_exchange_n(&g->clock_lock, &holder, me, false, __ATOMIC_ACQUIRE,
 					   __ATOMIC_RELAXED);
@@ -454,7 +465,7 @@ static void add_sample(struct htrace_region *r, const struct htrace_clock_sample
 
 	if (r->io_memory) {
 		put_sample(r, s);
-	} else if (lock_samples(g)) {
+	} else if (lock_samples(r)) {
 		put_sample(r, s);
 		__atomic_store_n(&g->clock_lock, 0, __ATOMIC_RELEASE);
 	}

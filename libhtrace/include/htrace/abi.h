@@ -239,7 +239,8 @@ struct htrace_guest {
 	__u64 clock_pong;    /* ping-pong of clocks: the request that is answered */
 	__u64 clock_tsc;     /* guest's TSC at the answer */
 	__u64 answer;        /* control: the last command carried out */
-	__u64 clock_lock;    /* of writers of samples among themselves: pid of who is at it, or 0 */
+	/* Of writers of samples among themselves: who is at it, pid namespace << 32 | pid; or 0. */
+	__u64 clock_lock;
 	__u64 agent_ns;      /* agent_pid's namespaces, as a ring's owner_ns; 0: not known */
 	__u64 reserved[2];
 	char release[64];  /* uname -r; bytes of any value, not necessarily terminated */
