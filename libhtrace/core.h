@@ -128,6 +128,8 @@ struct htrace_view {
 
 /* Take a sample of the clocks, unless there is a recent one. Any thread. */
 void htrace_region_sample(struct htrace_region *r);
+/* As htrace_region_host_ring(), for who retires a ring. */
+struct htrace_host_ring *htrace_host_words(struct htrace_region *r, __u32 slot);
 /* htrace_region_format() in two: what may fail and touches no memory, and what is sure to succeed. */
 int htrace_region_plan(struct htrace_region **out, size_t size,
 		       const struct htrace_region_opts *opts);

@@ -212,7 +212,9 @@ void htrace_view_drained(struct htrace_view *v, const struct htrace_image *img, 
 	/* The words of a region that was made anew meanwhile are another session's. */
 	if (!words || !htrace_view_current(v))
 		return;
-	/* Positions begin anew at 0. Nobody looks at this word any more until then. */
-	__atomic_store_n(&words->consumed, 0, __ATOMIC_RELAXED);
+	/*
+	 * `consumed` stays: until the ring is retired, it tells the reader that comes next that all was
+	 * read, also if we do not get to this store.
+	 */
 	__atomic_store_n(&words->drained, generation + 1, __ATOMIC_RELEASE);
 }

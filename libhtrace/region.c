@@ -400,6 +400,13 @@ const struct htrace_host *htrace_region_host(const struct htrace_region *r)
 	return (const void *)(r->mem + HTRACE_HOST_OFF);
 }
 
+struct htrace_host_ring *htrace_host_words(struct htrace_region *r, __u32 slot)
+{
+	if (slot >= HTRACE_MAX_RINGS)
+		return NULL;
+	return (struct htrace_host_ring *)(r->mem + HTRACE_HOST_RINGS_OFF) + slot;
+}
+
 const struct htrace_host_ring *htrace_region_host_ring(const struct htrace_region *r, __u32 slot)
 {
 	if (slot >= HTRACE_MAX_RINGS)
