@@ -234,6 +234,24 @@ rmmod htrace
 
 
 LOAD = 'insmod /htrace.ko || exit 1\n'
+
+
+@params('6.1', '6.12')
+def test_device(kernel):
+    """Of /dev/htrace's own memory: requests whose buffers are in it return."""
+    script = LOAD + """
+devmap || exit 1
+rmmod htrace || exit 1
+dmesg | grep -E 'WARNING|BUG|Oops' && exit 1
+true
+"""
+    devmap = os.path.join(BUILD, 'tests', 'devmap')
+    with Guest(script, kernel=kernel, add=[devmap + ':/bin/']) as vm:
+        vm.start()
+        assert vm.finish() == 0, vm.console()[-3000:]
+        assert 'devmap: all right' in vm.console()
+
+
 # programs are freed a little after their agent has ended
 UNLOAD = '''
 for i in $(seq 50); do
