@@ -121,7 +121,7 @@ static int dev_mmap(struct file *file, struct vm_area_struct *vma)
 	struct reader *r = file->private_data;
 	unsigned long pages = r->d->size >> PAGE_SHIFT;
 
-	if (!(vma->vm_flags & VM_SHARED))
+	if (!(vma->vm_flags & VM_MAYSHARE)) /* VM_SHARED is not set where the file is read-only */
 		return -EINVAL;
 	if (vma->vm_pgoff > pages || vma_pages(vma) > pages - vma->vm_pgoff)
 		return -EINVAL;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What /dev/htrace does with memory of its own: requests whose buffers lie in a mapping of it that
- * nobody has touched. Says "devmap: all right" at the end, unless a check fails or a request does not
- * return.
+ * nobody has touched, and mappings of all kinds. Says "devmap: all right" at the end, unless a check
+ * fails or a request does not return.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -43,7 +43,7 @@ static char *untouched(int fd, int prot)
 {
 	char *mem = mmap(NULL, size, prot, MAP_SHARED, fd, 0);
 
-	check(mem != MAP_FAILED, "mapping");
+	check(mem != MAP_FAILED, prot & PROT_WRITE ? "mapping" : "mapping read-only");
 	return mem + size - PAGE;
 }
 
@@ -84,6 +84,24 @@ static void check_requests(void)
 	check(false, "a request whose buffer is in the device's memory");
 }
 
+static void check_mappings(void)
+{
+	int fd = open_device(O_RDONLY), both = open_device(O_RDWR);
+	char *shown = untouched(fd, PROT_READ), *mem = untouched(both, PROT_READ | PROT_WRITE);
+
+	strcpy(mem, "seen");
+	check(!strcmp(shown, "seen"), "reading through a read-only mapping");
+	memset(mem, 0, 8);
+	check(mprotect(shown, PAGE, PROT_READ | PROT_WRITE) && errno == EACCES,
+	      "refusing to make it writable");
+	check(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED &&
+	      errno == EACCES, "refusing a writable mapping of a read-only file");
+	check(mmap(NULL, size, PROT_READ, MAP_PRIVATE, both, 0) == MAP_FAILED && errno == EINVAL,
+	      "refusing a private mapping");
+	check(mmap(NULL, size, PROT_READ, MAP_SHARED, both, PAGE) == MAP_FAILED && errno == EINVAL,
+	      "refusing more than there is");
+}
+
 int main(void)
 {
 	struct htrace_module_info info;
@@ -91,6 +109,7 @@ int main(void)
 	check(!ioctl(open_device(O_RDWR), HTRACE_MODULE_INFO, &info), "HTRACE_MODULE_INFO");
 	size = info.size;
 	check_requests();
+	check_mappings();
 	puts("devmap: all right");
 	return 0;
 }

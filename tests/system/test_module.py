@@ -238,7 +238,7 @@ LOAD = 'insmod /htrace.ko || exit 1\n'
 
 @params('6.1', '6.12')
 def test_device(kernel):
-    """Of /dev/htrace's own memory: requests whose buffers are in it return."""
+    """/dev/htrace: requests whose buffers are in its memory return; read-only and refused mappings."""
     script = LOAD + """
 devmap || exit 1
 rmmod htrace || exit 1
