@@ -321,6 +321,53 @@ agent_stop
 
 
 @params('6.1', '6.12')
+def test_other_way(kernel):
+    """
+    An agent that records through the module is killed, and its successor's programs cannot: each time a
+    new session begins, another way. Then the module has one again.
+    """
+    calls = 2000
+    script = LOAD + f'''
+agent_kill() {{
+	grep 'module: the kernel module writes' /tmp/agent.log || exit 1
+	kill -KILL $agent
+	wait $agent 2>/dev/null
+	rm /tmp/agent.log
+}}
+agent_start --events sched || exit 1
+agent_kill
+agent_start --events raw_syscalls:sys_enter --buffer 1M || exit 1
+sleep 2
+workload count {calls} {VALUE}
+agent_stop || exit 1
+agent_start --events sched || exit 1
+agent_kill
+agent_start --events profile:99 --mode relay || exit 1
+agent_stop || exit 1
+agent_start --events sched || exit 1
+agent_kill
+agent_start --events sched || exit 1
+agent_stop || exit 1
+dmesg | grep -E 'WARNING|BUG|Oops' && exit 1
+true
+'''
+    with Guest(script, kernel=kernel) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        console = vm.console()
+        assert status == 0, console[-3000:]
+        assert len(re.findall('which recorded through the kernel module, ends: these programs cannot',
+                              console)) == 2, console[-3000:]
+        assert len(re.findall('without the kernel module: raw_syscalls:sys_enter cannot', console)) == 1
+        assert len(re.findall('tracing, session adopted .*, module: ', console)) == 1
+        found = re.findall(rf'raw_syscalls_sys_enter: .*\b({VALUE}|{VALUE:#x})\b.*', reader.out())
+        assert len(found) == calls, (len(found), reader.err())
+        say(f'{len(found)} calls by name, behind a session of the module')
+
+
+@params('6.1', '6.12')
 def test_removed(kernel):
     """The device goes while programs write into it, at full speed, three times."""
     script = LOAD + f'''
