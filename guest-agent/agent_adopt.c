@@ -101,7 +101,7 @@ void agent_try_adopt(struct agent *a, const struct options *o, bool module_fits)
 {
 	bool pinned = !rings_open_pinned(&a->rings);
 
-	if (htrace_region_adopt(&a->region, a->mem, a->size, a->write_combining))
+	if (htrace_region_adopt(&a->region, a->mem, a->size, a->io_memory))
 		a->region = NULL;
 	if (is_modules(a))
 		a->adopted = adopt_from_module(a, module_fits);

@@ -20,7 +20,7 @@ struct agent {
 	struct htrace_bar *bar; /* NULL: the region is in a file */
 	void *mem;
 	size_t size;
-	bool write_combining;
+	bool io_memory;
 	struct htrace_region *region;
 	struct rings rings;
 	struct htrace_geometry geometry;

@@ -236,6 +236,30 @@ rmmod htrace
 LOAD = 'insmod /htrace.ko || exit 1\n'
 
 
+def test_without():
+    """
+    Without the module the device's memory is such that atomics do not work on it, also where the kernel
+    maps it uncached only, because it does not offer write-combining; an agent relays into that.
+    """
+    script = '''
+ls /sys/bus/pci/devices/*/resource2_wc && exit 1
+devwriter 1 && exit 1
+agent_start --events sched --mode relay || exit 1
+sleep 2
+agent_stop
+'''
+    with VM(script, append='nopat', add=[os.path.join(BUILD, 'tests', 'devwriter') + ':/bin/']) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-3000:]
+        assert 'devwriter: a mapping that atomics work on failed' in vm.console()
+        received, = re.findall(r'^received +(\d+)', reader.err(), re.M)
+        say(f'{received} records by an uncached mapping')
+        assert int(received) > 0
+
+
 @params('6.1', '6.12')
 def test_device(kernel):
     """/dev/htrace: requests whose buffers are in its memory return; read-only and refused mappings."""
