@@ -42,7 +42,7 @@ struct htrace_region_opts {
 	 */
 	__u32 clock_id;
 	__u32 nr_cpus;    /* 0: those configured */
-	bool io_memory;   /* the memory is a BAR: write-combining, no atomics, fences matter */
+	bool io_memory;   /* htrace_bar_io_memory(): no atomics, fences matter */
 	bool relay;       /* VSHMEM: also make mirrors of the rings in the region, as ring set 1 */
 };
 
@@ -165,8 +165,8 @@ void htrace_bar_close(struct htrace_bar *bar);
 void *htrace_bar_mem(const struct htrace_bar *bar, size_t *size);
 /* Its device's address, as 0000:00:03.0. */
 const char *htrace_bar_pci(const struct htrace_bar *bar);
-/* Is it mapped write-combining? Where the kernel does not offer it stores are ten times as slow. */
-bool htrace_bar_write_combining(const struct htrace_bar *bar);
+/* Mapped as device memory, not by the kernel module? Then its region's io_memory is to be true. */
+bool htrace_bar_io_memory(const struct htrace_bar *bar);
 /* What is in a mapped BAR, or in a file that is mapped instead? @size: at least HTRACE_REGION_MIN. */
 enum htrace_bar_content htrace_bar_content(const void *mem, size_t size);
 
