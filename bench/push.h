@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <htrace/clock.h>
 #include <htrace/producer.h>
 
 #include "bench.h"
@@ -55,7 +56,14 @@ extern const struct push_queue push_lttng;
 /* The same reading of the clock in all of them. */
 PUSH_INLINE uint64_t push_now(enum push_clock clock)
 {
-	return clock == PUSH_MONOTONIC ? bench_now() : clock == PUSH_TSC ? bench_ticks() : 0;
+	switch (clock) {
+	case PUSH_MONOTONIC:
+		return bench_now();
+	case PUSH_TSC:
+		return htrace_clock_read(HTRACE_CLOCK_TSC);
+	default:
+		return 0;
+	}
 }
 
 PUSH_INLINE uint64_t push_word(unsigned i)
