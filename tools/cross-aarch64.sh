@@ -88,9 +88,7 @@ fetch_sysroot() {
 	apt-get "${apt_options[@]}" -qq -y --no-install-recommends --download-only \
 		install "${packages[@]}" >"$log" 2>&1 ||
 		die "download failed: $(private_apt_error "$log")"
-	for deb in "$apt"/cache/archives/*.deb; do
-		dpkg -x "$deb" "$tmp" || die "cannot unpack ${deb##*/}: is the disk full?"
-	done
+	private_apt_unpack "$apt/cache/archives" "$tmp"
 	rm -f "$apt"/cache/archives/*.deb
 	[ -e "$tmp/usr/lib/aarch64-linux-gnu/libbpf.a" ] || die "the arm64 packages hold no libbpf.a"
 	rm -rf "$sysroot"

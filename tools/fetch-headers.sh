@@ -76,14 +76,11 @@ mapfile -t packages < <(apt-cache "${apt_options[@]}" depends "$package" 2>/dev/
 [ ${#packages[@]} -ge 2 ] ||
 	die "no package $package: its kernel may be too old; fetch a newer one by fetch-kernel.sh --refresh"
 say "downloading $package ${packages[*]}"
-(cd "$tmp" && apt-get "${apt_options[@]}" -qq download "$package" "${packages[@]}") >"$tmp/log" 2>&1 ||
-	die "download failed: $(private_apt_error "$tmp/log")"
+private_apt_download "$tmp" "$package" "${packages[@]}"
 
 say "unpacking into $dir/$release"
 tree=$tmp/tree
-for deb in "$tmp"/*.deb; do
-	dpkg -x "$deb" "$tree" || die "cannot unpack ${deb##*/}: is the disk full?"
-done
+private_apt_unpack "$tmp" "$tree"
 [ -e "$tree/usr/src/linux-headers-$release/Makefile" ] || die "$package holds no Makefile"
 # Its path is what they would have if they were installed.
 sed -i "s,/usr/src/,$dir/$release/usr/src/," "$tree/usr/src/linux-headers-$release/Makefile"

@@ -158,14 +158,11 @@ if [ ! -e "$(vmlinuz_of "$release")" ]; then
 			packages+=("linux-$part-$release")
 	done
 	say "downloading ${packages[*]}"
-	(cd "$tmp" && apt-get "${apt_options[@]}" -qq download "${packages[@]}") >"$tmp/log" 2>&1 ||
-		die "download failed: $(private_apt_error "$tmp/log")"
+	private_apt_download "$tmp" "${packages[@]}"
 
 	say "unpacking into $dir/$release"
 	tree=$tmp/tree
-	for deb in "$tmp"/*.deb; do
-		dpkg -x "$deb" "$tree" || die "cannot unpack ${deb##*/}: is the disk full?"
-	done
+	private_apt_unpack "$tmp" "$tree"
 	# Newer packages have all under usr/; what users rely on is DIR/RELEASE/{boot,lib}.
 	[ -e "$tree/lib" ] || ln -s usr/lib "$tree/lib"
 	if [ ! -e "$tree/boot/vmlinuz-$release" ]; then

@@ -54,3 +54,15 @@ private_apt_update() { # LOG
 	apt-get "${apt_options[@]}" -qq update >"$1" 2>&1 ||
 		die "apt-get update failed: $(private_apt_error "$1")"
 }
+
+private_apt_download() { # TMP PACKAGE...: into TMP, with TMP/log
+	(cd "$1" && apt-get "${apt_options[@]}" -qq download "${@:2}") >"$1/log" 2>&1 ||
+		die "download failed: $(private_apt_error "$1/log")"
+}
+
+private_apt_unpack() { # FROM INTO: all packages that lie in the directory FROM
+	local deb
+	for deb in "$1"/*.deb; do
+		dpkg -x "$deb" "$2" || die "cannot unpack ${deb##*/}: is the disk full?"
+	done
+}
