@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Concurrency Kit's rings: entries are copied into the ring and out of it. The consumer is a single one
- * in both forms, which costs the producers least.
+ * Concurrency Kit's rings: entries are copied into the ring and out of it. A consumer that
+ * might be one of several (mpmc) makes no difference to what producers execute.
  */
 #include <ck_ring.h>
 #include <stdlib.h>
@@ -60,12 +60,15 @@ static bool ready(void *arg)
 	ck_ring_enqueue_mpsc_##payload##_##clock(&(r)->ck, (r)->entries, (e))
 #define TAKE(payload, clock, r, e) \
 	ck_ring_dequeue_mpsc_##payload##_##clock(&(r)->ck, (r)->entries, (e))
+#define TAKE_MC(payload, clock, r, e) \
+	ck_ring_dequeue_mpmc_##payload##_##clock(&(r)->ck, (r)->entries, (e))
 #define FUNCTIONS(payload, clock)                                              \
 	PUSH_ENTRY(payload, clock)                                             \
 	CK_RING_PROTOTYPE(payload##_##clock, entry_##payload##_##clock)        \
 	PUSH_BURST(sp, payload, clock, struct ring, SP)                        \
 	PUSH_BURST(mp, payload, clock, struct ring, MP)                        \
-	PUSH_DRAIN(sc, payload, clock, struct ring, TAKE)
+	PUSH_DRAIN(sc, payload, clock, struct ring, TAKE)                        \
+	PUSH_DRAIN(mc, payload, clock, struct ring, TAKE_MC)
 PUSH_ENTRIES(FUNCTIONS)
 
 static struct ring *ring_of(struct queue *q, unsigned producer)
@@ -101,12 +104,26 @@ static void drain_ring(struct queue *q, struct ring *r, struct push_check *check
 	PUSH_ENTRIES(CALL_SC)
 }
 
+static void drain_ring_mc(struct queue *q, struct ring *r, struct push_check *check)
+{
+#define CALL_MC(size, clk) CALL(drain_mc, size, clk, r, check)
+	PUSH_ENTRIES(CALL_MC)
+}
+
 static void drain(void *arg, struct push_check *check)
 {
 	struct queue *q = arg;
 
 	for (unsigned i = 0; i < q->rings; i++)
 		drain_ring(q, &q->ring[i], check);
+}
+
+static void drain_mpmc(void *arg, struct push_check *check)
+{
+	struct queue *q = arg;
+
+	for (unsigned i = 0; i < q->rings; i++)
+		drain_ring_mc(q, &q->ring[i], check);
 }
 
 const struct push_queue push_ck_spsc = {
@@ -126,5 +143,15 @@ const struct push_queue push_ck_mpsc = {
 	.burst = burst_mpsc,
 	.ready = ready,
 	.drain = drain,
+	.free = end,
+};
+
+const struct push_queue push_ck_mpmc = {
+	.name = "ck_ring mpmc",
+	.multi = true,
+	.make = make,
+	.burst = burst_mpsc,
+	.ready = ready,
+	.drain = drain_mpmc,
 	.free = end,
 };

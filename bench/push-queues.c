@@ -27,10 +27,10 @@
 static const struct push_queue *const queues[] = {
 	&push_htrace, &push_htrace_single,
 #ifdef HAVE_CK
-	&push_ck_spsc, &push_ck_mpsc,
+	&push_ck_spsc, &push_ck_mpsc, &push_ck_mpmc,
 #endif
 #ifdef HAVE_RTE
-	&push_rte_spsc, &push_rte_mpsc,
+	&push_rte_spsc, &push_rte_mpsc, &push_rte_mpmc,
 #endif
 #ifdef HAVE_LTTNG
 	&push_lttng,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * DPDK's rings: entries are copied into the ring and out of it. The consumer is a single one
- * in both forms, which costs the producers least.
+ * DPDK's rings: entries are copied into the ring and out of it. A consumer that
+ * might be one of several (mpmc) makes no difference to what producers execute.
  */
 #include <rte_ring.h>
 #include <stdlib.h>
@@ -44,6 +44,11 @@ static void *make_mpsc(const struct push_config *c)
 	return make_with(c, RING_F_SC_DEQ);
 }
 
+static void *make_mpmc(const struct push_config *c)
+{
+	return make_with(c, 0);
+}
+
 static void end(void *arg)
 {
 	struct queue *q = arg;
@@ -66,11 +71,13 @@ static bool ready(void *arg)
 #define SP(payload, clock, r, e) (rte_ring_sp_enqueue_elem((r), (e), sizeof(*(e))) == 0)
 #define MP(payload, clock, r, e) (rte_ring_mp_enqueue_elem((r), (e), sizeof(*(e))) == 0)
 #define TAKE(payload, clock, r, e) (rte_ring_sc_dequeue_elem((r), (e), sizeof(*(e))) == 0)
+#define TAKE_MC(payload, clock, r, e) (rte_ring_mc_dequeue_elem((r), (e), sizeof(*(e))) == 0)
 #define FUNCTIONS(payload, clock)                                              \
 	PUSH_ENTRY(payload, clock)                                             \
 	PUSH_BURST(sp, payload, clock, struct rte_ring, SP)                        \
 	PUSH_BURST(mp, payload, clock, struct rte_ring, MP)                        \
-	PUSH_DRAIN(sc, payload, clock, struct rte_ring, TAKE)
+	PUSH_DRAIN(sc, payload, clock, struct rte_ring, TAKE)                        \
+	PUSH_DRAIN(mc, payload, clock, struct rte_ring, TAKE_MC)
 PUSH_ENTRIES(FUNCTIONS)
 
 static struct rte_ring *ring_of(struct queue *q, unsigned producer)
@@ -106,12 +113,26 @@ static void drain_ring(struct queue *q, struct rte_ring *r, struct push_check *c
 	PUSH_ENTRIES(CALL_SC)
 }
 
+static void drain_ring_mc(struct queue *q, struct rte_ring *r, struct push_check *check)
+{
+#define CALL_MC(size, clk) CALL(drain_mc, size, clk, r, check)
+	PUSH_ENTRIES(CALL_MC)
+}
+
 static void drain(void *arg, struct push_check *check)
 {
 	struct queue *q = arg;
 
 	for (unsigned i = 0; i < q->rings; i++)
 		drain_ring(q, q->ring[i], check);
+}
+
+static void drain_mpmc(void *arg, struct push_check *check)
+{
+	struct queue *q = arg;
+
+	for (unsigned i = 0; i < q->rings; i++)
+		drain_ring_mc(q, q->ring[i], check);
 }
 
 const struct push_queue push_rte_spsc = {
@@ -131,5 +152,15 @@ const struct push_queue push_rte_mpsc = {
 	.burst = burst_mpsc,
 	.ready = ready,
 	.drain = drain,
+	.free = end,
+};
+
+const struct push_queue push_rte_mpmc = {
+	.name = "rte_ring mpmc",
+	.multi = true,
+	.make = make_mpmc,
+	.burst = burst_mpsc,
+	.ready = ready,
+	.drain = drain_mpmc,
 	.free = end,
 };

@@ -47,8 +47,8 @@ struct push_queue {
 };
 
 extern const struct push_queue push_htrace, push_htrace_single;
-extern const struct push_queue push_ck_spsc, push_ck_mpsc;
-extern const struct push_queue push_rte_spsc, push_rte_mpsc;
+extern const struct push_queue push_ck_spsc, push_ck_mpsc, push_ck_mpmc;
+extern const struct push_queue push_rte_spsc, push_rte_mpsc, push_rte_mpmc;
 extern const struct push_queue push_lttng;
 
 #define PUSH_INLINE static inline __attribute__((always_inline, unused))

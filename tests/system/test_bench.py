@@ -18,8 +18,8 @@ from vm import BUILD, TOP
 EXPECTED = {
     'latency': ({'cache line', 'ring, spin', 'ring, adaptive', 'ring, timer:50', 'eventfd', 'pipe',
                  'UNIX socket'}, 7 * 3 * (4 + 3)),
-    'push': ({'htrace', 'htrace single', 'ck_ring spsc', 'ck_ring mpsc', 'rte_ring spsc', 'rte_ring mpsc',
-              'LTTng-UST'}, 2 * 3 * (6 + 4 + 3) + 2),
+    'push': ({'htrace', 'htrace single', 'ck_ring spsc', 'ck_ring mpsc', 'ck_ring mpmc', 'rte_ring spsc',
+              'rte_ring mpsc', 'rte_ring mpmc', 'LTTng-UST'}, 2 * 3 * (8 + 4 + 5) + 2),
     'read': ({'validate', 'memcpy'}, 2 * 5 * 3),
     'decode': ({'text', 'json', 'babeltrace2', 'babeltrace2 terse', 'babeltrace2 of ctf'}, 5 * 2),
     'bpf-push': ({'nothing', 'empty', 'clock', 'htrace', 'ringbuf-woken', 'ringbuf-polled', 'ringbuf-busy',
