@@ -31,7 +31,8 @@ def compile_test(source, directory, build='plain', mutation=None):
     if mutation:
         mutated = os.path.join(directory, 'mutated')
         mutate(mutation, mutated)
-        include = ['-w', '-I' + os.path.join(mutated, 'include'), '-I' + mutated]
+        # On few cores few threads meet oftener.
+        include = ['-w', '-DPRODUCERS=3', '-I' + os.path.join(mutated, 'include'), '-I' + mutated]
         consumer = os.path.join(mutated, 'consumer.c')
     libraries = ['-pthread']
     with open(source, encoding='utf-8') as f:

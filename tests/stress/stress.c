@@ -34,7 +34,9 @@ static void jitter(void);
 #include "consumer.c"
 #include "consumer_borrow.c"
 
-#define PRODUCERS 3
+#ifndef PRODUCERS
+#define PRODUCERS 8
+#endif
 #define IDS (2 * PRODUCERS) /* a producer, and the handler that interrupts it */
 #define SCHEMA 7
 #define RING 2048
@@ -46,6 +48,7 @@ enum mode { THREADS, SIGNALS, SINGLE, READERS, KILLED };
 struct shared {
 	__u64 clock;
 	__u64 attempts[IDS], done[IDS]; /* records begun, and committed or dropped */
+	__u64 inside; /* records of handlers that came between reserve and commit */
 	int stop;
 };
 
@@ -57,6 +60,7 @@ static bool borrow;
 static unsigned long long records;
 static pthread_t threads[PRODUCERS];
 static _Thread_local int me = -1; /* the number of a producer */
+static _Thread_local bool midway; /* reserved, not committed */
 static _Thread_local __u64 seed;
 
 /* Of the reader. */
@@ -150,10 +154,17 @@ static void produce(int id)
 		at = htrace_reserve(ring, &g, &ring->consumed, 1u + (__u32)id, 8 * words, SCHEMA,
 				    (now = tick()), &slot);
 	if (at) {
+		midway = true;
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 		for (__u32 i = 0; i < words; i++)
 			put(&at[i], i == 1 ? now : i ? word_of(id, nr, i) : nr);
 		if (!below(slow ? 4 : 32))
 			sched_yield();
+		/* ThreadSanitizer lets only signals of one's own come anywhere. */
+		if ((mode == SIGNALS || mode == SINGLE) && id < PRODUCERS && !below(64))
+			raise(SIGUSR1);
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+		midway = false;
 		if (single)
 			htrace_commit_single(&slot);
 		else
@@ -165,11 +176,15 @@ static void produce(int id)
 static void interrupted(int sig)
 {
 	__u64 kept = seed;
+	bool inside = midway;
 
 	(void)sig;
 	if (me < 0) /* the thread has not begun: it is nobody yet */
 		return;
+	if (inside)
+		__atomic_add_fetch(&shared->inside, 1, __ATOMIC_RELAXED);
 	produce(PRODUCERS + me);
+	midway = inside;
 	seed = kept + 1;
 }
 
@@ -392,11 +407,14 @@ static void run_threads(void)
 	if (htrace_consumer_backlog(c))
 		die("stuck, %llu bytes before the end", htrace_consumer_backlog(c));
 	told = received + overwritten + dropped + before;
-	printf("%llu attempts: %llu received, %llu overwritten, %llu dropped; %llu of handlers, %u readers\n",
+	printf("%llu attempts: %llu received, %llu overwritten, %llu dropped; %llu of handlers, %llu of them "
+	       "between reserve and commit, %u readers\n",
 	       sum(shared->attempts), received, overwritten, dropped,
-	       sum(shared->attempts) - (__u64)producers() * records, readers);
+	       sum(shared->attempts) - (__u64)producers() * records, shared->inside, readers);
 	if (!received)
 		die("nothing was received");
+	if (interrupts_come && !shared->inside)
+		die("no handler came between reserve and commit");
 	if (mode != READERS && told != sum(shared->attempts))
 		die("%llu before: the account is %llu", before, told);
 	/* One after the other they read all that was not dropped, each once. */

@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from builds import OWNERS, STRESS, compile_test, outcome  # noqa: E402
 from harness import params, say  # noqa: E402
 
-RECORDS = {'plain': 300000, 'tsan': 40000, 'asan': 60000}
+RECORDS = {'plain': 120000, 'tsan': 20000, 'asan': 30000}  # of each producer
 ROUNDS = {'plain': 300, 'tsan': 60, 'asan': 60}
 LIVES = {'plain': 3000, 'tsan': 400, 'asan': 400}
 
