@@ -17,7 +17,7 @@
  *   LATE                 the reader starts at any time
  *   TIME                 headers carry a time; the opener's base is followed
  *   PLACE                drops are told at their place
- *   NO_x, LATE_x, ...    mutations: tests/model/mutations.py
+ *   NO_x, LATE_x, ...    mutations: tests/mutations.py
  */
 #ifndef WRITERS
 #define WRITERS 2

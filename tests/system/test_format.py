@@ -465,3 +465,20 @@ def test_orders():
     for row in rows:  # a word's second reader has the word's name and writer in the row before
         assert len(row) == 5 and all(cell.strip() for cell in row[2:]), row
     say(f'{fields} fields in {len(rows)} rows')
+
+
+def test_bpf_adds():
+    """Each atomic add of the BPF programs is a fetch_add: one whose result nobody uses is relaxed on arm64."""
+    objdump = shutil.which('llvm-objdump')
+    assert objdump, "no llvm-objdump: Debian's package llvm has it"
+    ordered = 0
+    for name in sorted(os.listdir(os.path.join(BUILD, 'bpf'))):
+        if not name.endswith('.bpf.o'):
+            continue
+        text = subprocess.run([objdump, '-d', os.path.join(BUILD, 'bpf', name)], check=True,
+                              stdout=subprocess.PIPE, text=True).stdout
+        plain = [line for line in text.splitlines() if re.search(r'\block \*\(', line)]
+        assert not plain, f'{name}: {plain[0]}'
+        ordered += text.count('atomic_fetch_add(')
+    say(f'{ordered} adds')
+    assert ordered > 100, 'adds are not found: is their notation another one?'

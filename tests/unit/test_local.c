@@ -371,6 +371,34 @@ static void *make_one(void *arg)
 }
 
 /* Another thread of the parent has the lock at the fork; the child has that thread's lock only. */
+/* Nobody else may write into it, and a reader may rely on its size. */
+START_TEST(test_private)
+{
+	struct htrace_region *r;
+	struct stat st;
+	mode_t mask = umask(0);
+	int fd;
+
+	new_path();
+	unlink(path);
+	r = make(SIZE);
+	ck_assert(r);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_int_eq(st.st_mode & 07777, 0600);
+	htrace_region_release(r);
+	unlink(path);
+	umask(mask);
+
+	ck_assert_int_eq(htrace_region_create_local(&r, NULL, SIZE, &opts, &fd), 0);
+	ck_assert_int_eq(ftruncate(fd, SIZE / 2), -1);
+	ck_assert_int_eq(errno, EPERM);
+	ck_assert_int_eq(ftruncate(fd, 2 * SIZE), -1);
+	ck_assert_int_eq(errno, EPERM);
+	htrace_region_release(r);
+	close(fd);
+}
+END_TEST
+
 START_TEST(test_fork)
 {
 	struct htrace_region *r;
@@ -401,6 +429,7 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_daemon, 0, 2);
 	tcase_add_loop_test(t, test_judged, 0, (int)(sizeof(cases) / sizeof(*cases)));
+	tcase_add_test(t, test_private);
 	tcase_add_test(t, test_fork);
 	tcase_add_loop_test(t, test_in_vain, 0, (int)(sizeof(vain) / sizeof(*vain)));
 	suite_add_tcase(s, t);
