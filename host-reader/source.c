@@ -91,9 +91,10 @@ static void listen_round(struct source *s, __u64 now)
 }
 
 /* Read, and take care of what can go wrong. False: the source is in another state now. */
-static bool read_rings(struct source *s, __u64 now, bool unverified, struct live_pass *pass)
+static bool read_rings(struct source *s, __u64 now, bool all, bool unverified,
+		       struct live_pass *pass)
 {
-	int ret = live_read(s->live, now, unverified, pass);
+	int ret = live_read(s->live, now, all, unverified, pass);
 
 	if (htrace_view_shrunk(s->view)) {
 		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
@@ -116,7 +117,7 @@ static void salvage(struct source *s, __u64 now, struct source_round *round)
 {
 	struct live_pass pass;
 
-	if (!read_rings(s, now, true, &pass))
+	if (!read_rings(s, now, true, true, &pass))
 		return;
 	round->events += pass.events;
 	round->more |= !pass.drained;
@@ -175,7 +176,7 @@ static void read_round(struct source *s, __u64 now, struct source_round *round)
 		s->closing = s->drained = false;
 	else if (s->drained) /* its memory may be taken back at any time */
 		return;
-	if (!read_rings(s, now, false, &pass))
+	if (!read_rings(s, now, closing, false, &pass))
 		return;
 	s->was_read = true;
 	round->events += pass.events;
@@ -213,6 +214,7 @@ static void keep_house(struct source *s, __u64 now)
 		return;
 	source_look_at_guest(s, now);
 	source_watch_relay(s, now);
+	source_watch_vm(s, now);
 	if (s->lost_names && s->config->sinks && now >= s->next_names) {
 		host_want_names(s->view, s->guest.names_served);
 		s->lost_names = false;
@@ -300,7 +302,7 @@ static bool finish_reading(struct source *s, __u64 now)
 	}
 	if (s->state != SOURCE_READING || !s->passes || s->drained)
 		return false;
-	if (ended(s, now) || !read_rings(s, now, false, &pass))
+	if (ended(s, now) || !read_rings(s, now, true, false, &pass))
 		return false;
 	s->passes -= !pass.cut;
 	s->all_read = pass.drained || !s->passes;
