@@ -56,6 +56,8 @@ static struct htrace_view *attach(const char *path)
 		fail(path, err);
 	while (htrace_view_attach(v, err, sizeof(err)))
 		usleep(10000);
+	if (htrace_view_claim(v))
+		fail(path, "another process reads it");
 	super = htrace_view_super(v);
 	for (__u32 i = 0; i < super->ringset[0].nr_rings && i < MAX_RINGS; i++) {
 		struct htrace_consumer_opts opts = { .sz = sizeof(opts) };
