@@ -29,7 +29,13 @@ SINGLE = [
     Mutation('single-cas', "a single thread's compare-and-swap in one instruction", (),
              [(RING, CAS_SINGLE, '	return htrace_load(p) == old ? (htrace_store(p, new_), 1) : 0;\n')]),
     Mutation('single-add', "a single thread's commit in one instruction", (),
-             [(RING, ADD_SINGLE, '	htrace_store(p, htrace_load(p) + v);\n')]),
+             [(RING, ADD_SINGLE, """	__u64 was = htrace_load(p);
+
+	/* as a compiler may: few signals would come in between two instructions */
+	for (volatile int i = 0; i < 20; i++)
+		;
+	htrace_store(p, was + v);
+""")]),
 ]
 
 

@@ -287,7 +287,7 @@ START_TEST(test_spin_rests_in_stream)
 		took = timed_wait(s);
 		shortest = took < shortest ? took : shortest;
 	}
-	ck_assert_uint_lt(shortest, 1024);
+	ck_assert_uint_lt(shortest, 2048);
 	htrace_sync_free(s);
 }
 END_TEST
