@@ -42,16 +42,16 @@ static int check_machine(void)
 /* --------------------------------------------------------------------------- the kernel module */
 
 /*
- * Open the module, and the region in the device that it has bound. It is there for being used, so
+ * Open the module, which @fits if the programs can record through it. It is there for being used, so
  * mode auto takes it; else whatever mode there is works beside it.
  */
-static int find_module(struct agent *a, const struct options *o, const struct loader *l, bool *use)
+static int find_module(struct agent *a, const struct options *o, const struct loader *l, bool *fits)
 {
 	char why[512] = "";
 	int err = module_open(&a->module, why, sizeof(why));
 	bool other = !err && strcmp(o->region, "auto") && strcmp(o->region, a->module.info.pci);
 
-	*use = false;
+	*fits = false;
 	if (other)
 		snprintf(why, sizeof(why), "it has bound device %s, not %s", a->module.info.pci,
 			 o->region);
@@ -62,16 +62,15 @@ static int find_module(struct agent *a, const struct options *o, const struct lo
 		say("--mode module: %s", why);
 		return -1;
 	}
-	if (o->mode != MODE_MODULE && o->mode != MODE_AUTO)
-		return 0;
-	*use = !loader_check_module(l, why, sizeof(why));
-	if (*use)
+	*fits = !loader_check_module(l, why, sizeof(why));
+	if (*fits)
 		return 0;
 	if (o->mode == MODE_MODULE) {
 		say("--mode module: %s", why);
 		return -1;
 	}
-	say("without the kernel module: %s", why);
+	if (o->mode == MODE_AUTO)
+		say("without the kernel module: %s", why);
 	return 0;
 }
 
@@ -127,14 +126,14 @@ static const char *placement(const struct agent *a)
 
 static int start(struct agent *a, const struct options *o, struct loader *l)
 {
-	bool relays, use_module;
+	bool relays, module_fits;
 	struct rings old = {0};
 
 	if (check_machine() || loader_check_hooks(l) || pins_lock() ||
-	    find_module(a, o, l, &use_module) ||
+	    find_module(a, o, l, &module_fits) ||
 	    agent_open_region(a, a->module.fd < 0 ? o->region : a->module.info.pci))
 		return -1;
-	agent_try_adopt(a, o, use_module);
+	agent_try_adopt(a, o, module_fits);
 	if (!a->adopted) {
 		old = a->rings;
 		if (agent_make_rings(a, o))

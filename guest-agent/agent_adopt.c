@@ -72,25 +72,42 @@ static void wait_for_quiet(const struct rings *r)
 	}
 }
 
+/* Does the kernel module still write into the region's rings? */
+static bool is_modules(const struct agent *a)
+{
+	__u64 session = module_session(&a->module);
+
+	return a->region && session && session == htrace_region_super(a->region)->session;
+}
+
+static bool adopt_from_module(struct agent *a, bool fits)
+{
+	if (!fits) {
+		say("the session of an earlier agent, which recorded through the kernel module, ends: "
+		    "these programs cannot; a new one begins");
+		return false;
+	}
+	rings_close(&a->rings);
+	agent_use_rings_of_region(a);
+	a->mode = MODE_MODULE;
+	if (shape_of(a, &a->geometry))
+		return true;
+	memset(&a->rings, 0, sizeof(a->rings));
+	return false;
+}
+
 /* The session that an earlier agent left, if both its region and its rings are still there. */
-void agent_try_adopt(struct agent *a, const struct options *o, bool use_module)
+void agent_try_adopt(struct agent *a, const struct options *o, bool module_fits)
 {
 	bool pinned = !rings_open_pinned(&a->rings);
-	__u64 by_module = module_session(&a->module);
 
-	if (htrace_region_adopt(&a->region, a->mem, a->size, a->write_combining))
+	if (htrace_region_adopt(&a->region, a->mem, a->size, a->io_memory))
 		a->region = NULL;
-	if (a->region && by_module && by_module == htrace_region_super(a->region)->session) {
-		rings_close(&a->rings);
-		agent_use_rings_of_region(a);
-		a->mode = MODE_MODULE;
-		a->adopted = shape_of(a, &a->geometry);
-		if (!a->adopted)
-			memset(&a->rings, 0, sizeof(a->rings));
-	} else {
+	if (is_modules(a))
+		a->adopted = adopt_from_module(a, module_fits);
+	else
 		a->adopted = pinned && a->region && mode_of(a, &a->mode) &&
 			     shape_of(a, &a->geometry) && rings_match(a);
-	}
 	if (a->adopted) {
 		wait_for_quiet(&a->rings);
 		if ((o->mode != MODE_AUTO && o->mode != a->mode) ||
@@ -102,5 +119,5 @@ void agent_try_adopt(struct agent *a, const struct options *o, bool use_module)
 	}
 	htrace_region_release(a->region);
 	a->region = NULL;
-	a->mode = use_module ? MODE_MODULE : o->mode;
+	a->mode = o->mode == MODE_AUTO && module_fits ? MODE_MODULE : o->mode;
 }

@@ -20,7 +20,7 @@ struct agent {
 	struct htrace_bar *bar; /* NULL: the region is in a file */
 	void *mem;
 	size_t size;
-	bool write_combining;
+	bool io_memory;
 	struct htrace_region *region;
 	struct rings rings;
 	struct htrace_geometry geometry;
@@ -52,9 +52,10 @@ void agent_use_rings_of_region(struct agent *a);
 
 /*
  * Go on with the session that an earlier agent left, if both its region and its rings are still
- * there; else choose the mode of a new one.
+ * there; else choose the mode of a new one. @module_fits: it is there, and the programs can record
+ * through it.
  */
-void agent_try_adopt(struct agent *a, const struct options *o, bool use_module);
+void agent_try_adopt(struct agent *a, const struct options *o, bool module_fits);
 
 /* agent_publish.c: what the host is told before the first event. 0, or not after saying why. */
 

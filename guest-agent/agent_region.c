@@ -96,7 +96,7 @@ int agent_open_region(struct agent *a, const char *where)
 		return -1;
 	}
 	a->mem = htrace_bar_mem(a->bar, &a->size);
-	a->write_combining = htrace_bar_write_combining(a->bar);
+	a->io_memory = htrace_bar_io_memory(a->bar);
 	expect_removal(a);
 	return 0;
 }
@@ -147,7 +147,7 @@ static struct htrace_region_opts region_opts(const struct agent *a, __u64 buffer
 		.ring_size = buffer,
 		.clock_id = HTRACE_CLOCK_MONOTONIC,
 		.nr_cpus = nr,
-		.io_memory = a->write_combining,
+		.io_memory = a->io_memory,
 		.relay = a->mode == MODE_AUTO,
 	};
 }

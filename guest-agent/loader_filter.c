@@ -112,9 +112,9 @@ __u32 loader_scratch_used(const struct tracer *t)
 int loader_scratch_use(const struct tracer *t, __u32 nr)
 {
 	struct bpf_map *m = loader_scratch(t);
+	int err = m ? bpf_map__set_autocreate(m, true) : -EINVAL;
 
-	bpf_map__set_autocreate(m, true);
-	return bpf_map__set_max_entries(m, nr);
+	return err ? err : bpf_map__set_max_entries(m, nr);
 }
 
 /* The marks of one program, and its events. */

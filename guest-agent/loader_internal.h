@@ -59,7 +59,7 @@ void loader_patch_marks(struct bpf_insn *insn, size_t nr, const struct filter_co
 			bool stacks, __u32 element);
 /* The map of scratch records; NULL: the tracer has none. */
 struct bpf_map *loader_scratch(const struct tracer *t);
-/* Elements that programs have so far; and have so many. */
+/* Elements that programs have so far; and have so many: -EINVAL if the tracer has no such map. */
 __u32 loader_scratch_used(const struct tracer *t);
 int loader_scratch_use(const struct tracer *t, __u32 nr);
 

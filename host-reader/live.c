@@ -258,7 +258,7 @@ unsigned int live_relayed(const struct live *s)
 	return nr;
 }
 
-/* Discard: an earlier reader had all that a dead one left, and consumed does not say so any more. */
+/* Discard: an earlier reader had all that a dead one left, and said so. */
 static bool drained_before(struct live *s, struct live_ring *r)
 {
 	r->owner.sz = sizeof(r->owner);

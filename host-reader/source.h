@@ -130,6 +130,7 @@ struct source {
 	__u64 closed_at; /* a session was found that was over */
 	__u64 heartbeat, heart_beat_at; /* its last value, and when it changed */
 	__u64 next_house; /* housekeeping */
+	__u64 next_file;  /* look whether another one took its place */
 	__u64 next_names;
 	__u64 progress_at, progress_backlog; /* of a closing session */
 	unsigned int passes;                 /* at the end */

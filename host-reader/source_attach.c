@@ -12,7 +12,7 @@
 
 #define QUIET_NS (100 * MS)      /* a guest that is there is not waited for */
 #define SETTLE_LOOKS 30          /* 10 ms apart, at what may be a region in the making */
-#define UNSETTLED 5              /* looks, HOUSE_NS apart, at one that took a region's place */
+#define UNSETTLED 5              /* looks, FILE_NS apart, at one that took a region's place */
 #define ATTACH_NS (20 * MS)      /* between two looks for a guest */
 #define MAP_NS (250 * MS)        /* between two tries to map guest RAM */
 #define MAP_TRIES 4              /* before the relay has to do */
@@ -20,6 +20,7 @@
 #define VM_TRIES 6               /* to find whose exits to watch: each a look through /proc, */
 #define VM_NS (250 * MS)         /* after this, and then after twice as long each time */
 #define REFUSALS 10              /* in a row, before a region that changes is given up */
+#define FILE_NS (200 * MS)       /* between two looks for a file that took the region's place */
 #define REFUSAL_NS (100 * MS)
 
 /* -------------------------------------------------------------------------------------- opening */
@@ -328,8 +329,10 @@ static void await_message(struct source *s, __u64 now)
 		say("%s: waiting for a guest ...", s->spec->path);
 		s->said_waiting = true;
 	}
-	if (now >= s->next_house)
+	if (now >= s->next_file) {
+		s->next_file = now + FILE_NS;
 		follow_file(s, now);
+	}
 }
 
 /* The guest is told why only if it is one of ours: nothing else is written to. */

@@ -22,7 +22,7 @@ struct htrace_bar {
 	char pci[16]; /* address, as 0000:00:03.0 */
 	void *mem;
 	size_t size;
-	bool write_combining;
+	bool io_memory;
 	int fd;
 };
 
@@ -67,20 +67,22 @@ static bool is_modules(const char *pci)
 	return strrchr(driver, '/') && !strcmp(strrchr(driver, '/'), "/htrace");
 }
 
-/* Write-combining where the kernel offers it: uncached stores are ten times as slow. */
-static int open_resource(const char *pci, bool *wc)
+/*
+ * sysfs maps it as what devices' memory is: write-combining where the kernel offers that, since
+ * uncached stores are ten times as slow.
+ */
+static int open_resource(const char *pci, bool *io_memory)
 {
 	char path[128];
 	int fd;
 
-	if (is_modules(pci)) {
-		*wc = false;
+	*io_memory = !is_modules(pci);
+	if (!*io_memory) {
 		fd = open(MODULE_DEVICE, O_RDWR | O_CLOEXEC);
 		return fd < 0 ? -errno : fd;
 	}
 	snprintf(path, sizeof(path), PCI_DEVICES "/%s/resource2_wc", pci);
 	fd = open(path, O_RDWR | O_CLOEXEC);
-	*wc = fd >= 0;
 	if (fd >= 0)
 		return fd;
 	snprintf(path, sizeof(path), PCI_DEVICES "/%s/resource2", pci);
@@ -104,7 +106,7 @@ static int map_bar(struct htrace_bar *b, const char *pci, char *err, size_t errl
 	memset(b, 0, sizeof(*b));
 	snprintf(b->pci, sizeof(b->pci), "%.15s", pci);
 	enable(pci);
-	b->fd = open_resource(pci, &b->write_combining);
+	b->fd = open_resource(pci, &b->io_memory);
 	if (b->fd < 0) {
 		ret = b->fd;
 		htrace_errf(err, errlen, "ivshmem device %s: cannot open BAR2: %s%s", pci,
@@ -177,9 +179,9 @@ const char *htrace_bar_pci(const struct htrace_bar *bar)
 	return bar->pci;
 }
 
-bool htrace_bar_write_combining(const struct htrace_bar *bar)
+bool htrace_bar_io_memory(const struct htrace_bar *bar)
 {
-	return bar->write_combining;
+	return bar->io_memory;
 }
 
 static int list_devices(char pci[][16])

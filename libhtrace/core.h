@@ -97,6 +97,10 @@ struct htrace_judge {
 void htrace_judge_init(struct htrace_judge *j, const __u8 boot_id[16]);
 /* False also if it cannot be told. @start 0: not known. */
 bool htrace_judge_dead(struct htrace_judge *j, __u32 pid, __u64 ns, __u64 start);
+/* Likewise, for a ring's @owner that says that it is being taken. */
+bool htrace_judge_taker_dead(struct htrace_judge *j, __u64 owner);
+/* Is it certain that nobody produces into the ring, or is about to? */
+bool htrace_judge_deserted(struct htrace_judge *j, const struct htrace_ring *ring);
 
 /* A reader's mapping of a region. */
 struct htrace_view {
@@ -124,6 +128,12 @@ struct htrace_view {
 
 /* Take a sample of the clocks, unless there is a recent one. Any thread. */
 void htrace_region_sample(struct htrace_region *r);
+/* As htrace_region_host_ring(), for who retires a ring. */
+struct htrace_host_ring *htrace_host_words(struct htrace_region *r, __u32 slot);
+/* htrace_region_format() in two: what may fail and touches no memory, and what is sure to succeed. */
+int htrace_region_plan(struct htrace_region **out, size_t size,
+		       const struct htrace_region_opts *opts);
+void htrace_region_write(struct htrace_region *r, void *mem);
 void htrace_view_unmap_ram(struct htrace_view *v);
 /* The region is in a mapping that goes when the handle is released. */
 void htrace_region_own_mapping(struct htrace_region *r);

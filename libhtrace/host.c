@@ -18,8 +18,13 @@ int htrace_view_claim(struct htrace_view *v)
 		return errno == EWOULDBLOCK ? -EBUSY : -errno;
 	if (__atomic_load_n(&h->session, __ATOMIC_RELAXED) == v->super.session)
 		return 0;
-	for (__u32 slot = 0; slot < HTRACE_MAX_RINGS; slot++)
-		__atomic_store_n(&htrace_view_host_ring(v, slot)->consumed, 0, __ATOMIC_RELEASE);
+	for (__u32 slot = 0; slot < HTRACE_MAX_RINGS; slot++) {
+		struct htrace_host_ring *words = htrace_view_host_ring(v, slot);
+
+		/* A ring's first life may be over already, and nobody has read it. */
+		__atomic_store_n(&words->drained, 0, __ATOMIC_RELEASE);
+		__atomic_store_n(&words->consumed, 0, __ATOMIC_RELEASE);
+	}
 	return 0;
 }
 

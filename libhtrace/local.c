@@ -2,7 +2,6 @@
 /* Regions in files and memfds of this machine: which files may be made into one. */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -52,7 +51,52 @@ static bool blank(int fd)
 	return h.magic == HTRACE_HOST_MAGIC || zero_file(fd);
 }
 
-/* A region whose session is closed, or its maker dead? */
+/*
+ * Made under another kernel that ran on this machine? A guest's region is in a file, too, and its
+ * guest may be running: that one's rings are not local ones.
+ */
+static bool earlier_boot(const struct htrace_super *s)
+{
+	__u8 boot[16];
+
+	htrace_boot_id(boot);
+	for (__u32 set = 0; set < s->nr_ringsets; set++)
+		if (s->ringset[set].placement != HTRACE_PLACEMENT_LOCAL)
+			return false;
+	return !all_zero(boot, sizeof(boot)) && !all_zero(s->boot_id, sizeof(s->boot_id)) &&
+	       memcmp(boot, s->boot_id, sizeof(boot)) != 0;
+}
+
+/* Children of the maker go on in their rings when it has ended, as a daemon does. */
+static bool rings_deserted(const struct htrace_view *v, struct htrace_judge *j)
+{
+	const struct htrace_super *s = htrace_view_super(v);
+	struct htrace_image img;
+
+	for (__u32 set = 0; set < s->nr_ringsets; set++) {
+		if (s->ringset[set].kind != HTRACE_RING_PER_THREAD)
+			continue;
+		for (__u32 i = 0; i < s->ringset[set].nr_rings; i++)
+			if (htrace_view_ring(v, set, i, &img) ||
+			    !htrace_judge_deserted(j, img.ring))
+				return false;
+	}
+	return true;
+}
+
+/* Is it certain that nobody uses it any more, without its having been closed? */
+static bool deserted(const struct htrace_view *v, const struct htrace_guest *g)
+{
+	const struct htrace_super *s = htrace_view_super(v);
+	struct htrace_judge judge;
+
+	if (earlier_boot(s))
+		return true;
+	htrace_judge_init(&judge, s->boot_id);
+	return htrace_judge_dead(&judge, g->agent_pid, g->agent_ns, 0) && rings_deserted(v, &judge);
+}
+
+/* A region whose session is closed, or its maker and all who produced into it dead? */
 static bool over(int fd)
 {
 	struct htrace_view *v;
@@ -63,8 +107,7 @@ static bool over(int fd)
 		return false;
 	if (htrace_view_attach(v, NULL, 0) == 0) {
 		htrace_view_guest(v, &g, false);
-		yes = g.state == HTRACE_GUEST_CLOSED ||
-		      (kill((pid_t)g.agent_pid, 0) < 0 && errno == ESRCH);
+		yes = g.state == HTRACE_GUEST_CLOSED || deserted(v, &g);
 	}
 	htrace_view_close(v);
 	return yes;
@@ -114,6 +157,7 @@ static int open_file(const char *path, size_t *size, bool *made)
 int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
 			       const struct htrace_region_opts *opts, int *fd_out)
 {
+	struct htrace_region *r = NULL;
 	void *mem = MAP_FAILED;
 	bool made = false;
 	int fd, err;
@@ -122,30 +166,27 @@ int htrace_region_create_local(struct htrace_region **out, const char *path, siz
 		    memfd_create("htrace", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return path ? fd : -errno;
-	err = htrace_region_fits(size, opts);
+	/* All that may fail before the first thing that changes what is there. */
+	err = htrace_region_plan(&r, size, opts);
 	if (err)
 		goto fail;
-	if (ftruncate(fd, (off_t)size)) {
+	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mem == MAP_FAILED || ftruncate(fd, (off_t)size)) {
 		err = -errno;
 		goto fail;
 	}
 	if (!path) /* a reader need not fear SIGBUS then */
 		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
-	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (mem == MAP_FAILED) {
-		err = -errno;
-		goto fail;
-	}
-	err = htrace_region_format(out, mem, size, opts);
-	if (err)
-		goto fail;
-	htrace_region_own_mapping(*out);
+	htrace_region_write(r, mem);
+	htrace_region_own_mapping(r);
+	*out = r;
 	if (fd_out)
 		*fd_out = fd;
 	else
 		close(fd);
 	return 0;
 fail:
+	htrace_region_release(r); /* which has no mapping yet */
 	if (mem != MAP_FAILED)
 		munmap(mem, size);
 	close(fd);

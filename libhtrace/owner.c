@@ -123,6 +123,30 @@ bool htrace_judge_dead(struct htrace_judge *j, __u32 pid, __u64 ns, __u64 start)
 	return j->dead;
 }
 
+/* Its word has the low half of the namespaces; of the time namespace, pids do not depend. */
+bool htrace_judge_taker_dead(struct htrace_judge *j, __u64 owner)
+{
+	__u64 ns = (j->ns & ~0xffffffffULL) | (__u32)owner;
+
+	return htrace_judge_dead(j, HTRACE_OWNER_PID(owner), ns, 0);
+}
+
+bool htrace_judge_deserted(struct htrace_judge *j, const struct htrace_ring *ring)
+{
+	__u64 owner = __atomic_load_n(&ring->owner, __ATOMIC_ACQUIRE), ns, start;
+
+	if (!owner || owner & HTRACE_OWNER_CLOSED)
+		return true;
+	if (owner & (HTRACE_OWNER_RETIRING | HTRACE_OWNER_TAKING))
+		return htrace_judge_taker_dead(j, owner);
+	ns = __atomic_load_n(&ring->owner_ns, __ATOMIC_RELAXED);
+	start = __atomic_load_n(&ring->owner_start, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	/* Who changes it just now lives. */
+	return __atomic_load_n(&ring->owner, __ATOMIC_RELAXED) == owner &&
+	       htrace_judge_dead(j, HTRACE_OWNER_PID(owner), ns, start);
+}
+
 /* ------------------------------------------------------------------------------ a reader's look */
 
 static struct htrace_judge *judge_of(struct htrace_view *v)
@@ -185,9 +209,12 @@ void htrace_view_drained(struct htrace_view *v, const struct htrace_image *img, 
 {
 	struct htrace_host_ring *words = htrace_view_host_ring(v, img->slot);
 
-	if (!words)
+	/* The words of a region that was made anew meanwhile are another session's. */
+	if (!words || !htrace_view_current(v))
 		return;
-	/* Positions begin anew at 0. Nobody looks at this word any more until then. */
-	__atomic_store_n(&words->consumed, 0, __ATOMIC_RELAXED);
+	/*
+	 * `consumed` stays: until the ring is retired, it tells the reader that comes next that all was
+	 * read, also if we do not get to this store.
+	 */
 	__atomic_store_n(&words->drained, generation + 1, __ATOMIC_RELEASE);
 }

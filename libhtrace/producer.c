@@ -102,8 +102,11 @@ static void settle(const struct taker *t, struct htrace_ring *ring)
 	htrace_store_release(&ring->owner, t->owner);
 }
 
-/* Positions and counters begin anew. Whoever does this again after somebody died in it may. */
-static void retire(struct htrace_ring *ring, const struct htrace_geometry *g)
+/*
+ * Positions and counters begin anew. Whoever does this again after somebody died in it may. @consumed:
+ * the host's word, which its reader has done with until there is another generation.
+ */
+static void retire(struct htrace_ring *ring, const struct htrace_geometry *g, __u64 *consumed)
 {
 	__u64 *desc = (__u64 *)htrace_ring_block(ring, g, 0);
 	__u64 words = ((g->ring_mask + 1) >> g->block_shift) * (sizeof(struct htrace_block) / 8);
@@ -113,6 +116,7 @@ static void retire(struct htrace_ring *ring, const struct htrace_geometry *g)
 	htrace_store(&ring->dropped, 0);
 	htrace_store(&ring->refused, 0);
 	htrace_store(&ring->consumed, 0);
+	htrace_store(consumed, 0);
 	for (__u64 i = 0; i < words; i++)
 		htrace_store(&desc[i], 0);
 	htrace_store_release(&ring->generation, htrace_load(&ring->generation) + 1);
@@ -143,32 +147,29 @@ static bool close_dead(struct htrace_judge *j, struct htrace_ring *ring, __u64 *
 
 /* Somebody died while it took the ring: go on in its place. */
 static bool take_over(struct taker *t, struct htrace_ring *ring, const struct htrace_geometry *g,
-		      __u64 owner)
+		      struct htrace_host_ring *host, __u64 owner)
 {
-	__u64 ns = (t->judge.ns & ~0xffffffffULL) | (__u32)owner;
-
-	if (!(owner & BEING_TAKEN) ||
-	    !htrace_judge_dead(&t->judge, HTRACE_OWNER_PID(owner), ns, 0) ||
+	if (!(owner & BEING_TAKEN) || !htrace_judge_taker_dead(&t->judge, owner) ||
 	    !htrace_cas(&ring->owner, owner, t->taking | (owner & BEING_TAKEN)))
 		return false;
 	if (owner & HTRACE_OWNER_RETIRING)
-		retire(ring, g);
+		retire(ring, g, &host->consumed);
 	settle(t, ring);
 	return true;
 }
 
 static bool take_dead(struct taker *t, struct htrace_ring *ring, const struct htrace_geometry *g,
-		      const struct htrace_host_ring *host)
+		      struct htrace_host_ring *host)
 {
 	__u64 owner = htrace_load_acquire(&ring->owner), generation;
 
 	if (!close_dead(&t->judge, ring, &owner))
-		return take_over(t, ring, g, owner);
+		return take_over(t, ring, g, host, owner);
 	generation = htrace_load(&ring->generation);
 	if (htrace_load_acquire(&host->drained) != generation + 1 ||
 	    !htrace_cas(&ring->owner, owner, t->taking | HTRACE_OWNER_RETIRING))
 		return false;
-	retire(ring, g);
+	retire(ring, g, &host->consumed);
 	settle(t, ring);
 	return true;
 }
@@ -190,7 +191,7 @@ int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u3
 	prepare(&t, s);
 	for (__u32 n = 0; n < 2 * (end - first); n++) {
 		__u32 i = first + n % (end - first);
-		const struct htrace_host_ring *host = htrace_region_host_ring(r, of->first_slot + i);
+		struct htrace_host_ring *host = htrace_host_words(r, of->first_slot + i);
 		struct htrace_ring *ring = htrace_region_ring(r, set, i, &p->geometry);
 
 		if (!take_free(&t, ring) &&

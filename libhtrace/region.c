@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -202,6 +201,7 @@ static void fill_guest(struct htrace_guest *g)
 	struct utsname u;
 
 	g->agent_pid = (__u32)getpid();
+	g->agent_ns = htrace_own_ns();
 	g->heartbeat_ms = 0;
 	if (!uname(&u)) {
 		memcpy(g->release, u.release, strnlen(u.release, sizeof(g->release)));
@@ -225,8 +225,8 @@ static int choose_clock(__u32 *clock_id, const struct htrace_region_opts *o)
 static void begin_samples(struct htrace_region *r);
 static void settle_samples(struct htrace_region *r);
 
-int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
-			 const struct htrace_region_opts *opts)
+int htrace_region_plan(struct htrace_region **out, size_t size,
+		       const struct htrace_region_opts *opts)
 {
 	struct htrace_region_opts o = { 0 };
 	struct htrace_region *r;
@@ -239,7 +239,6 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 	r = calloc(1, sizeof(*r));
 	if (!r)
 		return -ENOMEM;
-	r->mem = mem;
 	r->size = size;
 	r->io_memory = o.io_memory;
 	s = &r->super;
@@ -258,6 +257,15 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 		free(r);
 		return err;
 	}
+	*out = r;
+	return 0;
+}
+
+void htrace_region_write(struct htrace_region *r, void *mem)
+{
+	const struct htrace_super *s = &r->super;
+
+	r->mem = mem;
 	/* The old session ends here: readers see no magic until it is all written. */
 	((volatile struct htrace_super *)mem)->magic = 0;
 	htrace_region_fence(r);
@@ -271,9 +279,17 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 	zero_rings(r);
 	fill_guest(htrace_region_guest(r));
 	begin_samples(r);
-	memcpy((char *)mem + 8, (char *)s + 8, sizeof(*s) - 8);
-	*out = r;
-	return 0;
+	memcpy((char *)mem + 8, (const char *)s + 8, sizeof(*s) - 8);
+}
+
+int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
+			 const struct htrace_region_opts *opts)
+{
+	int err = htrace_region_plan(out, size, opts);
+
+	if (!err)
+		htrace_region_write(*out, mem);
+	return err;
 }
 
 int htrace_region_fits(size_t size, const struct htrace_region_opts *opts)
@@ -328,6 +344,7 @@ int htrace_region_adopt(struct htrace_region **out, void *mem, size_t size, bool
 	}
 	memcpy(r->schema, area + 1, r->schema_len);
 	htrace_region_guest(r)->agent_pid = (__u32)getpid();
+	htrace_region_guest(r)->agent_ns = htrace_own_ns();
 	r->began = htrace_region_guest(r)->clock[0].mono;
 	*out = r;
 	return 0;
@@ -383,6 +400,13 @@ const struct htrace_host *htrace_region_host(const struct htrace_region *r)
 	return (const void *)(r->mem + HTRACE_HOST_OFF);
 }
 
+struct htrace_host_ring *htrace_host_words(struct htrace_region *r, __u32 slot)
+{
+	if (slot >= HTRACE_MAX_RINGS)
+		return NULL;
+	return (struct htrace_host_ring *)(r->mem + HTRACE_HOST_RINGS_OFF) + slot;
+}
+
 const struct htrace_host_ring *htrace_region_host_ring(const struct htrace_region *r, __u32 slot)
 {
 	if (slot >= HTRACE_MAX_RINGS)
@@ -405,15 +429,27 @@ struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32
 
 /* --------------------------------------------------------------------------------- living words */
 
+/* A pid namespace's number << 32, and the pid that it is of. */
+static bool holder_dead(const struct htrace_super *s, __u64 holder)
+{
+	struct htrace_judge judge;
+
+	htrace_judge_init(&judge, s->boot_id);
+	return htrace_judge_dead(&judge, (__u32)holder,
+				 (judge.ns & ~0xffffffffULL) | holder >> 32, 0);
+}
+
 /*
  * Samples come from whoever produces. The lock is the process's that holds it; who finds another at
  * it can do without a sample. If that one is dead, what it left half written was not announced.
  */
-static bool lock_samples(struct htrace_guest *g)
+static bool lock_samples(struct htrace_region *r)
 {
-	__u64 me = (__u64)getpid(), holder = __atomic_load_n(&g->clock_lock, __ATOMIC_RELAXED);
+	struct htrace_guest *g = htrace_region_guest(r);
+	__u64 holder = __atomic_load_n(&g->clock_lock, __ATOMIC_RELAXED);
+	__u64 me = htrace_own_ns() << 32 | (__u32)getpid();
 
-	if (holder && (holder == me || !kill((pid_t)holder, 0) || errno != ESRCH))
+	if (holder && (holder == me || !holder_dead(&r->super, holder)))
 		return false;
 	return __atomic_compare_exchange_n(&g->clock_lock, &holder, me, false, __ATOMIC_ACQUIRE,
 					   __ATOMIC_RELAXED);
@@ -436,7 +472,7 @@ static void add_sample(struct htrace_region *r, const struct htrace_clock_sample
 
 	if (r->io_memory) {
 		put_sample(r, s);
-	} else if (lock_samples(g)) {
+	} else if (lock_samples(r)) {
 		put_sample(r, s);
 		__atomic_store_n(&g->clock_lock, 0, __ATOMIC_RELEASE);
 	}
@@ -462,7 +498,10 @@ void htrace_region_sample(struct htrace_region *r)
 		add_sample(r, &s);
 }
 
-/* The first sample: from far back enough, if the process has one, that the second tells the rate. */
+/*
+ * The first sample: from far back enough, if the process has one, that the second tells the rate. Who
+ * finds another at it does without: in a child of a fork(2), that one may not be there to unlock.
+ */
 static void begin_samples(struct htrace_region *r)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -470,11 +509,12 @@ static void begin_samples(struct htrace_region *r)
 	struct htrace_clock_sample s;
 
 	htrace_clock_take(&s);
-	pthread_mutex_lock(&lock);
-	if (s.mono - earliest.mono > BASELINE_MAX_NS)
-		earliest = s;
-	s = earliest;
-	pthread_mutex_unlock(&lock);
+	if (!pthread_mutex_trylock(&lock)) {
+		if (s.mono - earliest.mono > BASELINE_MAX_NS)
+			earliest = s;
+		s = earliest;
+		pthread_mutex_unlock(&lock);
+	}
 	r->began = s.mono;
 	put_sample(r, &s);
 }

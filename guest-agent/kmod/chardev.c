@@ -121,7 +121,7 @@ static int dev_mmap(struct file *file, struct vm_area_struct *vma)
 	struct reader *r = file->private_data;
 	unsigned long pages = r->d->size >> PAGE_SHIFT;
 
-	if (!(vma->vm_flags & VM_SHARED))
+	if (!(vma->vm_flags & VM_MAYSHARE)) /* VM_SHARED is not set where the file is read-only */
 		return -EINVAL;
 	if (vma->vm_pgoff > pages || vma_pages(vma) > pages - vma->vm_pgoff)
 		return -EINVAL;
@@ -138,67 +138,86 @@ static int dev_mmap(struct file *file, struct vm_area_struct *vma)
 
 /* ----------------------------------------------------------------------------------- requests */
 
+/*
+ * With the device's lock held, unless the device is gone. What user space passes is copied before,
+ * what it is given after: its pages may be the device's, and dev_fault() takes the lock.
+ */
+static int lock_present(struct htrace_dev *d)
+{
+	mutex_lock(&d->lock);
+	if (!d->gone)
+		return 0;
+	mutex_unlock(&d->lock);
+	return -ENODEV;
+}
+
 static long get_info(struct htrace_dev *d, void __user *to)
 {
 	struct htrace_module_info info = {
 		.version = HTRACE_MODULE_VERSION,
 		.flags = d->flags,
 		.size = d->size,
-		.session = htrace_rings_session(),
 		.caching = d->caching,
 		.vectors = d->vectors,
 	};
+	int err = lock_present(d);
 
+	if (err)
+		return err;
+	info.session = htrace_rings_session();
 	if (d->flags & HTRACE_MODULE_DOORBELL)
 		info.ivposition = readl(d->regs + REG_IVPOSITION);
 	strscpy(info.pci, pci_name(d->pci), sizeof(info.pci));
+	mutex_unlock(&d->lock);
 	return copy_to_user(to, &info, sizeof(info)) ? -EFAULT : 0;
 }
 
 static long set_rings(struct htrace_dev *d, const void __user *from)
 {
 	struct htrace_module_rings rings;
+	int err;
 
 	if (copy_from_user(&rings, from, sizeof(rings)))
 		return -EFAULT;
-	return htrace_rings_set(d, &rings);
+	err = lock_present(d);
+	if (err)
+		return err;
+	err = htrace_rings_set(d, &rings);
+	mutex_unlock(&d->lock);
+	return err;
 }
 
 static long ring_bell(struct htrace_dev *d, const void __user *from)
 {
 	struct htrace_module_bell bell;
+	int err;
 
 	if (copy_from_user(&bell, from, sizeof(bell)))
 		return -EFAULT;
 	if (!(d->flags & HTRACE_MODULE_DOORBELL))
 		return -EOPNOTSUPP;
+	err = lock_present(d);
+	if (err)
+		return err;
 	writel((u32)bell.peer << 16 | bell.vector, d->regs + REG_DOORBELL);
+	mutex_unlock(&d->lock);
 	return 0;
 }
 
 static long dev_ioctl(struct file *file, unsigned int request, unsigned long arg)
 {
 	struct reader *r = file->private_data;
-	long ret = -ENODEV;
 
-	mutex_lock(&r->d->lock);
-	if (!r->d->gone) {
-		switch (request) {
-		case HTRACE_MODULE_INFO:
-			ret = get_info(r->d, (void __user *)arg);
-			break;
-		case HTRACE_MODULE_RINGS:
-			ret = set_rings(r->d, (void __user *)arg);
-			break;
-		case HTRACE_MODULE_BELL:
-			ret = ring_bell(r->d, (void __user *)arg);
-			break;
-		default:
-			ret = -ENOTTY;
-		}
+	switch (request) {
+	case HTRACE_MODULE_INFO:
+		return get_info(r->d, (void __user *)arg);
+	case HTRACE_MODULE_RINGS:
+		return set_rings(r->d, (void __user *)arg);
+	case HTRACE_MODULE_BELL:
+		return ring_bell(r->d, (void __user *)arg);
+	default:
+		return -ENOTTY;
 	}
-	mutex_unlock(&r->d->lock);
-	return ret;
 }
 
 /* --------------------------------------------------------------------------------- interrupts */

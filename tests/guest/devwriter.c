@@ -81,7 +81,7 @@ int main(int argc, char **argv)
 
 	count = argc == 2 ? strtoull(argv[1], NULL, 10) : 0;
 	check(!htrace_bar_open(&bar, "auto", why, sizeof(why)), why);
-	check(!htrace_bar_write_combining(bar), "a mapping that atomics work on");
+	check(!htrace_bar_io_memory(bar), "a mapping that atomics work on");
 	mem = htrace_bar_mem(bar, &size);
 	check(!htrace_region_format(&r, mem, size, &o), "the region");
 	check(!htrace_builder_new(&b, NULL, 0), "the builder");

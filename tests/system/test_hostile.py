@@ -184,6 +184,15 @@ def test_costly(kind):
     serve(READER, [kind], timed=True)
 
 
+def stop(process):
+    """All of it stands still: nothing of it meets what is gone."""
+    process.send_signal(signal.SIGSTOP)
+    tasks = f'/proc/{process.pid}/task'
+    while not all(open(f'{tasks}/{t}/stat', encoding='ascii').read().rsplit(') ', 1)[1][0] == 'T'
+                  for t in os.listdir(tasks)):
+        time.sleep(0.001)
+
+
 @params('emptied', 'shortened', 'punched', 'overwritten', 'ram-emptied')
 def test_pulled_away(how):
     """The region's file, or the guest's RAM, goes away while it is read; others are served."""
@@ -197,7 +206,7 @@ def test_pulled_away(how):
             victim = place.peer('none', 5, ram=ram)
             reader.wait_for('/none: .*CPUs')
             time.sleep(0.3)  # until its heart was seen to beat
-            victim.send_signal(signal.SIGSTOP)
+            stop(victim)
             path = place.path('none.ram' if ram else 'none')
             if how == 'overwritten':
                 with open(path, 'r+b') as f:

@@ -234,6 +234,48 @@ rmmod htrace
 
 
 LOAD = 'insmod /htrace.ko || exit 1\n'
+
+
+def test_without():
+    """
+    Without the module the device's memory is such that atomics do not work on it, also where the kernel
+    maps it uncached only, because it does not offer write-combining; an agent relays into that.
+    """
+    script = '''
+ls /sys/bus/pci/devices/*/resource2_wc && exit 1
+devwriter 1 && exit 1
+agent_start --events sched --mode relay || exit 1
+sleep 2
+agent_stop
+'''
+    with VM(script, append='nopat', add=[os.path.join(BUILD, 'tests', 'devwriter') + ':/bin/']) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-3000:]
+        assert 'devwriter: a mapping that atomics work on failed' in vm.console()
+        received, = re.findall(r'^received +(\d+)', reader.err(), re.M)
+        say(f'{received} records by an uncached mapping')
+        assert int(received) > 0
+
+
+@params('6.1', '6.12')
+def test_device(kernel):
+    """/dev/htrace: requests whose buffers are in its memory return; read-only and refused mappings."""
+    script = LOAD + """
+devmap || exit 1
+rmmod htrace || exit 1
+dmesg | grep -E 'WARNING|BUG|Oops' && exit 1
+true
+"""
+    devmap = os.path.join(BUILD, 'tests', 'devmap')
+    with Guest(script, kernel=kernel, add=[devmap + ':/bin/']) as vm:
+        vm.start()
+        assert vm.finish() == 0, vm.console()[-3000:]
+        assert 'devmap: all right' in vm.console()
+
+
 # programs are freed a little after their agent has ended
 UNLOAD = '''
 for i in $(seq 50); do
@@ -303,6 +345,53 @@ agent_stop
 
 
 @params('6.1', '6.12')
+def test_other_way(kernel):
+    """
+    An agent that records through the module is killed, and its successor's programs cannot: each time a
+    new session begins, another way. Then the module has one again.
+    """
+    calls = 2000
+    script = LOAD + f'''
+agent_kill() {{
+	grep 'module: the kernel module writes' /tmp/agent.log || exit 1
+	kill -KILL $agent
+	wait $agent 2>/dev/null
+	rm /tmp/agent.log
+}}
+agent_start --events sched || exit 1
+agent_kill
+agent_start --events raw_syscalls:sys_enter --buffer 1M || exit 1
+sleep 2
+workload count {calls} {VALUE}
+agent_stop || exit 1
+agent_start --events sched || exit 1
+agent_kill
+agent_start --events profile:99 --mode relay || exit 1
+agent_stop || exit 1
+agent_start --events sched || exit 1
+agent_kill
+agent_start --events sched || exit 1
+agent_stop || exit 1
+dmesg | grep -E 'WARNING|BUG|Oops' && exit 1
+true
+'''
+    with Guest(script, kernel=kernel) as vm:
+        vm.start()
+        reader = Reader(vm)
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        console = vm.console()
+        assert status == 0, console[-3000:]
+        assert len(re.findall('which recorded through the kernel module, ends: these programs cannot',
+                              console)) == 2, console[-3000:]
+        assert len(re.findall('without the kernel module: raw_syscalls:sys_enter cannot', console)) == 1
+        assert len(re.findall('tracing, session adopted .*, module: ', console)) == 1
+        found = re.findall(rf'raw_syscalls_sys_enter: .*\b({VALUE}|{VALUE:#x})\b.*', reader.out())
+        assert len(found) == calls, (len(found), reader.err())
+        say(f'{len(found)} calls by name, behind a session of the module')
+
+
+@params('6.1', '6.12')
 def test_removed(kernel):
     """The device goes while programs write into it, at full speed, three times."""
     script = LOAD + f'''
@@ -327,6 +416,9 @@ dmesg | grep -E 'WARNING|BUG|Oops' && exit 1
 true
 '''
     with Guest(script, kernel=kernel, cpus=2) as vm:
+        # Programs are switched while both CPUs are in them: beside each other, the emulator has CPUs
+        # execute what another one has patched for ever (tools/README.md).
+        vm.command += ['--tcg-thread', 'single']
         vm.start()
         status = vm.finish()
         assert status == 0, vm.console()[-3000:]

@@ -753,6 +753,7 @@ START_TEST(test_samples)
 	struct program p = start(0);
 	struct htrace_guest *g = htrace_region_guest(p.r);
 	struct htrace_view *v = look(&p);
+	const __u64 ns = htrace_own_ns() << 32;
 	struct htrace_producer producer;
 	__u64 next = 0;
 	pid_t dead;
@@ -770,16 +771,26 @@ START_TEST(test_samples)
 	htrace_producer_put(&producer);
 	ck_assert_int_ge(htrace_view_clock_samples(v, &next, s), 1);
 	/* somebody is at it: it is left to them */
-	g->clock_lock = (__u64)getppid();
+	g->clock_lock = ns | (__u32)getppid();
 	htrace_region_beat(p.r, 0);
 	ck_assert_int_eq(htrace_view_clock_samples(v, &next, s), 0);
-	ck_assert_uint_eq(g->clock_lock, (__u64)getppid());
-	/* somebody was, and died */
+	ck_assert_uint_eq(g->clock_lock, ns | (__u32)getppid());
+	/* somebody was, and died; or so it seems of a number that is another pid namespace's */
 	dead = fork();
 	if (!dead)
 		_exit(0);
 	ck_assert_int_eq(waitpid(dead, NULL, 0), dead);
-	g->clock_lock = (__u64)dead;
+	for (int i = 0; i < 3; i++) {
+		__u64 others = (__u32)dead | (i ? i == 1 ? ns ^ 1ULL << 32 : ns : 0);
+
+		g->clock_lock = others;
+		htrace_region_super(p.r)->boot_id[0] ^= i == 2; /* another kernel's */
+		htrace_region_beat(p.r, 0);
+		htrace_region_super(p.r)->boot_id[0] ^= i == 2;
+		ck_assert_int_eq(htrace_view_clock_samples(v, &next, s), 0);
+		ck_assert_uint_eq(g->clock_lock, others);
+	}
+	g->clock_lock = ns | (__u32)dead;
 	htrace_region_set_state(p.r, HTRACE_GUEST_CLOSING);
 	ck_assert_int_eq(htrace_view_clock_samples(v, &next, s), 1);
 	ck_assert_uint_eq(g->clock_lock, 0);

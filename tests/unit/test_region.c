@@ -81,6 +81,7 @@ END_TEST
 START_TEST(test_session_change)
 {
 	struct htrace_region *r, *r2;
+	struct htrace_image img;
 	struct htrace_view *v;
 	void *mem;
 	__u64 first;
@@ -91,12 +92,20 @@ START_TEST(test_session_change)
 	v = view(fd);
 	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
 	first = htrace_view_super(v)->session;
+	ck_assert_int_eq(htrace_view_ring(v, 0, 0, &img), 0);
+	htrace_view_drained(v, &img, 0);
+	ck_assert_uint_eq(htrace_region_host_ring(r, 0)->drained, 1);
 	mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	ck_assert_int_eq(htrace_region_format(&r2, mem, SIZE, &local_opts), 0);
 	ck_assert(!htrace_view_current(v));
+	/* What was read of the old one is not of the new one, before its magic and behind. */
+	htrace_view_drained(v, &img, 0);
+	ck_assert_uint_eq(htrace_region_host_ring(r2, 0)->drained, 0);
 	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), -EAGAIN);
 	htrace_region_publish(r2);
 	ck_assert(!htrace_view_current(v));
+	htrace_view_drained(v, &img, 0);
+	ck_assert_uint_eq(htrace_region_host_ring(r2, 0)->drained, 0);
 	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
 	ck_assert_uint_ne(htrace_view_super(v)->session, first);
 	htrace_view_close(v);
@@ -635,8 +644,10 @@ START_TEST(test_host_words)
 	ck_assert_int_eq(htrace_view_open_fd(&v, fd, true, err, sizeof(err)), 0);
 	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
 	htrace_view_host_ring(v, 0)->consumed = 77;
+	htrace_view_host_ring(v, 3)->drained = 1;
 	ck_assert_int_eq(htrace_view_claim(v), 0);
 	ck_assert_uint_eq(htrace_region_host_ring(r, 0)->consumed, 0); /* of no session */
+	ck_assert_uint_eq(htrace_region_host_ring(r, 3)->drained, 0);
 	ck_assert_int_eq(htrace_view_announce(v, HTRACE_HOST_ATTACHED, session, true,
 					      HTRACE_REASON_NONE), 0);
 	ck_assert_uint_eq(h->magic, HTRACE_HOST_MAGIC);
@@ -646,8 +657,10 @@ START_TEST(test_host_words)
 	ck_assert_uint_eq(h->verified, session);
 	ck_assert_uint_eq(h->heartbeat, 1);
 	htrace_view_host_ring(v, 0)->consumed = 77;
+	htrace_view_host_ring(v, 3)->drained = 1;
 	ck_assert_int_eq(htrace_view_claim(v), 0);
 	ck_assert_uint_eq(htrace_region_host_ring(r, 0)->consumed, 77); /* of this one */
+	ck_assert_uint_eq(htrace_region_host_ring(r, 3)->drained, 1);
 	ck_assert_int_eq(htrace_view_beat(v), 0);
 	ck_assert_uint_eq(h->heartbeat, 2);
 	htrace_region_guest(r)->names_served = 5;

@@ -174,12 +174,16 @@ struct htrace_host {
  * session. Reader: guest. Whoever makes a region anew zeroes them, before there is a magic.
  */
 struct htrace_host_ring {
-	__u64 consumed;  /* position up to which the ring was read (release): discard policy */
+	/*
+	 * Position up to which the ring was read (release): discard policy. Who retires a ring stores 0,
+	 * when the host has said `drained`.
+	 */
+	__u64 consumed;
 	__u64 event_idx; /* wake-up: ring the doorbell when head passes this position (release) */
 	__u64 exit_epoch; /* exits of the vCPU so far; odd while it is out of guest mode (release) */
 	/*
 	 * 1 + the generation of the ring's life that was read to its end after its owner had died
-	 * (release, after consumed = 0); 0: none. A ring of a thread is used again only then.
+	 * (release); 0: none. A ring of a thread is used again only then.
 	 */
 	__u64 drained;
 	__u64 reserved[4];
@@ -239,8 +243,10 @@ struct htrace_guest {
 	__u64 clock_pong;    /* ping-pong of clocks: the request that is answered */
 	__u64 clock_tsc;     /* guest's TSC at the answer */
 	__u64 answer;        /* control: the last command carried out */
-	__u64 clock_lock;    /* of writers of samples among themselves: pid of who is at it, or 0 */
-	__u64 reserved[3];
+	/* Of writers of samples among themselves: who is at it, pid namespace << 32 | pid; or 0. */
+	__u64 clock_lock;
+	__u64 agent_ns;      /* agent_pid's namespaces, as a ring's owner_ns; 0: not known */
+	__u64 reserved[2];
 	char release[64];  /* uname -r; bytes of any value, not necessarily terminated */
 	char hostname[64]; /* uname -n; likewise */
 	struct htrace_clock_sample clock[HTRACE_CLOCK_SAMPLES];

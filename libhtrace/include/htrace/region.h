@@ -42,7 +42,7 @@ struct htrace_region_opts {
 	 */
 	__u32 clock_id;
 	__u32 nr_cpus;    /* 0: those configured */
-	bool io_memory;   /* the memory is a BAR: write-combining, no atomics, fences matter */
+	bool io_memory;   /* htrace_bar_io_memory(): no atomics, fences matter */
 	bool relay;       /* VSHMEM: also make mirrors of the rings in the region, as ring set 1 */
 };
 
@@ -82,12 +82,16 @@ void htrace_region_release(struct htrace_region *r);
  *
  * A file that is not there is created, for its owner only (mode 0600). An existing one is taken if it
  * is a regular file, no link, that this process may write, and
- *  - holds a region of a session that is closed, or whose maker's process is dead; or
+ *  - holds a region of a session that is closed; or whose maker is dead, and all who own one of its
+ *    rings; or that was made before this machine last booted; or
  *  - is empty (0 bytes); or
  *  - holds zeroes only, or a superblock of zeroes and the words of a reader that waits: made for this
  *    by host-reader or `truncate -s`. @size must be its size, or 0, which means that.
  * All else is refused with -EEXIST, and not touched. -EINVAL: also a @size that is not the file's.
- * Two processes must not make a region of one file at a time.
+ * Two processes must not make a region of one file at a time. Who cannot be judged (a process of
+ * another pid or time namespace, a guest) is alive: such a file is taken when it is closed, or when
+ * somebody has removed it. Of a maker's child that has not taken a ring yet nobody knows: daemons make
+ * their region after they have forked.
  */
 int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
 			       const struct htrace_region_opts *opts, int *fd);
@@ -161,8 +165,8 @@ void htrace_bar_close(struct htrace_bar *bar);
 void *htrace_bar_mem(const struct htrace_bar *bar, size_t *size);
 /* Its device's address, as 0000:00:03.0. */
 const char *htrace_bar_pci(const struct htrace_bar *bar);
-/* Is it mapped write-combining? Where the kernel does not offer it stores are ten times as slow. */
-bool htrace_bar_write_combining(const struct htrace_bar *bar);
+/* Mapped as device memory, not by the kernel module? Then its region's io_memory is to be true. */
+bool htrace_bar_io_memory(const struct htrace_bar *bar);
 /* What is in a mapped BAR, or in a file that is mapped instead? @size: at least HTRACE_REGION_MIN. */
 enum htrace_bar_content htrace_bar_content(const void *mem, size_t size);
 
@@ -253,7 +257,8 @@ struct htrace_host_ring *htrace_view_host_ring(struct htrace_view *v, __u32 slot
  * that are read-only. These are for the one. Each is -EACCES if the view is mapped read-only.
  *
  * htrace_view_claim(): become it, after each attach, before consumers are made: an older session's
- * `consumed` ends, and the file is locked (flock(2)) as host-reader does. -EBUSY: another process is.
+ * `consumed` and `drained` end, and the file is locked (flock(2)) as host-reader does. -EBUSY: another
+ * process is.
  *
  * htrace_view_announce(): what it does. HTRACE_HOST_WAITING and HTRACE_HOST_GONE leave the session as
  * it is: whoever comes next to it goes on from `consumed`. HTRACE_HOST_ATTACHED: it reads @session;
@@ -319,7 +324,8 @@ struct htrace_owner {
 int htrace_view_owner(struct htrace_view *v, const struct htrace_image *img, struct htrace_owner *o);
 /*
  * Say that all of the ring's life @generation was read, after HTRACE_OWNER_DIED, with
- * htrace_consumer_finish(): it may be used again. Does nothing if the host area is not writable.
+ * htrace_consumer_finish(): it may be used again. Does nothing if the host area is not writable, or
+ * the session is not the region's any more.
  */
 void htrace_view_drained(struct htrace_view *v, const struct htrace_image *img, __u64 generation);
 
