@@ -99,8 +99,6 @@ void htrace_judge_init(struct htrace_judge *j, const __u8 boot_id[16]);
 bool htrace_judge_dead(struct htrace_judge *j, __u32 pid, __u64 ns, __u64 start);
 /* Likewise, for a ring's @owner that says that it is being taken. */
 bool htrace_judge_taker_dead(struct htrace_judge *j, __u64 owner);
-/* Is it certain that nobody produces into the ring, or is about to? */
-bool htrace_judge_deserted(struct htrace_judge *j, const struct htrace_ring *ring);
 
 /* A reader's mapping of a region. */
 struct htrace_view {

@@ -67,6 +67,23 @@ static bool earlier_boot(const struct htrace_super *s)
 	       memcmp(boot, s->boot_id, sizeof(boot)) != 0;
 }
 
+/* Is it certain that nobody produces into the ring, or is about to? */
+static bool ring_deserted(struct htrace_judge *j, const struct htrace_ring *ring)
+{
+	__u64 owner = __atomic_load_n(&ring->owner, __ATOMIC_ACQUIRE), ns, start;
+
+	if (!owner || owner & HTRACE_OWNER_CLOSED)
+		return true;
+	if (owner & (HTRACE_OWNER_RETIRING | HTRACE_OWNER_TAKING))
+		return htrace_judge_taker_dead(j, owner);
+	ns = __atomic_load_n(&ring->owner_ns, __ATOMIC_RELAXED);
+	start = __atomic_load_n(&ring->owner_start, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	/* Who changes it just now lives. */
+	return __atomic_load_n(&ring->owner, __ATOMIC_RELAXED) == owner &&
+	       htrace_judge_dead(j, HTRACE_OWNER_PID(owner), ns, start);
+}
+
 /* Children of the maker go on in their rings when it has ended, as a daemon does. */
 static bool rings_deserted(const struct htrace_view *v, struct htrace_judge *j)
 {
@@ -78,7 +95,7 @@ static bool rings_deserted(const struct htrace_view *v, struct htrace_judge *j)
 			continue;
 		for (__u32 i = 0; i < s->ringset[set].nr_rings; i++)
 			if (htrace_view_ring(v, set, i, &img) ||
-			    !htrace_judge_deserted(j, img.ring))
+			    !ring_deserted(j, img.ring))
 				return false;
 	}
 	return true;
@@ -166,12 +183,13 @@ int htrace_region_create_local(struct htrace_region **out, const char *path, siz
 		    memfd_create("htrace", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return path ? fd : -errno;
-	/* All that may fail before the first thing that changes what is there. */
+	/* All that may fail before the first thing that changes what is there; room for it, too. */
 	err = htrace_region_plan(&r, size, opts);
 	if (err)
 		goto fail;
-	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (mem == MAP_FAILED || ftruncate(fd, (off_t)size)) {
+	mem = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mem == MAP_FAILED || ftruncate(fd, (off_t)size) ||
+	    mmap(mem, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
 		err = -errno;
 		goto fail;
 	}

@@ -131,22 +131,6 @@ bool htrace_judge_taker_dead(struct htrace_judge *j, __u64 owner)
 	return htrace_judge_dead(j, HTRACE_OWNER_PID(owner), ns, 0);
 }
 
-bool htrace_judge_deserted(struct htrace_judge *j, const struct htrace_ring *ring)
-{
-	__u64 owner = __atomic_load_n(&ring->owner, __ATOMIC_ACQUIRE), ns, start;
-
-	if (!owner || owner & HTRACE_OWNER_CLOSED)
-		return true;
-	if (owner & (HTRACE_OWNER_RETIRING | HTRACE_OWNER_TAKING))
-		return htrace_judge_taker_dead(j, owner);
-	ns = __atomic_load_n(&ring->owner_ns, __ATOMIC_RELAXED);
-	start = __atomic_load_n(&ring->owner_start, __ATOMIC_RELAXED);
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	/* Who changes it just now lives. */
-	return __atomic_load_n(&ring->owner, __ATOMIC_RELAXED) == owner &&
-	       htrace_judge_dead(j, HTRACE_OWNER_PID(owner), ns, start);
-}
-
 /* ------------------------------------------------------------------------------ a reader's look */
 
 static struct htrace_judge *judge_of(struct htrace_view *v)
