@@ -123,14 +123,6 @@ bool htrace_judge_dead(struct htrace_judge *j, __u32 pid, __u64 ns, __u64 start)
 	return j->dead;
 }
 
-/* Its word has the low half of the namespaces; of the time namespace, pids do not depend. */
-bool htrace_judge_taker_dead(struct htrace_judge *j, __u64 owner)
-{
-	__u64 ns = (j->ns & ~0xffffffffULL) | (__u32)owner;
-
-	return htrace_judge_dead(j, HTRACE_OWNER_PID(owner), ns, 0);
-}
-
 /* ------------------------------------------------------------------------------ a reader's look */
 
 static struct htrace_judge *judge_of(struct htrace_view *v)

@@ -145,6 +145,14 @@ static bool close_dead(struct htrace_judge *j, struct htrace_ring *ring, __u64 *
 	return true;
 }
 
+/* Its word has the low half of the namespaces; of the time namespace, pids do not depend. */
+bool htrace_judge_taker_dead(struct htrace_judge *j, __u64 owner)
+{
+	__u64 ns = (j->ns & ~0xffffffffULL) | (__u32)owner;
+
+	return htrace_judge_dead(j, HTRACE_OWNER_PID(owner), ns, 0);
+}
+
 /* Somebody died while it took the ring: go on in its place. */
 static bool take_over(struct taker *t, struct htrace_ring *ring, const struct htrace_geometry *g,
 		      struct htrace_host_ring *host, __u64 owner)

@@ -409,9 +409,7 @@ struct htrace_host_ring *htrace_host_words(struct htrace_region *r, __u32 slot)
 
 const struct htrace_host_ring *htrace_region_host_ring(const struct htrace_region *r, __u32 slot)
 {
-	if (slot >= HTRACE_MAX_RINGS)
-		return NULL;
-	return (const struct htrace_host_ring *)(r->mem + HTRACE_HOST_RINGS_OFF) + slot;
+	return htrace_host_words((struct htrace_region *)r, slot);
 }
 
 struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32 index,

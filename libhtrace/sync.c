@@ -40,7 +40,7 @@ struct waiter {
 	__u64 since;   /* spin: when the stream of records began */
 	bool found;    /* spin: the last look found something */
 	__u64 looked;  /* spin: when it last began to look */
-	bool silent;   /* spin: no stream since then */
+	bool stream;   /* spin: there is one */
 	struct htrace_adaptive adaptive;
 	__u64 polled; /* time of the last poll */
 };
@@ -139,15 +139,7 @@ static int parse_usec(const char *arg, unsigned long min, __u64 *ns)
 
 static int spin_arm(void **priv, const struct htrace_sync_target *target, const char *arg)
 {
-	struct waiter *w;
-	int ret;
-
-	ret = arg ? -EINVAL : waiter_new(priv, target);
-	if (ret)
-		return ret;
-	w = *priv;
-	w->silent = true;
-	return 0;
+	return arg ? -EINVAL : waiter_new(priv, target);
 }
 
 /*
@@ -162,9 +154,9 @@ static __u64 next_rest(struct waiter *w, __u64 now)
 {
 	__u64 rest;
 
-	if (w->silent || now - w->looked > STREAM_GAP_NS)
+	if (!w->stream || now - w->looked > STREAM_GAP_NS)
 		w->since = now;
-	w->silent = false;
+	w->stream = true;
 	rest = (now - w->since) / STREAM_PART;
 	if (rest > STREAM_REST_NS)
 		rest = STREAM_REST_NS;
@@ -182,7 +174,7 @@ static bool rested_look(struct waiter *w, __u64 now)
 	w->looked = now;
 	if (!is_ready(w)) {
 		w->rest_ns = 0;
-		w->silent = rest >= MAX_REST_NS; /* too slow for a rest to save anything */
+		w->stream = rest < MAX_REST_NS; /* else too slow for a rest to save anything */
 		return false;
 	}
 	w->rest_ns = w->rest_ns ? 2 * w->rest_ns : MIN_REST_NS;
@@ -215,7 +207,7 @@ static int spin_wait(void *priv, __u64 max_ns)
 				return 0;
 			relax();
 		}
-		w->silent = true;
+		w->stream = false;
 		if (now_ns() >= deadline)
 			return 0;
 	}

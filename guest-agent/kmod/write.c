@@ -46,6 +46,16 @@ struct rings {
 static struct rings __rcu *current_rings;
 static void __iomem *current_regs;
 
+/* This CPU's ring, while preemption is disabled; NULL: there is none. */
+static struct htrace_ring *this_ring(const struct rings **rings, unsigned int *cpu)
+{
+	*rings = rcu_dereference_sched(current_rings);
+	*cpu = smp_processor_id();
+	if (!*rings || *cpu >= (*rings)->nr)
+		return NULL;
+	return (void *)((*rings)->first + *cpu * (*rings)->stride);
+}
+
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #pragma GCC diagnostic ignored "-Wmissing-declarations"
@@ -57,13 +67,13 @@ static void __iomem *current_regs;
 __bpf_kfunc int htrace_write(u32 id, u32 schema, const void *data, u32 data__sz)
 {
 	const struct rings *rings;
-	int cpu, ret = -ENODEV;
+	struct htrace_ring *ring;
+	unsigned int cpu;
+	int ret = -ENODEV;
 
 	preempt_disable_notrace();
-	rings = rcu_dereference_sched(current_rings);
-	cpu = smp_processor_id();
-	if (rings && cpu < rings->nr) {
-		struct htrace_ring *ring = (void *)(rings->first + cpu * rings->stride);
+	ring = this_ring(&rings, &cpu);
+	if (ring) {
 		struct htrace_slot slot;
 		void *to = htrace_reserve(ring, &rings->geometry, &rings->host[cpu].consumed, id,
 					  data__sz, schema, ktime_get_mono_fast_ns(), &slot);
@@ -83,14 +93,13 @@ __bpf_kfunc int htrace_write(u32 id, u32 schema, const void *data, u32 data__sz)
 __bpf_kfunc int htrace_refuse(void)
 {
 	const struct rings *rings;
-	int cpu, ret = -ENODEV;
+	struct htrace_ring *ring;
+	unsigned int cpu;
+	int ret = -ENODEV;
 
 	preempt_disable_notrace();
-	rings = rcu_dereference_sched(current_rings);
-	cpu = smp_processor_id();
-	if (rings && cpu < rings->nr) {
-		struct htrace_ring *ring = (void *)(rings->first + cpu * rings->stride);
-
+	ring = this_ring(&rings, &cpu);
+	if (ring) {
 		htrace_add(&ring->refused, 1);
 		htrace_ring_drop(ring);
 		ret = 0;

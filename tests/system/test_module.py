@@ -230,7 +230,8 @@ rmmod htrace
         for thread, number in re.findall(r'numbered: thread=(\d+) number=(\d+)', reader.out()):
             found[int(thread)].append(int(number))
         assert found == 3 * [list(range(count))], reader.err()
-        say(f'{sum(map(len, found))} records of three threads, each once and in order')
+        dropped, = re.findall(r'devwriter: (\d+) dropped', vm.console())
+        say(f'{sum(map(len, found))} records of three threads, each once and in order; {dropped} pushed twice')
 
 
 LOAD = 'insmod /htrace.ko || exit 1\n'
