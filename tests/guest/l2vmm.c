@@ -14,9 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
-#include <linux/membarrier.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +35,6 @@
 #define BLOCK_SIZE 8192
 #define TICK_NS 1000000 /* between two interrupts */
 #define BEAT_US 50000
-#define NUDGE_US 20000
 #define MAX_CPUID 128
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
 
@@ -287,11 +284,22 @@ static void inject(struct vcpu *v, bool *pending)
 	v->run->request_interrupt_window = *pending;
 }
 
+static void tell_fault(const struct l2_cpu *c)
+{
+	const struct l2_fault *f = &c->fault;
+
+	fprintf(stderr, "l2vmm: cpu %u took exception %llu at %#llx, error %#llx, rsp %#llx, cr2 %#llx\n", c->cpu,
+		f->vector, f->rip, f->error, f->rsp, f->cr2);
+	exit(1);
+}
+
 /* False: the guest is done. */
 static bool handle(struct vcpu *v, bool *pending)
 {
 	switch (v->run->exit_reason) {
 	case KVM_EXIT_IO:
+		if (v->run->io.port == L2_PORT_FAULT)
+			tell_fault(v->account);
 		v->io++;
 		return v->run->io.port != L2_PORT_DONE;
 	case KVM_EXIT_MMIO:
@@ -335,35 +343,6 @@ static void *run_vcpu(void *arg)
 	v->ns = monotonic() - start;
 	__atomic_store_n(&v->done, true, __ATOMIC_RELEASE);
 	return NULL;
-}
-
-/*
- * An emulated machine, QEMU 7.2's, loses the interrupt that comes in the instant of a guest's exit: the
- * exit's change of its pending interrupts and the device's are not ordered. If it was the timer's, that
- * CPU would never see another one. Any interrupt that follows brings it back, so each CPU interrupts
- * the others from time to time.
- */
-static void *nudge(void *arg)
-{
-	cpu_set_t here;
-
-	CPU_ZERO(&here);
-	CPU_SET((size_t)arg, &here);
-	sched_setaffinity(0, sizeof(here), &here);
-	for (;;) {
-		usleep(NUDGE_US);
-		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-	}
-	return NULL;
-}
-
-static void start_nudging(void)
-{
-	pthread_t thread;
-
-	syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
-	for (long i = 0; i < sysconf(_SC_NPROCESSORS_ONLN); i++)
-		check(!pthread_create(&thread, NULL, nudge, (void *)i), "pthread_create");
 }
 
 /* ------------------------------------------------------------------------------------- the whole */
@@ -457,7 +436,6 @@ int main(int argc, char **argv)
 		orders.work = work_named(argv[4 + i]);
 		make_vcpu(&vcpus[i], i, &orders, r);
 	}
-	start_nudging();
 	htrace_region_publish(r);
 	if (wait_reader)
 		beat_until(r, is_read);

@@ -13,6 +13,7 @@ import tarfile
 from vm import BUILD, READER, VM
 
 L2VMM = os.path.join(BUILD, 'tests', 'l2vmm')
+NUDGE = os.path.join(BUILD, 'tests', 'nudge')
 WRITER = os.path.join(BUILD, 'tests', 'writer')
 
 # What L1's script can call. Its files go to $out, and all of that to the caller at the end.
@@ -21,14 +22,17 @@ out=/tmp/out
 mkdir -p $out
 T=/sys/kernel/tracing
 region=/dev/shm/l2
+(nudge &) # not one to wait for
 
-# Counts exits by virtual CPU and reason, in the kernel.
+# Counts exits by virtual CPU and reason, in the kernel. It goes on for ever: each time that it is switched on
+# or off the kernel changes its own code.
+hist=hist:keys=vcpu_id,exit_reason:size=2048
 count_exits() {
-	echo 'hist:keys=vcpu_id,exit_reason:size=2048' > $T/events/kvm/kvm_exit/trigger
+	echo $hist >> $T/events/kvm/kvm_exit/trigger || return 1
+	hist=hist:keys=vcpu_id,exit_reason:size=2048:clear
 }
 counted_exits() { # NAME
 	cat $T/events/kvm/kvm_exit/hist > $out/$1.exits
-	echo '!hist:keys=vcpu_id,exit_reason:size=2048' > $T/events/kvm/kvm_exit/trigger
 }
 # Runs L2 and a reader, to the end: NAME POLICY ROUNDS RECORDS PAUSE WORK...
 nested() {
@@ -85,11 +89,14 @@ def libraries(program):
 
 
 class L1(VM):
-    def __init__(self, script, kernel, cpus=2, add=()):
+    def __init__(self, script, kernel, cpus=2, add=(), one_thread=False):
+        """ONE_THREAD: CPUs take turns where they are emulated: slower, and it never dies (tools/README.md)."""
         super().__init__(SHELL + script + '\nfinish\n', kernel=kernel, cpus=cpus, memory='1G', regions=0,
                          disk_mib=64, modules=['kvm_amd'],
-                         add=[READER + ':/bin/', L2VMM + ':/bin/', WRITER + ':/bin/',
+                         add=[READER + ':/bin/', L2VMM + ':/bin/', NUDGE + ':/bin/', WRITER + ':/bin/',
                               *libraries(READER), *add])
+        if one_thread:
+            self.command += ['--tcg-thread', 'single']
 
     def run(self, timeout=170):
         """Its exit status, and the files that it left: {name: text}."""

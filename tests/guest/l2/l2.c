@@ -79,11 +79,52 @@ __attribute__((interrupt)) static void on_interrupt(struct frame *frame)
 	c->irq_seq++;
 }
 
+/* Stubs of 16 bytes, of which each leaves on the stack an error code, if the CPU did not, and its number. */
+__asm__(".pushsection .text\n"
+	".balign 16\n"
+	"exceptions:\n"
+	".irp v, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+	".balign 16\n"
+	".if !((0x60227d00 >> \\v) & 1)\n"
+	"push $0\n"
+	".endif\n"
+	"push $\\v\n"
+	"jmp on_exception\n"
+	".endr\n"
+	"on_exception:\n"
+	"mov %rsp, %rdi\n"
+	"and $-16, %rsp\n"
+	"call tell_exception\n"
+	".popsection\n");
+extern const char exceptions[];
+
+__attribute__((noreturn, used)) void tell_exception(const __u64 *stack);
+
+__attribute__((noreturn, used)) void tell_exception(const __u64 *stack)
+{
+	struct l2_cpu *c = self();
+
+	c->fault = (struct l2_fault){
+		.vector = stack[0], .error = stack[1], .rip = stack[2], .rsp = stack[5],
+	};
+	__asm__ volatile("mov %%cr2, %0" : "=r"(c->fault.cr2));
+	for (;;)
+		outb(L2_PORT_FAULT, 0);
+}
+
 struct gate {
 	__u16 low, selector;
 	__u16 flags, mid;
 	__u32 high, reserved;
 };
+
+static struct gate gate(__u64 at)
+{
+	return (struct gate){
+		.low = (__u16)at, .selector = L2_CS, .flags = 0x8e00, .mid = (__u16)(at >> 16),
+		.high = (__u32)(at >> 32),
+	};
+}
 
 static void allow_interrupts(void)
 {
@@ -92,13 +133,11 @@ static void allow_interrupts(void)
 		__u16 limit;
 		__u64 base;
 	} idtr = { sizeof(idt) - 1, (__u64)idt };
-	__u64 at = (__u64)on_interrupt;
 
 	/* All virtual CPUs write the same. */
-	idt[L2_VECTOR] = (struct gate){
-		.low = (__u16)at, .selector = L2_CS, .flags = 0x8e00, .mid = (__u16)(at >> 16),
-		.high = (__u32)(at >> 32),
-	};
+	for (__u64 i = 0; i < L2_VECTOR; i++)
+		idt[i] = gate((__u64)exceptions + 16 * i);
+	idt[L2_VECTOR] = gate((__u64)on_interrupt);
 	__asm__ volatile("lidt %0; sti" ::"m"(idtr) : "memory");
 }
 

@@ -24,6 +24,7 @@
 
 #define L2_PORT_WORK 0x10
 #define L2_PORT_DONE 0x11
+#define L2_PORT_FAULT 0x12 /* an exception came: see l2_cpu.fault */
 #define L2_HYPERCALL 1000 /* KVM knows none of this number, and says so */
 
 /* How a virtual CPU leaves guest mode after each round of records. */
@@ -49,6 +50,11 @@ static inline __u64 l2_check(__u64 seq, __u32 cpu)
 	return (seq + 1) * 0x9e3779b97f4a7c15ULL ^ cpu;
 }
 
+/* Nothing in the guest raises one: said, as nobody could tell much from a triple fault. */
+struct l2_fault {
+	__u64 vector, error, rip, rsp, cr2;
+};
+
 /* One virtual CPU's orders and account. */
 struct l2_cpu {
 	__u64 self; /* this struct's own address, at %gs:0 */
@@ -71,6 +77,7 @@ struct l2_cpu {
 	__u64 irq_seq; /* records of them; none is made where there is no room */
 	__u64 made;    /* exits made on purpose */
 	__u64 waited;  /* turns in which the reader had left no room */
+	struct l2_fault fault;
 };
 
 #endif
