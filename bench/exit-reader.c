@@ -95,7 +95,7 @@ static __u64 look(bool all)
 	__u64 now = clock_now(), sum = 0;
 
 	for (unsigned int i = 0; i < nr_rings; i++) {
-		struct kvm_look l = { 0 };
+		struct kvm_look l;
 		__u64 events;
 
 		if (!kvm_vm_look(vm, i, now, &l) && !all)
@@ -136,9 +136,9 @@ static void report(const char *policy, __u64 took, double cpu)
 	qsort(age, nr_ages, sizeof(*age), by_age);
 	if (!nr_ages)
 		age[nr_ages++] = 0;
-	printf("exit-reader: %s records %u p50 %u p99 %u max %u percent %.1f exits %llu out %llu returned %llu "
-	       "inside %llu\n", policy, nr_ages, age[nr_ages / 2], age[(__u64)nr_ages * 99 / 100],
-	       age[nr_ages - 1], 100 * cpu / ((double)took / 1e9), sum.exits, sum.out, sum.returned,
+	printf("exit-reader: %s received %u p50 %u p99 %u p999 %u max %u percent %.1f epochs %llu out %llu "
+	       "returned %llu inside %llu\n", policy, nr_ages, age[nr_ages / 2],
+	       age[(__u64)nr_ages * 99 / 100], age[(__u64)nr_ages * 999 / 1000], age[nr_ages - 1], 100 * cpu / ((double)took / 1e9), sum.exits, sum.out, sum.returned,
 	       sum.inside);
 }
 

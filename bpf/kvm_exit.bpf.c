@@ -1,70 +1,31 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * On the host: tells by a word for each virtual CPU of the watched VMs whether it is in guest mode.
- * The exit path gets a store; nobody is woken from here, since that would cost the guest more than
- * the exit itself.
+ * On the host: notes when virtual CPUs leave and enter guest mode. Straight on the tracepoints
+ * (tp_btf): their events' fields would be the same on older kernels too, but the kernel would have to
+ * write an event down for each exit. Since 5.16 both get the virtual CPU as the first argument.
  */
-#include <linux/bpf.h>
+#include "kvm_epoch.bpf.h"
 
-#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
 
-#include "kvm_exit.h"
-
-/* The same on all kernels and vendors, unlike the tracepoints' arguments. In the kvm module's BTF. */
-struct trace_event_raw_kvm_exit {
-	unsigned int vcpu_id;
+struct kvm_vcpu {
+	int vcpu_id;
 } __attribute__((preserve_access_index));
 
-struct trace_event_raw_kvm_entry {
-	unsigned int vcpu_id;
-} __attribute__((preserve_access_index));
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, KVM_EXIT_VCPUS);
-	__type(key, __u32);
-	__type(value, struct kvm_exit_epoch);
-} kvm_epochs SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, KVM_EXIT_VMS);
-	__type(key, __u32);
-	__type(value, struct kvm_exit_vm);
-} kvm_vms SEC(".maps");
-
-static __always_inline struct kvm_exit_epoch *epoch_of(__u32 vcpu)
+/* Newer verifiers take any argument of a tracepoint for one that may be NULL. */
+SEC("tp_btf/kvm_exit")
+int BPF_PROG(kvm_exit, struct kvm_vcpu *vcpu)
 {
-	__u32 process = (__u32)(bpf_get_current_pid_tgid() >> 32);
-	struct kvm_exit_vm *vm = bpf_map_lookup_elem(&kvm_vms, &process);
-	__u32 nr;
-
-	if (!vm || vcpu >= vm->nr)
-		return 0;
-	nr = vm->first + vcpu;
-	return bpf_map_lookup_elem(&kvm_epochs, &nr);
-}
-
-/* The next odd number. */
-SEC("tp/kvm/kvm_exit")
-int kvm_exit(struct trace_event_raw_kvm_exit *ctx)
-{
-	struct kvm_exit_epoch *e = epoch_of(ctx->vcpu_id);
-
-	if (e)
-		*(volatile unsigned long long *)&e->epoch = (e->epoch + 1) | 1;
+	if (vcpu)
+		vcpu_left((__u32)vcpu->vcpu_id);
 	return 0;
 }
 
-/* The next even number, or where it is: an entry may come without an exit that is told. */
-SEC("tp/kvm/kvm_entry")
-int kvm_entry(struct trace_event_raw_kvm_entry *ctx)
+SEC("tp_btf/kvm_entry")
+int BPF_PROG(kvm_entry, struct kvm_vcpu *vcpu)
 {
-	struct kvm_exit_epoch *e = epoch_of(ctx->vcpu_id);
-
-	if (e)
-		*(volatile unsigned long long *)&e->epoch = (e->epoch + 1) & ~1ULL;
+	if (vcpu)
+		vcpu_entered((__u32)vcpu->vcpu_id);
 	return 0;
 }
 

@@ -3,31 +3,24 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#ifdef HAVE_LIBBPF
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
-#endif
-
-#include "../bpf/kvm_exit.h"
+#include "clock.h"
 #include "kvm_process.h"
 
 #define DEFAULT_BOUND_NS 2000000
+#define MEASURE_NS 1000000000 /* that the programs are measured, from the first VM on */
 
 struct kvm_exits {
 	struct kvm_vm *vms;
-	struct bpf_object *object;
-	struct bpf_link *link[2];
-	const struct kvm_exit_epoch *epoch; /* the programs' map, read-only */
-	int vms_fd, epochs_fd;
+	struct kvm_programs *programs;
+	const struct kvm_exit_epoch *epoch; /* that they write */
+	enum { COST_UNKNOWN, COST_MEASURED, COST_KNOWN } measuring;
+	__u64 measured_since;
+	struct exit_cost cost;
 	bool all;
 	__u64 bound_ns;
 	bool taken[KVM_EXIT_VCPUS];
@@ -61,102 +54,7 @@ static bool is_out(__u64 epoch)
 	return epoch & 1;
 }
 
-__attribute__((format(printf, 3, 4))) static void explain(char *err, size_t errlen, const char *fmt,
-							  ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(err, errlen, fmt, args);
-	va_end(args);
-}
-
-/* ---------------------------------------------------------------------------------- the programs */
-
-#ifdef HAVE_LIBBPF
-
-extern const char kvm_exit_bpf_start[], kvm_exit_bpf_end[];
-
-static int quiet(enum libbpf_print_level level, const char *fmt, va_list args)
-{
-	(void)level, (void)fmt, (void)args; /* what it means is said in our own words */
-	return 0;
-}
-
-static const char *hint(int err)
-{
-	switch (err) {
-	case -EPERM:
-	case -EACCES:
-		return "; are you root?";
-	case -ENOENT:
-		return "; is tracefs mounted?";
-	default:
-		return "; does the kernel have BTF, also of its kvm module, and is this x86?";
-	}
-}
-
-static int load_programs(struct kvm_exits *e, char *err, size_t errlen)
-{
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "kvm_exit");
-	struct bpf_program *p;
-	int ret, i = 0;
-
-	e->object = bpf_object__open_mem(kvm_exit_bpf_start,
-					 (size_t)(kvm_exit_bpf_end - kvm_exit_bpf_start), &opts);
-	if (!e->object) {
-		explain(err, errlen, "opening the BPF programs: %s", strerror(errno));
-		return -errno;
-	}
-	ret = bpf_object__load(e->object);
-	if (ret) {
-		explain(err, errlen, "loading the BPF programs: %s%s", strerror(-ret), hint(ret));
-		return ret;
-	}
-	e->vms_fd = bpf_object__find_map_fd_by_name(e->object, "kvm_vms");
-	e->epochs_fd = bpf_object__find_map_fd_by_name(e->object, "kvm_epochs");
-	bpf_object__for_each_program(p, e->object) {
-		e->link[i] = bpf_program__attach(p);
-		if (!e->link[i++]) {
-			ret = -errno;
-			explain(err, errlen, "attaching to kvm:%s: %s%s", bpf_program__name(p),
-				strerror(-ret), hint(ret));
-			return ret;
-		}
-	}
-	return 0;
-}
-
-static int map_epochs(struct kvm_exits *e, char *err, size_t errlen)
-{
-	void *mem = mmap(NULL, KVM_EXIT_VCPUS * sizeof(*e->epoch), PROT_READ, MAP_SHARED,
-			 e->epochs_fd, 0);
-
-	if (mem == MAP_FAILED) {
-		explain(err, errlen, "mapping the exits' map: %s", strerror(errno));
-		return -errno;
-	}
-	e->epoch = mem;
-	return 0;
-}
-
-static int tell_programs(struct kvm_vm *vm)
-{
-	const struct kvm_exit_vm value = { vm->first, vm->nr_numbers };
-	const struct kvm_exit_epoch none = { 0 };
-	__u32 pid = (__u32)vm->pid;
-
-	for (__u32 i = vm->first; i < vm->first + vm->nr_numbers; i++)
-		bpf_map_update_elem(vm->exits->epochs_fd, &i, &none, BPF_ANY);
-	return bpf_map_update_elem(vm->exits->vms_fd, &pid, &value, BPF_NOEXIST) ? -errno : 0;
-}
-
-static void untell_programs(struct kvm_vm *vm)
-{
-	__u32 pid = (__u32)vm->pid;
-
-	bpf_map_delete_elem(vm->exits->vms_fd, &pid);
-}
+/* ------------------------------------------------------------------------------------ all of them */
 
 int kvm_exits_open(struct kvm_exits **out, char *err, size_t errlen)
 {
@@ -165,24 +63,18 @@ int kvm_exits_open(struct kvm_exits **out, char *err, size_t errlen)
 
 	*out = NULL;
 	if (!e) {
-		explain(err, errlen, "%s", strerror(ENOMEM));
+		snprintf(err, errlen, "%s", strerror(ENOMEM));
 		return -ENOMEM;
 	}
-	e->bound_ns = DEFAULT_BOUND_NS;
-	libbpf_set_print(quiet);
-	if (access("/sys/module/kvm", F_OK)) {
-		explain(err, errlen, "KVM is not loaded (modprobe kvm)");
-		ret = -ENOENT;
-	} else {
-		ret = load_programs(e, err, errlen);
+	ret = kvm_programs_open(&e->programs, err, errlen);
+	if (ret) {
+		free(e);
+		return ret;
 	}
-	if (!ret)
-		ret = map_epochs(e, err, errlen);
-	if (ret)
-		kvm_exits_close(e);
-	else
-		*out = e;
-	return ret;
+	e->epoch = kvm_programs_epochs(e->programs);
+	e->bound_ns = DEFAULT_BOUND_NS;
+	*out = e;
+	return 0;
 }
 
 void kvm_exits_close(struct kvm_exits *e)
@@ -191,42 +83,31 @@ void kvm_exits_close(struct kvm_exits *e)
 		return;
 	while (e->vms)
 		kvm_vm_unwatch(e->vms, NULL);
-	if (e->epoch)
-		munmap((void *)e->epoch, KVM_EXIT_VCPUS * sizeof(*e->epoch));
-	for (int i = 0; i < 2; i++)
-		bpf_link__destroy(e->link[i]);
-	bpf_object__close(e->object);
+	kvm_programs_close(e->programs);
 	free(e);
 }
 
-#else
-
-static int tell_programs(struct kvm_vm *vm)
+/* Once, and not for long: all BPF programs of the host pay for it. */
+void kvm_exits_account(struct kvm_exits *e, __u64 now)
 {
-	(void)vm;
-	return -ENOSYS;
+	if (e->measuring == COST_UNKNOWN && e->vms) {
+		e->measuring = COST_MEASURED;
+		e->measured_since = now;
+		kvm_programs_measure(e->programs);
+	} else if (e->measuring == COST_MEASURED && now > e->measured_since &&
+		   now - e->measured_since >= MEASURE_NS) {
+		kvm_exits_cost(e);
+	}
 }
 
-static void untell_programs(struct kvm_vm *vm)
+const struct exit_cost *kvm_exits_cost(struct kvm_exits *e)
 {
-	(void)vm;
+	if (e->measuring == COST_MEASURED) {
+		e->measuring = COST_KNOWN;
+		e->cost = kvm_programs_measured(e->programs);
+	}
+	return &e->cost;
 }
-
-int kvm_exits_open(struct kvm_exits **out, char *err, size_t errlen)
-{
-	*out = NULL;
-	explain(err, errlen, "host-reader was built without libbpf or clang");
-	return -ENOSYS;
-}
-
-void kvm_exits_close(struct kvm_exits *e)
-{
-	(void)e;
-}
-
-#endif
-
-/* ------------------------------------------------------------------------------------ all of them */
 
 void kvm_exits_set_bound(struct kvm_exits *e, __u64 ns)
 {
@@ -320,13 +201,14 @@ int kvm_vm_watch(struct kvm_vm **out, struct kvm_exits *e, const struct htrace_v
 		return ret;
 	ret = new_vm(&vm, e, &p, nr_rings);
 	if (!ret) {
-		ret = tell_programs(vm);
+		ret = kvm_programs_tell(e->programs, p.pid,
+					&(struct kvm_exit_vm){ vm->first, vm->nr_numbers });
 		if (ret)
 			free(vm);
 	}
 	if (ret) {
 		close(p.pidfd);
-		explain(err, errlen, "process %d: %s", p.pid,
+		snprintf(err, errlen, "process %d: %s", p.pid,
 			ret == -EEXIST ? "its exits are watched for another source already" :
 			ret == -ENOSPC || ret == -E2BIG ? "too many VMs or virtual CPUs to watch" :
 							  strerror(-ret));
@@ -335,6 +217,7 @@ int kvm_vm_watch(struct kvm_vm **out, struct kvm_exits *e, const struct htrace_v
 	memset(&e->taken[vm->first], true, vm->nr_numbers);
 	vm->next = e->vms;
 	e->vms = vm;
+	kvm_exits_account(e, clock_now());
 	*out = vm;
 	return 0;
 }
@@ -353,7 +236,7 @@ void kvm_vm_unwatch(struct kvm_vm *vm, struct exit_count *count)
 		count[i].inside += vm->vcpu[i].count.inside;
 		count[i].used = true;
 	}
-	untell_programs(vm);
+	kvm_programs_untell(vm->exits->programs, vm->pid);
 	memset(&vm->exits->taken[vm->first], false, vm->nr_numbers);
 	while (*at != vm)
 		at = &(*at)->next;
@@ -368,7 +251,8 @@ bool kvm_vm_gone(struct kvm_vm *vm)
 
 	if (!vm->gone && poll(&fd, 1, 0) == 1) {
 		vm->gone = true;
-		untell_programs(vm); /* its id may become another process' */
+		/* Its id may become another process'. */
+		kvm_programs_untell(vm->exits->programs, vm->pid);
 	}
 	return vm->gone;
 }
@@ -389,6 +273,7 @@ bool kvm_vm_look(struct kvm_vm *vm, unsigned int ring, __u64 now, struct kvm_loo
 {
 	const struct vcpu *v;
 
+	*look = (struct kvm_look){ 0 };
 	if (!vm || vm->gone || ring >= vm->nr)
 		return true;
 	v = &vm->vcpu[ring];

@@ -12,6 +12,8 @@
 
 #include <htrace/region.h>
 
+#include "kvm_programs.h"
+
 struct kvm_exits;
 struct kvm_vm;
 
@@ -28,6 +30,10 @@ struct exit_count {
 int kvm_exits_open(struct kvm_exits **out, char *err, size_t errlen);
 /* No VM is watched any more. NULL is allowed. */
 void kvm_exits_close(struct kvm_exits *e);
+/* Every now and then: in the first second of the first VM the programs are measured. */
+void kvm_exits_account(struct kvm_exits *e, __u64 now);
+/* What was measured; ends that. All 0: nothing. */
+const struct exit_cost *kvm_exits_cost(struct kvm_exits *e);
 /* A ring that was not read for so long is read wherever its virtual CPU is. */
 void kvm_exits_set_bound(struct kvm_exits *e, __u64 ns);
 /* Likewise all rings, until it is said otherwise. */

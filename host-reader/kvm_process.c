@@ -12,6 +12,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef KVM_PROCESS_PROC
+#define KVM_PROCESS_PROC "/proc" /* tests have one of their own */
+#endif
+
 /* Each virtual CPU is a file descriptor, which says its number. */
 static bool parse_vcpu(int dir, const char *name, unsigned int *nr)
 {
@@ -35,7 +39,7 @@ static DIR *open_proc(int pid, const char *what)
 {
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, what);
+	snprintf(path, sizeof(path), KVM_PROCESS_PROC "/%d/%s", pid, what);
 	return opendir(path);
 }
 
@@ -83,7 +87,7 @@ static bool maps_file(int pid, __u64 dev, __u64 ino)
 /* Processes come and go meanwhile: at most one is found, or more than one. */
 static int find_by_file(const struct htrace_view *v, unsigned int *scratch, int *nr)
 {
-	DIR *d = opendir("/proc");
+	DIR *d = opendir(KVM_PROCESS_PROC);
 	struct dirent *e;
 	int found = 0;
 	__u64 dev, ino;

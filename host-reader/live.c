@@ -508,7 +508,7 @@ static int read_if_wanted(struct live *s, unsigned int ring, __u64 now, __u64 un
 	const struct live_ring *r = &s->ring[ring];
 	struct kvm_vm *vm = vm_of(s, r);
 	__u64 events = pass->events;
-	struct kvm_look look = { 0 };
+	struct kvm_look look;
 	int ret;
 
 	if (!kvm_vm_look(vm, r->index, now, &look) && !all) {

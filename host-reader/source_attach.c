@@ -209,6 +209,8 @@ static void find_vm(struct source *s, __u64 now)
 
 void source_watch_vm(struct source *s, __u64 now)
 {
+	if (s->config->exits)
+		kvm_exits_account(s->config->exits, now);
 	if (!s->vm && now >= s->next_vm) {
 		find_vm(s, now);
 		live_set_vm(s->live, s->vm);

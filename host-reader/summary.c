@@ -166,8 +166,23 @@ static void write_rings(struct out *o, const char *title, const struct ring_coun
 	}
 }
 
+/* Without what the kernel needs to call them. */
+static void write_exit_cost(struct out *o, const struct exit_cost *c)
+{
+	char text[200];
+
+	if (!c->exits || !c->entries)
+		snprintf(text, sizeof(text), "not measured");
+	else
+		snprintf(text, sizeof(text),
+			 "%.0f ns at an exit and %.0f ns at an entry (means of %llu and %llu, of all VMs)",
+			 (double)c->exits_ns / (double)c->exits,
+			 (double)c->entries_ns / (double)c->entries, (ull)c->exits, (ull)c->entries);
+	row(o, "BPF takes", text);
+}
+
 /* How far the policy kvm-exit came with what it is for. */
-static void write_exits(struct out *o, const struct exit_count *count)
+static void write_exits(struct out *o, const struct exit_count *count, struct kvm_exits *exits)
 {
 	bool any = false;
 
@@ -189,6 +204,8 @@ static void write_exits(struct out *o, const struct exit_count *count)
 			   percent(c->inside, reads));
 		out_newline(o);
 	}
+	if (any)
+		write_exit_cost(o, kvm_exits_cost(exits));
 }
 
 static void write_skipped(struct out *o, const struct source *s)
@@ -332,5 +349,5 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 		    (double)st->attached_ns / 1e9);
 	write_rings(o, "ring", st->thread, (double)st->attached_ns / 1e9);
 	write_totals(o, s);
-	write_exits(o, st->exits);
+	write_exits(o, st->exits, s->config->exits);
 }

@@ -61,10 +61,14 @@ static int policy_arm(void **priv, const struct htrace_sync_target *target, cons
 	return 0;
 }
 
+/* Who sleeps was told as well: that is taken, too, else the next sleep would end at once. */
 static bool take_woken(struct policy *p)
 {
-	return __atomic_load_n(&p->woken, __ATOMIC_RELAXED) &&
-	       __atomic_exchange_n(&p->woken, false, __ATOMIC_ACQUIRE);
+	if (!__atomic_load_n(&p->woken, __ATOMIC_RELAXED) ||
+	    !__atomic_exchange_n(&p->woken, false, __ATOMIC_ACQUIRE))
+		return false;
+	htrace_sync_wait(p->asleep, 0);
+	return true;
 }
 
 /*

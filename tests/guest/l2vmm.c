@@ -3,11 +3,11 @@
  * A VMM for the small guest l2/l2.c, straight on /dev/kvm: its real exits are what a reader on this
  * machine may watch. The guest writes into a region in a file of ours, which is memory of it.
  *
- *	l2vmm [-w] [-t] REGION ROUNDS RECORDS PAUSE WORK...
+ *	l2vmm [-w] [-p NS] REGION ROUNDS RECORDS PAUSE WORK...
  *
  * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt or busy. -w waits for a
- * reader before the start, and at the end until it has read all. -t says when it would start, and
- * waits for a line on standard input first.
+ * reader before the start, and at the end until it has read all. -p: rounds begin so many ns after
+ * each other, if they can.
  *
  * Prints for each virtual CPU what it did, and what the VMM saw of it.
  */
@@ -36,6 +36,7 @@
 #define TICK_NS 1000000 /* between two interrupts */
 #define BEAT_US 50000
 #define MAX_CPUID 128
+#define MAX_STAT_NAME 256
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
 
 extern const char l2_image[], l2_image_end[];
@@ -52,6 +53,8 @@ struct vcpu {
 	int fd;
 	bool done;
 	unsigned long long io, mmio, hlt, windows, signals, injected, ns;
+	unsigned long long exits; /* as KVM counts them */
+	int khz; /* of its TSC */
 };
 
 static struct vcpu vcpus[L2_MAX_CPUS];
@@ -207,19 +210,20 @@ static void set_cpuid(const struct vcpu *v)
 }
 
 /* The guest's TSC is ours, so that it can tell our CLOCK_MONOTONIC by it. */
-static void set_clock(const struct vcpu *v)
+static void set_clock(struct vcpu *v, __u64 period_ns)
 {
 	__u64 offset = 0;
 	struct kvm_device_attr attr = {
 		.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (__u64)&offset,
 	};
-	int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
 
-	check(khz > 0, "KVM_GET_TSC_KHZ");
+	v->khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+	check(v->khz > 0, "KVM_GET_TSC_KHZ");
 	check(!ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr), "KVM_VCPU_TSC_OFFSET");
 	v->account->tsc_at = __builtin_ia32_rdtsc();
 	v->account->ns_at = monotonic();
-	v->account->mult = (1000000ULL << 32) / (unsigned int)khz;
+	v->account->mult = (1000000ULL << 32) / (unsigned int)v->khz;
+	v->account->period = period_ns * (unsigned int)v->khz / 1000000;
 }
 
 static bool is_intel(void)
@@ -252,7 +256,31 @@ static void make_vcpu(struct vcpu *v, __u64 cpu, const struct l2_cpu *orders, st
 	check(v->run != MAP_FAILED, "mapping the virtual CPU");
 	set_cpuid(v);
 	set_registers(v, cpu);
-	set_clock(v);
+	set_clock(v, orders->period);
+}
+
+/* The number of exits that KVM counted, of which the VMM sees only some. */
+static unsigned long long count_exits(const struct vcpu *v)
+{
+	_Alignas(8) char desc[sizeof(struct kvm_stats_desc) + MAX_STAT_NAME];
+	const struct kvm_stats_desc *d = (const void *)desc;
+	struct kvm_stats_header h;
+	int fd = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
+	__u64 value = 0;
+	off_t at;
+
+	check(fd >= 0, "KVM_GET_STATS_FD");
+	check(pread(fd, &h, sizeof(h), 0) == sizeof(h), "KVM's statistics");
+	check(h.name_size <= MAX_STAT_NAME, "names of KVM's statistics");
+	for (__u32 i = 0; i < h.num_desc; i++) {
+		at = (off_t)(h.desc_offset + i * (sizeof(*d) + h.name_size));
+		check(pread(fd, desc, sizeof(*d) + h.name_size, at) > 0, "KVM's statistics");
+		if (!strncmp(desc + sizeof(*d), "exits", h.name_size))
+			check(pread(fd, &value, sizeof(value), h.data_offset + d->offset) ==
+				      sizeof(value), "KVM's statistics");
+	}
+	close(fd);
+	return value;
 }
 
 static void on_tick(int sig)
@@ -341,6 +369,7 @@ static void *run_vcpu(void *arg)
 		pending = true;
 	}
 	v->ns = monotonic() - start;
+	v->exits = count_exits(v);
 	__atomic_store_n(&v->done, true, __ATOMIC_RELEASE);
 	return NULL;
 }
@@ -382,9 +411,10 @@ static void report(const struct vcpu *v)
 	const struct l2_cpu *c = v->account;
 
 	printf("l2vmm: cpu %u %s records %llu irq_records %llu made %llu irqs %llu waited %llu "
-	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu ns %llu\n",
+	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu exits %llu ns %llu writing %llu\n",
 	       c->cpu, works[c->work], c->seq, c->irq_seq, c->made, c->irqs, c->waited, v->io, v->mmio,
-	       v->hlt, v->windows, v->signals, v->injected, v->ns);
+	       v->hlt, v->windows, v->signals, v->injected, v->exits, v->ns,
+	       (unsigned long long)((unsigned __int128)c->ticks * 1000000 / (unsigned int)v->khz));
 }
 
 static __u32 work_named(const char *name)
@@ -408,14 +438,15 @@ static void run_all(struct htrace_region *r)
 int main(int argc, char **argv)
 {
 	struct sigaction tick = { .sa_handler = on_tick };
-	bool wait_reader = false, wait_line = false;
+	bool wait_reader = false;
 	struct l2_cpu orders = { 0 };
 	struct htrace_region *r;
 	int c;
 
-	while ((c = getopt(argc, argv, "wt")) != -1) {
+	while ((c = getopt(argc, argv, "wp:")) != -1) {
 		wait_reader |= c == 'w';
-		wait_line |= c == 't';
+		if (c == 'p')
+			orders.period = strtoull(optarg, NULL, 0);
 		if (c == '?')
 			return 2;
 	}
@@ -439,11 +470,6 @@ int main(int argc, char **argv)
 	htrace_region_publish(r);
 	if (wait_reader)
 		beat_until(r, is_read);
-	if (wait_line) {
-		printf("l2vmm: ready\n");
-		fflush(stdout);
-		(void)getchar();
-	}
 	run_all(r);
 	for (unsigned int i = 0; i < nr_vcpus; i++)
 		report(&vcpus[i]);

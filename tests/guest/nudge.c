@@ -5,11 +5,18 @@
  * the device's are not ordered. If it was the timer's, that CPU never sees another one. Any interrupt
  * that follows brings it back, so each CPU sends one to all the others from time to time, by waking a
  * thread there that goes before whatever runs.
+ *
+ * It also has a VM, which never runs: with the first virtual CPU and after the last one the kernel
+ * changes its own code, also that of the scheduler; and other CPUs of that emulator now and then go on
+ * with what was there in between (tools/README.md).
  */
+#include <fcntl.h>
+#include <linux/kvm.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define MAX_CPUS 8
@@ -51,9 +58,22 @@ static void *wake_others(void *arg)
 	return NULL;
 }
 
+static int make_vm(void)
+{
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
+
+	return vm < 0 ? -1 : ioctl(vm, KVM_CREATE_VCPU, 0);
+}
+
 int main(void)
 {
 	pthread_t thread;
+
+	if (make_vm() < 0) {
+		perror("nudge: a VM");
+		return 1;
+	}
 
 	nr_cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	if (nr_cpus > MAX_CPUS)

@@ -22,14 +22,37 @@ out=/tmp/out
 mkdir -p $out
 T=/sys/kernel/tracing
 region=/dev/shm/l2
-(nudge &) # not one to wait for
 
-# Counts exits by virtual CPU and reason, in the kernel. It goes on for ever: each time that it is switched on
-# or off the kernel changes its own code.
-hist=hist:keys=vcpu_id,exit_reason:size=2048
+# Each time that the first user of a tracepoint, a second one, VMs or such like come or the last one goes, the
+# kernel changes its own code, which emulated CPUs do not survive always (tools/README.md). So all that
+# tests switch on and off is on from here on, and used: for the counters of what follows it makes no difference.
+steady() {
+	nudge > /tmp/nudge.log 2>&1 &
+	nudge=$!
+	hist=hist:keys=vcpu_id,exit_reason:size=2048
+	echo $hist > $T/events/kvm/kvm_exit/trigger || return 1
+	echo hist:keys=vcpu_id > $T/events/kvm/kvm_entry/trigger || return 1
+	echo 1 > /proc/sys/kernel/bpf_stats_enabled || return 1
+	writer /dev/shm/steady overwrite 1 > /tmp/steady.writer || return 1
+	host-reader --sync kvm-exit -o text:/dev/null local:/dev/shm/steady 2> /tmp/steady.err &
+	watcher=$!
+	until grep -q 'are those of threads' /tmp/steady.err; do
+		kill -0 $watcher || { cat /tmp/steady.err /tmp/nudge.log; return 1; }
+		sleep 0.05
+	done
+	kill -STOP $watcher # its BPF goes on
+}
+unsteady() {
+	kill -KILL $nudge $watcher
+	wait $nudge $watcher
+	echo "!$hist" > $T/events/kvm/kvm_exit/trigger
+	echo '!hist:keys=vcpu_id' > $T/events/kvm/kvm_entry/trigger
+}
+steady || exit 1
+
+# Counts exits by virtual CPU and reason, in the kernel.
 count_exits() {
-	echo $hist >> $T/events/kvm/kvm_exit/trigger || return 1
-	hist=hist:keys=vcpu_id,exit_reason:size=2048:clear
+	echo $hist:clear >> $T/events/kvm/kvm_exit/trigger
 }
 counted_exits() { # NAME
 	cat $T/events/kvm/kvm_exit/hist > $out/$1.exits
@@ -53,6 +76,11 @@ nested() {
 	rm -f $region
 	[ $status = 0 ] || cat $out/$name.vmm $out/$name.err $out/$name.exits
 	return $status
+}
+# Did more than half of all reads end while the virtual CPU was out? NAME
+mostly_out() {
+	awk '$1 == "vCPU" && $2 == "exits" { t = 1; next } t && NF == 9 { n++; if ($4 <= 50) bad = 1 }
+	     END { exit bad || !n }' $out/$1.err
 }
 # Moves virtual CPUs from one CPU to another as long as there are any.
 migrate() {
@@ -144,6 +172,14 @@ def epochs(text):
     table = text[text.index('vCPU                exits'):]
     return {int(m[1]): (int(m[2]), int(m[3]), [float(m[i]) for i in (4, 5, 6)])
             for m in EPOCHS.finditer(table)}
+
+
+def bpf_cost(text):
+    """((runs, ns each) at exits, (runs, ns each) at entries) as host-reader's summary has them."""
+    m = re.search(r'^BPF takes +(\d+) ns at an exit and (\d+) ns at an entry \(means of (\d+) and (\d+), of all VMs\)$',
+                  text, re.M)
+    assert m, text
+    return (int(m[3]), int(m[1])), (int(m[4]), int(m[2]))
 
 
 def l2_check(seq, cpu):

@@ -20,13 +20,18 @@ static inline void outb(__u16 port, __u8 value)
 	__asm__ volatile("outb %0, %1" ::"a"(value), "Nd"(port) : "memory");
 }
 
-static inline __u64 now(const struct l2_cpu *c)
+static inline __u64 rdtsc(void)
 {
 	__u32 low, high;
-	__u64 ticks;
 
 	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
-	ticks = ((__u64)high << 32 | low) - c->tsc_at;
+	return (__u64)high << 32 | low;
+}
+
+static inline __u64 now(const struct l2_cpu *c)
+{
+	__u64 ticks = rdtsc() - c->tsc_at;
+
 	return c->ns_at + (__u64)((unsigned __int128)ticks * c->mult >> 32);
 }
 
@@ -171,17 +176,39 @@ static void leave(struct l2_cpu *c)
 	c->made++;
 }
 
+static void write_records(struct l2_cpu *c)
+{
+	__u64 start = rdtsc();
+
+	for (__u32 i = 0; i < c->records; i++) {
+		wait_for_room(c);
+		push(c, c->event, c->seq);
+		c->seq++;
+	}
+	c->ticks += rdtsc() - start;
+}
+
+/* The next round's beginning. What took too long is not caught up with. */
+static __u64 wait_for(const struct l2_cpu *c, __u64 due)
+{
+	__u64 t;
+
+	do {
+		t = rdtsc();
+	} while (t < due);
+	return (t - due < c->period ? due : t) + c->period;
+}
+
 __attribute__((noreturn, section(".text.start"))) void _start(void)
 {
 	struct l2_cpu *c = self();
+	__u64 due = rdtsc();
 
 	allow_interrupts();
 	for (__u64 round = 0; round < c->rounds; round++) {
-		for (__u32 i = 0; i < c->records; i++) {
-			wait_for_room(c);
-			push(c, c->event, c->seq);
-			c->seq++;
-		}
+		if (c->period)
+			due = wait_for(c, due);
+		write_records(c);
 		for (__u32 i = 0; i < c->pause; i++)
 			__asm__ volatile("pause" ::: "memory");
 		leave(c);

@@ -68,6 +68,7 @@ struct l2_cpu {
 	__u64 rounds;
 	__u32 records; /* a round */
 	__u32 pause;   /* turns of an empty loop between two rounds */
+	__u64 period;  /* ticks of the TSC between two rounds' beginnings, unless they take longer; or 0 */
 	__u32 intel;   /* which instruction is the hypercall */
 	/* CLOCK_MONOTONIC of the VMM's machine = ns_at + ((tsc - tsc_at) * mult >> 32) */
 	__u64 tsc_at, ns_at, mult;
@@ -77,6 +78,7 @@ struct l2_cpu {
 	__u64 irq_seq; /* records of them; none is made where there is no room */
 	__u64 made;    /* exits made on purpose */
 	__u64 waited;  /* turns in which the reader had left no room */
+	__u64 ticks;   /* of the TSC that writing took */
 	struct l2_fault fault;
 };
 
