@@ -96,17 +96,15 @@ static double accounted_calls(struct way *w, unsigned long calls)
 /* Whether this process is a VM that is watched; its virtual CPU begins anew. */
 static void set_watched(bool yes)
 {
-	int vms = bpf_object__find_map_fd_by_name(obj, "kvm_vms");
-	int epochs = bpf_object__find_map_fd_by_name(obj, "kvm_epochs");
-	const struct kvm_exit_vm vm = { FIRST, VCPU + 1 };
+	static struct kvm_exit_vms vms;
+	int vms_fd = bpf_object__find_map_fd_by_name(obj, "kvm_vms");
+	int epochs_fd = bpf_object__find_map_fd_by_name(obj, "kvm_epochs");
+	__u32 pid = (__u32)getpid(), nr = FIRST + VCPU, zero = 0;
 	const struct kvm_exit_epoch none = { 0 };
-	__u32 pid = (__u32)getpid(), nr = FIRST + VCPU;
 
-	bpf_map_update_elem(epochs, &nr, &none, BPF_ANY);
-	if (yes)
-		bpf_map_update_elem(vms, &pid, &vm, BPF_ANY);
-	else
-		bpf_map_delete_elem(vms, &pid);
+	bpf_map_update_elem(epochs_fd, &nr, &none, BPF_ANY);
+	vms.vm[pid % KVM_EXIT_SLOTS] = (struct kvm_exit_vm){ yes ? pid : pid + 1, FIRST, VCPU + 1 };
+	bpf_map_update_elem(vms_fd, &zero, &vms, BPF_ANY);
 }
 
 static unsigned long long epoch(void)

@@ -21,23 +21,30 @@ struct {
 	__type(value, struct kvm_exit_epoch);
 } kvm_epochs SEC(".maps");
 
+/* One element, and slots in it: looking into a hash map takes longer than all the rest. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, KVM_EXIT_VMS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct kvm_exit_vm);
+	__type(value, struct kvm_exit_vms);
 } kvm_vms SEC(".maps");
 
 static __always_inline struct kvm_exit_epoch *epoch_of(__u32 vcpu)
 {
-	__u32 process = (__u32)(bpf_get_current_pid_tgid() >> 32);
-	struct kvm_exit_vm *vm = bpf_map_lookup_elem(&kvm_vms, &process);
-	__u32 nr;
+	__u32 process = (__u32)(bpf_get_current_pid_tgid() >> 32), zero = 0;
+	struct kvm_exit_vms *vms = bpf_map_lookup_elem(&kvm_vms, &zero);
 
-	if (!vm || vcpu >= vm->nr)
+	if (!vms)
 		return 0;
-	nr = vm->first + vcpu;
-	return bpf_map_lookup_elem(&kvm_epochs, &nr);
+#pragma unroll
+	for (__u32 i = 0; i < KVM_EXIT_PROBES; i++) {
+		const struct kvm_exit_vm *vm = &vms->vm[(process + i) & (KVM_EXIT_SLOTS - 1)];
+		__u32 nr = vm->first + vcpu;
+
+		if (vm->pid == process)
+			return vcpu < vm->nr ? bpf_map_lookup_elem(&kvm_epochs, &nr) : 0;
+	}
+	return 0;
 }
 
 /* Virtual CPU @vcpu of this process left guest mode: the next odd number. */

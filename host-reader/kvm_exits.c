@@ -201,8 +201,9 @@ int kvm_vm_watch(struct kvm_vm **out, struct kvm_exits *e, const struct htrace_v
 		return ret;
 	ret = new_vm(&vm, e, &p, nr_rings);
 	if (!ret) {
-		ret = kvm_programs_tell(e->programs, p.pid,
-					&(struct kvm_exit_vm){ vm->first, vm->nr_numbers });
+		const struct kvm_exit_vm numbers = { (unsigned int)p.pid, vm->first, vm->nr_numbers };
+
+		ret = kvm_programs_tell(e->programs, &numbers);
 		if (ret)
 			free(vm);
 	}

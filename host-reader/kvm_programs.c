@@ -24,6 +24,7 @@ struct kvm_programs {
 	int stats_fd; /* while it is open, the kernel measures; or -1 */
 	struct exit_cost before;
 	const struct kvm_exit_epoch *epoch; /* the programs' map, read-only */
+	struct kvm_exit_vms vms;            /* as they have it */
 };
 
 extern const char kvm_exit_bpf_start[], kvm_exit_bpf_end[];
@@ -139,21 +140,53 @@ const struct kvm_exit_epoch *kvm_programs_epochs(const struct kvm_programs *p)
 	return p->epoch;
 }
 
-int kvm_programs_tell(struct kvm_programs *p, int pid, const struct kvm_exit_vm *vm)
+/* Of @pid's slots the one with this in it: @pid or, 0, nothing. NULL: none. */
+static struct kvm_exit_vm *slot_of(struct kvm_programs *p, unsigned int pid, unsigned int content)
+{
+	for (unsigned int i = 0; i < KVM_EXIT_PROBES; i++) {
+		struct kvm_exit_vm *vm = &p->vms.vm[(pid + i) % KVM_EXIT_SLOTS];
+
+		if (vm->pid == content)
+			return vm;
+	}
+	return NULL;
+}
+
+/* What they find in the middle of this is an epoch too few or too many, of somebody's. */
+static int tell_vms(struct kvm_programs *p)
+{
+	__u32 key = 0;
+
+	return bpf_map_update_elem(p->vms_fd, &key, &p->vms, BPF_ANY) ? -errno : 0;
+}
+
+int kvm_programs_tell(struct kvm_programs *p, const struct kvm_exit_vm *vm)
 {
 	const struct kvm_exit_epoch none = { 0 };
-	__u32 key = (__u32)pid;
+	struct kvm_exit_vm *slot = slot_of(p, vm->pid, 0);
+	int ret;
 
+	if (slot_of(p, vm->pid, vm->pid))
+		return -EEXIST;
+	if (!slot)
+		return -E2BIG;
 	for (__u32 i = vm->first; i < vm->first + vm->nr; i++)
 		bpf_map_update_elem(p->epochs_fd, &i, &none, BPF_ANY);
-	return bpf_map_update_elem(p->vms_fd, &key, vm, BPF_NOEXIST) ? -errno : 0;
+	*slot = *vm;
+	ret = tell_vms(p);
+	if (ret)
+		*slot = (struct kvm_exit_vm){ 0 };
+	return ret;
 }
 
 void kvm_programs_untell(struct kvm_programs *p, int pid)
 {
-	__u32 key = (__u32)pid;
+	struct kvm_exit_vm *slot = slot_of(p, (unsigned int)pid, (unsigned int)pid);
 
-	bpf_map_delete_elem(p->vms_fd, &key);
+	if (!slot)
+		return;
+	*slot = (struct kvm_exit_vm){ 0 };
+	tell_vms(p);
 }
 
 static void account(int fd, __u64 *runs, __u64 *ns)
@@ -222,9 +255,9 @@ const struct kvm_exit_epoch *kvm_programs_epochs(const struct kvm_programs *p)
 	return NULL;
 }
 
-int kvm_programs_tell(struct kvm_programs *p, int pid, const struct kvm_exit_vm *vm)
+int kvm_programs_tell(struct kvm_programs *p, const struct kvm_exit_vm *vm)
 {
-	(void)p, (void)pid, (void)vm;
+	(void)p, (void)vm;
 	return -ENOSYS;
 }
 

@@ -24,7 +24,7 @@ void kvm_programs_close(struct kvm_programs *p);
 /* KVM_EXIT_VCPUS of them, which the programs write. */
 const struct kvm_exit_epoch *kvm_programs_epochs(const struct kvm_programs *p);
 /* From now on they note where the virtual CPUs of a process are, in @vm's epochs, from 0 on. */
-int kvm_programs_tell(struct kvm_programs *p, int pid, const struct kvm_exit_vm *vm);
+int kvm_programs_tell(struct kvm_programs *p, const struct kvm_exit_vm *vm);
 void kvm_programs_untell(struct kvm_programs *p, int pid);
 /*
  * Have the kernel measure its BPF programs, all of them: that costs each run two readings of a clock.

@@ -406,15 +406,28 @@ static void beat_until(struct htrace_region *r, bool (*is_so)(void *))
 	}
 }
 
+/* About so many ns a record took in the median round. */
+static unsigned long long median_cost(const struct vcpu *v)
+{
+	const struct l2_cpu *c = v->account;
+	__u32 bucket = 0, octave;
+	__u64 rounds = 0, ticks;
+
+	while (bucket < L2_BUCKETS - 1 && rounds + c->took[bucket] <= c->rounds / 2)
+		rounds += c->took[bucket++];
+	octave = bucket / 8;
+	ticks = octave ? (8ULL + bucket % 8) << (octave - 1) : bucket; /* l2_bucket()'s inverse */
+	return ticks * 1000000 / (unsigned int)v->khz;
+}
+
 static void report(const struct vcpu *v)
 {
 	const struct l2_cpu *c = v->account;
 
 	printf("l2vmm: cpu %u %s records %llu irq_records %llu made %llu irqs %llu waited %llu "
-	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu exits %llu ns %llu writing %llu\n",
+	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu exits %llu ns %llu cost %llu\n",
 	       c->cpu, works[c->work], c->seq, c->irq_seq, c->made, c->irqs, c->waited, v->io, v->mmio,
-	       v->hlt, v->windows, v->signals, v->injected, v->exits, v->ns,
-	       (unsigned long long)((unsigned __int128)c->ticks * 1000000 / (unsigned int)v->khz));
+	       v->hlt, v->windows, v->signals, v->injected, v->exits, v->ns, median_cost(v));
 }
 
 static __u32 work_named(const char *name)

@@ -32,8 +32,7 @@
 static struct {
 	struct kvm_exit_epoch epoch[KVM_EXIT_VCPUS];
 	int refuse; /* opening them */
-	int pid[4]; /* that they were told */
-	struct kvm_exit_vm vm[4];
+	struct kvm_exit_vm vm[4]; /* that they were told */
 	unsigned int nr;
 	int measuring, measured;
 } programs;
@@ -57,16 +56,15 @@ const struct kvm_exit_epoch *kvm_programs_epochs(const struct kvm_programs *p)
 	return programs.epoch;
 }
 
-int kvm_programs_tell(struct kvm_programs *p, int pid, const struct kvm_exit_vm *vm)
+int kvm_programs_tell(struct kvm_programs *p, const struct kvm_exit_vm *vm)
 {
 	ck_assert_ptr_null(p);
 	for (unsigned int i = 0; i < programs.nr; i++)
-		if (programs.pid[i] == pid)
+		if (programs.vm[i].pid == vm->pid)
 			return -EEXIST;
 	if (programs.nr == 4)
 		return -E2BIG;
 	memset(&programs.epoch[vm->first], 0, vm->nr * sizeof(programs.epoch[0]));
-	programs.pid[programs.nr] = pid;
 	programs.vm[programs.nr++] = *vm;
 	return 0;
 }
@@ -74,13 +72,9 @@ int kvm_programs_tell(struct kvm_programs *p, int pid, const struct kvm_exit_vm 
 void kvm_programs_untell(struct kvm_programs *p, int pid)
 {
 	ck_assert_ptr_null(p);
-	for (unsigned int i = 0; i < programs.nr; i++) {
-		if (programs.pid[i] != pid)
-			continue;
-		programs.nr--;
-		programs.pid[i] = programs.pid[programs.nr];
-		programs.vm[i] = programs.vm[programs.nr];
-	}
+	for (unsigned int i = 0; i < programs.nr; i++)
+		if (programs.vm[i].pid == (unsigned int)pid)
+			programs.vm[i] = programs.vm[--programs.nr];
 }
 
 void kvm_programs_measure(struct kvm_programs *p)
@@ -315,6 +309,7 @@ START_TEST(test_mapping)
 	ck_assert_uint_eq(kvm_vm_vcpus(vm), 3);
 	ck_assert_uint_eq(programs.nr, 1);
 	ck_assert(programs.vm[0].first == 0 && programs.vm[0].nr == 5);
+	ck_assert_int_eq((int)programs.vm[0].pid, pid);
 	kvm_exits_set_bound(e, 1000 * MS);
 	for (unsigned int ring = 0; ring < 3; ring++) /* from here on not by the bound */
 		read_ring(vm, ring, 2000 * MS);

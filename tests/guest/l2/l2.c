@@ -185,7 +185,8 @@ static void write_records(struct l2_cpu *c)
 		push(c, c->event, c->seq);
 		c->seq++;
 	}
-	c->ticks += rdtsc() - start;
+	if (c->records)
+		c->took[l2_bucket((rdtsc() - start) / c->records)]++;
 }
 
 /* The next round's beginning. What took too long is not caught up with. */

@@ -50,6 +50,19 @@ static inline __u64 l2_check(__u64 seq, __u32 cpu)
 	return (seq + 1) * 0x9e3779b97f4a7c15ULL ^ cpu;
 }
 
+/* Eight to an octave. */
+#define L2_BUCKETS 512
+
+static inline __u32 l2_bucket(__u64 ticks)
+{
+	int octave;
+
+	if (ticks < 8)
+		return (__u32)ticks;
+	octave = 63 - __builtin_clzll(ticks);
+	return (__u32)(octave - 2) * 8 + (__u32)(ticks >> (octave - 3) & 7);
+}
+
 /* Nothing in the guest raises one: said, as nobody could tell much from a triple fault. */
 struct l2_fault {
 	__u64 vector, error, rip, rsp, cr2;
@@ -78,7 +91,7 @@ struct l2_cpu {
 	__u64 irq_seq; /* records of them; none is made where there is no room */
 	__u64 made;    /* exits made on purpose */
 	__u64 waited;  /* turns in which the reader had left no room */
-	__u64 ticks;   /* of the TSC that writing took */
+	__u32 took[L2_BUCKETS]; /* rounds, by what a record took of the TSC: see l2_bucket() */
 	struct l2_fault fault;
 };
 
