@@ -39,6 +39,7 @@ struct live_ring {
 struct live {
 	struct htrace_view *view;
 	bool no_ram;
+	struct kvm_vm *vm;
 	struct session *session;
 	const char *path;
 	struct say_quota *quota;
@@ -328,6 +329,7 @@ int live_open(struct live **out, struct session *session, const struct live_conf
 	s->session = session;
 	s->view = config->view;
 	s->no_ram = config->no_ram;
+	s->vm = config->vm;
 	s->path = config->path;
 	s->quota = config->quota;
 	s->own_clocks = htrace_view_same_boot(s->view);
@@ -485,7 +487,40 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 	return ret;
 }
 
-int live_read(struct live *s, __u64 now, bool unverified, struct live_pass *pass)
+void live_set_vm(struct live *s, struct kvm_vm *vm)
+{
+	s->vm = vm;
+}
+
+/* Whose exits say when to read this ring. A mirror's writer is not the virtual CPU. */
+static struct kvm_vm *vm_of(const struct live *s, const struct live_ring *r)
+{
+	const struct htrace_super *super = htrace_view_super(s->view);
+
+	return super->ringset[r->set].kind == HTRACE_RING_PER_CPU && !r->handover && !s->no_ram ?
+		       s->vm : NULL;
+}
+
+/* As read_ring(), if its virtual CPU's exits leave it to be read; else 0. */
+static int read_if_wanted(struct live *s, unsigned int ring, __u64 now, __u64 until, bool all,
+			  bool unverified, struct live_pass *pass)
+{
+	const struct live_ring *r = &s->ring[ring];
+	struct kvm_vm *vm = vm_of(s, r);
+	__u64 events = pass->events;
+	struct kvm_look look;
+	int ret;
+
+	if (!kvm_vm_look(vm, r->index, now, &look) && !all) {
+		pass->drained &= !htrace_consumer_ready(r->consumer);
+		return 0;
+	}
+	ret = read_ring(s, ring, now, until, unverified, pass);
+	kvm_vm_looked(vm, r->index, &look, now, pass->events != events, ret == 0);
+	return ret;
+}
+
+int live_read(struct live *s, __u64 now, bool all, bool unverified, struct live_pass *pass)
 {
 	__u64 until = clock_now() + READ_NS;
 
@@ -501,7 +536,7 @@ int live_read(struct live *s, __u64 now, bool unverified, struct live_pass *pass
 			pass->drained = false;
 			break;
 		}
-		ret = read_ring(s, ring, now, until, unverified, pass);
+		ret = read_if_wanted(s, ring, now, until, all, unverified, pass);
 		if (ret < 0)
 			return ret;
 		pass->more |= ret == 1;

@@ -10,6 +10,7 @@
 
 #include <htrace/region.h>
 
+#include "kvm_exits.h"
 #include "session.h"
 
 struct live;
@@ -17,6 +18,7 @@ struct live;
 struct live_config {
 	struct htrace_view *view; /* attached, guest RAM mapped if there are rings in it ... */
 	bool no_ram;              /* ... or not: then their mirrors in the region are read */
+	struct kvm_vm *vm;        /* that writes the per-CPU rings, or NULL */
 	const char *path;         /* for messages */
 	struct say_quota *quota;  /* for what the guest causes to be said */
 };
@@ -41,10 +43,13 @@ int live_open(struct live **out, struct session *session, const struct live_conf
 __u64 live_close(struct live *s, bool look);
 
 /*
- * Read a bounded amount of each ring. @unverified: from a guest that may be dead. -ESTALE: ring
+ * Read a bounded amount of each ring, or, unless @all, of those that the exits of the VM leave.
+ * @unverified: from a guest that may be dead. -ESTALE: ring
  * memory is not the session's any more.
  */
-int live_read(struct live *s, __u64 now, bool unverified, struct live_pass *pass);
+int live_read(struct live *s, __u64 now, bool all, bool unverified, struct live_pass *pass);
+/* From now on these are the exits that say when. */
+void live_set_vm(struct live *s, struct kvm_vm *vm);
 /* Read schema and names again if the guest has new ones. At most so often, whatever it does. */
 void live_refresh(struct live *s, __u64 now);
 /* Hand over what samples there are of the region's clock, if its times are ticks. */

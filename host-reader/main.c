@@ -16,6 +16,7 @@
 #include "sink.h"
 #include "source.h"
 #include "summary.h"
+#include "sync_kvm_exit.h"
 
 #define MS 1000000ULL
 #define TICK_NS (100 * MS)  /* the longest sleep: heartbeats, states */
@@ -33,6 +34,7 @@ struct reader {
 	struct statistics *statistics;
 	unsigned int nr; /* of the sources that were opened */
 	struct htrace_sync *sync, *idle;
+	struct kvm_exits *exits; /* or NULL */
 	__u64 started, next_flush, next_stats, next_progress;
 	bool output_failed, warned_unused;
 };
@@ -93,6 +95,20 @@ static bool any_ready(void *ctx)
 
 /* ------------------------------------------------------------------------------------- the loop */
 
+/* What cannot be watched is no reason to read nothing. */
+static void begin_exits(struct reader *r)
+{
+	char err[256] = "";
+
+	if (!sync_kvm_exit_is(r->options.sync))
+		return;
+	if (kvm_exits_open(&r->exits, err, sizeof(err))) {
+		say("exits cannot be watched: %s; sync adaptive instead of %s", err, r->options.sync);
+		r->options.sync = "adaptive";
+	}
+	sync_kvm_exit_use(r->exits);
+}
+
 /* Nothing is written before all that can be refused was looked at. */
 static int begin(struct reader *r)
 {
@@ -110,7 +126,9 @@ static int begin(struct reader *r)
 		return ret;
 	if (source_file_expand(o))
 		return 1;
+	begin_exits(r);
 	r->config = (struct source_config){
+		.exits = r->exits,
 		.sinks = o->view == VIEW_EVENTS ? &r->sinks : NULL,
 		.selection = r->selection,
 		.filter = o->filter,
@@ -343,6 +361,8 @@ static int finish(struct reader *r, bool failed)
 	int ret;
 
 	progress_end();
+	if (r->exits)
+		kvm_exits_read_all(r->exits, true);
 	finish_sources(r, now);
 	for (unsigned int i = 0; i < r->nr; i++) {
 		failed |= r->source[i].state == SOURCE_FAILED;
@@ -371,6 +391,7 @@ int main(int argc, char **argv)
 	int ret;
 
 	fill_descriptors();
+	sync_kvm_exit_register();
 	if (options_parse(&r.options, argc, argv, &ret)) {
 		options_free(&r.options);
 		return ret;
@@ -390,6 +411,7 @@ int main(int argc, char **argv)
 	htrace_sync_free(r.idle);
 	for (unsigned int i = 0; i < r.nr; i++)
 		source_close(&r.source[i]);
+	kvm_exits_close(r.exits);
 	free(r.source);
 	free(r.statistics);
 	selection_free(r.selection);

@@ -90,9 +90,10 @@ static void listen_round(struct source *s, __u64 now)
 }
 
 /* Read, and take care of what can go wrong. False: the source is in another state now. */
-static bool read_rings(struct source *s, __u64 now, bool unverified, struct live_pass *pass)
+static bool read_rings(struct source *s, __u64 now, bool all, bool unverified,
+		       struct live_pass *pass)
 {
-	int ret = live_read(s->live, now, unverified, pass);
+	int ret = live_read(s->live, now, all, unverified, pass);
 
 	if (htrace_view_shrunk(s->view)) {
 		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
@@ -115,7 +116,7 @@ static void salvage(struct source *s, __u64 now, struct source_round *round)
 {
 	struct live_pass pass;
 
-	if (!read_rings(s, now, true, &pass))
+	if (!read_rings(s, now, true, true, &pass))
 		return;
 	round->events += pass.events;
 	round->more |= !pass.drained;
@@ -174,7 +175,7 @@ static void read_round(struct source *s, __u64 now, struct source_round *round)
 		s->closing = s->drained = false;
 	else if (s->drained) /* its memory may be taken back at any time */
 		return;
-	if (!read_rings(s, now, false, &pass))
+	if (!read_rings(s, now, closing, false, &pass))
 		return;
 	s->was_read = true;
 	round->events += pass.events;
@@ -214,6 +215,7 @@ static void keep_house(struct source *s, __u64 now)
 	source_look_at_guest(s, now);
 	source_watch_relay(s, now);
 	live_look_at_owners(s->live, false);
+	source_watch_vm(s, now);
 	if (s->lost_names && s->config->sinks && now >= s->next_names) {
 		htrace_view_ask_names(s->view);
 		s->lost_names = false;
@@ -301,7 +303,7 @@ static bool finish_reading(struct source *s, __u64 now)
 	}
 	if (s->state != SOURCE_READING || !s->passes || s->drained)
 		return false;
-	if (ended(s, now) || !read_rings(s, now, false, &pass))
+	if (ended(s, now) || !read_rings(s, now, true, false, &pass))
 		return false;
 	s->passes -= !pass.cut;
 	s->all_read = pass.drained || !s->passes;

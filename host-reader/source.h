@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "kvm_exits.h"
 #include "live.h"
 #include "message.h"
 #include "options.h"
@@ -42,6 +43,7 @@ struct source_config {
 	struct selection *selection;
 	const struct htrace_filter *filter; /* or NULL */
 	const char *sync; /* for messages */
+	struct kvm_exits *exits; /* that say when to read; or NULL */
 	bool several;     /* sources: name them in the output */
 };
 
@@ -89,6 +91,7 @@ struct source {
 	bool announced;     /* a reader, in a region that waits for a guest */
 	struct session *session;
 	struct live *live;      /* what reads it, of a region */
+	struct kvm_vm *vm;      /* whose exits say when; or NULL */
 	struct replay *replay;  /* or a capture */
 	struct session *ending; /* its records still go out */
 	struct say_quota quota;
@@ -111,6 +114,8 @@ struct source {
 	__u64 not_followed; /* inode of one that is somebody else's */
 	bool said_waiting, said_stale;
 	bool relayed; /* until the agent hands over */
+	bool vm_gone;
+	unsigned int vm_tries; /* to find it, in this session */
 	__u32 no_ram; /* enum htrace_host_reason: why guest RAM is not read, but its mirror */
 	unsigned int map_tries;
 
@@ -120,6 +125,7 @@ struct source {
 	__u64 looked;    /* last pass */
 	__u64 next_try;  /* of what is tried again and again */
 	__u64 next_map;  /* likewise, of what costs more */
+	__u64 next_vm;
 	__u64 next_scan; /* of a whole file */
 	__u64 closed_at; /* a session was found that was over */
 	__u64 heartbeat, heart_beat_at; /* its last value, and when it changed */

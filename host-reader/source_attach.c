@@ -17,6 +17,8 @@
 #define MAP_NS (250 * MS)        /* between two tries to map guest RAM */
 #define MAP_TRIES 4              /* before the relay has to do */
 #define MAP_GIVE_UP (3 * SEC)    /* of a guest that lives */
+#define VM_TRIES 6               /* to find whose exits to watch: each a look through /proc, */
+#define VM_NS (250 * MS)         /* after this, and then after twice as long each time */
 #define REFUSALS 10              /* in a row, before a region that changes is given up */
 #define FILE_NS (200 * MS)       /* between two looks for a file that took the region's place */
 #define REFUSAL_NS (100 * MS)
@@ -172,6 +174,53 @@ void source_watch_relay(struct source *s, __u64 now)
 	say("%s: from now on %s", s->spec->path, s->placement);
 }
 
+/*
+ * Exits are watched before the guest hears that it is read. A VMM may make the region before the
+ * virtual CPUs, so it is tried again a few times.
+ */
+static void find_vm(struct source *s, __u64 now)
+{
+	const struct htrace_super *super = htrace_view_super(s->view);
+	unsigned int rings = 0;
+	char err[256] = "";
+
+	for (__u32 i = 0; i < super->nr_ringsets; i++)
+		if (super->ringset[i].kind == HTRACE_RING_PER_CPU && super->ringset[i].nr_rings > rings)
+			rings = super->ringset[i].nr_rings;
+	if (!s->config->exits || s->vm_tries == VM_TRIES)
+		return;
+	if (!rings) {
+		s->vm_tries = VM_TRIES;
+		say_within(&s->quota, "%s: exits cannot be watched: its rings are those of threads; looking "
+			   "as sync adaptive does", s->spec->path);
+		return;
+	}
+	s->next_vm = now + (VM_NS << s->vm_tries);
+	if (kvm_vm_watch(&s->vm, s->config->exits, s->view, s->spec->pid, rings, err, sizeof(err))) {
+		if (s->vm_tries++)
+			return;
+		say_within(&s->quota, "%s: exits cannot be watched: %s; looking as sync adaptive does",
+			   s->spec->path, err);
+		return;
+	}
+	say_within(&s->quota, "%s: watching the exits of process %d: %u of %u rings have a vCPU",
+		   s->spec->path, kvm_vm_pid(s->vm), kvm_vm_vcpus(s->vm), rings);
+}
+
+void source_watch_vm(struct source *s, __u64 now)
+{
+	if (s->config->exits)
+		kvm_exits_account(s->config->exits, now);
+	if (!s->vm && now >= s->next_vm) {
+		find_vm(s, now);
+		live_set_vm(s->live, s->vm);
+	}
+	if (!s->vm || s->vm_gone || !kvm_vm_gone(s->vm))
+		return;
+	s->vm_gone = true;
+	source_say(s, now, "process %d, which ran the VM, is gone", kvm_vm_pid(s->vm));
+}
+
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s)
 {
@@ -181,7 +230,7 @@ bool source_has_heart(const struct source *s)
 static int open_session(struct source *s, char *err, size_t errlen)
 {
 	struct live_config c = {
-		.view = s->view, .no_ram = s->no_ram, .path = s->spec->path, .quota = &s->quota,
+		.view = s->view, .no_ram = s->no_ram, .vm = s->vm, .path = s->spec->path, .quota = &s->quota,
 	};
 	struct session_facts facts;
 	int ret;
@@ -207,7 +256,12 @@ static void start_session(struct source *s, __u64 now)
 	if (!source_may_write(s, now)) /* overwritten just now: the next round finds it so */
 		return;
 	htrace_view_claim(s->view); /* it is locked already, or mapped read-only */
+	s->vm_gone = false;
+	s->vm_tries = 0;
+	find_vm(s, now);
 	if (open_session(s, err, sizeof(err))) {
+		kvm_vm_unwatch(s->vm, NULL);
+		s->vm = NULL;
 		source_fail(s, HTRACE_REASON_INVALID, err, now);
 		return;
 	}

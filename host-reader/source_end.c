@@ -19,6 +19,8 @@ void source_end_session(struct source *s, __u64 now)
 		return;
 	end.unread = live_close(s->live, s->look_last);
 	s->live = NULL;
+	kvm_vm_unwatch(s->vm, s->stats.exits);
+	s->vm = NULL;
 	source_let_go(s, &end, now);
 	s->done_id = s->session_id;
 }

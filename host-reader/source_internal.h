@@ -26,6 +26,8 @@ void source_try_attach(struct source *s, __u64 now);
 void source_try_map(struct source *s, __u64 now);
 /* Say once when the agent has handed over. */
 void source_watch_relay(struct source *s, __u64 now);
+/* Say once when the process is gone whose exits are watched. */
+void source_watch_vm(struct source *s, __u64 now);
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s);
 

@@ -14,7 +14,8 @@ int stats_init(struct stats *s)
 	s->by_id = calloc(IDS, sizeof(*s->by_id));
 	s->cpu = calloc(HTRACE_MAX_RINGS, sizeof(*s->cpu));
 	s->thread = calloc(HTRACE_MAX_RINGS, sizeof(*s->thread));
-	if (s->by_id && s->cpu && s->thread)
+	s->exits = calloc(HTRACE_MAX_RINGS, sizeof(*s->exits));
+	if (s->by_id && s->cpu && s->thread && s->exits)
 		return 0;
 	stats_free(s);
 	return -ENOMEM;
@@ -26,6 +27,7 @@ void stats_free(struct stats *s)
 	free(s->named);
 	free(s->cpu);
 	free(s->thread);
+	free(s->exits);
 	memset(s, 0, sizeof(*s));
 }
 

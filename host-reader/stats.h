@@ -9,6 +9,8 @@
 #include <htrace/consumer.h>
 #include <htrace/schema.h>
 
+#include "kvm_exits.h"
+
 #define MAX_EVENT_NAMES 65536 /* more, from a guest that comes with ever new ones, share one line */
 
 struct event_count {
@@ -34,6 +36,7 @@ struct stats {
 	struct named_count *named; /* of the sessions before */
 	unsigned int nr_named;
 	struct ring_count *cpu, *thread; /* HTRACE_MAX_RINGS of each kind */
+	struct exit_count *exits;         /* of virtual CPUs, by ring; likewise */
 	__u64 backwards; /* times that went backwards within a ring */
 	__u64 late;      /* records that the merge's delay did not suffice for */
 	__u64 unread;    /* bytes that stayed in rings */

@@ -166,6 +166,48 @@ static void write_rings(struct out *o, const char *title, const struct ring_coun
 	}
 }
 
+/* Without what the kernel needs to call them. */
+static void write_exit_cost(struct out *o, const struct exit_cost *c)
+{
+	char text[200];
+
+	if (!c->exits || !c->entries)
+		snprintf(text, sizeof(text), "not measured");
+	else
+		snprintf(text, sizeof(text),
+			 "%.0f ns at an exit and %.0f ns at an entry (means of %llu and %llu, of all VMs)",
+			 (double)c->exits_ns / (double)c->exits,
+			 (double)c->entries_ns / (double)c->entries, (ull)c->exits, (ull)c->entries);
+	row(o, "BPF takes", text);
+}
+
+/* How far the policy kvm-exit came with what it is for. */
+static void write_exits(struct out *o, const struct exit_count *count, struct kvm_exits *exits)
+{
+	bool any = false;
+
+	for (unsigned int i = 0; i < HTRACE_MAX_RINGS; i++) {
+		const struct exit_count *c = &count[i];
+		__u64 reads = c->out + c->returned + c->inside;
+
+		if (!c->used)
+			continue;
+		if (!any) {
+			out_newline(o);
+			out_printf(o, "%-12s %12s %12s %14s %12s %10s", "vCPU", "exits", "reads",
+				   "while out", "came back", "inside");
+			out_newline(o);
+		}
+		any = true;
+		out_printf(o, "%-12u %12llu %12llu %12.1f %% %10.1f %% %8.1f %%", i, (ull)c->exits,
+			   (ull)reads, percent(c->out, reads), percent(c->returned, reads),
+			   percent(c->inside, reads));
+		out_newline(o);
+	}
+	if (any)
+		write_exit_cost(o, kvm_exits_cost(exits));
+}
+
 static void write_skipped(struct out *o, const struct source *s)
 {
 	const struct stats *st = &s->stats;
@@ -307,4 +349,5 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 		    (double)st->attached_ns / 1e9);
 	write_rings(o, "ring", st->thread, (double)st->attached_ns / 1e9);
 	write_totals(o, s);
+	write_exits(o, st->exits, s->config->exits);
 }

@@ -24,8 +24,10 @@ EXPECTED = {
     'decode': ({'text', 'json', 'babeltrace2', 'babeltrace2 terse', 'babeltrace2 of ctf'}, 5 * 2),
     'bpf-push': ({'nothing', 'empty', 'clock', 'htrace', 'ringbuf-woken', 'ringbuf-polled', 'ringbuf-busy',
                   'perfbuf-woken', 'perfbuf-polled', 'perfbuf-busy'}, 11),
+    'exit-cost': ({'nothing', 'one empty', 'empty', 'watched', 'another VM', 'watched, kernel\'s account'}, 6),
 }
 UNITS = {'read': 'GB/s'}  # others: ns
+BPF = {'bpf-push', 'exit-cost'}  # need a kernel that lets it in
 BPF_PROG_LOAD, BPF_PROG_TYPE_RAW_TRACEPOINT = 5, 17
 BTF = '/sys/kernel/btf/vmlinux'
 SYS_BPF = {'x86_64': 321, 'aarch64': 280}
@@ -56,9 +58,9 @@ def may_be_skipped(name, line):
     if line['case'] == 'LTTng-UST':  # its daemon may not keep up
         return 'too busy' in why or why == 'root without mount namespaces' and no_mount_namespaces()
     refused = bpf_refused()
-    if name == 'bpf-push' and not refused and not os.access(BTF, os.R_OK):  # /sys is not mounted, perhaps
+    if name in BPF and not refused and not os.access(BTF, os.R_OK):  # /sys is not mounted, perhaps
         return why.startswith(f'the kernel\'s types cannot be read from {BTF}: ')
-    return name == 'bpf-push' and refused and \
+    return name in BPF and refused and \
         why == f'the kernel does not let BPF programs in: {os.strerror(refused)}'
 
 

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "kvm_programs.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifdef HAVE_LIBBPF
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#define EPOCHS_SIZE (KVM_EXIT_VCPUS * sizeof(struct kvm_exit_epoch))
+
+struct kvm_programs {
+	struct bpf_object *object;
+	struct bpf_link *link[2]; /* as they come in the object: kvm_exit, kvm_entry */
+	int program_fd[2];
+	int vms_fd, epochs_fd;
+	int stats_fd; /* while it is open, the kernel measures; or -1 */
+	struct exit_cost before;
+	const struct kvm_exit_epoch *epoch; /* the programs' map, read-only */
+	struct kvm_exit_vms vms;            /* as they have it */
+};
+
+extern const char kvm_exit_bpf_start[], kvm_exit_bpf_end[];
+
+static int quiet(enum libbpf_print_level level, const char *fmt, va_list args)
+{
+	(void)level, (void)fmt, (void)args; /* what it means is said in our own words */
+	return 0;
+}
+
+static const char *hint(int err)
+{
+	switch (err) {
+	case -EPERM:
+	case -EACCES:
+		return "; are you root?";
+	default:
+		return "; is this x86, Linux 5.16 or later, and does the kernel have BTF, also of its "
+		       "kvm module?";
+	}
+}
+
+static int load(struct kvm_programs *p, char *err, size_t errlen)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "kvm_exit");
+	struct bpf_program *prog;
+	int ret, i = 0;
+
+	p->object = bpf_object__open_mem(kvm_exit_bpf_start,
+					 (size_t)(kvm_exit_bpf_end - kvm_exit_bpf_start), &opts);
+	if (!p->object) {
+		ret = -errno;
+		snprintf(err, errlen, "opening the BPF programs: %s", strerror(-ret));
+		return ret;
+	}
+	ret = bpf_object__load(p->object);
+	if (ret) {
+		snprintf(err, errlen, "loading the BPF programs: %s%s", strerror(-ret), hint(ret));
+		return ret;
+	}
+	p->vms_fd = bpf_object__find_map_fd_by_name(p->object, "kvm_vms");
+	p->epochs_fd = bpf_object__find_map_fd_by_name(p->object, "kvm_epochs");
+	bpf_object__for_each_program(prog, p->object) {
+		p->program_fd[i] = bpf_program__fd(prog);
+		p->link[i] = bpf_program__attach(prog);
+		if (!p->link[i++]) {
+			ret = -errno;
+			snprintf(err, errlen, "attaching to %s: %s%s", bpf_program__name(prog),
+				 strerror(-ret), hint(ret));
+			return ret;
+		}
+	}
+	return 0;
+}
+
+static int map_epochs(struct kvm_programs *p, char *err, size_t errlen)
+{
+	void *mem = mmap(NULL, EPOCHS_SIZE, PROT_READ, MAP_SHARED, p->epochs_fd, 0);
+
+	if (mem == MAP_FAILED) {
+		int ret = -errno;
+
+		snprintf(err, errlen, "mapping the programs' map: %s", strerror(-ret));
+		return ret;
+	}
+	p->epoch = mem;
+	return 0;
+}
+
+int kvm_programs_open(struct kvm_programs **out, char *err, size_t errlen)
+{
+	struct kvm_programs *p;
+	int ret;
+
+	*out = NULL;
+	if (access("/sys/module/kvm", F_OK)) {
+		snprintf(err, errlen, "KVM is not loaded (modprobe kvm)");
+		return -ENOENT;
+	}
+	p = calloc(1, sizeof(*p));
+	if (!p) {
+		snprintf(err, errlen, "%s", strerror(ENOMEM));
+		return -ENOMEM;
+	}
+	p->stats_fd = -1;
+	libbpf_set_print(quiet);
+	ret = load(p, err, errlen);
+	if (!ret)
+		ret = map_epochs(p, err, errlen);
+	if (ret)
+		kvm_programs_close(p);
+	else
+		*out = p;
+	return ret;
+}
+
+void kvm_programs_close(struct kvm_programs *p)
+{
+	if (!p)
+		return;
+	if (p->stats_fd >= 0)
+		close(p->stats_fd);
+	if (p->epoch)
+		munmap((void *)p->epoch, EPOCHS_SIZE);
+	for (int i = 0; i < 2; i++)
+		bpf_link__destroy(p->link[i]);
+	bpf_object__close(p->object);
+	free(p);
+}
+
+const struct kvm_exit_epoch *kvm_programs_epochs(const struct kvm_programs *p)
+{
+	return p->epoch;
+}
+
+/* Of @pid's slots the one with this in it: @pid or, 0, nothing. NULL: none. */
+static struct kvm_exit_vm *slot_of(struct kvm_programs *p, unsigned int pid, unsigned int content)
+{
+	for (unsigned int i = 0; i < KVM_EXIT_PROBES; i++) {
+		struct kvm_exit_vm *vm = &p->vms.vm[(pid + i) % KVM_EXIT_SLOTS];
+
+		if (vm->pid == content)
+			return vm;
+	}
+	return NULL;
+}
+
+/* What they find in the middle of this is an epoch too few or too many, of somebody's. */
+static int tell_vms(struct kvm_programs *p)
+{
+	__u32 key = 0;
+
+	return bpf_map_update_elem(p->vms_fd, &key, &p->vms, BPF_ANY) ? -errno : 0;
+}
+
+int kvm_programs_tell(struct kvm_programs *p, const struct kvm_exit_vm *vm)
+{
+	const struct kvm_exit_epoch none = { 0 };
+	struct kvm_exit_vm *slot = slot_of(p, vm->pid, 0);
+	int ret;
+
+	if (slot_of(p, vm->pid, vm->pid))
+		return -EEXIST;
+	if (!slot)
+		return -E2BIG;
+	for (__u32 i = vm->first; i < vm->first + vm->nr; i++)
+		bpf_map_update_elem(p->epochs_fd, &i, &none, BPF_ANY);
+	*slot = *vm;
+	ret = tell_vms(p);
+	if (ret)
+		*slot = (struct kvm_exit_vm){ 0 };
+	return ret;
+}
+
+void kvm_programs_untell(struct kvm_programs *p, int pid)
+{
+	struct kvm_exit_vm *slot = slot_of(p, (unsigned int)pid, (unsigned int)pid);
+
+	if (!slot)
+		return;
+	*slot = (struct kvm_exit_vm){ 0 };
+	tell_vms(p);
+}
+
+static void account(int fd, __u64 *runs, __u64 *ns)
+{
+	struct bpf_prog_info info = { 0 };
+	__u32 len = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(fd, &info, &len))
+		return;
+	*runs = info.run_cnt;
+	*ns = info.run_time_ns;
+}
+
+static struct exit_cost cost_so_far(const struct kvm_programs *p)
+{
+	struct exit_cost c = { 0 };
+
+	account(p->program_fd[0], &c.exits, &c.exits_ns);
+	account(p->program_fd[1], &c.entries, &c.entries_ns);
+	return c;
+}
+
+void kvm_programs_measure(struct kvm_programs *p)
+{
+	if (p->stats_fd >= 0)
+		return;
+	p->before = cost_so_far(p);
+	p->stats_fd = bpf_enable_stats(BPF_STATS_RUN_TIME);
+}
+
+struct exit_cost kvm_programs_measured(struct kvm_programs *p)
+{
+	struct exit_cost c;
+
+	if (p->stats_fd < 0)
+		return (struct exit_cost){ 0 };
+	c = cost_so_far(p);
+	close(p->stats_fd);
+	p->stats_fd = -1;
+	c.exits -= p->before.exits;
+	c.exits_ns -= p->before.exits_ns;
+	c.entries -= p->before.entries;
+	c.entries_ns -= p->before.entries_ns;
+	return c;
+}
+
+#else
+
+int kvm_programs_open(struct kvm_programs **out, char *err, size_t errlen)
+{
+	*out = NULL;
+	snprintf(err, errlen, "host-reader was built without libbpf or clang");
+	return -ENOSYS;
+}
+
+/* There is none, so nothing of these is called. */
+
+void kvm_programs_close(struct kvm_programs *p)
+{
+	(void)p;
+}
+
+const struct kvm_exit_epoch *kvm_programs_epochs(const struct kvm_programs *p)
+{
+	(void)p;
+	return NULL;
+}
+
+int kvm_programs_tell(struct kvm_programs *p, const struct kvm_exit_vm *vm)
+{
+	(void)p, (void)vm;
+	return -ENOSYS;
+}
+
+void kvm_programs_untell(struct kvm_programs *p, int pid)
+{
+	(void)p, (void)pid;
+}
+
+void kvm_programs_measure(struct kvm_programs *p)
+{
+	(void)p;
+}
+
+struct exit_cost kvm_programs_measured(struct kvm_programs *p)
+{
+	(void)p;
+	return (struct exit_cost){ 0 };
+}
+
+#endif

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A guest without an operating system: each virtual CPU writes numbered records into its ring, by
+ * the library's own header, and leaves guest mode in one way, a known number of times.
+ *
+ * It drops nothing: where a record could find no room it waits for the reader first.
+ */
+#include "l2.h"
+
+static inline struct l2_cpu *self(void)
+{
+	struct l2_cpu *c;
+
+	__asm__("movq %%gs:0, %0" : "=r"(c));
+	return c;
+}
+
+static inline void outb(__u16 port, __u8 value)
+{
+	__asm__ volatile("outb %0, %1" ::"a"(value), "Nd"(port) : "memory");
+}
+
+static inline __u64 rdtsc(void)
+{
+	__u32 low, high;
+
+	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (__u64)high << 32 | low;
+}
+
+static inline __u64 now(const struct l2_cpu *c)
+{
+	__u64 ticks = rdtsc() - c->tsc_at;
+
+	return c->ns_at + (__u64)((unsigned __int128)ticks * c->mult >> 32);
+}
+
+/* Are @blocks and what is left of the present one free? */
+static int has_room(const struct l2_cpu *c, __u64 blocks)
+{
+	const struct htrace_ring *r = (const struct htrace_ring *)c->ring;
+	__u64 most = c->geometry.ring_mask + 1 - ((blocks + 1) << c->geometry.block_shift);
+
+	return htrace_load(&r->head) - htrace_load_acquire((const __u64 *)c->consumed) <= most;
+}
+
+/* One block for this record, the other for the interrupt handler's. */
+static void wait_for_room(struct l2_cpu *c)
+{
+	while (!has_room(c, 2)) {
+		c->waited++;
+		__asm__ volatile("pause" ::: "memory");
+	}
+}
+
+static void push(struct l2_cpu *c, __u32 event, __u64 seq)
+{
+	struct htrace_slot slot;
+	struct l2_record *r = (struct l2_record *)htrace_reserve(
+		(struct htrace_ring *)c->ring, &c->geometry, (const __u64 *)c->consumed, event,
+		sizeof(*r), 1, now(c), &slot);
+
+	if (!r)
+		return; /* the test misses it */
+	r->seq = seq;
+	r->check = l2_check(seq, c->cpu);
+	r->cpu = c->cpu;
+	r->work = c->work;
+	htrace_commit(&slot);
+}
+
+struct frame;
+
+/* May come between any two instructions of push(), and is a producer of the same ring. */
+__attribute__((interrupt)) static void on_interrupt(struct frame *frame)
+{
+	struct l2_cpu *c = self();
+
+	(void)frame;
+	c->irqs++;
+	if (!has_room(c, 1))
+		return;
+	push(c, c->irq_event, c->irq_seq);
+	c->irq_seq++;
+}
+
+/* Stubs of 16 bytes, of which each leaves on the stack an error code, if the CPU did not, and its number. */
+__asm__(".pushsection .text\n"
+	".balign 16\n"
+	"exceptions:\n"
+	".irp v, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+	".balign 16\n"
+	".if !((0x60227d00 >> \\v) & 1)\n"
+	"push $0\n"
+	".endif\n"
+	"push $\\v\n"
+	"jmp on_exception\n"
+	".endr\n"
+	"on_exception:\n"
+	"mov %rsp, %rdi\n"
+	"and $-16, %rsp\n"
+	"call tell_exception\n"
+	".popsection\n");
+extern const char exceptions[];
+
+__attribute__((noreturn, used)) void tell_exception(const __u64 *stack);
+
+__attribute__((noreturn, used)) void tell_exception(const __u64 *stack)
+{
+	struct l2_cpu *c = self();
+
+	c->fault = (struct l2_fault){
+		.vector = stack[0], .error = stack[1], .rip = stack[2], .rsp = stack[5],
+	};
+	__asm__ volatile("mov %%cr2, %0" : "=r"(c->fault.cr2));
+	for (;;)
+		outb(L2_PORT_FAULT, 0);
+}
+
+struct gate {
+	__u16 low, selector;
+	__u16 flags, mid;
+	__u32 high, reserved;
+};
+
+static struct gate gate(__u64 at)
+{
+	return (struct gate){
+		.low = (__u16)at, .selector = L2_CS, .flags = 0x8e00, .mid = (__u16)(at >> 16),
+		.high = (__u32)(at >> 32),
+	};
+}
+
+static void allow_interrupts(void)
+{
+	static struct gate idt[L2_VECTOR + 1];
+	struct __attribute__((packed)) {
+		__u16 limit;
+		__u64 base;
+	} idtr = { sizeof(idt) - 1, (__u64)idt };
+
+	/* All virtual CPUs write the same. */
+	for (__u64 i = 0; i < L2_VECTOR; i++)
+		idt[i] = gate((__u64)exceptions + 16 * i);
+	idt[L2_VECTOR] = gate((__u64)on_interrupt);
+	__asm__ volatile("lidt %0; sti" ::"m"(idtr) : "memory");
+}
+
+static void leave(struct l2_cpu *c)
+{
+	__u64 a = 0, d, cx = 0;
+
+	switch (c->work) {
+	case L2_IO:
+		outb(L2_PORT_WORK, (__u8)c->made);
+		break;
+	case L2_MMIO_WRITE:
+		*(volatile __u32 *)L2_MMIO = (__u32)c->made;
+		break;
+	case L2_HLT:
+		__asm__ volatile("hlt" ::: "memory");
+		break;
+	case L2_CPUID:
+		__asm__ volatile("cpuid" : "+a"(a), "+c"(cx), "=d"(d)::"rbx", "memory");
+		break;
+	case L2_VMCALL:
+		a = L2_HYPERCALL;
+		if (c->intel)
+			__asm__ volatile("vmcall" : "+a"(a)::"memory");
+		else
+			__asm__ volatile("vmmcall" : "+a"(a)::"memory");
+		break;
+	default:
+		return;
+	}
+	c->made++;
+}
+
+static void write_records(struct l2_cpu *c)
+{
+	__u64 start = rdtsc();
+
+	for (__u32 i = 0; i < c->records; i++) {
+		wait_for_room(c);
+		push(c, c->event, c->seq);
+		c->seq++;
+	}
+	if (c->records)
+		c->took[l2_bucket((rdtsc() - start) / c->records)]++;
+}
+
+/* The next round's beginning. What took too long is not caught up with. */
+static __u64 wait_for(const struct l2_cpu *c, __u64 due)
+{
+	__u64 t;
+
+	do {
+		t = rdtsc();
+	} while (t < due);
+	return (t - due < c->period ? due : t) + c->period;
+}
+
+__attribute__((noreturn, section(".text.start"))) void _start(void)
+{
+	struct l2_cpu *c = self();
+	__u64 due = rdtsc();
+
+	allow_interrupts();
+	for (__u64 round = 0; round < c->rounds; round++) {
+		if (c->period)
+			due = wait_for(c, due);
+		write_records(c);
+		for (__u32 i = 0; i < c->pause; i++)
+			__asm__ volatile("pause" ::: "memory");
+		leave(c);
+	}
+	for (;;)
+		outb(L2_PORT_DONE, 0);
+}

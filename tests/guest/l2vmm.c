@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A VMM for the small guest l2/l2.c, straight on /dev/kvm: its real exits are what a reader on this
+ * machine may watch. The guest writes into a region in a file of ours, which is memory of it.
+ *
+ *	l2vmm [-w] [-p NS] REGION ROUNDS RECORDS PAUSE WORK...
+ *
+ * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt or busy. -w waits for a
+ * reader before the start, and at the end until it has read all. -p: rounds begin so many ns after
+ * each other, if they can.
+ *
+ * Prints for each virtual CPU what it did, and what the VMM saw of it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <htrace/producer.h>
+#include <htrace/schema.h>
+
+#include "l2/l2.h"
+
+#define REGION_SIZE (4u << 20)
+#define RING_SIZE 131072
+#define BLOCK_SIZE 8192
+#define TICK_NS 1000000 /* between two interrupts */
+#define BEAT_US 50000
+#define MAX_CPUID 128
+#define MAX_STAT_NAME 256
+#define COUNT(a) (sizeof(a) / sizeof(*(a)))
+
+extern const char l2_image[], l2_image_end[];
+
+static const char *const works[] = {
+	[L2_IO] = "io", [L2_MMIO_WRITE] = "mmio", [L2_HLT] = "hlt", [L2_CPUID] = "cpuid",
+	[L2_VMCALL] = "vmcall", [L2_INTERRUPT] = "interrupt", [L2_BUSY] = "busy",
+};
+
+struct vcpu {
+	struct l2_cpu *account; /* in the guest's memory */
+	struct kvm_run *run;
+	pthread_t thread;
+	int fd;
+	bool done;
+	unsigned long long io, mmio, hlt, windows, signals, injected, ns;
+	unsigned long long exits; /* as KVM counts them */
+	int khz; /* of its TSC */
+};
+
+static struct vcpu vcpus[L2_MAX_CPUS];
+static unsigned int nr_vcpus;
+static char *ram;
+static int kvm, vm;
+
+static void fail(const char *what)
+{
+	fprintf(stderr, "l2vmm: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void check(bool ok, const char *what)
+{
+	if (!ok)
+		fail(what);
+}
+
+static __u64 monotonic(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (__u64)t.tv_sec * 1000000000ULL + (__u64)t.tv_nsec;
+}
+
+/* ------------------------------------------------------------------------------------ the region */
+
+static __u32 declare(struct htrace_schema_builder *b, const char *name)
+{
+	__u32 u64 = (__u32)htrace_builder_int(b, NULL, 8, false, HTRACE_HINT_NONE);
+	__u32 hex = (__u32)htrace_builder_int(b, NULL, 8, false, HTRACE_HINT_HEX);
+	__u32 u32 = (__u32)htrace_builder_int(b, NULL, 4, false, HTRACE_HINT_NONE);
+	const struct htrace_schema_member members[] = {
+		{ .type = u64, .name = "seq" },
+		{ .type = hex, .bit_off = 64, .name = "check" },
+		{ .type = u32, .bit_off = 128, .name = "cpu" },
+		{ .type = u32, .bit_off = 160, .name = "work" },
+	};
+	int type = htrace_builder_struct(b, name, false, sizeof(struct l2_record), members,
+					 COUNT(members));
+	int id = htrace_builder_event(b, name, type);
+
+	check(id > 0, htrace_builder_error(b));
+	return (__u32)id;
+}
+
+static struct htrace_region *make_region(const char *path, __u32 *event, __u32 *irq_event)
+{
+	struct htrace_region_opts o = {
+		.sz = sizeof(o), .placement = HTRACE_PLACEMENT_LOCAL, .policy = HTRACE_DISCARD,
+		.kind = HTRACE_RING_PER_CPU, .nr_rings = nr_vcpus, .nr_cpus = nr_vcpus,
+		.ring_size = RING_SIZE, .block_size = BLOCK_SIZE,
+	};
+	struct kvm_userspace_memory_region slot = {
+		.slot = 1, .guest_phys_addr = L2_REGION, .memory_size = REGION_SIZE,
+	};
+	struct htrace_schema_builder *b;
+	struct htrace_region *r;
+	const void *entries;
+	void *mem;
+	size_t len;
+	int fd, ret;
+
+	ret = htrace_region_create_local(&r, path, REGION_SIZE, &o, &fd);
+	errno = -ret;
+	check(!ret, path);
+	mem = mmap(NULL, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	check(mem != MAP_FAILED, "mapping the region");
+	slot.userspace_addr = (__u64)mem;
+	check(!ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot), "giving the region to the guest");
+	check(!htrace_builder_new(&b, NULL, 0), "the schema's builder");
+	*event = declare(b, "l2_record");
+	*irq_event = declare(b, "l2_interrupt");
+	entries = htrace_builder_entries(b, &len);
+	check(!htrace_region_add_schema(r, entries, len), "the schema");
+	htrace_builder_free(b);
+	htrace_region_guest(r)->heartbeat_ms = BEAT_US / 1000;
+	htrace_region_beat(r, 0);
+	htrace_region_set_state(r, HTRACE_GUEST_RUNNING);
+	return r;
+}
+
+/* ----------------------------------------------------------------------------- the virtual CPUs */
+
+static void make_vm(void)
+{
+	static const __u64 gdt[] = { 0, 0x00209b0000000000, 0x0000930000000000 };
+	struct kvm_userspace_memory_region slot = { .memory_size = L2_RAM_SIZE };
+	__u64 *table;
+
+	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	check(kvm >= 0, "/dev/kvm");
+	vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	check(vm >= 0, "KVM_CREATE_VM");
+	ram = mmap(NULL, L2_RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(ram != MAP_FAILED, "memory");
+	slot.userspace_addr = (__u64)ram;
+	check(!ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot), "KVM_SET_USER_MEMORY_REGION");
+	check(l2_image_end - l2_image <= L2_CODE_SIZE, "the image's size");
+	memcpy(ram + L2_CODE, l2_image, (size_t)(l2_image_end - l2_image));
+	memcpy(ram + L2_GDT, gdt, sizeof(gdt));
+	/* 4 GiB one to one, in pages of 2 MiB: a first table, a second, four third ones. */
+	table = (__u64 *)(ram + L2_PAGE_TABLES);
+	table[0] = (L2_PAGE_TABLES + 0x1000) | 3;
+	for (__u64 i = 0; i < 4; i++)
+		table[512 + i] = (L2_PAGE_TABLES + 0x2000 + i * 0x1000) | 3;
+	for (__u64 i = 0; i < 4 * 512; i++)
+		table[1024 + i] = i << 21 | 0x83;
+}
+
+static void set_registers(const struct vcpu *v, __u64 cpu)
+{
+	struct kvm_segment code = {
+		.limit = 0xffffffff, .selector = L2_CS, .type = 11, .present = 1, .s = 1, .l = 1,
+		.g = 1,
+	};
+	struct kvm_segment data = {
+		.limit = 0xffffffff, .selector = L2_DS, .type = 3, .present = 1, .s = 1, .db = 1,
+		.g = 1,
+	};
+	struct kvm_regs regs = {
+		/* as if called: 8 off a multiple of 16 */
+		.rip = L2_CODE, .rsp = L2_STACKS + (cpu + 1) * L2_STACK_SIZE - 8, .rflags = 2,
+	};
+	struct kvm_sregs s;
+
+	check(!ioctl(v->fd, KVM_GET_SREGS, &s), "KVM_GET_SREGS");
+	s.cs = code;
+	s.ds = s.es = s.ss = s.fs = s.gs = data;
+	s.gs.base = L2_CPUS + cpu * 0x1000;
+	s.gdt.base = L2_GDT;
+	s.gdt.limit = 23;
+	s.cr3 = L2_PAGE_TABLES;
+	s.cr4 |= 0x20;                  /* PAE */
+	s.cr0 = 0x80010033;             /* PG, WP, NE, ET, MP, PE */
+	s.efer = 0x500;                 /* LMA, LME */
+	check(!ioctl(v->fd, KVM_SET_SREGS, &s), "KVM_SET_SREGS");
+	check(!ioctl(v->fd, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+}
+
+/* What the virtual CPU may say that it can. */
+static void set_cpuid(const struct vcpu *v)
+{
+	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + MAX_CPUID * sizeof(c->entries[0]));
+
+	check(c, "memory");
+	c->nent = MAX_CPUID;
+	check(!ioctl(kvm, KVM_GET_SUPPORTED_CPUID, c), "KVM_GET_SUPPORTED_CPUID");
+	check(!ioctl(v->fd, KVM_SET_CPUID2, c), "KVM_SET_CPUID2");
+	free(c);
+}
+
+/* The guest's TSC is ours, so that it can tell our CLOCK_MONOTONIC by it. */
+static void set_clock(struct vcpu *v, __u64 period_ns)
+{
+	__u64 offset = 0;
+	struct kvm_device_attr attr = {
+		.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (__u64)&offset,
+	};
+
+	v->khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+	check(v->khz > 0, "KVM_GET_TSC_KHZ");
+	check(!ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr), "KVM_VCPU_TSC_OFFSET");
+	v->account->tsc_at = __builtin_ia32_rdtsc();
+	v->account->ns_at = monotonic();
+	v->account->mult = (1000000ULL << 32) / (unsigned int)v->khz;
+	v->account->period = period_ns * (unsigned int)v->khz / 1000000;
+}
+
+static bool is_intel(void)
+{
+	unsigned int a = 0, b, c = 0, d;
+
+	__asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	return b == 0x756e6547; /* Genu */
+}
+
+static void make_vcpu(struct vcpu *v, __u64 cpu, const struct l2_cpu *orders, struct htrace_region *r)
+{
+	const struct htrace_host_ring *words = htrace_region_host_ring(r, (__u32)cpu);
+	const char *base = (const char *)htrace_region_host(r) - HTRACE_HOST_OFF;
+	int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	struct l2_cpu *c = (void *)(ram + L2_CPUS + cpu * 0x1000);
+	const char *ring;
+
+	v->account = c;
+	*c = *orders;
+	c->self = L2_CPUS + cpu * 0x1000;
+	c->cpu = (__u32)cpu;
+	c->intel = is_intel();
+	ring = (const char *)htrace_region_ring(r, 0, (__u32)cpu, &c->geometry);
+	c->ring = L2_REGION + (__u64)(ring - base);
+	c->consumed = L2_REGION + (__u64)((const char *)&words->consumed - base);
+	v->fd = ioctl(vm, KVM_CREATE_VCPU, cpu);
+	check(v->fd >= 0, "KVM_CREATE_VCPU");
+	v->run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+	check(v->run != MAP_FAILED, "mapping the virtual CPU");
+	set_cpuid(v);
+	set_registers(v, cpu);
+	set_clock(v, orders->period);
+}
+
+/* The number of exits that KVM counted, of which the VMM sees only some. */
+static unsigned long long count_exits(const struct vcpu *v)
+{
+	_Alignas(8) char desc[sizeof(struct kvm_stats_desc) + MAX_STAT_NAME];
+	const struct kvm_stats_desc *d = (const void *)desc;
+	struct kvm_stats_header h;
+	int fd = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
+	__u64 value = 0;
+	off_t at;
+
+	check(fd >= 0, "KVM_GET_STATS_FD");
+	check(pread(fd, &h, sizeof(h), 0) == sizeof(h), "KVM's statistics");
+	check(h.name_size <= MAX_STAT_NAME, "names of KVM's statistics");
+	for (__u32 i = 0; i < h.num_desc; i++) {
+		at = (off_t)(h.desc_offset + i * (sizeof(*d) + h.name_size));
+		check(pread(fd, desc, sizeof(*d) + h.name_size, at) > 0, "KVM's statistics");
+		if (!strncmp(desc + sizeof(*d), "exits", h.name_size))
+			check(pread(fd, &value, sizeof(value), h.data_offset + d->offset) ==
+				      sizeof(value), "KVM's statistics");
+	}
+	close(fd);
+	return value;
+}
+
+static void on_tick(int sig)
+{
+	(void)sig; /* ends KVM_RUN, that is all */
+}
+
+static void start_ticks(void)
+{
+	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1 };
+	struct itimerspec each = { { 0, TICK_NS }, { 0, TICK_NS } };
+	timer_t timer;
+
+	ev._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+	check(!timer_create(CLOCK_MONOTONIC, &ev, &timer), "timer_create");
+	check(!timer_settime(timer, 0, &each, NULL), "timer_settime");
+}
+
+/* An interrupt goes in when the guest takes it; until then KVM is asked to tell us. */
+static void inject(struct vcpu *v, bool *pending)
+{
+	struct kvm_interrupt irq = { .irq = L2_VECTOR };
+
+	if (*pending && v->run->ready_for_interrupt_injection) {
+		check(!ioctl(v->fd, KVM_INTERRUPT, &irq), "KVM_INTERRUPT");
+		v->injected++;
+		*pending = false;
+	}
+	v->run->request_interrupt_window = *pending;
+}
+
+static void tell_fault(const struct l2_cpu *c)
+{
+	const struct l2_fault *f = &c->fault;
+
+	fprintf(stderr, "l2vmm: cpu %u took exception %llu at %#llx, error %#llx, rsp %#llx, cr2 %#llx\n", c->cpu,
+		f->vector, f->rip, f->error, f->rsp, f->cr2);
+	exit(1);
+}
+
+/* False: the guest is done. */
+static bool handle(struct vcpu *v, bool *pending)
+{
+	switch (v->run->exit_reason) {
+	case KVM_EXIT_IO:
+		if (v->run->io.port == L2_PORT_FAULT)
+			tell_fault(v->account);
+		v->io++;
+		return v->run->io.port != L2_PORT_DONE;
+	case KVM_EXIT_MMIO:
+		v->mmio++;
+		return true;
+	case KVM_EXIT_HLT:
+		v->hlt++;
+		*pending = true;
+		return true;
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+		v->windows++;
+		return true;
+	}
+	fprintf(stderr, "l2vmm: unexpected exit %u, suberror %u\n", v->run->exit_reason,
+		v->run->internal.suberror);
+	exit(1);
+}
+
+static void *run_vcpu(void *arg)
+{
+	bool pending = false, more = true;
+	struct vcpu *v = arg;
+	char name[16];
+	__u64 start;
+
+	snprintf(name, sizeof(name), "vcpu%u", v->account->cpu);
+	pthread_setname_np(pthread_self(), name); /* for who moves it to another CPU */
+	if (v->account->work == L2_INTERRUPT)
+		start_ticks();
+	start = monotonic();
+	while (more) {
+		inject(v, &pending);
+		if (!ioctl(v->fd, KVM_RUN, 0)) {
+			more = handle(v, &pending);
+			continue;
+		}
+		check(errno == EINTR || errno == EAGAIN, "KVM_RUN");
+		v->signals++;
+		pending = true;
+	}
+	v->ns = monotonic() - start;
+	v->exits = count_exits(v);
+	__atomic_store_n(&v->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* ------------------------------------------------------------------------------------- the whole */
+
+static bool all_done(void *arg)
+{
+	(void)arg;
+	for (unsigned int i = 0; i < nr_vcpus; i++)
+		if (!__atomic_load_n(&vcpus[i].done, __ATOMIC_ACQUIRE))
+			return false;
+	return true;
+}
+
+static bool is_read(void *arg)
+{
+	const struct htrace_host *h = htrace_region_host(arg);
+
+	return __atomic_load_n(&h->state, __ATOMIC_ACQUIRE) == HTRACE_HOST_ATTACHED &&
+	       h->session == htrace_region_super(arg)->session;
+}
+
+static bool is_drained(void *arg)
+{
+	return htrace_region_host(arg)->drained == htrace_region_super(arg)->session;
+}
+
+static void beat_until(struct htrace_region *r, bool (*is_so)(void *))
+{
+	while (!is_so(r)) {
+		htrace_region_beat(r, 0);
+		usleep(BEAT_US);
+	}
+}
+
+/* About so many ns a record took in the median round. */
+static unsigned long long median_cost(const struct vcpu *v)
+{
+	const struct l2_cpu *c = v->account;
+	__u32 bucket = 0, octave;
+	__u64 rounds = 0, ticks;
+
+	while (bucket < L2_BUCKETS - 1 && rounds + c->took[bucket] <= c->rounds / 2)
+		rounds += c->took[bucket++];
+	octave = bucket / 8;
+	ticks = octave ? (8ULL + bucket % 8) << (octave - 1) : bucket; /* l2_bucket()'s inverse */
+	return ticks * 1000000 / (unsigned int)v->khz;
+}
+
+static void report(const struct vcpu *v)
+{
+	const struct l2_cpu *c = v->account;
+
+	printf("l2vmm: cpu %u %s records %llu irq_records %llu made %llu irqs %llu waited %llu "
+	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu exits %llu ns %llu cost %llu\n",
+	       c->cpu, works[c->work], c->seq, c->irq_seq, c->made, c->irqs, c->waited, v->io, v->mmio,
+	       v->hlt, v->windows, v->signals, v->injected, v->exits, v->ns, median_cost(v));
+}
+
+static __u32 work_named(const char *name)
+{
+	for (__u32 i = 0; i < COUNT(works); i++)
+		if (!strcmp(name, works[i]))
+			return i;
+	fprintf(stderr, "l2vmm: unknown work '%s'\n", name);
+	exit(2);
+}
+
+static void run_all(struct htrace_region *r)
+{
+	for (unsigned int i = 0; i < nr_vcpus; i++)
+		check(!pthread_create(&vcpus[i].thread, NULL, run_vcpu, &vcpus[i]), "pthread_create");
+	beat_until(r, all_done);
+	for (unsigned int i = 0; i < nr_vcpus; i++)
+		pthread_join(vcpus[i].thread, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	struct sigaction tick = { .sa_handler = on_tick };
+	bool wait_reader = false;
+	struct l2_cpu orders = { 0 };
+	struct htrace_region *r;
+	int c;
+
+	while ((c = getopt(argc, argv, "wp:")) != -1) {
+		wait_reader |= c == 'w';
+		if (c == 'p')
+			orders.period = strtoull(optarg, NULL, 0);
+		if (c == '?')
+			return 2;
+	}
+	argv += optind;
+	argc -= optind;
+	if (argc < 5 || argc > 4 + L2_MAX_CPUS) {
+		fprintf(stderr, "l2vmm: see the head of its source for how to call it\n");
+		return 2;
+	}
+	nr_vcpus = (unsigned int)argc - 4;
+	sigaction(SIGUSR1, &tick, NULL);
+	make_vm();
+	r = make_region(argv[0], &orders.event, &orders.irq_event);
+	orders.rounds = strtoull(argv[1], NULL, 0);
+	orders.records = (__u32)strtoul(argv[2], NULL, 0);
+	orders.pause = (__u32)strtoul(argv[3], NULL, 0);
+	for (unsigned int i = 0; i < nr_vcpus; i++) {
+		orders.work = work_named(argv[4 + i]);
+		make_vcpu(&vcpus[i], i, &orders, r);
+	}
+	htrace_region_publish(r);
+	if (wait_reader)
+		beat_until(r, is_read);
+	run_all(r);
+	for (unsigned int i = 0; i < nr_vcpus; i++)
+		report(&vcpus[i]);
+	fflush(stdout);
+	htrace_region_set_state(r, HTRACE_GUEST_CLOSING);
+	if (wait_reader)
+		beat_until(r, is_drained);
+	htrace_region_set_state(r, HTRACE_GUEST_CLOSED);
+	htrace_region_release(r);
+	return 0;
+}
