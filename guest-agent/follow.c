@@ -170,6 +170,7 @@ static void read_ring(struct follow *f, __u64 now)
 		.ctx = f,
 		.max_batches = BATCHES,
 	};
+	const char *why;
 	long ret;
 
 	if (!f->consumer && now - f->broken_at >= BROKEN_NS && open_ring(f))
@@ -179,8 +180,9 @@ static void read_ring(struct follow *f, __u64 now)
 	ret = htrace_consumer_each(f->consumer, &opts);
 	if (ret >= 0)
 		return;
+	why = htrace_consumer_error(f->consumer);
 	say("what the host tells cannot be read: %s; trying again",
-	    htrace_consumer_error(f->consumer));
+	    why[0] ? why : strerror((int)-ret));
 	htrace_consumer_free(f->consumer);
 	f->consumer = NULL;
 	f->broken_at = now;
