@@ -132,6 +132,7 @@ struct source {
 	__u64 next_vm;
 	__u64 next_tell; /* look for exits to tell of, or for a VM */
 	__u64 tell_pause;
+	__u64 next_vcpus; /* look whether it still has those */
 	bool said_untold;
 	__u64 next_scan; /* of a whole file */
 	__u64 closed_at; /* a session was found that was over */

@@ -12,6 +12,7 @@
 #define LOOK_MAX_NS (40 * MS) /* while there are none */
 #define FIND_NS (250 * MS) /* between two looks for its VM: through /proc; */
 #define FIND_MAX_NS (8 * SEC) /* twice as long each time, up to this */
+#define VCPUS_NS SEC /* between two looks whether it has others: they are made one by one */
 #define SHUT_NS (200 * MS) /* between two looks whether the region may be written */
 
 static void stop(struct source *s)
@@ -54,6 +55,7 @@ static void find(struct source *s, __u64 now)
 		   s->spec->path, told_vm_pid(s->told), told_vm_vcpus(s->told));
 	s->said_untold = false;
 	s->tell_pause = LOOK_NS;
+	s->next_vcpus = now + VCPUS_NS;
 }
 
 static void look(struct source *s, __u64 now)
@@ -64,6 +66,18 @@ static void look(struct source *s, __u64 now)
 	if (s->tell_pause > LOOK_MAX_NS)
 		s->tell_pause = LOOK_MAX_NS;
 	s->next_tell = now + s->tell_pause;
+}
+
+static void look_at_vcpus(struct source *s, __u64 now)
+{
+	if (now < s->next_vcpus)
+		return;
+	s->next_vcpus = now + VCPUS_NS;
+	if (!told_vm_changed(s->told, s->view))
+		return;
+	source_tell_end(s, now);
+	s->next_tell = now;
+	s->tell_pause = 0;
 }
 
 void source_tell(struct source *s, __u64 now)
@@ -86,8 +100,10 @@ void source_tell(struct source *s, __u64 now)
 	if (!s->told)
 		return;
 	look(s, now);
-	if (!told_vm_gone(s->told))
+	if (!told_vm_gone(s->told)) {
+		look_at_vcpus(s, now);
 		return;
+	}
 	say_within(&s->quota, "%s: process %d, whose exits the guest was told of, is gone",
 		   s->spec->path, told_vm_pid(s->told));
 	source_tell_end(s, now);

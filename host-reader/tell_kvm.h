@@ -32,6 +32,8 @@ int told_vm_new(struct told_vm **out, struct teller *t, const struct htrace_view
 void told_vm_free(struct told_vm *vm);
 /* Is its process gone? */
 bool told_vm_gone(struct told_vm *vm);
+/* Did it get virtual CPUs, or lose some? Then it is to be begun anew. A look through /proc. */
+bool told_vm_changed(const struct told_vm *vm, const struct htrace_view *v);
 int told_vm_pid(const struct told_vm *vm);
 unsigned int told_vm_vcpus(const struct told_vm *vm);
 /*

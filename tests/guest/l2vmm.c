@@ -3,11 +3,12 @@
  * A VMM for the small guest l2/l2.c, straight on /dev/kvm: its real exits are what a reader on this
  * machine may watch. The guest writes into a region in a file of ours, which is memory of it.
  *
- *	l2vmm [-w] [-p NS] [-s USEC] REGION ROUNDS RECORDS PAUSE WORK...
+ *	l2vmm [-w] [-p NS] [-s USEC] [-2] REGION ROUNDS RECORDS PAUSE WORK...
  *
  * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt or busy. -w waits for a
  * reader before the start, and at the end until it has read all. -p: rounds begin so many ns after
- * each other, if they can. -s: sleep in each I/O exit, as a VMM does that waits for a disk.
+ * each other, if they can. -s: sleep in each I/O exit, as a VMM does that waits for a disk. -2: beside
+ * another VM, which does nothing.
  *
  * Prints for each virtual CPU what it did, and what the VMM saw of it.
  */
@@ -471,17 +472,18 @@ static void run_all(struct htrace_region *r)
 int main(int argc, char **argv)
 {
 	struct sigaction tick = { .sa_handler = on_tick };
-	bool wait_reader = false;
+	bool wait_reader = false, two = false;
 	struct l2_cpu orders = { 0 };
 	struct htrace_region *r;
 	int c;
 
-	while ((c = getopt(argc, argv, "wp:s:")) != -1) {
+	while ((c = getopt(argc, argv, "wp:s:2")) != -1) {
 		wait_reader |= c == 'w';
 		if (c == 'p')
 			orders.period = strtoull(optarg, NULL, 0);
 		if (c == 's')
 			io_sleep = (unsigned int)strtoul(optarg, NULL, 0);
+		two = two || c == '2';
 		if (c == '?')
 			return 2;
 	}
@@ -494,6 +496,7 @@ int main(int argc, char **argv)
 	nr_vcpus = (unsigned int)argc - 4;
 	sigaction(SIGUSR1, &tick, NULL);
 	make_vm();
+	check(!two || ioctl(kvm, KVM_CREATE_VM, 0) >= 0, "another VM");
 	r = make_region(argv[0], &orders.event, &orders.irq_event);
 	orders.rounds = strtoull(argv[1], NULL, 0);
 	orders.records = (__u32)strtoul(argv[2], NULL, 0);
