@@ -3,6 +3,7 @@
  * Telling a source's guest of its own exits. It needs no session: a guest may ask what it loses
  * without being traced.
  */
+#include <errno.h>
 #include <stdint.h>
 
 #include "message.h"
@@ -32,13 +33,14 @@ static void find_later(struct source *s, __u64 now)
 	s->next_tell = now + s->tell_pause;
 }
 
-/* Why not is said when it was found neither at once nor a little later. */
+/* That there is none is said when it was found neither at once nor a little later. */
 static void find(struct source *s, __u64 now)
 {
 	char err[256] = "";
+	int ret = told_vm_new(&s->told, s->config->teller, s->view, s->spec->pid, err, sizeof(err));
 
-	if (told_vm_new(&s->told, s->config->teller, s->view, s->spec->pid, err, sizeof(err))) {
-		if (s->tell_pause && !s->said_untold) {
+	if (ret) {
+		if ((s->tell_pause || ret != -ENOENT) && !s->said_untold) {
 			say_within(&s->quota, "%s: its guest cannot be told of its exits yet: %s",
 				   s->spec->path, err);
 			s->said_untold = true;
