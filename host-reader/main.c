@@ -35,6 +35,7 @@ struct reader {
 	unsigned int nr; /* of the sources that were opened */
 	struct htrace_sync *sync, *idle;
 	struct kvm_exits *exits; /* or NULL */
+	struct teller *teller;   /* or NULL */
 	__u64 started, next_flush, next_stats, next_progress;
 	bool output_failed, warned_unused;
 };
@@ -128,6 +129,15 @@ static void begin_exits(struct reader *r)
 	sync_kvm_exit_use(r->exits);
 }
 
+/* Likewise: what cannot be told is no reason to read nothing. */
+static void begin_telling(struct reader *r)
+{
+	char err[256] = "";
+
+	if (r->options.tell_guest && teller_open(&r->teller, err, sizeof(err)))
+		say("guests cannot be told of their exits: %s; going on without", err);
+}
+
 /* Nothing is written before all that can be refused was looked at. */
 static int begin(struct reader *r)
 {
@@ -146,8 +156,10 @@ static int begin(struct reader *r)
 	if (source_file_expand(o))
 		return 1;
 	begin_exits(r);
+	begin_telling(r);
 	r->config = (struct source_config){
 		.exits = r->exits,
+		.teller = r->teller,
 		.sinks = o->view == VIEW_EVENTS ? &r->sinks : NULL,
 		.selection = r->selection,
 		.filter = o->filter,
@@ -432,6 +444,7 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < r.nr; i++)
 		source_close(&r.source[i]);
 	kvm_exits_close(r.exits);
+	teller_close(r.teller);
 	free(r.source);
 	free(r.statistics);
 	selection_free(r.selection);

@@ -51,6 +51,8 @@ static const char usage[] =
 	"      --sync POLICY     when to look for events: adaptive[:MAX_USEC], timer:USEC, spin, or\n"
 	"                        kvm-exit[:MAX_USEC], of vCPUs that left guest mode, or when producers\n"
 	"                        wake the reader: futex (local:), doorbell (default: adaptive)\n"
+	"      --tell-guest      tell each guest of its own vCPUs' exits and stolen time, for guest-agent\n"
+	"                        --follow-host; never of other guests (needs KVM and root)\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
 	"      --stats SEC       a line of statistics on standard error at this interval\n"
 	"  -h, --help            this text\n"
@@ -64,6 +66,7 @@ enum {
 	OPT_EVENTS,
 	OPT_FILTER,
 	OPT_SYNC,
+	OPT_TELL_GUEST,
 	OPT_DURATION,
 	OPT_STATS,
 };
@@ -74,6 +77,7 @@ static const struct option long_options[] = {
 	{ "events", required_argument, NULL, OPT_EVENTS },
 	{ "filter", required_argument, NULL, OPT_FILTER },
 	{ "sync", required_argument, NULL, OPT_SYNC },
+	{ "tell-guest", no_argument, NULL, OPT_TELL_GUEST },
 	{ "duration", required_argument, NULL, OPT_DURATION },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "help", no_argument, NULL, 'h' },
@@ -308,6 +312,9 @@ static int parse_option(struct options *o, int c, int *status)
 	case OPT_SYNC:
 		o->sync = optarg;
 		return check_sync(o, optarg);
+	case OPT_TELL_GUEST:
+		o->tell_guest = true;
+		return 0;
 	case OPT_DURATION:
 		return parse_seconds("--duration", optarg, 0.001, &o->duration_ns);
 	case OPT_STATS:

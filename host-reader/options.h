@@ -39,6 +39,7 @@ struct options {
 	unsigned int nr_outputs;
 	enum view_kind view;
 	const char *sync;
+	bool tell_guest;
 	const char *events; /* patterns, or NULL: all */
 	struct htrace_filter *filter; /* NULL: show all */
 	__u64 duration_ns;  /* 0: no end */

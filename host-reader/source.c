@@ -243,8 +243,10 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
 	if (source_emit_ending(s, now)) {
 		round->more = true;
-		if (s->state != SOURCE_FAILED)
+		if (s->state != SOURCE_FAILED) {
 			keep_house(s, now);
+			source_tell(s, now);
+		}
 		return; /* another session's have to come behind them */
 	}
 	switch (s->state) {
@@ -270,6 +272,7 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 	round->more |= s->ending != NULL;
 	if (s->state == SOURCE_FAILED)
 		return;
+	source_tell(s, now);
 	if (s->session) {
 		if (htrace_view_current(s->view))
 			live_refresh(s->live, now);
@@ -358,6 +361,7 @@ static void region_finish(struct source *s, __u64 now)
 		    s->spec->path, (uint64_t)s->stats.unwritten);
 	if (s->quota.unsaid)
 		say("%s: %llu more messages", s->spec->path, s->quota.unsaid);
+	source_tell_end(s, now);
 	if (s->state != SOURCE_FAILED && source_may_write(s, now))
 		htrace_view_announce(s->view, HTRACE_HOST_GONE, 0, false, HTRACE_REASON_NONE);
 }
@@ -374,9 +378,11 @@ static bool region_ready(const struct source *s)
 
 static __u64 region_due(const struct source *s)
 {
+	__u64 due = s->session ? session_due(s->session) : UINT64_MAX, tell = source_tell_due(s);
+
 	if (s->ending)
 		return 0;
-	return s->session ? session_due(s->session) : UINT64_MAX;
+	return due < tell ? due : tell;
 }
 
 static const char *region_awaits(const struct source *s)

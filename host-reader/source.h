@@ -30,6 +30,7 @@
 #include "session.h"
 #include "sink.h"
 #include "stats.h"
+#include "tell_kvm.h"
 
 enum source_state {
 	SOURCE_WAITING,   /* for a session that was not read yet */
@@ -55,6 +56,7 @@ struct source_config {
 	const char *sync; /* for messages */
 	enum source_bell bell; /* what its policy is woken by */
 	struct kvm_exits *exits; /* that say when to read; or NULL */
+	struct teller *teller;   /* guests are told of their exits; or NULL */
 	bool several;     /* sources: name them in the output */
 };
 
@@ -107,6 +109,8 @@ struct source {
 	bool has_bell;          /* producers of this session ring */
 	__u32 bell_seen;
 	struct kvm_vm *vm;      /* whose exits say when; or NULL */
+	struct told_vm *told;   /* that is told of its exits; or NULL */
+	struct tell *tell;      /* what it is told, while there is one */
 	struct replay *replay;  /* or a capture */
 	struct session *ending; /* its records still go out */
 	struct say_quota quota;
@@ -141,6 +145,10 @@ struct source {
 	__u64 next_try;  /* of what is tried again and again */
 	__u64 next_map;  /* likewise, of what costs more */
 	__u64 next_vm;
+	__u64 next_tell; /* look for exits to tell of, or for a VM */
+	__u64 tell_pause;
+	__u64 next_vcpus; /* look whether it still has those */
+	bool said_untold;
 	__u64 next_scan; /* of a whole file */
 	__u64 closed_at; /* a session was found that was over */
 	__u64 heartbeat, heart_beat_at; /* its last value, and when it changed */

@@ -264,6 +264,7 @@ static void start_session(struct source *s, __u64 now)
 	s->vm_gone = false;
 	s->vm_tries = 0;
 	find_vm(s, now);
+	source_tell(s, now); /* likewise */
 	if (open_session(s, err, sizeof(err))) {
 		kvm_vm_unwatch(s->vm, NULL);
 		s->vm = NULL;
@@ -321,6 +322,8 @@ static void follow_file(struct source *s, __u64 now)
 {
 	if (!region_file_replaced(s->view, s->spec->path) || !may_follow(s))
 		return;
+	source_tell_end(s, now);
+	s->next_tell = s->tell_pause = 0;
 	source_close_view(s);
 	if (open_view(s, s->linked) || check_contents(s)) {
 		s->state = SOURCE_FAILED;

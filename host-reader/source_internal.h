@@ -39,6 +39,14 @@ void source_watch_vm(struct source *s, __u64 now);
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s);
 
+/* source_tell.c */
+/* Tell the guest of its exits, if that is wanted, and time for it. Finds its VM by itself. */
+void source_tell(struct source *s, __u64 now);
+/* When it is time again; UINT64_MAX: never. */
+__u64 source_tell_due(const struct source *s);
+/* Tell what is left, and then that this was all. */
+void source_tell_end(struct source *s, __u64 now);
+
 /* source_end.c */
 /* Forget the session. From here on the memory of its rings is not touched. */
 void source_end_session(struct source *s, __u64 now);

@@ -178,7 +178,55 @@ struct htrace_host {
 	__u64 clock_ping; /* ping-pong of clocks: host's request counter */
 	__u64 clock_tsc;  /* host's TSC at that request */
 	__u64 command;    /* control: command counter, 0 = none yet */
-	__u64 reserved[4];
+	/*
+	 * 0: the guest is told nothing of its exits. Else the ring at HTRACE_TOLD_OFF holds what it
+	 * is told; another number whenever that began anew (release, after the ring was zeroed).
+	 */
+	__u64 telling;
+	__u64 told_clock; /* the ring's clock when something was last put there (release) */
+	__u64 reserved[2];
+};
+
+/*
+ * What a host tells its guest of its own virtual CPUs: one ring of this fixed shape, behind the host
+ * header in the same granule. Writer: the host's reader, which never reads it; reader: the guest.
+ * Policy: overwrite. Times are ns since the host began to tell. Records say nothing of who else runs
+ * on the host.
+ */
+#define HTRACE_TOLD_OFF (HTRACE_HOST_OFF + 4096)
+#define HTRACE_TOLD_RING_SHIFT 15u
+#define HTRACE_TOLD_BLOCK_SHIFT 11u
+#define HTRACE_TOLD_DESC_OFF 256u
+#define HTRACE_TOLD_DATA_OFF 4096u
+
+enum htrace_told_id {
+	HTRACE_TOLD_EXIT = 1,  /* struct htrace_told_exit, its time: when guest mode was left */
+	HTRACE_TOLD_TOTAL = 2, /* struct htrace_told_total */
+};
+
+/* What the numbers of reasons are those of; as KVM's tracepoint has it. */
+enum htrace_told_isa {
+	HTRACE_ISA_VMX = 1, /* the basic exit reason, 16 bits */
+	HTRACE_ISA_SVM = 2, /* the exit code */
+};
+
+#define HTRACE_TOLD_OTHER 0xfffffffeu /* in totals: reasons of numbers that are not told apart */
+
+/* One exit, told when the virtual CPU is back. What is left of out_ns the host spent on the exit. */
+struct htrace_told_exit {
+	__u32 reason;
+	__u16 vcpu; /* KVM's number of it (x86: the APIC id) */
+	__u16 isa;  /* enum htrace_told_isa */
+	__u64 out_ns; /* out of guest mode; of these: */
+	__u64 preempted_ns; /* runnable, not running: another was put in its place */
+	__u64 woken_ns;     /* runnable, not running: had slept, was woken, and waited for a CPU */
+	__u64 slept_ns;     /* waited for what it was out for: an interrupt, the VMM's input or output */
+};
+
+/* All exits of a virtual CPU for one reason so far; of those that are not over, only the number. */
+struct htrace_told_total {
+	struct htrace_told_exit sum; /* its times added up */
+	__u64 exits;
 };
 
 /*
