@@ -244,6 +244,8 @@ int htrace_region_plan(struct htrace_region **out, size_t size,
 	s = &r->super;
 	s->version_major = HTRACE_ABI_MAJOR;
 	s->version_minor = HTRACE_ABI_MINOR;
+	if (o.bell)
+		s->features_optional |= HTRACE_OPTIONAL_BELL;
 	s->super_size = sizeof(*s);
 	s->region_size = size;
 	s->session = htrace_random();

@@ -30,6 +30,8 @@
 
 /* features_required: a ring set mirrors another (htrace_ringset.relays). */
 #define HTRACE_FEATURE_RELAY 1ULL
+/* features_optional: producers ring if htrace_host.sync asks, as event_idx says. */
+#define HTRACE_OPTIONAL_BELL 1ULL
 
 #define HTRACE_CACHELINE 64
 
@@ -140,6 +142,16 @@ enum htrace_host_state {
 	HTRACE_HOST_GONE = 4,     /* it ended properly */
 };
 
+/*
+ * htrace_host.sync. 0: ring never. Else producers ring for records that pass event_idx: by the
+ * device's doorbell, at peer 0 (the reader serves the device), at the vector given here; in a local
+ * region by htrace_guest.bell.
+ */
+enum htrace_sync_word {
+	HTRACE_SYNC_RING = 1,
+	HTRACE_SYNC_VECTOR_SHIFT = 8, /* 16 bits; all others are 0, and not looked at */
+};
+
 enum htrace_host_reason {
 	HTRACE_REASON_NONE = 0,
 	HTRACE_REASON_NO_RAM = 1,     /* guest RAM cannot be mapped */
@@ -159,7 +171,7 @@ struct htrace_host {
 	__u64 session; /* the superblock's session that state speaks of */
 	__u64 verified; /* == session: all anchors were found; direct placement is in use */
 	__u32 reason;   /* enum htrace_host_reason */
-	__u32 sync;     /* reserved for the reader's wake-up policy */
+	__u32 sync; /* how to wake the reader: enum htrace_sync_word (relaxed) */
 	__u64 heartbeat;  /* incremented at least once a second (relaxed) */
 	__u64 names_wanted; /* incremented when the names table should be written anew */
 	__u64 drained;   /* == session: everything of a closing session was read */
@@ -179,7 +191,12 @@ struct htrace_host_ring {
 	 * when the host has said `drained`.
 	 */
 	__u64 consumed;
-	__u64 event_idx; /* wake-up: ring the doorbell when head passes this position (release) */
+	/*
+	 * Wake-up: the record that takes head from this position or before it to behind it rings, once
+	 * it is committed. Who sleeps stores here where it has read to, fences, and looks again; who is
+	 * busy leaves it behind head, and nobody rings.
+	 */
+	__u64 event_idx;
 	__u64 exit_epoch; /* exits of the vCPU so far; odd while it is out of guest mode (release) */
 	/*
 	 * 1 + the generation of the ring's life that was read to its end after its owner had died
@@ -246,7 +263,13 @@ struct htrace_guest {
 	/* Of writers of samples among themselves: who is at it, pid namespace << 32 | pid; or 0. */
 	__u64 clock_lock;
 	__u64 agent_ns;      /* agent_pid's namespaces, as a ring's owner_ns; 0: not known */
-	__u64 reserved[2];
+	/*
+	 * Local regions: a futex, not a private one. Who rings adds 1 (atomic, release) and wakes all who
+	 * wait. The reader waits for it to change.
+	 */
+	__u32 bell;
+	__u32 reserved32;
+	__u64 reserved[1];
 	char release[64];  /* uname -r; bytes of any value, not necessarily terminated */
 	char hostname[64]; /* uname -n; likewise */
 	struct htrace_clock_sample clock[HTRACE_CLOCK_SAMPLES];

@@ -44,6 +44,11 @@ struct htrace_region_opts {
 	__u32 nr_cpus;    /* 0: those configured */
 	bool io_memory;   /* htrace_bar_io_memory(): no atomics, fences matter */
 	bool relay;       /* VSHMEM: also make mirrors of the rings in the region, as ring set 1 */
+	/*
+	 * Producers wake a reader that sleeps and asks for it: threads that htrace_producer_get() gives
+	 * a ring do; of other rings the caller promises it (docs/format.md, "Waking the reader").
+	 */
+	bool bell;
 };
 
 /* Geometry of a ring image for a ring and block size. -EINVAL if it cannot be. */
