@@ -93,7 +93,26 @@ static bool any_ready(void *ctx)
 	return false;
 }
 
+/* Before the policy sleeps until it is rung. */
+static int arm_all(void *ctx, struct htrace_bell *bell, int max, bool *all)
+{
+	const struct reader *r = ctx;
+	int nr = 0;
+
+	for (unsigned int i = 0; i < r->nr; i++)
+		if (!source_arm(&r->source[i], bell, &nr, max))
+			*all = false;
+	htrace_sync_armed();
+	return nr;
+}
+
 /* ------------------------------------------------------------------------------------- the loop */
+
+static enum source_bell bell_of(const char *policy)
+{
+	return !strcmp(policy, "futex") ? SOURCE_WORD :
+	       !strcmp(policy, "doorbell") ? SOURCE_DOORBELL_FD : SOURCE_NO_BELL;
+}
 
 /* What cannot be watched is no reason to read nothing. */
 static void begin_exits(struct reader *r)
@@ -133,6 +152,7 @@ static int begin(struct reader *r)
 		.selection = r->selection,
 		.filter = o->filter,
 		.sync = o->sync,
+		.bell = bell_of(o->sync),
 		.several = o->nr_sources > 1,
 	};
 	r->source = calloc(o->nr_sources, sizeof(*r->source));
@@ -174,7 +194,7 @@ static int begin(struct reader *r)
 static int begin_sync(struct reader *r)
 {
 	struct htrace_sync_target target = {
-		.sz = sizeof(target), .ready = any_ready, .ctx = r
+		.sz = sizeof(target), .ready = any_ready, .arm = arm_all, .ctx = r
 	};
 	int ret = htrace_sync_new(&r->sync, r->options.sync, &target);
 

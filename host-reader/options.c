@@ -16,6 +16,7 @@
 #include "message.h"
 
 #define USAGE_ERROR 2
+#define DOORBELL_SIZE (64ULL << 20)
 
 static const char usage[] =
 	"Usage: host-reader [options] SOURCE...\n"
@@ -27,6 +28,10 @@ static const char usage[] =
 	"                        the file behind a VM's ivshmem device. The guest's RAM is found\n"
 	"                        through the process that maps PATH, unless that process (pid=) or\n"
 	"                        the file of its RAM (ram=) is given. Commas in paths are doubled.\n"
+	"  doorbell:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID]\n"
+	"                        an ivshmem device with a doorbell, whose server host-reader is, for\n"
+	"                        one VM: memory of SIZE (64M), for QEMU's -chardev socket,path=SOCKET.\n"
+	"                        Start host-reader first; see --sync doorbell\n"
 	"  local:PATH            a region of processes of this machine\n"
 	"  file:DIR              a capture that -o raw:DIR made\n"
 	"\n"
@@ -44,7 +49,8 @@ static const char usage[] =
 	"                        'comm == \"kworker*\" && !(flags & 4)': fields of the event, comm, tid,\n"
 	"                        pid and cpu; all are counted\n"
 	"      --sync POLICY     when to look for events: adaptive[:MAX_USEC], timer:USEC, spin, or\n"
-	"                        kvm-exit[:MAX_USEC], of vCPUs that left guest mode (default: adaptive)\n"
+	"                        kvm-exit[:MAX_USEC], of vCPUs that left guest mode, or when producers\n"
+	"                        wake the reader: futex (local:), doorbell (default: adaptive)\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
 	"      --stats SEC       a line of statistics on standard error at this interval\n"
 	"  -h, --help            this text\n"
@@ -106,21 +112,55 @@ static bool parse_pid(const char *text, int *pid)
 	return true;
 }
 
+/* A power of two, as PCI wants it. */
+static bool parse_size(const char *text, __u64 *size)
+{
+	const char *units = "KMGT", *unit;
+	unsigned long long v;
+	unsigned int shift;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	v = strtoull(text, &end, 10);
+	unit = *end ? strchr(units, *end) : NULL;
+	shift = unit ? 10 * (unsigned int)(unit - units + 1) : 0;
+	if (errno || v > HTRACE_REGION_MAX >> shift || (*end && (!unit || end[1])))
+		return false;
+	v <<= shift;
+	*size = v;
+	return v >= HTRACE_REGION_MIN && v <= HTRACE_REGION_MAX && !(v & (v - 1));
+}
+
+static bool of_vm(const struct source_spec *s)
+{
+	return s->kind == SOURCE_IVSHMEM || s->kind == SOURCE_DOORBELL;
+}
+
 static int parse_source_option(struct source_spec *s, const char *arg, const char *option)
 {
-	if (s->kind == SOURCE_IVSHMEM && !strncmp(option, "ram=", 4) && option[4]) {
+	if (of_vm(s) && !strncmp(option, "ram=", 4) && option[4]) {
 		free(s->ram);
 		s->ram = strcmp(option + 4, "auto") ? strdup(option + 4) : NULL;
 		return 0;
 	}
-	if (s->kind == SOURCE_IVSHMEM && !strncmp(option, "pid=", 4)) {
+	if (of_vm(s) && !strncmp(option, "pid=", 4)) {
 		if (parse_pid(option + 4, &s->pid))
 			return 0;
 		say("'%s' is not a process id in source '%s'", option + 4, arg);
 		return USAGE_ERROR;
 	}
+	if (s->kind == SOURCE_DOORBELL && !strncmp(option, "size=", 5)) {
+		if (parse_size(option + 5, &s->size))
+			return 0;
+		say("'%s' in source '%s' is not a size that a device can have; give a power of two from 1M "
+		    "on, as in size=64M", option + 5, arg);
+		return USAGE_ERROR;
+	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
-	    s->kind == SOURCE_IVSHMEM ? "; there are ram= and pid=" : "");
+	    s->kind == SOURCE_IVSHMEM ? "; there are ram= and pid=" :
+	    s->kind == SOURCE_DOORBELL ? "; there are size=, ram= and pid=" : "");
 	return USAGE_ERROR;
 }
 
@@ -137,6 +177,10 @@ static int parse_source(struct options *o, const char *arg)
 	if (!strncmp(arg, "ivshmem:", 8)) {
 		s->kind = SOURCE_IVSHMEM;
 		rest = copy = strdup(arg + 8);
+	} else if (!strncmp(arg, "doorbell:", 9)) {
+		s->kind = SOURCE_DOORBELL;
+		s->size = DOORBELL_SIZE;
+		rest = copy = strdup(arg + 9);
 	} else if (!strncmp(arg, "local:", 6)) {
 		s->kind = SOURCE_LOCAL;
 		rest = copy = strdup(arg + 6);
@@ -144,7 +188,8 @@ static int parse_source(struct options *o, const char *arg)
 		s->kind = SOURCE_FILE;
 		rest = copy = strdup(arg + 5);
 	} else {
-		say("unknown source '%s'; sources are ivshmem:PATH, local:PATH and file:DIR", arg);
+		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, "
+		    "local:PATH and file:DIR", arg);
 		return USAGE_ERROR;
 	}
 	part = cut(&rest);
@@ -207,7 +252,7 @@ static bool never_ready(void *ctx)
 }
 
 /* Whether there is such a policy is the library's to say. */
-static int check_sync(const char *policy)
+static int check_sync(struct options *o, const char *policy)
 {
 	struct htrace_sync_target target = { .sz = sizeof(target), .ready = never_ready };
 	struct htrace_sync *s;
@@ -215,6 +260,12 @@ static int check_sync(const char *policy)
 
 	if (!ret)
 		htrace_sync_free(s);
+	if (ret == -ENOSYS) {
+		say("sync policy '%s' needs a newer kernel (futex_waitv, Linux 5.16); sync adaptive instead",
+		    policy);
+		o->sync = "adaptive";
+		return 0;
+	}
 	if (ret == -ENOENT)
 		say("unknown sync policy '%s'; there are: %s", policy, htrace_sync_names());
 	else if (ret)
@@ -256,7 +307,7 @@ static int parse_option(struct options *o, int c, int *status)
 		return parse_filter(o, optarg);
 	case OPT_SYNC:
 		o->sync = optarg;
-		return check_sync(optarg);
+		return check_sync(o, optarg);
 	case OPT_DURATION:
 		return parse_seconds("--duration", optarg, 0.001, &o->duration_ns);
 	case OPT_STATS:

@@ -15,11 +15,13 @@ enum source_kind {
 	SOURCE_IVSHMEM, /* a file that backs an ivshmem device, or lies where one would */
 	SOURCE_LOCAL,   /* a region of this machine's processes */
 	SOURCE_FILE,    /* a capture */
+	SOURCE_DOORBELL, /* an ivshmem device with a doorbell, which we serve */
 };
 
 struct source_spec {
 	enum source_kind kind;
 	char *path;
+	__u64 size; /* of the device that is served */
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
 	int pid;   /* the VMM; 0: found by the region's file */
 	unsigned int of; /* of a capture the source with this number; 0: the only one */

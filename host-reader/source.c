@@ -237,6 +237,8 @@ static void notice_absence(struct source *s, __u64 now)
 static void region_round(struct source *s, __u64 now, struct source_round *round)
 {
 	notice_absence(s, now);
+	if (s->state != SOURCE_FAILED)
+		source_serve(s, now);
 	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
 		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
 	if (source_emit_ending(s, now)) {
@@ -393,15 +395,23 @@ static const char *region_awaits(const struct source *s)
 	}
 }
 
+static void region_close(struct source *s)
+{
+	source_close_view(s);
+	bell_server_close(s->server);
+	s->server = NULL;
+}
+
 const struct source_ops source_live = {
 	.open = source_open_region,
 	.begin = source_begin_region,
 	.round = region_round,
 	.finish_some = region_finish_some,
 	.finish = region_finish,
-	.close = source_close_view,
+	.close = region_close,
 	.is_reading = region_is_reading,
 	.ready = region_ready,
+	.arm = source_arm_region,
 	.due = region_due,
 	.awaits = region_awaits,
 };

@@ -29,6 +29,8 @@ static const char *hint(int err, enum source_kind kind)
 {
 	switch (err) {
 	case -ENOENT:
+		if (kind == SOURCE_DOORBELL)
+			return "; is its directory there?";
 		return kind == SOURCE_LOCAL ? "; start the tracer first" :
 					      "; start the VM first, or make the file";
 	case -EACCES:
@@ -47,7 +49,10 @@ static int open_view(struct source *s, bool follow)
 	char err[256] = "";
 	int ret;
 
-	s->fd = region_file_open(s->spec->path, follow, &s->writable, err, sizeof(err));
+	if (s->spec->kind == SOURCE_DOORBELL)
+		s->fd = source_open_server(s, err, sizeof(err));
+	else
+		s->fd = region_file_open(s->spec->path, follow, &s->writable, err, sizeof(err));
 	if (s->fd < 0) {
 		say("cannot open region '%s': %s%s", s->spec->path, err,
 		    hint(s->fd, s->spec->kind));
@@ -265,6 +270,7 @@ static void start_session(struct source *s, __u64 now)
 		source_fail(s, HTRACE_REASON_INVALID, err, now);
 		return;
 	}
+	source_ask_bell(s);
 	source_look_at_guest(s, now);
 	s->was_read = s->closing = s->drained = s->salvaged = s->said_stale = false;
 	s->salvaged_events = 0;

@@ -24,6 +24,14 @@ void source_close_view(struct source *s);
 /* In SOURCE_WAITING and SOURCE_MAPPING: the next step, if it is possible. */
 void source_try_attach(struct source *s, __u64 now);
 void source_try_map(struct source *s, __u64 now);
+/* A session begins: ask its producers to wake us, if the policy wants that, and say if they cannot. */
+void source_ask_bell(struct source *s);
+/* Make the device's memory, and serve it. A descriptor of it, or -errno with one line in @err. */
+int source_open_server(struct source *s, char *err, size_t errlen);
+/* See source_arm(). */
+bool source_arm_region(struct source *s, struct htrace_bell *bell, int *nr, int max);
+/* VMs that come to the device that we serve, and go. */
+void source_serve(struct source *s, __u64 now);
 /* Say once when the agent has handed over. */
 void source_watch_relay(struct source *s, __u64 now);
 /* Say once when the process is gone whose exits are watched. */

@@ -882,6 +882,11 @@ bool htrace_consumer_ready(const struct htrace_consumer *c)
 	return !c->quarantined && __atomic_load_n(&c->ring->head, __ATOMIC_RELAXED) != c->pos;
 }
 
+void htrace_consumer_arm(const struct htrace_consumer *c, __u64 *event_idx)
+{
+	__atomic_store_n(event_idx, c->over ? 0 : c->pos, __ATOMIC_RELAXED);
+}
+
 void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_consumer_stats *s)
 {
 	struct htrace_consumer_stats now = c->stats;

@@ -16,6 +16,7 @@ int htrace_view_claim(struct htrace_view *v)
 	/* Two readers would write into one host area. */
 	if (flock(v->fd, LOCK_EX | LOCK_NB))
 		return errno == EWOULDBLOCK ? -EBUSY : -errno;
+	set(&h->sync, 0); /* an earlier reader may have been killed while it slept */
 	if (__atomic_load_n(&h->session, __ATOMIC_RELAXED) == v->super.session)
 		return 0;
 	for (__u32 slot = 0; slot < HTRACE_MAX_RINGS; slot++) {
@@ -50,6 +51,7 @@ int htrace_view_announce(struct htrace_view *v, enum htrace_host_state state, __
 	if (state == HTRACE_HOST_WAITING || state == HTRACE_HOST_GONE) {
 		session = __atomic_load_n(&h->session, __ATOMIC_RELAXED);
 		verified = false;
+		set(&h->sync, 0);
 	}
 	set(&h->version_major, HTRACE_ABI_MAJOR);
 	set(&h->session, session);
@@ -82,4 +84,28 @@ int htrace_view_ask_names(struct htrace_view *v)
 	htrace_view_guest(v, &g, false);
 	__atomic_store_n(&h->names_wanted, g.names_served + 1, __ATOMIC_RELEASE);
 	return 0;
+}
+
+int htrace_view_set_sync(struct htrace_view *v, __u32 sync)
+{
+	struct htrace_host *h = htrace_view_host(v);
+
+	if (!h)
+		return -EACCES;
+	set(&h->sync, sync);
+	return 0;
+}
+
+const __u32 *htrace_view_bell(const struct htrace_view *v)
+{
+	const struct htrace_super *s = &v->super;
+	const struct htrace_guest *g = (const void *)((const char *)v->mem + s->guest.off);
+
+	if (!v->attached || !(s->features_optional & HTRACE_OPTIONAL_BELL))
+		return NULL;
+	/* Rings that are not all the machine's own have other bells. */
+	for (__u32 i = 0; i < s->nr_ringsets; i++)
+		if (s->ringset[i].placement != HTRACE_PLACEMENT_LOCAL)
+			return NULL;
+	return s->nr_ringsets ? &g->bell : NULL;
 }

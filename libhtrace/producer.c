@@ -4,6 +4,8 @@
  * words, docs/memory-ordering.md why nobody meets another's leavings.
  */
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -182,6 +184,24 @@ static bool take_dead(struct taker *t, struct htrace_ring *ring, const struct ht
 	return true;
 }
 
+/* --------------------------------------------------------------------------- waking the reader */
+
+/* Whoever waits for the word; also from signal handlers: errno is theirs. */
+static void ring_futex(struct htrace_producer *p)
+{
+	__u32 *word = &htrace_region_guest(p->region)->bell;
+	int saved = errno;
+
+	if (!(__atomic_load_n(&htrace_region_host(p->region)->sync, __ATOMIC_RELAXED) &
+	      HTRACE_SYNC_RING))
+		return;
+	__atomic_fetch_add(word, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	errno = saved;
+}
+
+/* ------------------------------------------------------------------------------------------------ */
+
 int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u32 set, int index)
 {
 	const struct htrace_super *s = htrace_region_super(r);
@@ -207,6 +227,9 @@ int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u3
 			continue;
 		p->ring = ring;
 		p->consumed = &host->consumed;
+		p->event_idx = &host->event_idx;
+		p->bell = s->features_optional & HTRACE_OPTIONAL_BELL &&
+			  of->placement == HTRACE_PLACEMENT_LOCAL ? ring_futex : NULL;
 		p->clock_id = s->clock_id;
 		p->schema = (__u32)htrace_region_schema(r)->generation;
 		p->region = r;

@@ -134,6 +134,11 @@ def test_hashed(name):
     assert factor >= 10, f'hash factor {factor}'
 
 
+def test_wake():
+    """No reader sleeps over a record."""
+    hold('wake', 'RECORDS=2')
+
+
 @params('counters', 'time')
 def test_arithmetic(model):
     hold(model, '')

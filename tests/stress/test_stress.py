@@ -7,11 +7,12 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from builds import OWNERS, STRESS, compile_test, outcome  # noqa: E402
+from builds import OWNERS, STRESS, WAKE, compile_test, outcome  # noqa: E402
 from harness import params, say  # noqa: E402
 
 RECORDS = {'plain': 300000, 'tsan': 40000, 'asan': 60000}
 ROUNDS = {'plain': 300, 'tsan': 60, 'asan': 60}
+WAKES = {'plain': 1000000, 'tsan': 100000, 'asan': 100000}
 LIVES = {'plain': 3000, 'tsan': 400, 'asan': 400}
 
 
@@ -53,3 +54,15 @@ def test_owners(build):
             assert status == 0, f'{policy}: exit {status}\n{said}'
             assert len(said.splitlines()) == 1, said
             say(f'{policy}: {said.strip()}')
+
+
+@params('plain', 'tsan', 'asan')
+def test_wake(build):
+    """A reader that sleeps until it is woken, without a bound: of so many records none is slept over."""
+    with tempfile.TemporaryDirectory() as d:
+        exe = compile_test(WAKE, d, build)
+        for mode in ('single', 'shared'):
+            status, said = outcome(exe, mode, str(WAKES[build]))
+            assert status == 0, f'{mode}: exit {status}\n{said}'
+            assert len(said.splitlines()) == 1, said
+            say(f'{mode}: {said.strip()}')

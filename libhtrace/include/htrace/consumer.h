@@ -117,6 +117,12 @@ __u64 htrace_consumer_position(const struct htrace_consumer *c);
 __u64 htrace_consumer_backlog(const struct htrace_consumer *c);
 /* Is there something to read? One load of head; what adaptive waiting polls. */
 bool htrace_consumer_ready(const struct htrace_consumer *c);
+/*
+ * Before the reader sleeps: the next record is to wake it, says the ring's @event_idx in the host's words
+ * (htrace_view_host_ring()). After all rings htrace_sync_armed(), and htrace_consumer_ready() of each again:
+ * only if none is, it may sleep.
+ */
+void htrace_consumer_arm(const struct htrace_consumer *c, __u64 *event_idx);
 /* Fill in *@s, as far as its sz (set by the caller) reaches. */
 void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_consumer_stats *s);
 /* Why it was quarantined or what last did not validate; never NULL. */

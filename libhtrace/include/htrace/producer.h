@@ -45,6 +45,14 @@ struct htrace_producer {
 	const __u64 *process; /* holds process_id in the process that took the ring, in no other */
 	__u64 process_id;
 	__u64 generation; /* of the ring, since it was taken */
+	/*
+	 * Called for a record that passes *event_idx, to wake the reader; NULL: never. Set by
+	 * htrace_producer_get() if the region is a local one made with the option `bell`. In another
+	 * region whoever knows how to ring may set it: it looks at htrace_region_host()'s sync first, and
+	 * returns without an effect on errno, as it may be called from a signal handler.
+	 */
+	const __u64 *event_idx;
+	void (*bell)(struct htrace_producer *p);
 };
 
 /*
@@ -91,7 +99,8 @@ HTRACE_INLINE void htrace_producer_drop(struct htrace_producer *p)
 
 /*
  * Reserve @len bytes for a record of event @id; NULL: dropped and counted. Fill it, then
- * htrace_commit(@slot). Any thread or signal handler, never waits.
+ * htrace_producer_commit(@slot), or htrace_commit(@slot), which wakes nobody. Any thread or signal
+ * handler, never waits.
  */
 HTRACE_INLINE void *htrace_producer_reserve(struct htrace_producer *p, __u32 id, __u32 len,
 					    struct htrace_slot *slot)
@@ -107,7 +116,7 @@ HTRACE_INLINE void *htrace_producer_reserve(struct htrace_producer *p, __u32 id,
 /*
  * The same for a ring into which only one thread writes, and the signal handlers that interrupt it in that
  * thread: without bus locks on x86-64, and so in half the time. All of them must use these; it is the ring
- * that is one thread's, whichever handle it is reached by. htrace_commit_single(@slot).
+ * that is one thread's, whichever handle it is reached by. htrace_producer_commit_single(@slot).
  */
 HTRACE_INLINE void *htrace_producer_reserve_single(struct htrace_producer *p, __u32 id, __u32 len,
 						   struct htrace_slot *slot)
@@ -118,6 +127,22 @@ HTRACE_INLINE void *htrace_producer_reserve_single(struct htrace_producer *p, __
 	}
 	return htrace_reserve_single(p->ring, &p->geometry, p->consumed, id, len, p->schema,
 				     htrace_producer_now(p), slot);
+}
+
+/* Publish the record, and wake the reader if it sleeps and this is what it waits for. */
+HTRACE_INLINE void htrace_producer_commit(struct htrace_producer *p, struct htrace_slot *slot)
+{
+	htrace_commit(slot);
+	if (__builtin_expect(p->bell != 0, 0) && htrace_slot_wakes(slot, p->event_idx))
+		p->bell(p);
+}
+
+/* Likewise, of what htrace_producer_reserve_single() reserved. */
+HTRACE_INLINE void htrace_producer_commit_single(struct htrace_producer *p, struct htrace_slot *slot)
+{
+	htrace_commit_single(slot);
+	if (__builtin_expect(p->bell != 0, 0) && htrace_slot_wakes_single(slot, p->event_idx))
+		p->bell(p);
 }
 
 HTRACE_INLINE void htrace_copy(void *to, const void *from, __u32 len)
@@ -154,7 +179,7 @@ HTRACE_INLINE int htrace_push(struct htrace_producer *p, __u32 id, const void *d
 	if (!at)
 		return -1;
 	htrace_copy(at, data, len);
-	htrace_commit(&slot);
+	htrace_producer_commit(p, &slot);
 	return 0;
 }
 
@@ -168,7 +193,7 @@ HTRACE_INLINE int htrace_push_single(struct htrace_producer *p, __u32 id, const 
 	if (!at)
 		return -1;
 	htrace_copy(at, data, len);
-	htrace_commit_single(&slot);
+	htrace_producer_commit_single(p, &slot);
 	return 0;
 }
 
