@@ -28,7 +28,7 @@ void source_serve(struct source *s, __u64 now)
 	if (news & BELL_BROKEN)
 		say_within(&s->quota, "%s: what was connected is no VM's ivshmem device: disconnected",
 			   s->spec->path);
-	if (news & BELL_WENT)
+	else if (news & BELL_WENT)
 		say_within(&s->quota, "%s: the VM is disconnected; it may come back", s->spec->path);
 	if (news & BELL_CAME)
 		say_within(&s->quota, "%s: a VM is connected", s->spec->path);

@@ -4,7 +4,7 @@
  * sleeps for ever over a record. Each producer waits until its record was read before it writes the
  * next one, so the reader goes to sleep again and again just when one comes.
  *
- *   wake single|shared RECORDS     each producer in a ring of its own, or all of them in one
+ *   wake alone|single|shared RECORDS     one producer; each of two in a ring of its own; both in one
  */
 #include <linux/futex.h>
 #include <pthread.h>
@@ -22,6 +22,7 @@
 
 #define PRODUCERS 2
 #define STUCK_MS 3000
+#define PATIENCE 100000 /* looks, before other threads are let run */
 
 static struct htrace_region *region;
 static struct htrace_view *view;
@@ -30,6 +31,7 @@ static struct htrace_host_ring *words[PRODUCERS];
 static struct htrace_producer shared;
 static const __u32 *bell;
 static bool single;
+static __u64 producers = PRODUCERS;
 static __u64 per_producer, got[PRODUCERS], total, sleeps, arms;
 static bool asleep;
 
@@ -51,6 +53,13 @@ static __u64 next_random(__u64 *seed)
 	return *seed ^= *seed << 17;
 }
 
+/* So that stores and loads of both sides meet. */
+static void dawdle(__u64 *seed)
+{
+	for (__u64 n = next_random(seed) % 256; n; n--)
+		__asm__ volatile("" ::: "memory");
+}
+
 static void *produce(void *arg)
 {
 	__u64 nr = (__u64)(size_t)arg, seed = 88172645463325252ULL + nr;
@@ -61,13 +70,12 @@ static void *produce(void *arg)
 	for (__u64 seq = 1; seq <= per_producer; seq++) {
 		__u64 record[2] = { nr, seq };
 
-		for (__u64 n = next_random(&seed) % 512; n; n--)
-			__asm__ volatile("" ::: "memory");
+		dawdle(&seed);
 		while (single ? htrace_push_single(&own, 1, record, sizeof(record)) :
 				htrace_push(&shared, 1, record, sizeof(record)))
 			sched_yield();
 		for (int n = 0; __atomic_load_n(&got[nr], __ATOMIC_ACQUIRE) != seq; n++)
-			if (n > 100)
+			if (n > PATIENCE)
 				sched_yield();
 	}
 	return NULL;
@@ -103,12 +111,15 @@ static bool any_ready(int rings)
 
 static void *consume(void *arg)
 {
-	int rings = single ? PRODUCERS : 1;
+	int rings = single ? (int)producers : 1;
+	__u64 seed = 88172645463325252ULL;
 
 	(void)arg;
-	while (total < PRODUCERS * per_producer) {
+	while (total < producers * per_producer) {
 		__u32 seen = __atomic_load_n(bell, __ATOMIC_ACQUIRE);
 
+		dawdle(&seed);
+		dawdle(&seed);
 		for (int i = 0; i < rings; i++)
 			htrace_consumer_arm(consumer[i], &words[i]->event_idx);
 		htrace_sync_armed();
@@ -131,10 +142,12 @@ static void make_region(void)
 {
 	struct htrace_region_opts o = {
 		.sz = sizeof(o), .placement = HTRACE_PLACEMENT_LOCAL, .kind = HTRACE_RING_PER_THREAD,
-		.policy = HTRACE_DISCARD, .nr_rings = PRODUCERS, .ring_size = 4096, .block_size = 512, .bell = true,
+		.policy = HTRACE_OVERWRITE, .nr_rings = PRODUCERS, .ring_size = 4096, .block_size = 512, .bell = true,
 	};
 	struct htrace_image img;
 	int fd;
+
+	/* Overwrite: else the reader's `consumed`, beside event_idx, keeps the producers' caches from being stale. */
 
 	check(!htrace_region_create_local(&region, NULL, 1 << 20, &o, &fd), "making the region failed");
 	htrace_region_publish(region);
@@ -159,13 +172,13 @@ static void watch(void)
 	struct timespec ms = { .tv_nsec = 1000000 };
 	__u64 last = 0, still = 0;
 
-	while (__atomic_load_n(&total, __ATOMIC_RELAXED) < PRODUCERS * per_producer) {
+	while (__atomic_load_n(&total, __ATOMIC_RELAXED) < producers * per_producer) {
 		__u64 now = __atomic_load_n(&total, __ATOMIC_RELAXED);
 
 		nanosleep(&ms, NULL);
 		still = now == last && __atomic_load_n(&asleep, __ATOMIC_RELAXED) ? still + 1 : 0;
 		last = now;
-		if (still > STUCK_MS && any_ready(single ? PRODUCERS : 1)) {
+		if (still > STUCK_MS && any_ready(single ? (int)producers : 1)) {
 			printf("a wake was lost, after %llu records\n", (unsigned long long)now);
 			fflush(stdout);
 			_exit(1);
@@ -180,20 +193,21 @@ int main(int argc, char **argv)
 
 	if (argc != 3)
 		return 2;
-	single = !strcmp(argv[1], "single");
-	per_producer = strtoull(argv[2], NULL, 10) / PRODUCERS;
+	single = strcmp(argv[1], "shared") != 0;
+	producers = strcmp(argv[1], "alone") ? PRODUCERS : 1;
+	per_producer = strtoull(argv[2], NULL, 10) / producers;
 	make_region();
 	if (!single)
 		check(!htrace_producer_get(&shared, region, 0, 0), "taking a ring failed");
-	pthread_create(&thread[PRODUCERS], NULL, consume, NULL);
-	for (size_t i = 0; i < PRODUCERS; i++)
+	pthread_create(&thread[producers], NULL, consume, NULL);
+	for (size_t i = 0; i < producers; i++)
 		pthread_create(&thread[i], NULL, produce, (void *)i);
 	watch();
-	for (int i = 0; i <= PRODUCERS; i++)
+	for (__u64 i = 0; i <= producers; i++)
 		pthread_join(thread[i], NULL);
 	rings = *bell;
 	/* Each value of a ring's event_idx is passed once, its first one (0) included. */
-	check(rings <= PRODUCERS * (arms + 1), "rung more often than was asked for");
+	check(rings <= producers * (arms + 1), "rung more often than was asked for");
 	check(sleeps > 0 && rings > 0, "nobody slept");
 	printf("%llu records, %llu sleeps, %u rings\n", (unsigned long long)total,
 	       (unsigned long long)sleeps, rings);
