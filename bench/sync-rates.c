@@ -5,11 +5,15 @@
  * the reader has the record in its hands. CPU: of the reader's thread. The producer's cost is the time of the
  * push, less that of an empty one; with futex that of its system calls is in it. What took longer than
  * CAP_NS was preempted, and counts as that. Policies take turns.
+ *
+ * doorbell: the producer writes to an eventfd, which is what becomes of a guest's store to the device. Here
+ * that is a system call, as futex's; from a guest it would be an exit.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <signal.h>
@@ -29,7 +33,7 @@
 #define CAP_NS 50000
 #define PATIENCE_NS 5000000000ull
 
-static const char *const policies[] = { "spin", "adaptive", "timer:50", "timer:1000", "futex" };
+static const char *const policies[] = { "spin", "adaptive", "timer:50", "timer:1000", "futex", "doorbell" };
 static const struct rate {
 	const char *name;
 	uint64_t per_second, events, quick;
@@ -64,6 +68,8 @@ struct run {
 	struct htrace_consumer *consumer;
 	struct htrace_host_ring *words;
 	const __u32 *bell;
+	int doorbell; /* or -1 */
+	uint64_t rung;
 	struct report *report;
 	double *delay;
 	uint64_t seen;
@@ -73,6 +79,11 @@ struct run {
 
 static struct bench_rounds result[POLICIES][RATES][STATS];
 static const char *error[POLICIES][RATES];
+
+static bool is_woken(const char *policy)
+{
+	return !strcmp(policy, "futex") || !strcmp(policy, "doorbell");
+}
 
 static uint64_t check_of(uint64_t number)
 {
@@ -88,6 +99,18 @@ static uint64_t since(uint64_t ticks, uint64_t cap)
 	return took < cap ? took : cap;
 }
 
+static int doorbell_of_producer;
+
+static void ring_doorbell(struct htrace_producer *p)
+{
+	uint64_t one = 1;
+
+	if (!(__atomic_load_n(&htrace_region_host(p->region)->sync, __ATOMIC_RELAXED) & HTRACE_SYNC_RING))
+		return;
+	if (write(doorbell_of_producer, &one, sizeof(one)) != sizeof(one))
+		_exit(2);
+}
+
 static void produce(struct run *r)
 {
 	double per_event = 1e9 / (double)r->rate->per_second / bench_tick_ns();
@@ -98,6 +121,9 @@ static void produce(struct run *r)
 
 	if (ret)
 		bench_die("htrace_producer_get", ret);
+	doorbell_of_producer = r->doorbell;
+	if (r->doorbell >= 0)
+		p.bell = ring_doorbell;
 	for (uint64_t i = 0; i < r->events; i++) {
 		uint64_t due = start + (uint64_t)((double)i * per_event);
 		struct event e = { .number = i, .check = check_of(i) };
@@ -134,17 +160,26 @@ static bool ready(void *ctx)
 	return htrace_consumer_ready(((struct run *)ctx)->consumer);
 }
 
+static void take_rings(struct run *r)
+{
+	uint64_t count;
+
+	if (r->doorbell >= 0 && read(r->doorbell, &count, sizeof(count)) == sizeof(count))
+		r->rung += count;
+}
+
 static int arm(void *ctx, struct htrace_bell *bell, int max, bool *all)
 {
 	struct run *r = ctx;
 
 	(void)max;
-	*all = r->bell != NULL;
-	if (!r->bell)
-		return 0;
-	bell->word = r->bell;
-	bell->seen = __atomic_load_n(r->bell, __ATOMIC_ACQUIRE);
-	bell->fd = -1;
+	(void)all;
+	take_rings(r);
+	*bell = (struct htrace_bell){ .fd = r->doorbell };
+	if (r->doorbell < 0) {
+		bell->word = r->bell;
+		bell->seen = __atomic_load_n(r->bell, __ATOMIC_ACQUIRE);
+	}
 	htrace_consumer_arm(r->consumer, &r->words->event_idx);
 	htrace_sync_armed();
 	return 1;
@@ -258,7 +293,9 @@ static void run(struct run *r, const char *policy, struct bench_rounds *to)
 
 	memset(r->report, 0, sizeof(*r->report));
 	r->seen = 0;
-	open_run(r, !strcmp(policy, "futex"));
+	r->rung = 0;
+	r->doorbell = strcmp(policy, "doorbell") ? -1 : eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	open_run(r, is_woken(policy));
 	ret = htrace_sync_new(&sync, policy, &target);
 	if (ret)
 		bench_die(policy, ret);
@@ -270,7 +307,12 @@ static void run(struct run *r, const char *policy, struct bench_rounds *to)
 	wall = bench_now() - wall;
 	if (waitpid(pid, &status, 0) != pid || status || r->report->pushed != r->events || r->report->failed)
 		r->error = "the producer failed";
-	note(r, to, 100.0 * (double)cpu / (double)wall, r->bell ? (double)*r->bell : 0);
+	take_rings(r);
+	if (r->bell && r->doorbell < 0)
+		r->rung = *r->bell;
+	note(r, to, 100.0 * (double)cpu / (double)wall, (double)r->rung);
+	if (r->doorbell >= 0)
+		close(r->doorbell);
 	htrace_sync_free(sync);
 	close_run(r);
 }
@@ -282,8 +324,8 @@ static void print_all(void)
 	for (size_t p = 0; p < POLICIES; p++)
 		for (size_t i = 0; i < RATES; i++)
 			for (int s = 0; s < STATS; s++) {
-				if (s == RINGS && strcmp(policies[p], "futex"))
-					continue; /* nobody is woken */
+				if (s == RINGS && !is_woken(policies[p]))
+					continue;
 				snprintf(params, sizeof(params), "\"rate\": \"%s\", \"stat\": \"%s\"",
 					 rates[i].name, stats[s].name);
 				bench_print("sync", policies[p], params, stats[s].unit, &result[p][i][s],
@@ -294,7 +336,7 @@ static void print_all(void)
 int main(int argc, char **argv)
 {
 	bool quick = argc > 1 && !strcmp(argv[argc - 1], "--quick");
-	int rounds = quick ? 2 : 7;
+	int rounds = quick ? 2 : 5;
 	struct run r = { .seen = 0 };
 
 	if (bench_cpus(r.cpu, 2) < 2) {

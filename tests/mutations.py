@@ -29,7 +29,7 @@ class Mutation:
     code: list = field(default_factory=list)
     unit: str = 'test_schedules'  # the unit test that shows it in the real code; '': none
     stress: str = ''  # do threads on x86-64? 'plain': as they are, 'borrow': that do not copy,
-    # 'tsan': by ThreadSanitizer, 'wake': those that wake a reader
+    # 'tsan': by ThreadSanitizer
 
 
 DESCRIPTOR = '''	htrace_store(&b->base, now);
@@ -175,10 +175,10 @@ MUTATIONS = [
              [(RING, '''{
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return htrace_ring_needs_bell''', '''{
-	return htrace_ring_needs_bell''')], unit='', stress='wake'),
+	return htrace_ring_needs_bell''')], unit=''),
     Mutation('armed-fence', "the reader's fence between event_idx and head",
              ('wake', ' RECORDS=2 NO_READER_FENCE'),
-             [(SYNC, '	__atomic_thread_fence(__ATOMIC_SEQ_CST);\n', '')], unit='', stress='wake'),
+             [(SYNC, '	__atomic_thread_fence(__ATOMIC_SEQ_CST);\n', '')], unit=''),
     Mutation('late-seen', 'the bell is loaded before event_idx is stored', ('wake', ' RECORDS=2 LATE_SEEN')),
     Mutation('no-look', 'the look at head after event_idx', ('wake', ' RECORDS=2 NO_LOOK')),
     Mutation('no-poll', 'not sleeping over what is not committed yet', ('wake', ' RECORDS=2 NO_POLL')),

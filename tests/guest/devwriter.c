@@ -55,6 +55,17 @@ static __u32 declare(struct htrace_schema_builder *b)
 	return (__u32)id;
 }
 
+/* At vectors and peers that are not there: nobody hears it, and nothing comes of it. */
+static void ring_nobody(void)
+{
+	static const struct htrace_module_bell nobody[] = {
+		{ .vector = 99, .peer = 0 }, { .vector = 0, .peer = 2 }, { .vector = 65535, .peer = 65535 },
+	};
+
+	for (int i = 0; i < 3; i++)
+		check(!ioctl(device, HTRACE_MODULE_BELL, &nobody[i]), "ringing at nobody");
+}
+
 /* The reader is peer 0, and says at which vector. */
 static void ring(struct htrace_producer *p)
 {
@@ -130,8 +141,10 @@ int main(int argc, char **argv)
 	htrace_region_beat(r, 0);
 	htrace_region_set_state(r, HTRACE_GUEST_RUNNING);
 	htrace_region_publish(r);
-	if (o.bell) /* the reader is to be there, and asleep */
+	if (o.bell) { /* the reader is to be there, and asleep */
 		live(r, 1000);
+		ring_nobody();
+	}
 	for (size_t i = 0; i < THREADS; i++)
 		check(!pthread_create(&thread[i], NULL, push, (void *)i), "a thread");
 	for (size_t i = 0; i < THREADS; i++)

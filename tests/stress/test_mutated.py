@@ -8,7 +8,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from builds import STRESS, UNIT, WAKE, compile_test, outcome  # noqa: E402
+from builds import STRESS, UNIT, compile_test, outcome  # noqa: E402
 from harness import params, say  # noqa: E402
 from mutations import MUTATIONS, RING, Mutation  # noqa: E402
 
@@ -75,7 +75,7 @@ def test_build_flag():
         assert status and 'mutations.py' in said, f'a mutation that is not there: exit {status}\n{said}'
 
 
-@params(*[m.name for m in MUTATIONS if m.stress and m.stress != 'wake'])
+@params(*[m.name for m in MUTATIONS if m.stress])
 def test_stress(name):
     """Threads on this machine, as often as it takes, up to a limit."""
     build = NAMED[name].stress
@@ -107,16 +107,3 @@ def test_single(name):
                     say(f'run {i + 1}, {policy}: {said.splitlines()[0] if said else status}')
                     return
     raise AssertionError(f'{mutation.what}: not missed')
-
-
-@params(*[m.name for m in MUTATIONS if m.stress == 'wake'])
-def test_wake(name):
-    """A reader that sleeps over a record."""
-    with tempfile.TemporaryDirectory() as d:
-        exe = compile_test(WAKE, d, 'plain', NAMED[name])
-        for i in range(10):
-            status, said = outcome(exe, 'single', '400000')
-            if status != 0:
-                say(f'run {i + 1}: {said.strip()}')
-                return
-    raise AssertionError(f'{NAMED[name].what}: not missed')

@@ -61,7 +61,7 @@ def test_wake(build):
     """A reader that sleeps until it is woken, without a bound: of so many records none is slept over."""
     with tempfile.TemporaryDirectory() as d:
         exe = compile_test(WAKE, d, build)
-        for mode in ('single', 'shared'):
+        for mode in ('alone', 'single', 'shared'):
             status, said = outcome(exe, mode, str(WAKES[build]))
             assert status == 0, f'{mode}: exit {status}\n{said}'
             assert len(said.splitlines()) == 1, said

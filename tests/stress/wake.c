@@ -95,7 +95,7 @@ static void take(struct htrace_consumer *c)
 			const __u64 *record = r.payload;
 
 			check(record[0] < PRODUCERS && record[1] == got[record[0]] + 1, "a record is wrong");
-			total++;
+			__atomic_store_n(&total, total + 1, __ATOMIC_RELAXED);
 			__atomic_store_n(&got[record[0]], record[1], __ATOMIC_RELEASE);
 		}
 	}

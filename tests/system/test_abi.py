@@ -103,7 +103,7 @@ CHANGES = {
                    'format: enum htrace_hint: has got "HTRACE_HINT_NEW 9"', 'HTRACE_ABI_MINOR'),
     'geometry grown': (('ring.h', r'(\t__u32 policy; [^\n]*\n)(\};)', r'\1\t__u64 more;\n\2'),
                        'format: struct htrace_geometry: was "size 32"', 'HTRACE_ABI_MAJOR'),
-    'options grown': (('region.h', r'(bool relay;[^\n]*\n)', r'\1\t__u64 more;\n'),
+    'options grown': (('region.h', r'(bool bell;[^\n]*\n)', r'\1\t__u64 more;\n'),
                       'library: struct htrace_region_opts: was "size 56"', 'raise the minor version'),
     'options rearranged': (('region.h', r'(struct htrace_region_opts \{\n\tsize_t sz;[^\n]*\n)',
                             r'\1\t__u64 more;\n'),
