@@ -103,7 +103,7 @@ def start(script, make, kernel, vectors=2):
 
 def session(mode):
     return f'''
-agent_start --events none --bpf /counted.bpf.o --mode {mode} || exit 1
+agent_start --events none --bpf /counted.bpf.o --buffer 64K --mode {mode} || exit 1
 echo READY {mode}
 sleep 2
 workload count 3000 {VALUE}
