@@ -13,6 +13,7 @@ import threading
 import time
 
 from harness import params, say
+from test_cost import load_bench
 from test_module import HOST_RINGS, LOAD, RINGSETS, VALUE, DoorbellServer, Guest
 from vm import COUNTED, VM
 
@@ -176,6 +177,15 @@ true
         for mode in modes.split():
             check_session(vm, hand, mode)
         assert vm.finish() == 0, vm.console()[-3000:]
+
+
+def test_reader():
+    """host-reader itself, by its policy: woken for what comes slowly, not for what comes fast, and nothing is missing."""
+    bench = load_bench('doorbells')
+    for rate, least, most in ((100, 0.5, 1.5), (1000000, 0, 0.02)):
+        events, took, bells = bench.one('module', rate, 3, '6.12')
+        say(f'{events / took:.0f} events/s: {bells} bells for {events}')
+        assert least < bells / events < most
 
 
 def test_direct():
