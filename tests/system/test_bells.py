@@ -190,8 +190,8 @@ def test_reader():
 
 def test_direct():
     """
-    BPF programs cannot ring, the agent does after the fact; and only where it is asked does it look. A device
-    without a doorbell is told of, once.
+    BPF programs cannot ring, the agent does after the fact; and only where it is asked does it look. A session that
+    had a doorbell does not go on without one.
     """
     looks = '''
 looks() { # how often the agent wakes up in 3 seconds
@@ -212,6 +212,13 @@ looks asked
 workload count 6000 {VALUE}
 echo MORE
 sleep 1
+agent_stop || exit 1
+agent_start --events none --bpf /counted.bpf.o --mode direct || exit 1
+kill -KILL $agent
+wait $agent 2>/dev/null
+rm /tmp/agent.log
+mount -o bind /dev/null $(dirname $(grep -l 0x1110 /sys/bus/pci/devices/*/device))/resource0 || exit 1
+agent_start --events none --bpf /counted.bpf.o --mode direct || exit 1
 agent_stop
 '''
     vm, hand = start(script, VM, '6.12')
@@ -234,6 +241,9 @@ agent_stop
         say(f'bells {first}, {second}; the agent looked {looks["quiet"]} times in 3 s, {looks["asked"]} when asked to')
         for rung in (first, second):
             assert 1 <= rung[0] <= 2 and rung[1] == 0, (first, second)
+        assert re.search('no doorbell: cannot map .*/resource0: ', vm.console()), vm.console()[-2000:]
+        assert 'the session of an earlier agent ends: it had a doorbell' in vm.console(), vm.console()[-2000:]
+        assert 'adopted' not in vm.console()
         assert int(looks['quiet']) < 40 and 100 < int(looks['asked']) < 600, looks
 
 
