@@ -6,6 +6,7 @@ import re
 import socket
 import stat
 import struct
+import subprocess
 import tempfile
 import time
 
@@ -171,3 +172,23 @@ def test_socket():
                              ('doorbell:', 'names no file')):
             bad = Reader(source)
             assert bad.process.wait(20) in (1, 2) and says in bad.err(), bad.err()
+
+
+def test_local():
+    """A local region's producer wakes host-reader, which would else look too late by a tenth of a second."""
+    with tempfile.TemporaryDirectory(prefix='htrace-bell-', dir='/dev/shm') as d:
+        path = os.path.join(d, 'region')
+        with open(path, 'wb') as f:
+            f.truncate(1 << 20)
+        reader = Reader(f'local:{path}', '--sync', 'futex')
+        reader.wait_for('waiting for a guest')
+        run = subprocess.run([os.path.join(BUILD, 'tests', 'writer'), path, 'discard', '100'],
+                             stdout=subprocess.PIPE, text=True, check=True)
+        reader.wait_for('mixed: seq=100', where='out')
+        assert reader.stop() == 0, reader.err()
+        woken = int(re.search(r'^woken +(\d+) times', reader.err(), re.M)[1])
+        say(f'woken {woken} times for {len(run.stdout.splitlines())} records')
+        found = sorted(map(int, re.findall(r'mixed: seq=(\d+)', reader.out())))
+        assert found == [int(line.split()[1]) for line in run.stdout.splitlines()], reader.out()[-500:]
+        # the writer pauses once, for seconds: the reader sleeps then at least
+        assert 0 < woken <= len(found), reader.err()

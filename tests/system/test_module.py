@@ -387,7 +387,7 @@ true
                               console)) == 2, console[-3000:]
         assert len(re.findall('without the kernel module: raw_syscalls:sys_enter cannot', console)) == 1
         assert len(re.findall('tracing, session adopted .*, module: ', console)) == 1
-        found = re.findall(rf'raw_syscalls_sys_enter: .*\b({VALUE}|{VALUE:#x})\b.*', reader.out())
+        found = re.findall(rf'raw_syscalls_sys_enter: id=121 .*\b({VALUE}|{VALUE:#x})\b.*', reader.out())
         assert len(found) == calls, (len(found), reader.err())
         say(f'{len(found)} calls by name, behind a session of the module')
 
