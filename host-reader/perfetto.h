@@ -104,8 +104,10 @@ struct pf_lane {
 	/* events per second */
 	__u64 window, counted, first;
 	/* who runs there, as far as the trace says */
-	bool runs, after_loss;
+	bool runs;
 	__u32 running;
+	const char *unknown; /* what stands for it since events are missing; NULL: it is known */
+	bool resumed; /* by another session, of which nothing came yet */
 	__s32 irq;     /* that is being handled, */
 	__u32 softirq;
 	bool in_irq, in_softirq; /* if so */
@@ -201,8 +203,8 @@ bool pf_ftrace_event(struct pf *p, struct pf_machine *m, struct pf_lane *l, cons
 /* Before any event that @e's task is known for: it runs there. */
 void pf_ftrace_runs(struct pf *p, struct pf_machine *m, struct pf_lane *l, const struct sink_event *e,
 		    __u64 time);
-/* What was true until the lane's last time may not be true behind it. */
-void pf_ftrace_lost(struct pf *p, struct pf_machine *m, struct pf_lane *l);
+/* What was true until the lane's last time may not be true behind it: events are missing. */
+void pf_ftrace_lost(struct pf *p, struct pf_machine *m, struct pf_lane *l, bool untraced);
 void pf_ftrace_flush(struct pf *p, struct pf_machine *m, struct pf_lane *l);
 
 /* Has it fields that name stacks? */

@@ -5,7 +5,8 @@
  *
  * They pair what begins with what ends, and believe that nothing is missing. Where something is, we
  * say so in their terms: what began and may have ended unseen ends, without a result, and a CPU of which
- * is not known what it runs runs a task of its own that is called "(events lost)".
+ * is not known what it runs runs a task of its own that is called "(events lost)", or "(not traced)" from
+ * one session to the next.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,8 +16,9 @@
 #include "perfetto.h"
 #include "show.h"
 
-#define LOST_TASK 0x7fffffffu /* less the CPU: tasks of Linux have no such numbers */
-#define LOST_COMM "(events lost)"
+/* Less the CPU: tasks of Linux have no such numbers. */
+#define LOST_TASK 0x7fffffffu
+#define UNTRACED_TASK (LOST_TASK - HTRACE_MAX_RINGS)
 #define NR_SOFTIRQS 10u
 #define NEW_THREAD 0x10000u /* CLONE_THREAD */
 #define SIGRETURN_X86 15    /* a call that never comes back */
@@ -164,10 +166,10 @@ void pf_ftrace_runs(struct pf *p, struct pf_machine *m, struct pf_lane *l, const
 	struct making w = { p, m, l, e, time };
 	struct run r = { .prev = l->running, .next = e->task };
 
-	if (!l->after_loss || !l->per_cpu)
+	if (!l->unknown || !l->per_cpu)
 		return;
-	l->after_loss = false;
-	put_switch(&w, &r, LOST_COMM, NULL);
+	put_switch(&w, &r, l->unknown, NULL);
+	l->unknown = NULL;
 }
 
 static bool sched_switch(const struct making *w)
@@ -475,10 +477,10 @@ static bool softirq_exit(const struct making *w)
 
 /* ---------------------------------------------------------------------------------------- the loss */
 
-void pf_ftrace_lost(struct pf *p, struct pf_machine *m, struct pf_lane *l)
+void pf_ftrace_lost(struct pf *p, struct pf_machine *m, struct pf_lane *l, bool untraced)
 {
 	struct making w = { p, m, l, NULL, l->last };
-	struct run r = { .prev = l->running, .next = LOST_TASK - l->ring };
+	struct run r = { .prev = l->running, .next = (untraced ? UNTRACED_TASK : LOST_TASK) - l->ring };
 
 	if (!l->per_cpu)
 		return;
@@ -486,12 +488,12 @@ void pf_ftrace_lost(struct pf *p, struct pf_machine *m, struct pf_lane *l)
 		put_irq_exit(&w, l->irq, 0);
 	if (l->in_softirq)
 		put_softirq(&w, false);
-	if (l->runs && !l->after_loss) {
-		put_switch(&w, &r, NULL, LOST_COMM);
-		l->after_loss = true;
+	if (l->runs && !l->unknown) {
+		l->unknown = untraced ? "(not traced)" : "(events lost)";
+		put_switch(&w, &r, NULL, l->unknown);
 	}
 	pf_ftrace_flush(p, m, l);
-	l->lost = true;
+	l->lost = !untraced;
 }
 
 /* ------------------------------------------------------------------------------------- all of them */

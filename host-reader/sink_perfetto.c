@@ -58,6 +58,10 @@ static struct pf_lane *find_lane(struct pf *p, struct pf_machine *m, const struc
 {
 	struct pf_lane **at = &m->lane[!from->per_cpu][from->ring % HTRACE_MAX_RINGS], *l = *at;
 
+	if (l && l->resumed) {
+		l->resumed = false;
+		pf_ftrace_lost(p, m, l, true);
+	}
 	if (l)
 		return l;
 	l = *at = calloc(1, sizeof(*l));
@@ -145,6 +149,9 @@ static struct pf_machine *new_machine(struct pf *p, const struct origin *from, _
 
 	if (m) {
 		m->session = s;
+		for (unsigned int i = 0; i < HTRACE_MAX_RINGS; i++)
+			if (m->lane[0][i])
+				m->lane[0][i]->resumed = true;
 		return m;
 	}
 	m = calloc(1, sizeof(*m));
@@ -250,7 +257,7 @@ static void perfetto_loss(struct sink *s, const struct sink_loss *loss)
 	if (!l)
 		return;
 	time = time_of(l, time);
-	pf_ftrace_lost(p, m, l);
+	pf_ftrace_lost(p, m, l, false);
 	put_loss(p, m, l, loss, time);
 	l->last = time;
 }
