@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Perfetto's trace format as its sink writes it, in parts: packets, tracks and interned names
- * (perfetto_packet.c), the kernel's events, which the format knows, per CPU (perfetto_ftrace.c), all
- * others, with their fields as annotations (perfetto_args.c), and which tasks were told of so far
- * (perfetto_tasks.c). sink_perfetto.c puts them together; docs/perfetto.md says what becomes what.
+ * (perfetto_packet.c); the kernel's events, which the format knows, per CPU (perfetto_ftrace.c);
+ * all others, with their fields as annotations (perfetto_args.c); and which tasks were told of so
+ * far (perfetto_tasks.c). sink_perfetto.c puts them together; docs/perfetto.md says what becomes
+ * what.
  *
  * A machine of the trace is a VM from one boot to the next, whatever number of sessions. Everything
  * that is held is bounded by what follows, per machine, and per ring that has events.
@@ -14,27 +15,26 @@
 #include "perfetto.pb-c.h"
 #include "sink.h"
 
-#define PF_NODES 1024u     /* values shown of an event */
+#define PF_NODES 1024u      /* values shown of an event */
 #define PF_TEXT (32u << 10) /* bytes of their text */
-#define PF_STRING 1024u    /* bytes shown of one string */
-#define PF_NAME 72         /* a field's name, with what may be appended to it */
-#define PF_INTERNED 4096u  /* names of a machine that have numbers */
-#define PF_TASKS 16384u    /* tasks of a machine of which is known what was told */
-#define PF_BUNDLE 32u      /* events of a CPU that go out as one packet */
+#define PF_STRING 1024u     /* bytes shown of one string */
+#define PF_NAME 72          /* a field's name, with what may be appended to it */
+#define PF_INTERNED 4096u   /* names of a machine that have numbers */
+#define PF_TASKS 16384u     /* tasks of a machine of which is known what was told */
+#define PF_BUNDLE 32u       /* events of a CPU that go out as one packet */
 #define PF_PACKET_MAX (256u << 10)
 #define PF_COMM (4 * 20 + 1) /* a task's name, escaped */
 #define PF_TIME_MAX ((1ULL << 62) - 1) /* times are signed there, and get an offset */
 
-/* ---------------------------------------------------------------------------------------- tracks */
+/* --------------------------------------------------------------------------------------- tracks */
 
 /*
- * Tracks of our own of a machine; CPU scheduling, threads and interrupts are made by whoever reads the
- * file. Those of vCPUs on the host (running, out, preempted) will be another kind, with a ring's
- * number that is the vCPU's.
+ * Tracks of our own of a machine; CPU scheduling, threads and interrupts are made by whoever reads
+ * the file. Another kind is to be added here, and a name in pf_track().
  */
 enum pf_track {
 	PF_MACHINE, /* has the others below it */
-	PF_EVENTS,  /* of a ring: whatever has no form of its own */
+	PF_EVENTS, /* of a ring: whatever has no form of its own */
 	PF_LOST,
 	PF_RATE,
 	PF_TRACKS,
@@ -46,7 +46,7 @@ static inline __u64 pf_uuid(__u32 machine, enum pf_track track, bool per_cpu, __
 	return (__u64)machine << 32 | (__u64)track << 24 | (__u64)per_cpu << 23 | ring;
 }
 
-/* ----------------------------------------------------------------------------------------- state */
+/* ---------------------------------------------------------------------------------------- state */
 
 enum pf_name_kind { PF_EVENT_NAME, PF_FIELD_NAME };
 
@@ -108,7 +108,7 @@ struct pf_lane {
 	__u32 running;
 	const char *unknown; /* what stands for it since events are missing; NULL: it is known */
 	bool resumed; /* by another session, of which nothing came yet */
-	__s32 irq;     /* that is being handled, */
+	__s32 irq; /* that is being handled, */
 	__u32 softirq;
 	bool in_irq, in_softirq; /* if so */
 	/* what was not written yet */
@@ -165,7 +165,7 @@ struct pf {
 	unsigned char packet[PF_PACKET_MAX];
 };
 
-/* --------------------------------------------------------------------------------------- packets */
+/* -------------------------------------------------------------------------------------- packets */
 
 /* Write a packet of @m, or of the host. */
 void pf_put(struct pf *p, const struct pf_machine *m, Pf__TracePacket *packet);
@@ -177,8 +177,8 @@ void pf_put_system(struct pf *p, const struct pf_machine *m);
 /* The number of a lane's track, which is described first if it was not. */
 __u64 pf_track(struct pf *p, struct pf_machine *m, struct pf_lane *l, enum pf_track track);
 /*
- * An event on a track of ours: pf_begin() before names are interned for it, pf_event() after. Names have
- * less than PF_NAME bytes.
+ * An event on a track of ours: pf_begin() before names are interned for it, pf_event() after. Names
+ * have less than PF_NAME bytes.
  */
 void pf_begin(struct pf *p, struct pf_machine *m);
 __u64 pf_intern(struct pf *p, struct pf_machine *m, enum pf_name_kind kind, const char *name);
@@ -186,23 +186,24 @@ void pf_event(struct pf *p, struct pf_machine *m, __u64 time, Pf__TrackEvent *e)
 /* Text with a NUL, escaped and cut to @size. */
 void pf_text(char *to, size_t size, const char *s, size_t len);
 
-/* ----------------------------------------------------------------------------------------- tasks */
+/* ---------------------------------------------------------------------------------------- tasks */
 
 /* NULL: it is not known. */
 struct pf_task *pf_task_find(struct pf_tasks *t, __u32 tid);
 /* Made if it is missing; when there are too many all are forgotten before. */
 struct pf_task *pf_task_get(struct pf_tasks *t, __u32 tid);
 /* Tell what @tid is called and to which process it belongs, if that was not told. */
-void pf_tell_task(struct pf *p, struct pf_machine *m, const struct origin *from, __u32 tid, __u64 time);
+void pf_tell_task(struct pf *p, struct pf_machine *m, const struct origin *from, __u32 tid,
+		  __u64 time);
 
-/* ---------------------------------------------------------------------------------------- events */
+/* --------------------------------------------------------------------------------------- events */
 
 /* The kernel's: false: it is none, or the format has no room for what it says. */
-bool pf_ftrace_event(struct pf *p, struct pf_machine *m, struct pf_lane *l, const struct sink_event *e,
-		     __u64 time);
+bool pf_ftrace_event(struct pf *p, struct pf_machine *m, struct pf_lane *l,
+		     const struct sink_event *e, __u64 time);
 /* Before any event that @e's task is known for: it runs there. */
-void pf_ftrace_runs(struct pf *p, struct pf_machine *m, struct pf_lane *l, const struct sink_event *e,
-		    __u64 time);
+void pf_ftrace_runs(struct pf *p, struct pf_machine *m, struct pf_lane *l,
+		    const struct sink_event *e, __u64 time);
 /* What was true until the lane's last time may not be true behind it: events are missing. */
 void pf_ftrace_lost(struct pf *p, struct pf_machine *m, struct pf_lane *l, bool untraced);
 void pf_ftrace_flush(struct pf *p, struct pf_machine *m, struct pf_lane *l);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Events that the format does not know, as instants on their ring's track: all fields are annotations,
- * with names and values as the JSON output has them, but that text is escaped, as in the text output. What
- * is more than the bounds allow is left out, and an annotation "truncated" says that it was.
+ * Events that the format does not know, as instants on their ring's track: all fields are
+ * annotations, with names and values as the JSON output has them, but that text is escaped, as in
+ * the text output. What is more than the bounds allow is left out, and an annotation "truncated"
+ * says that it was.
  */
 #include <stdio.h>
 #include <string.h>
@@ -22,7 +23,7 @@ struct fields {
 	const struct sink_event *event;
 };
 
-/* ------------------------------------------------------------------------------------------- nodes */
+/* ---------------------------------------------------------------------------------------- nodes */
 
 void pf_args_begin(struct pf *p)
 {
@@ -36,8 +37,8 @@ void pf_args_begin(struct pf *p)
 }
 
 /* Called @name and @about together; @name NULL: an array's element. NULL: there is no room. */
-static Pf__DebugAnnotation *add(struct pf *p, struct pf_machine *m, const char *name, const char *about,
-				__u32 room)
+static Pf__DebugAnnotation *add(struct pf *p, struct pf_machine *m, const char *name,
+				const char *about, __u32 room)
 {
 	struct pf_args *a = &p->args;
 	struct pf_node *n = &a->node[a->nr];
@@ -114,7 +115,7 @@ void pf_args_count(struct pf *p, struct pf_machine *m, const char *name, __u64 v
 	n->uint_value = v;
 }
 
-/* -------------------------------------------------------------------------------------------- text */
+/* ----------------------------------------------------------------------------------------- text */
 
 /* @len bytes, made harmless; NULL: there is no room. */
 static char *text_of(struct pf_args *a, const char *s, size_t len)
@@ -136,8 +137,8 @@ static char *text_of(struct pf_args *a, const char *s, size_t len)
 	return to;
 }
 
-static void put_text(const struct fields *f, const char *name, const char *about, const char *s, size_t len,
-		     __u32 room)
+static void put_text(const struct fields *f, const char *name, const char *about, const char *s,
+		     size_t len, __u32 room)
 {
 	Pf__DebugAnnotation *n = add(f->pf, f->machine, name, about, room);
 
@@ -145,7 +146,8 @@ static void put_text(const struct fields *f, const char *name, const char *about
 		n->string_value = text_of(&f->pf->args, s, len);
 }
 
-static void put_task_name(const struct fields *f, const char *name, const char *about, __u64 tid, __u32 room)
+static void put_task_name(const struct fields *f, const char *name, const char *about, __u64 tid,
+			  __u32 room)
 {
 	const struct sink_event *e = f->event;
 	const char *comm;
@@ -157,7 +159,7 @@ static void put_task_name(const struct fields *f, const char *name, const char *
 		put_text(f, name, about, comm, len, room);
 }
 
-/* ------------------------------------------------------------------------------------------ stacks */
+/* --------------------------------------------------------------------------------------- stacks */
 
 bool pf_has_stacks(const struct htrace_event *e)
 {
@@ -177,14 +179,15 @@ static int frame_text(char *to, size_t size, const struct frame *f, bool user)
 	const char *where = user ? f->file : f->module;
 
 	if (f->symbol)
-		return snprintf(to, size, "%s+0x%llx%s%s%s%s", f->symbol, (unsigned long long)f->offset,
-				where ? " " : "", where ? open : "", where ? where : "", where ? close : "");
+		return snprintf(to, size, "%s+0x%llx%s%s%s%s", f->symbol,
+				(unsigned long long)f->offset, where ? " " : "", where ? open : "",
+				where ? where : "", where ? close : "");
 	if (user && f->in_file && f->file)
 		return snprintf(to, size, "%s+0x%llx", f->file, (unsigned long long)f->file_offset);
 	if (user && f->in_file)
-		return snprintf(to, size, "build-id:%02x%02x%02x%02x%02x%02x+0x%llx", f->build_id[0],
-				f->build_id[1], f->build_id[2], f->build_id[3], f->build_id[4],
-				f->build_id[5], (unsigned long long)f->file_offset);
+		return snprintf(to, size, "build-id:%02x%02x%02x%02x%02x%02x+0x%llx",
+				f->build_id[0], f->build_id[1], f->build_id[2], f->build_id[3],
+				f->build_id[4], f->build_id[5], (unsigned long long)f->file_offset);
 	return snprintf(to, size, "0x%llx", (unsigned long long)f->address);
 }
 
@@ -210,12 +213,13 @@ static void put_stack(const struct fields *f, const char *name, __u64 id, bool u
 		else
 			symbols_kernel_frame(from->symbols, &st, i, &frame);
 		n = frame_text(text, sizeof(text), &frame, user);
-		put_text(f, NULL, "", text, n < (int)sizeof(text) ? (size_t)n : sizeof(text) - 1, KEPT);
+		put_text(f, NULL, "", text, n < (int)sizeof(text) ? (size_t)n : sizeof(text) - 1,
+			 KEPT);
 	}
 	leave(a);
 }
 
-/* ------------------------------------------------------------------------------------------ fields */
+/* --------------------------------------------------------------------------------------- fields */
 
 static void on_begin(void *ctx, const char *name, const struct htrace_type *t)
 {
@@ -262,18 +266,23 @@ static void set_integer(Pf__DebugAnnotation *n, const struct htrace_type *t, __u
 }
 
 /* What a number stands for. */
-static void put_meaning(const struct fields *f, const char *name, const struct htrace_type *t, __u64 v)
+static void put_meaning(const struct fields *f, const char *name, const struct htrace_type *t,
+			__u64 v)
 {
-	const char *label = t->kind == HTRACE_TYPE_ENUM ? htrace_enum_name(t, v) :
-			    t->hint == HTRACE_HINT_SYSCALL ? syscall_name(v) : NULL;
+	const char *label = NULL;
 	char text[40];
 
+	if (t->kind == HTRACE_TYPE_ENUM)
+		label = htrace_enum_name(t, v);
+	else if (t->hint == HTRACE_HINT_SYSCALL)
+		label = syscall_name(v);
 	if (label)
 		put_text(f, name, ".name", label, strlen(label), KEPT);
 	else if (t->kind == HTRACE_TYPE_ENUM)
 		return;
 	else if (t->hint == HTRACE_HINT_TASK_STATE)
-		put_text(f, name, ".name", text, (size_t)(piece_task_state(text, unextended(t, v)) - text), KEPT);
+		put_text(f, name, ".name", text,
+			 (size_t)(piece_task_state(text, unextended(t, v)) - text), KEPT);
 	else if (t->hint == HTRACE_HINT_TID)
 		put_task_name(f, name, ".name", unextended(t, v), KEPT);
 }
@@ -299,7 +308,8 @@ static void on_integer(void *ctx, const char *name, const struct htrace_type *t,
 		put_meaning(f, name, t, v);
 }
 
-static void on_string(void *ctx, const char *name, const struct htrace_type *t, const char *s, size_t len)
+static void on_string(void *ctx, const char *name, const struct htrace_type *t, const char *s,
+		      size_t len)
 {
 	const struct fields *f = ctx;
 
@@ -308,7 +318,8 @@ static void on_string(void *ctx, const char *name, const struct htrace_type *t, 
 }
 
 /* Integers of 16 bytes: most significant byte first, as they would be written. */
-static void on_bytes(void *ctx, const char *name, const struct htrace_type *t, const void *p, size_t len)
+static void on_bytes(void *ctx, const char *name, const struct htrace_type *t, const void *p,
+		     size_t len)
 {
 	const struct fields *f = ctx;
 	const unsigned char *b = p;

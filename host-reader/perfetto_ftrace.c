@@ -3,10 +3,10 @@
  * The kernel's events that the format knows: from these whoever reads the file makes CPU and thread
  * tracks, slices of system calls and interrupts.
  *
- * They pair what begins with what ends, and believe that nothing is missing. Where something is, we
- * say so in their terms: what began and may have ended unseen ends, without a result, and a CPU of which
- * is not known what it runs runs a task of its own that is called "(events lost)", or "(not traced)" from
- * one session to the next.
+ * They pair what begins with what ends, and believe that nothing is missing. Where something is,
+ * we say so in their terms: what began and may have ended unseen ends, without a result, and a CPU
+ * of which is not known what it runs runs a task of its own that is called "(events lost)", or
+ * "(not traced)" from one session to the next.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -32,7 +32,7 @@ struct making {
 	__u64 time;
 };
 
-/* ---------------------------------------------------------------------------------------- bundles */
+/* -------------------------------------------------------------------------------------- bundles */
 
 void pf_ftrace_flush(struct pf *p, struct pf_machine *m, struct pf_lane *l)
 {
@@ -83,7 +83,7 @@ static char *comm_of(const struct making *w, char *text, __u32 tid)
 	return text;
 }
 
-/* ------------------------------------------------------------------------------------------ values */
+/* --------------------------------------------------------------------------------------- values */
 
 static bool get(const struct making *w, const char *name, __u64 *v)
 {
@@ -129,7 +129,7 @@ static const char *get_text(const struct making *w, const char *name, size_t *le
 	return (const char *)w->e->record->payload + m->bit_off / 8;
 }
 
-/* ---------------------------------------------------------------------------------------- schedule */
+/* ------------------------------------------------------------------------------------- schedule */
 
 struct run {
 	__u32 prev, next;
@@ -137,7 +137,17 @@ struct run {
 	__s64 prev_state;
 };
 
-static void put_switch(const struct making *w, const struct run *r, const char *prev, const char *next_comm)
+/* @name, or what the task is called; NULL: neither is known. */
+static char *name_of(const struct making *w, char *text, __u32 tid, const char *name)
+{
+	if (name)
+		return strcpy(text, name);
+	return w->e ? comm_of(w, text, tid) : NULL;
+}
+
+/* @prev, @next_comm: names that are no task's; NULL: what they are called. */
+static void put_switch(const struct making *w, const struct run *r, const char *prev,
+		       const char *next_comm)
 {
 	struct pf_ftrace *f = next(w);
 
@@ -152,16 +162,15 @@ static void put_switch(const struct making *w, const struct run *r, const char *
 	f->sched_switch.next_prio = r->next_prio;
 	f->sched_switch.has_prev_state = true;
 	f->sched_switch.prev_state = r->prev_state;
-	f->sched_switch.prev_comm = prev ? strcpy(f->text[0], prev) : w->e ? comm_of(w, f->text[0], r->prev) : NULL;
-	f->sched_switch.next_comm =
-		next_comm ? strcpy(f->text[1], next_comm) : w->e ? comm_of(w, f->text[1], r->next) : NULL;
+	f->sched_switch.prev_comm = name_of(w, f->text[0], r->prev, prev);
+	f->sched_switch.next_comm = name_of(w, f->text[1], r->next, next_comm);
 	put(w, f, r->prev);
 	w->lane->runs = true;
 	w->lane->running = r->next;
 }
 
-void pf_ftrace_runs(struct pf *p, struct pf_machine *m, struct pf_lane *l, const struct sink_event *e,
-		    __u64 time)
+void pf_ftrace_runs(struct pf *p, struct pf_machine *m, struct pf_lane *l,
+		    const struct sink_event *e, __u64 time)
 {
 	struct making w = { p, m, l, e, time };
 	struct run r = { .prev = l->running, .next = e->task };
@@ -242,7 +251,7 @@ static bool sched_wakeup_new(const struct making *w)
 	return true;
 }
 
-/* ------------------------------------------------------------------------------------------- tasks */
+/* ---------------------------------------------------------------------------------------- tasks */
 
 static bool sched_process_fork(const struct making *w)
 {
@@ -290,7 +299,7 @@ static bool task_rename(const struct making *w)
 	return true;
 }
 
-/* ------------------------------------------------------------------------------------ system calls */
+/* --------------------------------------------------------------------------------- system calls */
 
 /* @ret NULL: it is over, and nobody knows since when. */
 static void put_sys_exit(const struct making *w, __u32 tid, __s32 call, const __u64 *ret)
@@ -397,7 +406,7 @@ static bool sched_process_exit(const struct making *w)
 	return false;
 }
 
-/* -------------------------------------------------------------------------------------- interrupts */
+/* ----------------------------------------------------------------------------------- interrupts */
 
 static void put_irq_exit(const struct making *w, __s32 irq, __s32 ret)
 {
@@ -475,15 +484,16 @@ static bool softirq_exit(const struct making *w)
 	return put_softirq(w, false);
 }
 
-/* ---------------------------------------------------------------------------------------- the loss */
+/* ------------------------------------------------------------------------------------- the loss */
 
 void pf_ftrace_lost(struct pf *p, struct pf_machine *m, struct pf_lane *l, bool untraced)
 {
 	struct making w = { p, m, l, NULL, l->last };
-	struct run r = { .prev = l->running, .next = (untraced ? UNTRACED_TASK : LOST_TASK) - l->ring };
+	struct run r = { .prev = l->running };
 
 	if (!l->per_cpu)
 		return;
+	r.next = (untraced ? UNTRACED_TASK : LOST_TASK) - l->ring;
 	if (l->in_irq)
 		put_irq_exit(&w, l->irq, 0);
 	if (l->in_softirq)
@@ -496,7 +506,7 @@ void pf_ftrace_lost(struct pf *p, struct pf_machine *m, struct pf_lane *l, bool 
 	l->lost = !untraced;
 }
 
-/* ------------------------------------------------------------------------------------- all of them */
+/* ---------------------------------------------------------------------------------- all of them */
 
 static const struct {
 	const char *event;
@@ -517,8 +527,8 @@ static const struct {
 	{ "task_rename", task_rename },
 };
 
-bool pf_ftrace_event(struct pf *p, struct pf_machine *m, struct pf_lane *l, const struct sink_event *e,
-		     __u64 time)
+bool pf_ftrace_event(struct pf *p, struct pf_machine *m, struct pf_lane *l,
+		     const struct sink_event *e, __u64 time)
 {
 	struct making w = { p, m, l, e, time };
 

@@ -39,7 +39,7 @@ void pf_put(struct pf *p, const struct pf_machine *m, Pf__TracePacket *packet)
 	out_mem(p->out, (const char *)p->packet, len);
 }
 
-/* ---------------------------------------------------------------------------------------- clocks */
+/* --------------------------------------------------------------------------------------- clocks */
 
 static __u64 clock_of(clockid_t id)
 {
@@ -119,7 +119,7 @@ static void put_clocks(struct pf *p, const struct pf_machine *m)
 	pf_put(p, m, &packet);
 }
 
-/* --------------------------------------------------------------------------------------- machines */
+/* ------------------------------------------------------------------------------------- machines */
 
 /* Of time 0 of its clock: it holds for all events, those before it in the file as well. */
 void pf_put_system(struct pf *p, const struct pf_machine *m)
@@ -193,13 +193,14 @@ __u64 pf_track(struct pf *p, struct pf_machine *m, struct pf_lane *l, enum pf_tr
 	if (l->described[track])
 		return uuid;
 	l->described[track] = true;
-	snprintf(name, sizeof(name), "%s %u %s", l->per_cpu ? "CPU" : "ring", l->ring, names[track]);
+	snprintf(name, sizeof(name), "%s %u %s", l->per_cpu ? "CPU" : "ring", l->ring,
+		 names[track]);
 	describe(p, m, uuid, pf_uuid(m->id, PF_MACHINE, false, 0), name,
 		 track == PF_RATE ? "events/s" : NULL);
 	return uuid;
 }
 
-/* ---------------------------------------------------------------------------------------- events */
+/* --------------------------------------------------------------------------------------- events */
 
 void pf_begin(struct pf *p, struct pf_machine *m)
 {

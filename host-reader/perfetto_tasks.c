@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Tasks that the trace was told of: each is when it first appears, and again when its name or process
- * is another one. A guest can have any number of them, so when the table is full it is emptied; then
- * some are told twice.
+ * Tasks that the trace was told of: each is when it first appears, and again when its name or
+ * process is another one. A guest can have any number of them, so when the table is full it is
+ * emptied; then some are told twice.
  */
 #include <string.h>
 
@@ -71,7 +71,8 @@ static void put_task(struct pf *p, const struct pf_machine *m, const struct pf_t
 	pf_put(p, m, &packet);
 }
 
-void pf_tell_task(struct pf *p, struct pf_machine *m, const struct origin *from, __u32 tid, __u64 time)
+void pf_tell_task(struct pf *p, struct pf_machine *m, const struct origin *from, __u32 tid,
+		  __u64 time)
 {
 	__u32 pid = tid ? names_pid(from->names, tid, time) : 0;
 	size_t len = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A trace for ui.perfetto.dev. All machines are in one file, which can be opened at any time while it
- * grows: it consists of packets that are complete.
+ * A trace for ui.perfetto.dev. All machines are in one file, which can be opened at any time while
+ * it grows: it consists of packets that are complete.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #define WINDOW_NS 100000000ULL /* of events per second */
 #define NOTE_SHOWN 250
 
-/* ------------------------------------------------------------------------------- events per second */
+/* ---------------------------------------------------------------------------- events per second */
 
 static void put_rate(struct pf *p, struct pf_machine *m, struct pf_lane *l, __u64 time, __u64 value)
 {
@@ -51,10 +51,11 @@ static void count_event(struct pf *p, struct pf_machine *m, struct pf_lane *l, _
 	l->counted++;
 }
 
-/* ------------------------------------------------------------------------------------------- lanes */
+/* ---------------------------------------------------------------------------------------- lanes */
 
 /* Rings of one number of several sets share a lane. */
-static struct pf_lane *find_lane(struct pf *p, struct pf_machine *m, const struct origin *from, __u64 time)
+static struct pf_lane *find_lane(struct pf *p, struct pf_machine *m, const struct origin *from,
+				 __u64 time)
 {
 	struct pf_lane **at = &m->lane[!from->per_cpu][from->ring % HTRACE_MAX_RINGS], *l = *at;
 
@@ -91,7 +92,7 @@ static void flush_lanes(struct pf *p, struct pf_machine *m, bool end)
 	}
 }
 
-/* ---------------------------------------------------------------------------------------- machines */
+/* ------------------------------------------------------------------------------------- machines */
 
 static void free_machine(struct pf *p, struct pf_machine *m)
 {
@@ -121,8 +122,8 @@ static void name_machine(struct pf_machine *m, const struct sink_session *s, boo
 }
 
 /*
- * The machine of an earlier session of the same boot goes on. Of another boot nothing more comes, and
- * what was known of it is forgotten.
+ * The machine of an earlier session of the same boot goes on. Of another boot nothing more comes,
+ * and what was known of it is forgotten.
  */
 static struct pf_machine *resume_machine(struct pf *p, const struct sink_session *s, __u32 *boots)
 {
@@ -149,6 +150,7 @@ static struct pf_machine *new_machine(struct pf *p, const struct origin *from, _
 
 	if (m) {
 		m->session = s;
+		m->source = s->source;
 		for (unsigned int i = 0; i < HTRACE_MAX_RINGS; i++)
 			if (m->lane[0][i])
 				m->lane[0][i]->resumed = true;
@@ -187,7 +189,7 @@ static struct pf_machine *find_machine(struct pf *p, const struct origin *from, 
 	return m ? m : new_machine(p, from, time);
 }
 
-/* ------------------------------------------------------------------------------------------ events */
+/* --------------------------------------------------------------------------------------- events */
 
 static __u64 time_of(const struct pf_lane *l, __u64 time)
 {
@@ -216,8 +218,8 @@ static void perfetto_event(struct sink *s, const struct sink_event *e)
 		pf_instant(p, m, l, e, time);
 }
 
-static void put_loss(struct pf *p, struct pf_machine *m, struct pf_lane *l, const struct sink_loss *loss,
-		     __u64 time)
+static void put_loss(struct pf *p, struct pf_machine *m, struct pf_lane *l,
+		     const struct sink_loss *loss, __u64 time)
 {
 	Pf__TrackEvent e = PF__TRACK_EVENT__INIT;
 	__u64 lost = sink_lost(loss);
@@ -262,7 +264,7 @@ static void perfetto_loss(struct sink *s, const struct sink_loss *loss)
 	l->last = time;
 }
 
-/* A note has no time: it comes behind what its source's machine did last. Before that there is no place. */
+/* A note has no time: it comes behind what its source's machine did last, if it did anything. */
 static void perfetto_note(struct sink *s, const struct sink_note *n)
 {
 	Pf__TrackEvent e = PF__TRACK_EVENT__INIT;
@@ -304,7 +306,7 @@ static void perfetto_session_end(struct sink *s, const struct sink_session *sess
 		}
 }
 
-/* -------------------------------------------------------------------------------------------- sink */
+/* ----------------------------------------------------------------------------------------- sink */
 
 static int perfetto_open(struct sink *s)
 {
