@@ -373,7 +373,8 @@ def test_guest():
         # Events that were chosen, and two machines in one file.
         replay('-o', f'perfetto:{pf}', '-o', f'json:{js}', '--events', 'sched_switch', f'file:{raw}')
         chosen = compare(pf, js)[2]
-        assert chosen['calls'] == 0 and chosen['running'] == nr['running'], chosen
+        # After loss it takes longer until an event says who runs.
+        assert chosen['calls'] == 0 and abs(chosen['running'] - nr['running']) <= 2 * nr['losses'], chosen
         shutil.copytree(raw, raw + '2')
         replay('-o', f'perfetto:{pf}2', '--events', 'sched_switch', f'file:{raw}', f'file:{raw}2')
         for machine in 1, 2:
@@ -391,7 +392,7 @@ def test_any_end():
     try:
         stamps.stdout.readline()
         events = cut = 0
-        for how in [signal.SIGINT, signal.SIGKILL] * 3:
+        for how in [signal.SIGINT, signal.SIGKILL] * 2:
             reader = Reader(f'local:{region}', '-o', f'perfetto:{out}')
             time.sleep(chance.uniform(0.3, 0.8))
             reader.signal(how)
@@ -405,7 +406,7 @@ def test_any_end():
             events += found
             cut += trace.cut
         assert events > 100
-        say(f'{events} events of six readers; {cut} bytes of packets that were not finished')
+        say(f'{events} events of four readers; {cut} bytes of packets that were not finished')
     finally:
         stamps.kill()
         stamps.communicate()
