@@ -10,13 +10,14 @@ import signal
 import subprocess
 import tempfile
 import time
+from xml.etree import ElementTree
 
 import ctftext
 import pftext
 from harness import say
 from pftext import LOST_TASK, SIGRETURN, Slice, one
 from test_sinks import json_lines, plain
-from vm import BUILD, READER, VM, Reader
+from vm import BUILD, READER, TOOLS, VM, Reader
 
 VALUE = 424242  # as in tests/guest/kinds.bpf.c
 KINDS = os.path.join(BUILD, 'tests', 'kinds.bpf.o')
@@ -335,6 +336,25 @@ def check_machine(m, kernel, offset):
                                                     for what in ('events', 'lost events', 'events per second')}
 
 
+def draw(*args):
+    return subprocess.run([os.path.join(TOOLS, 'draw-trace.py'), *args], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, check=False)
+
+
+def check_drawing(pf, js):
+    """tools/draw-trace.py draws each time that a task ran, and each loss, once."""
+    _, m, nr = compare(pf, js)
+    busy = sum(bool(s.what) for of_cpu in pftext.running(m).values() for s in of_cpu)
+    drawing = draw(pf)
+    assert drawing.returncode == 0, drawing.stderr
+    rects = re.findall(r'class="slice"', drawing.stdout)
+    assert ElementTree.fromstring(drawing.stdout).tag.endswith('svg') and len(rects) == busy + nr['losses']
+    assert 0 < draw(pf, '--to', '2').stdout.count('class="slice"') < len(rects)
+    for args in ([js], [pf, '--from', '2', '--to', '1'], [pf, '--width', '1']):
+        refused = draw(*args)
+        assert refused.returncode == 1 and re.fullmatch('draw-trace: .*\n', refused.stderr), refused
+
+
 def test_guest():
     """A guest with names that it makes up, stacks, all kinds of fields, then loss in both policies."""
     with VM(SCRIPT, kernel='6.1', cpus=2, add=[KINDS + ':/']) as vm:
@@ -375,6 +395,7 @@ def test_guest():
         chosen = compare(pf, js)[2]
         # After loss it takes longer until an event says who runs.
         assert chosen['calls'] == 0 and abs(chosen['running'] - nr['running']) <= 2 * nr['losses'], chosen
+        check_drawing(pf, js)
         shutil.copytree(raw, raw + '2')
         replay('-o', f'perfetto:{pf}2', '--events', 'sched_switch', f'file:{raw}', f'file:{raw}2')
         for machine in 1, 2:
