@@ -201,11 +201,17 @@ void pf_tell_task(struct pf *p, struct pf_machine *m, const struct origin *from,
 /* The kernel's: false: it is none, or the format has no room for what it says. */
 bool pf_ftrace_event(struct pf *p, struct pf_machine *m, struct pf_lane *l,
 		     const struct sink_event *e, __u64 time);
-/* Before any event that @e's task is known for: it runs there. */
+/* Before any event of @time that @e's task is known for, and @l has no such time yet: it runs there. */
 void pf_ftrace_runs(struct pf *p, struct pf_machine *m, struct pf_lane *l,
 		    const struct sink_event *e, __u64 time);
+enum pf_gap {
+	PF_GAP_LOST,
+	PF_GAP_UNTRACED, /* from one session to the next */
+	PF_GAP_HIDDEN,   /* task switches were filtered */
+};
+
 /* What was true until the lane's last time may not be true behind it: events are missing. */
-void pf_ftrace_lost(struct pf *p, struct pf_machine *m, struct pf_lane *l, bool untraced);
+void pf_ftrace_gap(struct pf *p, struct pf_machine *m, struct pf_lane *l, enum pf_gap why);
 void pf_ftrace_flush(struct pf *p, struct pf_machine *m, struct pf_lane *l);
 
 /* Has it fields that name stacks? */

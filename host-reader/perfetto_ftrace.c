@@ -5,8 +5,8 @@
  *
  * They pair what begins with what ends, and believe that nothing is missing. Where something is,
  * we say so in their terms: what began and may have ended unseen ends, without a result, and a CPU
- * of which is not known what it runs runs a task of its own that is called "(events lost)", or
- * "(not traced)" from one session to the next.
+ * of which is not known what it runs runs a task of its own that is called "(events lost)",
+ * "(not traced)" from one session to the next, "(not shown)" where switches were filtered.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,7 +18,6 @@
 
 /* Less the CPU: tasks of Linux have no such numbers. */
 #define LOST_TASK 0x7fffffffu
-#define UNTRACED_TASK (LOST_TASK - HTRACE_MAX_RINGS)
 #define NR_SOFTIRQS 10u
 #define NEW_THREAD 0x10000u /* CLONE_THREAD */
 #define SIGRETURN_X86 15    /* a call that never comes back */
@@ -173,10 +172,13 @@ void pf_ftrace_runs(struct pf *p, struct pf_machine *m, struct pf_lane *l,
 		    const struct sink_event *e, __u64 time)
 {
 	struct making w = { p, m, l, e, time };
-	struct run r = { .prev = l->running, .next = e->task };
+	struct run r = { .next = e->task };
 
-	if (!l->unknown || !l->per_cpu)
+	if (l->runs && !l->unknown && l->running != e->task)
+		pf_ftrace_gap(p, m, l, PF_GAP_HIDDEN);
+	if (!l->unknown)
 		return;
+	r.prev = l->running;
 	put_switch(&w, &r, l->unknown, NULL);
 	l->unknown = NULL;
 }
@@ -486,24 +488,26 @@ static bool softirq_exit(const struct making *w)
 
 /* ------------------------------------------------------------------------------------- the loss */
 
-void pf_ftrace_lost(struct pf *p, struct pf_machine *m, struct pf_lane *l, bool untraced)
+void pf_ftrace_gap(struct pf *p, struct pf_machine *m, struct pf_lane *l, enum pf_gap why)
 {
+	static const char *const names[] = { "(events lost)", "(not traced)", "(not shown)" };
 	struct making w = { p, m, l, NULL, l->last };
-	struct run r = { .prev = l->running };
+	struct run r = { .prev = l->running, .next = LOST_TASK - why * HTRACE_MAX_RINGS - l->ring };
 
 	if (!l->per_cpu)
 		return;
-	r.next = (untraced ? UNTRACED_TASK : LOST_TASK) - l->ring;
 	if (l->in_irq)
 		put_irq_exit(&w, l->irq, 0);
 	if (l->in_softirq)
 		put_softirq(&w, false);
 	if (l->runs && !l->unknown) {
-		l->unknown = untraced ? "(not traced)" : "(events lost)";
+		l->unknown = names[why];
 		put_switch(&w, &r, NULL, l->unknown);
 	}
-	pf_ftrace_flush(p, m, l);
-	l->lost = !untraced;
+	if (why == PF_GAP_LOST) {
+		pf_ftrace_flush(p, m, l);
+		l->lost = true;
+	}
 }
 
 /* ---------------------------------------------------------------------------------- all of them */

@@ -61,7 +61,7 @@ static struct pf_lane *find_lane(struct pf *p, struct pf_machine *m, const struc
 
 	if (l && l->resumed) {
 		l->resumed = false;
-		pf_ftrace_lost(p, m, l, true);
+		pf_ftrace_gap(p, m, l, PF_GAP_UNTRACED);
 	}
 	if (l)
 		return l;
@@ -206,13 +206,14 @@ static void perfetto_event(struct sink *s, const struct sink_event *e)
 
 	if (!l)
 		return;
-	l->last = time = time_of(l, time);
-	m->last = time > m->last ? time : m->last;
-	count_event(p, m, l, time);
+	time = time_of(l, time);
 	if (e->task_known) {
 		pf_tell_task(p, m, e->from, e->task, e->time);
 		pf_ftrace_runs(p, m, l, e, time);
 	}
+	l->last = time;
+	m->last = time > m->last ? time : m->last;
+	count_event(p, m, l, time);
 	/* The format's own events have no place for stacks. */
 	if (!pf_ftrace_event(p, m, l, e, time) || pf_has_stacks(e->event))
 		pf_instant(p, m, l, e, time);
@@ -259,7 +260,7 @@ static void perfetto_loss(struct sink *s, const struct sink_loss *loss)
 	if (!l)
 		return;
 	time = time_of(l, time);
-	pf_ftrace_lost(p, m, l, false);
+	pf_ftrace_gap(p, m, l, PF_GAP_LOST);
 	put_loss(p, m, l, loss, time);
 	l->last = time;
 }

@@ -36,7 +36,7 @@ def rows(machine):
     softirqs = pftext.interrupts(machine, 'softirq_entry', 'softirq_exit', 'vec')
     for cpu in sorted(running):
         yield f'CPU {cpu}', [(s.begin, s.end, names.get(s.what, str(s.what)),
-                              '#ddd' if s.what >= pftext.LOST_TASK - 2048 else None)
+                              '#ddd' if s.what >= pftext.LOST_TASK - 3072 else None)
                              for s in running[cpu] if s.what]
         found = [(s.begin, s.end, f'irq {s.what}', '#c33') for s in irqs[cpu]]
         found += [(s.begin, s.end, f'softirq {s.what}', '#e90') for s in softirqs[cpu]]

@@ -127,11 +127,14 @@ def model_running(records):
     found, now, last = [], None, None
     for r in records:
         if 'lost' in r or 'gap' in r:
-            if now and now[1] < LOST_TASK - 2048:
+            if now and now[1] < LOST_TASK - 3072:
                 found.append(Slice(now[0], last, now[1], 0))
                 now = last, LOST_TASK - r['cpu'] - 1024 * ('gap' in r)
         else:
-            if now and now[1] >= LOST_TASK - 2048 and 'tid' in r:
+            if now and now[1] < LOST_TASK - 3072 and r.get('tid', now[1]) != now[1]: # filtered
+                found.append(Slice(now[0], last, now[1], 0))
+                now = last, LOST_TASK - 2048 - r['cpu']
+            if now and now[1] >= LOST_TASK - 3072 and 'tid' in r:
                 found.append(Slice(now[0], r['time'], now[1], 0))
                 now = r['time'], r['tid']
             if r['event'] == 'sched_switch':
@@ -273,7 +276,7 @@ def compare(perfetto, js, machine=1):
             assert name in ('irq_handler_exit', 'softirq_exit') or \
                 name == 'sys_exit' and 'ret' not in fields or \
                 name == 'sched_switch' and {fields['prev_pid'], fields['next_pid']} & \
-                {LOST_TASK - cpu, LOST_TASK - 1024 - cpu}, fields
+                {LOST_TASK - 1024 * i - cpu for i in range(3)}, fields
         first = of_cpu[0]['time']
         rate = model_rate([[r for r in s if r['cpu'] == cpu] for s in sessions])
         assert m.counters[f'CPU {cpu} events per second'] == [(max(t, first), v) for t, v in rate], cpu
@@ -396,6 +399,10 @@ def test_guest():
         # After loss it takes longer until an event says who runs.
         assert chosen['calls'] == 0 and abs(chosen['running'] - nr['running']) <= 2 * nr['losses'], chosen
         check_drawing(pf, js)
+        replay('-o', f'perfetto:{pf}3', '-o', f'json:{js}3', '--events', 'sched_switch,sys_*', '--filter',
+               'next_tid != 0 && prev_prio > 100', f'file:{raw}')
+        m = compare(pf + '3', js + '3')[1]
+        assert any(s.what == LOST_TASK - 2048 for s in pftext.running(m)[0]), 'nothing was filtered'
         shutil.copytree(raw, raw + '2')
         replay('-o', f'perfetto:{pf}2', '--events', 'sched_switch', f'file:{raw}', f'file:{raw}2')
         for machine in 1, 2:

@@ -359,7 +359,7 @@ END_TEST
 START_TEST(test_loss)
 {
 	__u32 sw = declare_switch(), enter = declare_enter(), leave = declare_exit(), irq = declare_irq();
-	struct on_switch to7 = { 0, 7, 120, 110, 0, 0 }, from8 = { 8, 0, 100, 120, 1, 0 };
+	struct on_switch to7 = { 0, 7, 120, 110, 0, 0 }, from7 = { 7, 0, 110, 120, 1, 0 };
 	struct on_enter e = { 7, 1, { 1, 2, 3, 4, 5, ~0ULL } };
 	struct on_exit x = { 7, 0, -2 };
 	struct on_irq i = { 11, "ata" };
@@ -369,14 +369,13 @@ START_TEST(test_loss)
 	size_t nr;
 
 	names_set(names, 7, 7, 1, "seven", 5);
-	names_set(names, 8, 8, 1, "eight", 5);
 	finish_schema();
 	show_at(&origin, 100, sw, &to7, sizeof(to7), false);
 	show_at(&origin, 200, enter, &e, sizeof(e), false);
 	show_at(&origin, 300, irq, &i, sizeof(i), false);
 	sink.ops->loss(&sink, &l);
 	show_at(&origin, 600, leave, &x, sizeof(x), false);
-	show_at(&origin, 700, sw, &from8, sizeof(from8), false);
+	show_at(&origin, 700, sw, &from7, sizeof(from7), false);
 	finish();
 	f = ftrace(0);
 	ck_assert(f->timestamp == 100 && f->sched_switch->next_pid == 7 && f->sched_switch->next_prio == 110);
@@ -402,7 +401,7 @@ START_TEST(test_loss)
 	f = ftrace(7);
 	ck_assert(f->timestamp == 600 && f->sys_exit->id == 0 && f->sys_exit->ret == -2);
 	f = ftrace(8);
-	ck_assert(f->timestamp == 700 && f->sched_switch->prev_pid == 8 && f->sched_switch->prev_state == 1);
+	ck_assert(f->timestamp == 700 && f->sched_switch->prev_pid == 7 && f->sched_switch->prev_state == 1);
 	ck_assert_ptr_null(ftrace(9));
 	nr = 0;
 	for (size_t n = 0; n < trace->n_packet; n++)
@@ -419,6 +418,31 @@ START_TEST(test_loss)
 	k = on_track(PF_LOST, 1);
 	ck_assert(k->timestamp == 500 && k->track_event->type == PF__TRACK_EVENT__TYPE__TYPE_SLICE_END);
 	ck_assert_ptr_null(on_track(PF_LOST, 2));
+}
+END_TEST
+
+/* Switches that a filter took away: the task did not run until the next one that is shown. */
+START_TEST(test_hidden)
+{
+	__u32 sw = declare_switch();
+	struct on_switch to7 = { 0, 7, 120, 110, 0, 0 }, from8 = { 8, 9, 100, 120, 2, 0 };
+	static const struct {
+		__u64 time;
+		__s32 prev, next;
+	} want[] = { { 100, 0, 7 }, { 100, 7, 0x7fffffff - 2 * 1024 - 2 },
+		     { 300, 0x7fffffff - 2 * 1024 - 2, 8 }, { 300, 8, 9 } };
+
+	finish_schema();
+	show_at(&origin, 100, sw, &to7, sizeof(to7), false);
+	show_at(&origin, 300, sw, &from8, sizeof(from8), false);
+	finish();
+	for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
+		ck_assert_uint_eq(ftrace(i)->timestamp, want[i].time);
+		ck_assert_int_eq(ftrace(i)->sched_switch->prev_pid, want[i].prev);
+		ck_assert_int_eq(ftrace(i)->sched_switch->next_pid, want[i].next);
+	}
+	ck_assert_str_eq(ftrace(1)->sched_switch->next_comm, "(not shown)");
+	ck_assert_ptr_null(ftrace(ARRAY_SIZE(want)));
 }
 END_TEST
 
@@ -738,6 +762,7 @@ int main(void)
 	tcase_add_test(c, test_values);
 	tcase_add_test(c, test_raw);
 	tcase_add_test(c, test_loss);
+	tcase_add_test(c, test_hidden);
 	tcase_add_test(c, test_tasks);
 	tcase_add_test(c, test_hostile_names);
 	tcase_add_test(c, test_large);
