@@ -434,6 +434,8 @@ static bool irq_handler_entry(const struct making *w)
 	name = get_text(w, "name", &len);
 	if (!name || !get_s32(w, "irq", &irq))
 		return false;
+	if (w->lane->in_irq) /* handlers do not interrupt each other */
+		put_irq_exit(w, w->lane->irq, 0);
 	f = next(w);
 	pf__ftrace_event__init(&f->event);
 	pf__irq_handler_entry__init(&f->irq_entry);
@@ -454,17 +456,16 @@ static bool irq_handler_exit(const struct making *w)
 
 	if (!get_s32(w, "irq", &irq) || !get_s32(w, "ret", &ret))
 		return false;
+	if (w->lane->in_irq && irq != w->lane->irq)
+		put_irq_exit(w, w->lane->irq, 0);
 	put_irq_exit(w, irq, ret);
 	return true;
 }
 
-static bool put_softirq(const struct making *w, bool begins)
+static void put_softirq(const struct making *w, __u32 vec, bool begins)
 {
 	struct pf_ftrace *f = next(w);
-	__u32 vec = w->lane->softirq;
 
-	if ((w->e && !get_u32(w, "vec", &vec)) || vec >= NR_SOFTIRQS)
-		return false;
 	pf__ftrace_event__init(&f->event);
 	pf__softirq__init(&f->softirq);
 	*(begins ? &f->event.softirq_entry : &f->event.softirq_exit) = &f->softirq;
@@ -473,17 +474,29 @@ static bool put_softirq(const struct making *w, bool begins)
 	put(w, f, w->e && w->e->task_known ? w->e->task : 0);
 	w->lane->in_softirq = begins;
 	w->lane->softirq = vec;
+}
+
+static bool softirq(const struct making *w, bool begins)
+{
+	__u32 vec;
+
+	if (!get_u32(w, "vec", &vec) || vec >= NR_SOFTIRQS)
+		return false;
+	/* One ends before the next begins; the kernel skips an event now and then. */
+	if (w->lane->in_softirq && (begins || vec != w->lane->softirq))
+		put_softirq(w, w->lane->softirq, false);
+	put_softirq(w, vec, begins);
 	return true;
 }
 
 static bool softirq_entry(const struct making *w)
 {
-	return put_softirq(w, true);
+	return softirq(w, true);
 }
 
 static bool softirq_exit(const struct making *w)
 {
-	return put_softirq(w, false);
+	return softirq(w, false);
 }
 
 /* ------------------------------------------------------------------------------------- the loss */
@@ -499,7 +512,7 @@ void pf_ftrace_gap(struct pf *p, struct pf_machine *m, struct pf_lane *l, enum p
 	if (l->in_irq)
 		put_irq_exit(&w, l->irq, 0);
 	if (l->in_softirq)
-		put_softirq(&w, false);
+		put_softirq(&w, l->softirq, false);
 	if (l->runs && !l->unknown) {
 		l->unknown = names[why];
 		put_switch(&w, &r, NULL, l->unknown);

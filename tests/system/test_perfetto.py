@@ -174,11 +174,10 @@ def model_interrupts(records, entry, leave, key):
         if ('lost' in r or 'gap' in r) and begun:
             found.append(Slice(begun[0], last, begun[1], None))
             begun = None
-        elif r.get('event') == entry:
-            begun = r['time'], r['fields'][key]
-        elif r.get('event') == leave and begun:
-            found.append(Slice(begun[0], r['time'], begun[1], None))
-            begun = None
+        elif r.get('event') in (entry, leave):
+            if begun: # it has ended, whether that was recorded or not
+                found.append(Slice(begun[0], r['time'], begun[1], None))
+            begun = (r['time'], r['fields'][key]) if r['event'] == entry else None
         last = r.get('time', last)
     return found
 

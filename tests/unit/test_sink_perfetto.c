@@ -421,6 +421,40 @@ START_TEST(test_loss)
 }
 END_TEST
 
+/* Interrupts whose ends the kernel did not record. */
+START_TEST(test_interrupts)
+{
+	__u32 irq = declare_irq(), vec = declare("irq_softirq_entry", "vec", u32(HTRACE_HINT_NONE));
+	__u32 end_of = declare("irq_softirq_exit", "vec", u32(HTRACE_HINT_NONE));
+	struct on_irq first = { 11, "ata" }, second = { 12, "eth" };
+	__u32 one[4] = { 1 }, two[4] = { 2 }, none[4] = { 10 };
+	const Pf__FtraceEvent *f;
+
+	finish_schema();
+	show_at(&origin, 100, irq, &first, sizeof(first), false);
+	show_at(&origin, 200, irq, &second, sizeof(second), false);
+	show_at(&origin, 300, vec, one, sizeof(one), false);
+	show_at(&origin, 400, vec, two, sizeof(two), false);
+	show_at(&origin, 500, end_of, one, sizeof(one), false);
+	show_at(&origin, 600, vec, none, sizeof(none), false);
+	finish();
+	ck_assert_int_eq(ftrace(0)->irq_handler_entry->irq, 11);
+	f = ftrace(1);
+	ck_assert(f->timestamp == 200 && f->irq_handler_exit->irq == 11);
+	ck_assert_int_eq(ftrace(2)->irq_handler_entry->irq, 12);
+	ck_assert_uint_eq(ftrace(3)->softirq_entry->vec, 1);
+	f = ftrace(4);
+	ck_assert(f->timestamp == 400 && f->softirq_exit->vec == 1);
+	ck_assert_uint_eq(ftrace(5)->softirq_entry->vec, 2);
+	f = ftrace(6);
+	ck_assert(f->timestamp == 500 && f->softirq_exit->vec == 2);
+	f = ftrace(7);
+	ck_assert(f->timestamp == 500 && f->softirq_exit->vec == 1);
+	ck_assert_ptr_null(ftrace(8));
+	ck_assert_ptr_nonnull(on_track(PF_EVENTS, 0)); /* there is no such soft interrupt */
+}
+END_TEST
+
 /* Switches that a filter took away: the task did not run until the next one that is shown. */
 START_TEST(test_hidden)
 {
@@ -762,6 +796,7 @@ int main(void)
 	tcase_add_test(c, test_values);
 	tcase_add_test(c, test_raw);
 	tcase_add_test(c, test_loss);
+	tcase_add_test(c, test_interrupts);
 	tcase_add_test(c, test_hidden);
 	tcase_add_test(c, test_tasks);
 	tcase_add_test(c, test_hostile_names);
