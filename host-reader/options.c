@@ -40,6 +40,7 @@ static const char usage[] =
 	"                          text[:FILE]  one line per event\n"
 	"                          json[:FILE]  one JSON object per line\n"
 	"                          ctf:DIR      traces for babeltrace2 and Trace Compass\n"
+	"                          perfetto:FILE  a trace for ui.perfetto.dev\n"
 	"                          raw:DIR      a capture of all there is, for file:DIR to show\n"
 	"                                       later, and for babeltrace2\n"
 	"      --view VIEW       summary: show the final summary instead of the events\n"

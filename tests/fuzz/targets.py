@@ -44,6 +44,7 @@ TARGETS = {
     'text': Target('sinks.c', 'records as text', ['-DSINK="text"']),
     'json': Target('sinks.c', 'records as JSON', ['-DSINK="json"']),
     'ctf': Target('sinks.c', 'records as CTF', ['-DSINK="ctf"']),
+    'perfetto': Target('sinks.c', 'records as a Perfetto trace', ['-DSINK="perfetto"']),
     'raw': Target('sinks.c', 'records into a capture', ['-DSINK="raw"']),
     'capture': Target('capture.c', 'a capture\'s files'),
     'tracepoint': Target('tracepoint.c', 'format files of tracefs'),
@@ -61,7 +62,7 @@ FLAVOURS = {
     'coverage': ['-O1', '-fsanitize=fuzzer-no-link', '-fprofile-instr-generate', '-fcoverage-mapping'],
 }
 # What has no decisions to find, and long loops: libFuzzer does not watch it.
-UNWATCHED = ('stats.c', 'out.c')
+UNWATCHED = ('stats.c', 'out.c', 'perfetto.pb-c.c')
 # Of the code under test only, so that an input can make one fail.
 ALLOCATIONS = [f'-D{f}=fuzz_{f}' for f in ('malloc', 'calloc', 'realloc')]
 MAPPINGS = ['-Dmmap=fuzz_mmap'] # what the SIGBUS handler maps must not fail
@@ -106,7 +107,7 @@ class Build:
         self.flags = [
             clang(), '-std=gnu11', '-D_GNU_SOURCE', '-g', '-fno-omit-frame-pointer', '-UNDEBUG',
             '-Wall', '-Wextra', '-Wno-unused-parameter', '-Wno-missing-field-initializers',
-            '-Wno-gnu-zero-variadic-macro-arguments', *FLAVOURS[flavour], '-DHAVE_ZLIB', '-DHAVE_LIBELF',
+            '-Wno-gnu-zero-variadic-macro-arguments', *FLAVOURS[flavour], '-DHAVE_ZLIB', '-DHAVE_LIBELF', '-DHAVE_PROTOBUF_C',
             '-I' + os.path.join(library, 'include'), '-I' + library, '-I' + READER, '-I' + directory]
 
     def _run(self, *args):
@@ -136,11 +137,14 @@ class Build:
         with open(os.path.join(self.dir, 'syscall-names.h'), 'w', encoding='utf-8') as f:
             subprocess.run([os.path.join(READER, 'gen-syscalls.sh'),
                             os.path.join(READER, 'syscalls-x86_64.list'), clang()], stdout=f, check=True)
-        link = ['-lelf', '-lz', '-pthread']
+        self._run('protoc-c', f'--proto_path={READER}', f'--c_out={self.dir}',
+                  os.path.join(READER, 'perfetto.proto'))
+        link = ['-lelf', '-lz', '-lprotobuf-c', '-pthread']
         own = {n: os.path.join(HERE, TARGETS[n].source) for n in names}
 
         with concurrent.futures.ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
             lib, reader = sources()
+            reader = reader + [os.path.join(self.dir, 'perfetto.pb-c.c')]
             if all(TARGETS[n].library_only for n in names):
                 reader = []
             objects = [pool.submit(self._compile, s) for s in lib + reader]
