@@ -2,6 +2,8 @@
 /* Regions in files and memfds of this machine: which files may be made into one. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -171,6 +173,33 @@ static int open_file(const char *path, size_t *size, bool *made)
 	return err;
 }
 
+/*
+ * All of the file's blocks: a store for which its file system has none left is a SIGBUS, and the end of
+ * the program that is traced. Its size stays. Signals wait: each would make it begin anew.
+ */
+static int reserve(int fd, size_t size)
+{
+	sigset_t all, before;
+	int err = 0;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size))
+		err = -errno;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return err == -EOPNOTSUPP || err == -ENOSYS ? 0 : err; /* then there is no way to */
+}
+
+/* Give back what was reserved behind the end of a file that was there before. */
+static void unreserve(int fd)
+{
+	struct stat st;
+
+	if (!fstat(fd, &st) && ftruncate(fd, st.st_size))
+		htrace_log(HTRACE_LOG_WARN, "cannot give back a file's reserved blocks: %s",
+			   strerror(errno));
+}
+
 int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
 			       const struct htrace_region_opts *opts, int *fd_out)
 {
@@ -188,9 +217,18 @@ int htrace_region_create_local(struct htrace_region **out, const char *path, siz
 	if (err)
 		goto fail;
 	mem = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (mem == MAP_FAILED || ftruncate(fd, (off_t)size) ||
+	if (mem == MAP_FAILED) {
+		err = -errno;
+		goto fail;
+	}
+	err = path ? reserve(fd, size) : 0; /* a memfd is in no file system that could be full */
+	if (err)
+		goto fail;
+	if (ftruncate(fd, (off_t)size) ||
 	    mmap(mem, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
 		err = -errno;
+		if (!made)
+			unreserve(fd);
 		goto fail;
 	}
 	if (!path) /* a reader need not fear SIGBUS then */

@@ -88,6 +88,8 @@ void htrace_region_release(struct htrace_region *r);
  *  - holds zeroes only, or a superblock of zeroes and the words of a reader that waits: made for this
  *    by host-reader or `truncate -s`. @size must be its size, or 0, which means that.
  * All else is refused with -EEXIST, and not touched. -EINVAL: also a @size that is not the file's.
+ * -ENOSPC: also a file system that does not have the blocks. They are all reserved, where it can do that
+ * (tmpfs, ext4, XFS, btrfs can): where not, a producer that meets a full one dies of SIGBUS.
  * Two processes must not make a region of one file at a time. Who cannot be judged (a process of
  * another pid or time namespace, a guest) is alive: such a file is taken when it is closed, or when
  * somebody has removed it. Of a maker's child that has not taken a ring yet nobody knows: daemons make
