@@ -115,6 +115,8 @@ static int lay_out(struct htrace_super *s, __u64 size, const struct htrace_regio
 
 	if (size < HTRACE_REGION_MIN)
 		return -ENOSPC;
+	if (size > HTRACE_REGION_MAX)
+		return -EINVAL;
 	place(&s->guest, &at, sizeof(struct htrace_guest));
 	place(&s->schema, &at, clamp(size / 16, HTRACE_GRANULE, 1 << 20));
 	place(&s->names, &at, clamp(size / 16, HTRACE_GRANULE, 4 << 20));
@@ -253,6 +255,9 @@ int htrace_region_plan(struct htrace_region **out, size_t size,
 	err = choose_clock(&s->clock_id, &o);
 	if (!err)
 		err = lay_out(s, size, &o);
+	/* What a reader would refuse is no region. */
+	if (!err && htrace_super_check(s, size, NULL, 0))
+		err = -EINVAL;
 	if (err) {
 		free(r);
 		return err;
@@ -294,13 +299,12 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 
 int htrace_region_fits(size_t size, const struct htrace_region_opts *opts)
 {
-	struct htrace_region_opts o = { 0 };
-	struct htrace_super s = { 0 };
+	struct htrace_region *r;
+	int err = htrace_region_plan(&r, size, opts);
 
-	if (!opts || opts->sz < sizeof(opts->sz) || opts->sz > sizeof(o))
-		return -EINVAL;
-	memcpy(&o, opts, opts->sz);
-	return lay_out(&s, size, &o);
+	if (!err)
+		htrace_region_release(r);
+	return err;
 }
 
 void htrace_region_publish(struct htrace_region *r)

@@ -298,8 +298,16 @@ static void too_many(struct htrace_region_opts *o)
 	o->nr_rings = HTRACE_MAX_RINGS + 1;
 }
 
-/* Larger than all of a process's addresses. */
+/* More than this process may have. */
 static void no_memory(struct htrace_region_opts *o)
+{
+	const struct rlimit small = { 1ULL << 30, 1ULL << 30 };
+
+	(void)o;
+	ck_assert_int_eq(setrlimit(RLIMIT_AS, &small), 0);
+}
+
+static void too_large(struct htrace_region_opts *o)
 {
 	(void)o;
 }
@@ -320,7 +328,8 @@ static const struct {
 	int want;
 } vain[] = {
 	{ no_such_clock, SIZE / 2, -EINVAL }, { no_such_policy, SIZE / 2, -EINVAL },
-	{ too_many, SIZE / 2, -EINVAL },      { no_memory, 1ULL << 56, -ENOMEM },
+	{ too_many, SIZE / 2, -EINVAL },      { no_memory, 1ULL << 32, -ENOMEM },
+	{ too_large, HTRACE_REGION_MAX + 4096, -EINVAL },
 	{ no_space, 2 * SIZE, -EFBIG },
 };
 

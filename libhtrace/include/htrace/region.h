@@ -56,7 +56,8 @@ __u64 htrace_image_size(const struct htrace_geometry *g, size_t page_size);
  * Make a region anew in @size bytes at @mem (shared, writable, page-aligned), which stay the
  * caller's and must outlive it. An older session there ends. The superblock is *not* published
  * yet: fill the areas, then call htrace_region_publish().
- * -EINVAL: options make no sense. -ENOSPC: @size is too small for them. -EOPNOTSUPP: this machine
+ * -EINVAL: options make no sense, or @size is above HTRACE_REGION_MAX: no reader would take it.
+ * -ENOSPC: @size is too small for them. -EOPNOTSUPP: this machine
  * does not have the clock that was asked for (htrace_clock_check() says why).
  */
 int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
@@ -71,7 +72,7 @@ int htrace_region_adopt(struct htrace_region **out, void *mem, size_t size, bool
  * for 2 ms, for a second clock sample by which readers know how long ticks are.
  */
 void htrace_region_publish(struct htrace_region *r);
-/* Would htrace_region_format() find room in @size bytes? 0, -EINVAL, -ENOSPC. Touches no memory. */
+/* Would htrace_region_format() make one in @size bytes? 0, or its error. Touches no memory. */
 int htrace_region_fits(size_t size, const struct htrace_region_opts *opts);
 /* Give up the handle; the memory stays as it is. */
 void htrace_region_release(struct htrace_region *r);
