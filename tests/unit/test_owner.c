@@ -137,6 +137,38 @@ START_TEST(test_refused)
 }
 END_TEST
 
+/* Ids that no event has would cost a reader the block; none of them gets into the ring. */
+static const __u32 ids[] = { 0, HTRACE_MAX_EVENTS + 1, 65535, 65536, 65537, (__u32)-EINVAL, ~0u };
+
+START_TEST(test_ids)
+{
+	struct htrace_consumer_stats st = { .sz = sizeof(st) };
+	struct htrace_consumer *c;
+	struct htrace_producer p;
+	struct htrace_slot slot;
+	struct htrace_batch b;
+	__u64 word = 1;
+
+	open_all(HTRACE_OVERWRITE);
+	ck_assert_int_eq(htrace_producer_get(&p, region, 0, 0), 0);
+	ck_assert_int_eq(htrace_push(&p, 1, &word, 8), 0);
+	ck_assert_int_eq(htrace_push(&p, ids[_i], &word, 8), -1);
+	ck_assert_int_eq(htrace_push_single(&p, ids[_i], &word, 8), -1);
+	ck_assert_ptr_null(htrace_producer_reserve(&p, ids[_i], 8, &slot));
+	ck_assert_ptr_null(htrace_producer_reserve_single(&p, ids[_i], 8, &slot));
+	ck_assert_int_eq(htrace_push_single(&p, HTRACE_MAX_EVENTS, &word, 8), 0);
+	ck_assert_int_eq(htrace_consumer_new(&c, &img, NULL), 0);
+	ck_assert_int_eq(htrace_consumer_read(c, &b), 1);
+	ck_assert_uint_eq(b.events, 2);
+	htrace_consumer_get_stats(c, &st);
+	ck_assert_uint_eq(st.refused, 4);
+	ck_assert_uint_eq(st.corrupt, 0);
+	ck_assert_uint_eq(ring(0)->dropped, 4);
+	htrace_consumer_free(c);
+	close_all();
+}
+END_TEST
+
 /* A dead one's ring is free for nobody until it was read; then it begins anew. Both policies. */
 START_TEST(test_life)
 {
@@ -620,6 +652,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, test_give_back);
 	tcase_add_test(t, test_refused);
+	tcase_add_loop_test(t, test_ids, 0, (int)(sizeof(ids) / sizeof(*ids)));
 	tcase_add_loop_test(t, test_life, 0, 2);
 	tcase_add_test(t, test_other_reader);
 	tcase_add_test(t, test_borrowed_past_the_end);

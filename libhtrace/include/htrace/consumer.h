@@ -66,7 +66,7 @@ struct htrace_consumer_stats {
 	__u64 events; /* delivered */
 	__u64 bytes;  /* of their records */
 	__u64 overwritten, dropped, corrupt, before; /* events, as in the batches */
-	__u64 refused;        /* of dropped: too large */
+	__u64 refused;        /* of dropped: too large, or of an id that no event has */
 	__u64 corrupt_blocks; /* blocks that did not validate */
 	__u64 lapped;         /* times that the producers overtook us */
 	__u64 position;       /* up to which the ring was read */

@@ -89,15 +89,32 @@ HTRACE_INLINE void htrace_producer_drop(struct htrace_producer *p)
 		htrace_ring_drop(p->ring);
 }
 
+/* Could @id be an event's? A constant costs nothing; a reader gives up the block in which there is another. */
+HTRACE_INLINE int htrace_producer_knows(__u32 id)
+{
+	return __builtin_expect(id - 1 < HTRACE_MAX_EVENTS, 1);
+}
+
+HTRACE_INLINE void htrace_producer_refuse(struct htrace_producer *p)
+{
+	htrace_add(&p->ring->refused, 1);
+	htrace_ring_drop(p->ring);
+}
+
 /*
- * Reserve @len bytes for a record of event @id; NULL: dropped and counted. Fill it, then
- * htrace_commit(@slot). Any thread or signal handler, never waits.
+ * Reserve @len bytes for a record of event @id; NULL: dropped and counted, also as refused if @id is not
+ * 1 ... HTRACE_MAX_EVENTS, such as a negative error. Fill it, then htrace_commit(@slot). Any thread or
+ * signal handler, never waits.
  */
 HTRACE_INLINE void *htrace_producer_reserve(struct htrace_producer *p, __u32 id, __u32 len,
 					    struct htrace_slot *slot)
 {
 	if (!htrace_producer_is_ours(p)) {
 		htrace_producer_drop(p);
+		return 0;
+	}
+	if (!htrace_producer_knows(id)) {
+		htrace_producer_refuse(p);
 		return 0;
 	}
 	return htrace_reserve(p->ring, &p->geometry, p->consumed, id, len, p->schema,
@@ -114,6 +131,10 @@ HTRACE_INLINE void *htrace_producer_reserve_single(struct htrace_producer *p, __
 {
 	if (!htrace_producer_is_ours(p)) {
 		htrace_producer_drop(p);
+		return 0;
+	}
+	if (!htrace_producer_knows(id)) {
+		htrace_producer_refuse(p);
 		return 0;
 	}
 	return htrace_reserve_single(p->ring, &p->geometry, p->consumed, id, len, p->schema,
