@@ -28,7 +28,9 @@ struct htrace_region;
 
 /*
  * A producer's handle: its ring and the ring's shape. Belongs to the process that took it. Threads
- * may share one; signal handlers may use it.
+ * may share one; signal handlers may use it. htrace_producer_get() makes it valid: what is recorded by
+ * a handle that it failed for, or that was given back, is dropped, and counted nowhere. Before the first
+ * htrace_producer_get() it is none, zeroed or not.
  *
  * It is not inherited over fork(): what a child records through its parent's handle is dropped, and
  * counted in the parent's ring. A child takes a ring of its own. Do not fork between a reserve and
@@ -59,8 +61,9 @@ struct htrace_producer {
  */
 int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u32 set, int index);
 /*
- * Give the ring back; all reserved records must be committed. Another thread may take it then. In a
- * forked child the handle is given up, and the ring stays its parent's.
+ * Give the ring back; all reserved records must be committed, and no other thread use the handle.
+ * Another thread may take the ring then. In a forked child the handle is given up, and the ring stays its
+ * parent's. A second time it does nothing.
  */
 void htrace_producer_put(struct htrace_producer *p);
 /*
