@@ -419,7 +419,7 @@ const struct htrace_host_ring *htrace_region_host_ring(const struct htrace_regio
 struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32 index,
 				       struct htrace_geometry *g)
 {
-	const struct htrace_ringset *s = &r->super.ringset[set];
+	const struct htrace_ringset *s = &r->super.ringset[set < HTRACE_MAX_RINGSETS ? set : 0];
 
 	if (set >= r->super.nr_ringsets || index >= s->nr_rings ||
 	    s->placement == HTRACE_PLACEMENT_VSHMEM)

@@ -737,28 +737,6 @@ START_TEST(test_host_words)
 }
 END_TEST
 
-/* Two that both would be the reader. */
-START_TEST(test_claimed)
-{
-	char path[] = "/tmp/htrace-unit-XXXXXX";
-	struct htrace_view *one, *two;
-	int fd = mkstemp(path);
-
-	ck_assert_int_eq(ftruncate(fd, SIZE), 0);
-	ck_assert_int_eq(create(path, SIZE), 0);
-	ck_assert_int_eq(htrace_view_open(&one, path, true, err, sizeof(err)), 0);
-	ck_assert_int_eq(htrace_view_open(&two, path, true, err, sizeof(err)), 0);
-	ck_assert_int_eq(htrace_view_claim(one), 0);
-	ck_assert_int_eq(htrace_view_claim(one), 0);
-	ck_assert_int_eq(htrace_view_claim(two), -EBUSY);
-	htrace_view_close(one);
-	ck_assert_int_eq(htrace_view_claim(two), 0);
-	htrace_view_close(two);
-	close(fd);
-	unlink(path);
-}
-END_TEST
-
 /* ----------------------------------------------------------------------- the guest's tables */
 
 START_TEST(test_names_table)
@@ -901,7 +879,6 @@ static Suite *make_suite(void)
 	tcase_add_test(t, test_create_existing);
 	tcase_add_test(t, test_create_prepared);
 	tcase_add_test(t, test_host_words);
-	tcase_add_test(t, test_claimed);
 	tcase_add_test(t, test_names_table);
 	suite_add_tcase(s, t);
 	tcase_add_loop_test(bad, test_bad_super, 0, (int)(sizeof(bads) / sizeof(*bads)));

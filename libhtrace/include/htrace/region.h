@@ -197,6 +197,8 @@ struct htrace_view;
  * rings then are read without telling the producers). @writable_host false maps all read-only.
  * The file may be empty of a guest yet: see htrace_view_attach().
  * -ENOENT, -EACCES...: as open(2). -ENOSPC: shorter than HTRACE_REGION_MIN. -EINVAL: not a file.
+ * -EMFILE: also, 256 mappings are there: a view takes one, one more if the host area is writable, and one
+ * more for guest RAM.
  */
 int htrace_view_open(struct htrace_view **out, const char *path, bool writable_host, char *err,
 		     size_t errlen);
@@ -210,7 +212,8 @@ void htrace_view_close(struct htrace_view *v);
  * Copy the superblock and validate everything in it.
  * 0: attached; -EAGAIN: no guest yet (nothing there, or being made); -EPROTO: not a region, or
  * refused, @err says what is wrong; -EPROTONOSUPPORT: another major version.
- * Can be called again (after the session changed), which invalidates what was handed out.
+ * Can be called again (after the session changed), which invalidates what was handed out. Of a view that
+ * never attached there is nothing to be had: functions below give zeroes, 0, -EAGAIN, -EINVAL or -ENXIO.
  */
 int htrace_view_attach(struct htrace_view *v, char *err, size_t errlen);
 /* The validated copy. */
@@ -257,11 +260,14 @@ struct htrace_host_ring *htrace_view_host_ring(struct htrace_view *v, __u32 slot
 
 /*
  * A region has one reader that says in the host's words what it does; others may look on, with views
- * that are read-only. These are for the one. Each is -EACCES if the view is mapped read-only.
+ * that are read-only. These are for the one. Each is -EACCES if the view is mapped read-only, and -EINVAL,
+ * with nothing written, if htrace_view_attach() would refuse the file as no region, or if it takes a session
+ * (all but htrace_view_beat() and the announcements WAITING, GONE and REFUSED) and the view is not attached.
  *
  * htrace_view_claim(): become it, after each attach, before consumers are made: an older session's
- * `consumed` and `drained` end, and the file is locked (flock(2)) as host-reader does. -EBUSY: another
- * process is.
+ * `consumed` and `drained` end, and the file is locked (flock(2)) as host-reader does, until the view is
+ * closed: by a descriptor of the view's own, unless the one that it was opened with holds the lock. -EBUSY:
+ * another reader is.
  *
  * htrace_view_announce(): what it does. HTRACE_HOST_WAITING and HTRACE_HOST_GONE leave the session as
  * it is: whoever comes next to it goes on from `consumed`. HTRACE_HOST_ATTACHED: it reads @session;
