@@ -115,18 +115,33 @@ static bool deserted(const struct htrace_view *v, const struct htrace_guest *g)
 	return htrace_judge_dead(&judge, g->agent_pid, g->agent_ns, 0) && rings_deserted(v, &judge);
 }
 
+/* One that was made, and never published: its maker may have died over it. */
+static bool attach_unpublished(struct htrace_view *v)
+{
+	struct htrace_super s;
+
+	htrace_copy_once(&s, v->mem, sizeof(s));
+	if (s.magic || htrace_super_check(&s, v->size, NULL, 0))
+		return false;
+	v->super = s;
+	v->attached = true;
+	return true;
+}
+
 /* A region whose session is closed, or its maker and all who produced into it dead? */
 static bool over(int fd)
 {
 	struct htrace_view *v;
 	struct htrace_guest g;
 	bool yes = false;
+	int ret;
 
 	if (htrace_view_open_fd(&v, fd, false, NULL, 0))
 		return false;
-	if (htrace_view_attach(v, NULL, 0) == 0) {
+	ret = htrace_view_attach(v, NULL, 0);
+	if (!ret || (ret == -EAGAIN && attach_unpublished(v))) {
 		htrace_view_guest(v, &g, false);
-		yes = g.state == HTRACE_GUEST_CLOSED || deserted(v, &g);
+		yes = (!ret && g.state == HTRACE_GUEST_CLOSED) || deserted(v, &g);
 	}
 	htrace_view_close(v);
 	return yes;

@@ -233,6 +233,40 @@ static void of_guest(struct htrace_super *s, struct htrace_guest *g, struct htra
 	s->ringset[0].placement = HTRACE_PLACEMENT_IVSHMEM;
 }
 
+/* Its maker died before it was published, whatever the state says. */
+static void unpublished(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r)
+{
+	(void)r;
+	s->magic = 0;
+	g->state = HTRACE_GUEST_NONE;
+}
+
+static void unpublished_living(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r)
+{
+	unpublished(s, g, r);
+	r->owner = 0;
+	g->agent_pid = (__u32)getpid();
+	g->state = HTRACE_GUEST_CLOSED;
+}
+
+static void unpublished_child(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r)
+{
+	unpublished(s, g, r);
+	ring_living(s, g, r);
+}
+
+static void unpublished_rebooted(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r)
+{
+	unpublished(s, g, r);
+	rebooted(s, g, r);
+}
+
+static void half_written(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r)
+{
+	unpublished(s, g, r);
+	s->nr_cpus = 0;
+}
+
 static const struct {
 	void (*change)(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r);
 	int want;
@@ -251,6 +285,11 @@ static const struct {
 	{ rebooted, 0 },
 	{ of_no_boot, -EEXIST },
 	{ of_guest, -EEXIST },
+	{ unpublished, 0 },
+	{ unpublished_living, -EEXIST },
+	{ unpublished_child, -EEXIST },
+	{ unpublished_rebooted, 0 },
+	{ half_written, -EEXIST },
 };
 
 /* The region of a process that was killed with a ring of its own, and what is changed in it. */

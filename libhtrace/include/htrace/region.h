@@ -83,14 +83,16 @@ void htrace_region_release(struct htrace_region *r);
  *
  * A file that is not there is created, for its owner only (mode 0600). An existing one is taken if it
  * is a regular file, no link, that this process may write, and
- *  - holds a region of a session that is closed; or whose maker is dead, and all who own one of its
- *    rings; or that was made before this machine last booted; or
+ *  - holds a region of a session that is closed; or whose maker is dead, before it was published
+ *    or later, and all who own one of its rings; or that was made before this machine last booted; or
  *  - is empty (0 bytes); or
  *  - holds zeroes only, or a superblock of zeroes and the words of a reader that waits: made for this
  *    by host-reader or `truncate -s`. @size must be its size, or 0, which means that.
  * All else is refused with -EEXIST, and not touched. -EINVAL: also a @size that is not the file's.
  * -ENOSPC: also a file system that does not have the blocks. They are all reserved, where it can do that
  * (tmpfs, ext4, XFS, btrfs can): where not, a producer that meets a full one dies of SIGBUS.
+ * So does one if somebody truncates the file, which is its maker's own: no handler is put into the
+ * program that is traced. A memfd's size is sealed.
  * Two processes must not make a region of one file at a time. Who cannot be judged (a process of
  * another pid or time namespace, a guest) is alive: such a file is taken when it is closed, or when
  * somebody has removed it. Of a maker's child that has not taken a ring yet nobody knows: daemons make
