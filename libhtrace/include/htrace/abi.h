@@ -563,7 +563,7 @@ struct htrace_ring {
 	__u64 pad0[7];
 	/* Line 1. Writers: producers (atomic add). Reader: consumer (acquire). */
 	__u64 dropped; /* events dropped so far, for whatever reason */
-	__u64 refused; /* of these: larger than a block or than the slack allows */
+	__u64 refused; /* of these: too large, or of an id that no event has */
 	__u64 pad1[6];
 	/*
 	 * Line 2. vshmem: the agent forwards the host's consumed here (release); producers read it
