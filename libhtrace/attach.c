@@ -453,7 +453,7 @@ int htrace_view_schema(const struct htrace_view *v, __u64 *generation, void **bu
 	const struct htrace_schema_area *a =
 		(const void *)((const char *)v->mem + v->super.schema.off);
 	__u64 gen = __atomic_load_n(&a->generation, __ATOMIC_ACQUIRE);
-	__u64 room = v->super.schema.len - sizeof(*a);
+	__u64 room = (v->super.schema.len - sizeof(*a)) & ~7ULL; /* words are what is copied */
 	__u32 bytes = __atomic_load_n(&a->bytes, __ATOMIC_RELAXED) & ~7u;
 
 	if (gen == *generation)

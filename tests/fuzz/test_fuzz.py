@@ -147,6 +147,16 @@ def test_coverage():
     assert not below, f'below {LEAST} %: {", ".join(below)}'
 
 
+def test_uninitialised():
+    """Nothing is used, or handed out, that was not written: the corpora under MemorySanitizer."""
+    names = [n for n, t in TARGETS.items() if t.library_only]
+    with scratch() as d:
+        exes = Build(os.path.join(d, 'build'), 'memory').make(names)
+        for name in names:
+            run = run_target(exes[name], name, d, '-runs=0')
+            assert not run.status, f'{name}\n{run.said[-6000:]}'
+
+
 # A check that is taken away, and the target that must miss it.
 REMOVED = {
     'consumer-overwrite': ('consumer.c', '''		    l->end & 7)
