@@ -162,7 +162,7 @@ class Build:
     def make_other(self, name, source, other):
         """The target @name, which was made, with the file @other in the place of @source."""
         to = f'other-{name}'
-        self._run(*self.flags, *ALLOCATIONS, *MAPPINGS, '-I' + os.path.dirname(source), '-c', other,
+        self._run(*self.flags, '-w', *ALLOCATIONS, *MAPPINGS, '-I' + os.path.dirname(source), '-c', other,
                   '-o', os.path.join(self.dir, to + '.o'))
         return self._link(name, {**self.common, source: os.path.join(self.dir, to + '.o')}, to)
 
