@@ -154,6 +154,15 @@ def test_targets():
         assert not bad, f'{", ".join(bad)}: see above'
 
 
+def test_long_runs_end():
+    """tools/fuzz.sh runs a target for as long as it is told to, and says how much that was."""
+    with scratch() as d:
+        run = subprocess.run([os.path.join(TOP, 'tools', 'fuzz.sh'), '--minutes', '0.03', '--corpus', d, 'clock'],
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300)
+    found = re.search(r'\| clock \| 0.03 \| (\d+) \| \d+ \| \d+ \| - \|', run.stdout)
+    assert not run.returncode and found and int(found[1]), run.stdout
+
+
 def line_coverage(exes, profile):
     """{file: (lines, covered)} of what all programs executed."""
     objects = [o for exe in list(exes.values())[1:] for o in ('-object', exe)]
