@@ -471,7 +471,7 @@ int htrace_view_schema(const struct htrace_view *v, __u64 *generation, void **bu
 	if (!v->attached)
 		return 0;
 	gen = __atomic_load_n(&a->generation, __ATOMIC_ACQUIRE);
-	room = v->super.schema.len - sizeof(*a);
+	room = (v->super.schema.len - sizeof(*a)) & ~7ULL; /* words are what is copied */
 	bytes = __atomic_load_n(&a->bytes, __ATOMIC_RELAXED) & ~7u;
 	if (gen == *generation)
 		return 0;

@@ -746,7 +746,7 @@ static int read_once(struct htrace_consumer *c, struct htrace_batch *b, bool in_
 		return -EOWNERDEAD;
 	if (c->over)
 		return 0;
-	if (head < c->pos || head > 1ULL << 62)
+	if (head < c->pos || head > 1ULL << 62 || head & 7)
 		return quarantine(c, "head went backwards, or is absurd");
 	c->head = head;
 	if (head == c->pos) {

@@ -66,6 +66,7 @@ static void use_areas(struct htrace_view *v)
 	htrace_view_clock(v, &sample);
 	if (htrace_view_schema(v, &generation, &buf, &len) == 1) {
 		CHECK(len <= htrace_view_size(v));
+		check_written(buf, len);
 		if (!htrace_schema_parse(&schema, buf, len, err, sizeof(err)))
 			htrace_schema_free(schema);
 		free(buf);

@@ -799,7 +799,7 @@ START_TEST(test_tables)
 	struct htrace_schema *schema;
 	struct htrace_region *r;
 	struct htrace_view *v;
-	__u64 gen = 0;
+	__u64 gen = 0, area_len;
 	const void *entries;
 	size_t len;
 	void *buf;
@@ -829,6 +829,14 @@ START_TEST(test_tables)
 	free(buf);
 	ck_assert_int_eq(htrace_view_schema(v, &gen, &buf, &len), 1);
 	ck_assert_uint_le(len, htrace_view_super(v)->schema.len);
+	free(buf);
+	/* and to words, which are what is copied: nothing behind them is handed out */
+	area_len = sizeof(struct htrace_schema_area) + 13;
+	ck_assert_int_eq(pwrite(fd, &area_len, 8, offsetof(struct htrace_super, schema.len)), 8);
+	ck_assert_int_eq(htrace_view_attach(v, err, sizeof(err)), 0);
+	htrace_region_schema(r)->generation++;
+	ck_assert_int_eq(htrace_view_schema(v, &gen, &buf, &len), 1);
+	ck_assert_uint_eq(len, 8);
 	free(buf);
 
 	ck_assert_int_eq(htrace_view_clock(v, &s), 0); /* from when it was published */
