@@ -266,6 +266,22 @@ static void skip_consumed(struct htrace_consumer *c, const struct htrace_image *
 		c->pos = beg;
 }
 
+/* Does all that is read by it lie in the image? A view's images are sure to; a caller's may be anything. */
+static bool shape_ok(const struct htrace_geometry *g)
+{
+	__u64 blocks;
+
+	if (g->block_shift < HTRACE_BLOCK_SHIFT_MIN || g->block_shift > HTRACE_BLOCK_SHIFT_MAX ||
+	    g->ring_shift <= g->block_shift || g->ring_shift > HTRACE_RING_SHIFT_MAX ||
+	    g->ring_mask != (1ULL << g->ring_shift) - 1 ||
+	    (g->policy != HTRACE_DISCARD && g->policy != HTRACE_OVERWRITE))
+		return false;
+	blocks = 1ULL << (g->ring_shift - g->block_shift);
+	return blocks <= HTRACE_MAX_BLOCKS && !(g->desc_off % 64) && !(g->data_off % 64) &&
+	       g->desc_off >= sizeof(struct htrace_ring) &&
+	       htrace_inside(g->desc_off, blocks * sizeof(struct htrace_block), g->data_off);
+}
+
 int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image *img,
 			const struct htrace_consumer_opts *opts)
 {
@@ -273,8 +289,7 @@ int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image 
 	struct htrace_consumer *c;
 	__u64 head, block;
 
-	if (!img || !img->ring || img->geometry.block_shift > HTRACE_BLOCK_SHIFT_MAX ||
-	    img->geometry.ring_shift <= img->geometry.block_shift ||
+	if (!img || !img->ring || !shape_ok(&img->geometry) ||
 	    (opts && (opts->sz < sizeof(opts->sz) || opts->sz > sizeof(o))))
 		return -EINVAL;
 	if (opts)
@@ -885,8 +900,10 @@ bool htrace_consumer_ready(const struct htrace_consumer *c)
 void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_consumer_stats *s)
 {
 	struct htrace_consumer_stats now = c->stats;
-	size_t sz = s->sz && s->sz < sizeof(now) ? s->sz : sizeof(now);
+	size_t sz = s->sz < sizeof(now) ? s->sz : sizeof(now);
 
+	if (sz < sizeof(sz)) /* its size was not set: not a byte of it is known to be there */
+		return;
 	now.sz = sz;
 	now.refused = __atomic_load_n(&c->ring->refused, __ATOMIC_RELAXED);
 	now.position = htrace_consumer_position(c);

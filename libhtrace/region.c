@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -290,8 +291,11 @@ void htrace_region_write(struct htrace_region *r, void *mem)
 int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 			 const struct htrace_region_opts *opts)
 {
-	int err = htrace_region_plan(out, size, opts);
+	int err;
 
+	if (!mem || (uintptr_t)mem % 4096)
+		return -EINVAL;
+	err = htrace_region_plan(out, size, opts);
 	if (!err)
 		htrace_region_write(*out, mem);
 	return err;
@@ -461,8 +465,12 @@ static void put_sample(struct htrace_region *r, const struct htrace_clock_sample
 {
 	struct htrace_guest *g = htrace_region_guest(r);
 	__u64 head = g->clock_head;
+	const __u64 *from = (const __u64 *)s;
+	__u64 *to = (__u64 *)&g->clock[head % HTRACE_CLOCK_SAMPLES];
 
-	g->clock[head % HTRACE_CLOCK_SAMPLES] = *s;
+	/* By words: another thread may look at what was here 64 samples ago. */
+	for (size_t i = 0; i < sizeof(*s) / 8; i++)
+		htrace_store(&to[i], from[i]);
 	htrace_region_fence(r);
 	__atomic_store_n(&g->clock_head, head + 1, __ATOMIC_RELEASE);
 }
@@ -493,7 +501,7 @@ void htrace_region_sample(struct htrace_region *r)
 
 	if (r->io_memory)
 		return;
-	last = head ? g->clock[(head - 1) % HTRACE_CLOCK_SAMPLES].mono : 0;
+	last = head ? htrace_load(&g->clock[(head - 1) % HTRACE_CLOCK_SAMPLES].mono) : 0;
 	htrace_clock_take(&s);
 	pause = (s.mono - r->began) / HTRACE_CLOCK_SAMPLES;
 	if (s.mono - last >= (pause > SAMPLE_PAUSE_NS ? pause : SAMPLE_PAUSE_NS))

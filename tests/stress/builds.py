@@ -17,6 +17,7 @@ from mutations import mutate  # noqa: E402
 
 STRESS = os.path.join(HERE, 'stress.c')
 OWNERS = os.path.join(HERE, 'owners.c')
+HANDLES = os.path.join(HERE, 'handles.c')
 UNIT = os.path.join(TESTS, 'unit')
 SANITIZERS = {
     'plain': ['-O2'],

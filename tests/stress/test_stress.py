@@ -7,7 +7,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from builds import OWNERS, STRESS, compile_test, outcome  # noqa: E402
+from builds import HANDLES, OWNERS, STRESS, compile_test, outcome  # noqa: E402
 from harness import params, say  # noqa: E402
 
 RECORDS = {'plain': 120000, 'tsan': 20000, 'asan': 30000}  # of each producer
@@ -53,3 +53,14 @@ def test_owners(build):
             assert status == 0, f'{policy}: exit {status}\n{said}'
             assert len(said.splitlines()) == 1, said
             say(f'{policy}: {said.strip()}')
+
+
+@params('plain', 'tsan', 'asan')
+def test_handles(build):
+    """A region's handle, on which threads take rings and give them back, while one beats and one reads."""
+    with tempfile.TemporaryDirectory() as d:
+        exe = compile_test(HANDLES, d, build)
+        status, said = outcome(exe, str(LIVES[build] * 2))
+        assert status == 0, f'exit {status}\n{said}'
+        assert len(said.splitlines()) == 1, said
+        say(said.strip())

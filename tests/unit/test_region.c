@@ -290,6 +290,7 @@ START_TEST(test_senseless)
 	ck_assert_msg(htrace_region_fits(size, &o) == -EINVAL, "%s", senseless[_i].what);
 	ck_assert_int_eq(htrace_region_create_local(&r, NULL, size, &o, &fd), -EINVAL);
 	ck_assert_int_eq(htrace_region_format(&r, mem, size, &o), -EINVAL);
+	ck_assert_int_eq(htrace_region_format(&r, (char *)mem + 64, SIZE / 2, &local_opts), -EINVAL);
 	munmap(mem, SIZE);
 }
 END_TEST

@@ -117,7 +117,7 @@ __u64 htrace_consumer_position(const struct htrace_consumer *c);
 __u64 htrace_consumer_backlog(const struct htrace_consumer *c);
 /* Is there something to read? One load of head; what adaptive waiting polls. */
 bool htrace_consumer_ready(const struct htrace_consumer *c);
-/* Fill in *@s, as far as its sz (set by the caller) reaches. */
+/* Fill in *@s, as far as its sz (set by the caller) reaches; nothing if that is below sizeof(size_t). */
 void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_consumer_stats *s);
 /* Why it was quarantined or what last did not validate; never NULL. */
 const char *htrace_consumer_error(const struct htrace_consumer *c);

@@ -50,6 +50,7 @@ struct htrace_producer {
 };
 
 /*
+ * Any thread, also while others do so, or use the region's handle. Not in signal handlers.
  * Take ring @index of set @set, or with index -1 any one: a free one first, which goes on where it
  * is; else one whose process died, if a reader has read it to its end, which begins anew. Rings of
  * other pid namespaces are never taken for dead.
@@ -61,8 +62,8 @@ struct htrace_producer {
  */
 int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u32 set, int index);
 /*
- * Give the ring back; all reserved records must be committed, and no other thread use the handle.
- * Another thread may take the ring then. In a forked child the handle is given up, and the ring stays its
+ * Any thread, likewise. Give the ring back; all reserved records must be committed, and no other thread
+ * use this handle. Another may take the ring then. In a forked child the handle is given up, and the ring stays its
  * parent's. A second time it does nothing.
  */
 void htrace_producer_put(struct htrace_producer *p);

@@ -3,7 +3,8 @@
  * Regions: memory that guest and host (or two processes) share. docs/format.md has the layout.
  *
  * Functions return 0 or -errno unless they say otherwise. None may be called from a signal
- * handler. A handle may be used by one thread at a time.
+ * handler. A handle may be used by one thread at a time; but while one thread uses a region's, any number
+ * may htrace_producer_get() and htrace_producer_put() (producer.h). It is released behind the last of them.
  */
 #ifndef HTRACE_REGION_H
 #define HTRACE_REGION_H
@@ -56,7 +57,8 @@ __u64 htrace_image_size(const struct htrace_geometry *g, size_t page_size);
  * Make a region anew in @size bytes at @mem (shared, writable, page-aligned), which stay the
  * caller's and must outlive it. An older session there ends. The superblock is *not* published
  * yet: fill the areas, then call htrace_region_publish().
- * -EINVAL: options make no sense, or @size is above HTRACE_REGION_MAX: no reader would take it.
+ * -EINVAL: options make no sense, @size is above HTRACE_REGION_MAX (no reader would take it), or @mem is
+ * not aligned.
  * -ENOSPC: @size is too small for them. -EOPNOTSUPP: this machine
  * does not have the clock that was asked for (htrace_clock_check() says why).
  */
