@@ -134,7 +134,8 @@ static void read_some(struct live *l, struct reader *r, bool all, bool unverifie
 
 	CHECK(!ret || ret == -ESTALE || ret == -ENOMEM);
 	CHECK(live_backlog(l) >= pass.backlog || ret);
-	live_ready(l);
+	if (!live_ready(l))
+		live_arm(l);
 	live_relayed(l);
 }
 

@@ -84,13 +84,19 @@ ELSEWHERE = {
     'host-reader/source_file.c': 'which captures a directory has: capture_read.c and capture_lane.c judge them; capture',
     'host-reader/source_session.c': 'hands over what attach.c read; capture, survival',
     'host-reader/region_file.c': 'is it a region\'s file: compares words, and locks it; host_reader',
+    'libhtrace/sync_bell.c': 'waits, within bounds, however often it is rung; test_sync_bell',
+    'host-reader/bell_server.c': 'who connects to a socket of ours, and says nothing that is read; doorbell',
+    'host-reader/source_bell.c': 'whom to ask to ring; doorbell',
+    **{f'host-reader/{f}.c': 'the host\'s kernel, for a guest; test_tell, test_tell_kvm' for f in (
+        'tell', 'tell_kvm', 'source_tell')},
     'host-reader/summary.c': 'adds and shows numbers; names were escaped before; sinks',
     'host-reader/stats.c': 'adds numbers',
     **{f'host-reader/{f}.c': 'the host\'s kernel; test_kvm_exits' for f in ('sync_kvm_exit', 'kvm_exits', 'kvm_process',
                                                                        'kvm_programs')},
     'host-reader/syscalls.c': 'a table', 'host-reader/syscall_args.c': 'a table',
     **{f'host-reader/{f}.c': OWN for f in (
-        'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_raw', 'tsdl', 'ctf_stream', 'capture_write',
+        'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',
+        'tsdl', 'ctf_stream', 'capture_write',
         'capture_stream', 'capture_metadata')},
 }
 
