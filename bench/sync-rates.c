@@ -211,7 +211,7 @@ static uint64_t take(struct run *r)
 		}
 	}
 	if (ret)
-		r->error = htrace_consumer_error(r->consumer);
+		r->error = strdup(htrace_consumer_error(r->consumer)); /* it outlives the consumer */
 	return r->seen - from;
 }
 

@@ -29,20 +29,43 @@ static bool has_interrupts(const char *pci)
 	return !access(path, F_OK);
 }
 
+static size_t page_mask(void)
+{
+	return (size_t)sysconf(_SC_PAGESIZE) - 1;
+}
+
+/* sysfs maps pages, and a BAR that is smaller need not begin with one. -1: not known. */
+static long regs_in_page(const char *pci)
+{
+	unsigned long long start = 0;
+	char path[96];
+	FILE *f;
+	int n;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource", pci);
+	f = fopen(path, "re");
+	n = f ? fscanf(f, "%llx", &start) : 0;
+	if (f)
+		fclose(f);
+	return n == 1 ? (long)(start & page_mask()) : -1;
+}
+
 static void map_regs(struct bell *b, const char *pci)
 {
+	long at = regs_in_page(pci);
+	void *mem = MAP_FAILED;
 	char path[96];
-	void *mem;
 	int fd;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0", pci);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	mem = fd < 0 ? MAP_FAILED : mmap(NULL, REGS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	fd = at < 0 ? -1 : open(path, O_RDWR | O_CLOEXEC);
+	if (fd >= 0)
+		mem = mmap(NULL, REGS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (mem == MAP_FAILED)
 		say("no doorbell: cannot map %s: %s; the host's reader looks by itself", path,
 		    strerror(errno));
 	else
-		b->regs = mem;
+		b->regs = (volatile __u32 *)((char *)mem + at);
 	if (fd >= 0)
 		close(fd);
 }
@@ -69,7 +92,7 @@ int bell_start(struct bell *b, const struct htrace_region *region, const struct 
 void bell_close(struct bell *b)
 {
 	if (b->regs)
-		munmap((void *)(uintptr_t)b->regs, REGS_SIZE);
+		munmap((void *)((uintptr_t)b->regs & ~(uintptr_t)page_mask()), REGS_SIZE);
 	free(b->seen);
 	b->regs = NULL;
 	b->module = NULL;

@@ -81,6 +81,7 @@ const char *exit_name(__u32 isa, __u32 reason, char *buf, size_t len)
 
 bool exit_is_halt(__u32 isa, __u32 reason)
 {
-	return isa == HTRACE_ISA_VMX ? reason == 12 || reason == 36 :
-				       reason == 0x78 || reason == 0x8b || reason == 0x8c;
+	if (isa == HTRACE_ISA_VMX)
+		return reason == 12 || reason == 36;
+	return isa == HTRACE_ISA_SVM && (reason == 0x78 || reason == 0x8b || reason == 0x8c);
 }

@@ -37,7 +37,7 @@ struct follow {
 	__s64 distance; /* to our CLOCK_MONOTONIC */
 	bool clock_known;
 	__u64 lost;        /* records of this telling */
-	__u64 heartbeat, beat_at, broken_at, started;
+	__u64 heartbeat, beat_at, broken_at, started, began;
 	bool ever, said_untold, said_silent;
 };
 
@@ -70,7 +70,7 @@ static bool host_there(const struct follow *f)
  */
 static void look_at_clock(struct follow *f, __u64 now)
 {
-	__u64 clock = load(&f->host->told_clock);
+	__u64 clock = load(&f->host->told_clock) & ~(3ULL << 62); /* no clock runs so long; the distance has room */
 	__s64 distance = (__s64)(now - clock);
 
 	if (f->clock_known && clock == f->clock)
@@ -216,6 +216,7 @@ static int begin_telling(struct follow *f, __u64 number)
 	if (f->ever)
 		say("the host has begun anew to tell of exits");
 	f->number = number;
+	f->began = now_ns();
 	f->clock_known = false;
 	f->ever = true;
 	f->said_silent = false;
@@ -257,6 +258,8 @@ static int look(struct follow *f)
 	__u64 now = now_ns(),
 	      number = load(&f->host->magic) == HTRACE_HOST_MAGIC ? load(&f->host->telling) : 0;
 
+	if (number && number != f->number && f->ever && now - f->began < BROKEN_NS)
+		number = 0; /* one that begins anew all the time is followed once a second */
 	if (number != f->number) {
 		if (f->number && !number) {
 			read_ring(f, now); /* it stays as it was told to the end */
@@ -288,7 +291,7 @@ static int follow_until(struct follow *f, const sigset_t *stop)
 
 		if (look(f))
 			return -1;
-		t.tv_nsec = f->number ? (long)POLL_NS : (long)WAIT_NS;
+		t.tv_nsec = f->number && !f->said_silent ? (long)POLL_NS : (long)WAIT_NS;
 		if (sigtimedwait(stop, NULL, &t) >= 0)
 			return look(f);
 	}

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -99,21 +100,21 @@ static int listen_at(struct bell_server *b, const char *path, char *err, size_t 
 		return ret;
 	}
 	strcpy(b->path, path);
-	if (lstat(path, &st) || listen(b->listener, ROUND_CLIENTS))
-		return failed(err, errlen, "listen");
+	if (lstat(path, &st))
+		return failed(err, errlen, "its socket");
 	b->dev = st.st_dev;
-	b->ino = st.st_ino;
-	return 0;
+	b->ino = st.st_ino; /* from here on it is removed at the end */
+	return listen(b->listener, ROUND_CLIENTS) ? failed(err, errlen, "listen") : 0;
 }
 
 /* ---------------------------------------------------------------------------------------- bells */
 
 /* New ones for each VM, so that one that is gone does not ring. */
-static int make_bells(struct bell_server *b)
+static bool make_bells(struct bell_server *b)
 {
 	b->ours = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	b->theirs = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return b->ours < 0 || b->theirs < 0 ? -errno : 0;
+	return b->ours >= 0 && b->theirs >= 0;
 }
 
 static void close_bells(struct bell_server *b)
@@ -128,8 +129,10 @@ static void close_bells(struct bell_server *b)
 __u64 bell_server_take(struct bell_server *b)
 {
 	__u64 count;
+	struct iovec to = { &count, sizeof(count) };
 
-	return b->ours >= 0 && read(b->ours, &count, sizeof(count)) == sizeof(count) ? count : 0;
+	/* Who was given the descriptor may have made it one that blocks. (-1: it has no position.) */
+	return b->ours >= 0 && preadv2(b->ours, &to, 1, -1, RWF_NOWAIT) == sizeof(count) ? count : 0;
 }
 
 int bell_server_fd(const struct bell_server *b)
@@ -182,7 +185,8 @@ static int take_client(struct bell_server *b)
 		close(fd); /* which it finds to be the end before it was told a version */
 		return BELL_REFUSED;
 	}
-	if ((b->ours < 0 && make_bells(b)) || !greet(b, fd)) {
+	if (!make_bells(b) || !greet(b, fd)) {
+		close_bells(b);
 		close(fd);
 		return BELL_BROKEN;
 	}

@@ -12,7 +12,8 @@
 
 static __u32 slot_of(const struct pf_tasks *t, __u32 tid)
 {
-	return (tid * t->key >> 8) % (2 * PF_TASKS);
+	_Static_assert(2 * PF_TASKS == 1u << 15, "the product's upper bits are those that depend on all of tid");
+	return tid * t->key >> 17;
 }
 
 struct pf_task *pf_task_find(struct pf_tasks *t, __u32 tid)
@@ -66,7 +67,7 @@ static void put_task(struct pf *p, const struct pf_machine *m, const struct pf_t
 	tree.n_processes = t->tid == t->pid;
 	tree.processes = &processes;
 	packet.has_timestamp = true;
-	packet.timestamp = time;
+	packet.timestamp = time < PF_TIME_MAX ? time : PF_TIME_MAX;
 	packet.process_tree = &tree;
 	pf_put(p, m, &packet);
 }

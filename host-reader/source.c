@@ -237,8 +237,7 @@ static void notice_absence(struct source *s, __u64 now)
 static void region_round(struct source *s, __u64 now, struct source_round *round)
 {
 	notice_absence(s, now);
-	if (s->state != SOURCE_FAILED)
-		source_serve(s, now);
+	source_serve(s, now);
 	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
 		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
 	if (source_emit_ending(s, now)) {

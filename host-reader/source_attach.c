@@ -194,10 +194,10 @@ static void find_vm(struct source *s, __u64 now)
 			rings = super->ringset[i].nr_rings;
 	if (!s->config->exits || s->vm_tries == VM_TRIES)
 		return;
-	if (!rings) {
+	if (!rings || s->no_ram) {
 		s->vm_tries = VM_TRIES;
-		say_within(&s->quota, "%s: exits cannot be watched: its rings are those of threads; looking "
-			   "as sync adaptive does", s->spec->path);
+		say_within(&s->quota, "%s: exits cannot be watched: its rings are %s; looking as sync "
+			   "adaptive does", s->spec->path, rings ? "copied by the agent" : "those of threads");
 		return;
 	}
 	s->next_vm = now + (VM_NS << s->vm_tries);
@@ -320,7 +320,7 @@ static bool may_follow(struct source *s)
 /* The file was made anew beside us, as by a VM that was started again: go over to it. */
 static void follow_file(struct source *s, __u64 now)
 {
-	if (!region_file_replaced(s->view, s->spec->path) || !may_follow(s))
+	if (s->server || !region_file_replaced(s->view, s->spec->path) || !may_follow(s))
 		return;
 	source_tell_end(s, now);
 	s->next_tell = s->tell_pause = 0;

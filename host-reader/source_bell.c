@@ -2,6 +2,8 @@
 /* A source's producers wake the reader; and the ivshmem device of a source that serves one. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "message.h"
 #include "source_internal.h"
@@ -18,13 +20,23 @@ int source_open_server(struct source *s, char *err, size_t errlen)
 		return ret;
 	s->writable = true;
 	fd = fcntl(bell_server_memory(s->server), F_DUPFD_CLOEXEC, 0);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0) {
+		ret = -errno;
+		snprintf(err, errlen, "%s", strerror(-ret));
+		return ret;
+	}
+	return fd;
 }
 
 void source_serve(struct source *s, __u64 now)
 {
-	int news = s->server ? bell_server_round(s->server, now) : BELL_NOTHING;
+	int news;
 
+	if (s->state == SOURCE_FAILED && s->server) { /* a VM that comes shall hear that nobody is there */
+		bell_server_close(s->server);
+		s->server = NULL;
+	}
+	news = s->server ? bell_server_round(s->server, now) : BELL_NOTHING;
 	if (news & BELL_BROKEN)
 		say_within(&s->quota, "%s: what was connected is no VM's ivshmem device: disconnected",
 			   s->spec->path);
@@ -49,6 +61,8 @@ static bool has_bell(const struct source *s)
 
 static const char *no_bell(const struct source *s)
 {
+	if (!htrace_view_host(s->view))
+		return "no permission to write";
 	if (s->config->bell == SOURCE_WORD)
 		return "the region was not made for that";
 	return s->server ? "nobody rings the doorbell there" : "it is no doorbell: source";

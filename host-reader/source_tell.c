@@ -115,7 +115,7 @@ void source_tell(struct source *s, __u64 now)
 
 __u64 source_tell_due(const struct source *s)
 {
-	return s->config->teller ? s->next_tell : UINT64_MAX;
+	return s->config->teller && s->state != SOURCE_FAILED ? s->next_tell : UINT64_MAX;
 }
 
 void source_tell_end(struct source *s, __u64 now)

@@ -104,8 +104,9 @@ static int load_programs(struct teller *t, char *err, size_t errlen)
 	t->object = bpf_object__open_mem(kvm_tell_bpf_start,
 					 (size_t)(kvm_tell_bpf_end - kvm_tell_bpf_start), &opts);
 	if (!t->object) {
-		explain(err, errlen, "opening the BPF programs: %s", strerror(errno));
-		return -errno;
+		ret = -errno;
+		explain(err, errlen, "opening the BPF programs: %s", strerror(-ret));
+		return ret;
 	}
 	ret = bpf_object__load(t->object);
 	if (ret) {
@@ -133,8 +134,10 @@ static int map_vcpus(struct teller *t, char *err, size_t errlen)
 			 t->vcpus_fd, 0);
 
 	if (mem == MAP_FAILED) {
-		explain(err, errlen, "mapping the exits' map: %s", strerror(errno));
-		return -errno;
+		int ret = -errno;
+
+		explain(err, errlen, "mapping the exits' map: %s", strerror(-ret));
+		return ret;
 	}
 	t->vcpu = mem;
 	return 0;
@@ -195,8 +198,9 @@ static void untell_programs(const struct told_vm *vm)
 	__u32 pid = (__u32)vm->pid;
 
 	bpf_map_delete_elem(vm->teller->vms_fd, &pid);
-	for (unsigned int i = 0; i < vm->nr; i++) {
-		__u32 thread = __atomic_load_n(&vm->vcpu[i].from->thread, __ATOMIC_RELAXED);
+	/* Also of a vCPU that was not there yet when they were listed: the numbers are another VM's next. */
+	for (unsigned int i = vm->first; i < vm->first + vm->nr_numbers; i++) {
+		__u32 thread = __atomic_load_n(&vm->teller->vcpu[i].thread, __ATOMIC_RELAXED);
 
 		if (thread)
 			bpf_map_delete_elem(vm->teller->threads_fd, &thread);

@@ -237,8 +237,11 @@ int htrace_region_create_local(struct htrace_region **out, const char *path, siz
 		goto fail;
 	}
 	err = path ? reserve(fd, size) : 0; /* a memfd is in no file system that could be full */
-	if (err)
+	if (err) {
+		if (!made)
+			unreserve(fd);
 		goto fail;
+	}
 	if (ftruncate(fd, (off_t)size) ||
 	    mmap(mem, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
 		err = -errno;

@@ -264,8 +264,8 @@ static int futex_arm(void **priv, const struct htrace_sync_target *target, const
 
 	if (arg)
 		return -EINVAL;
-	/* Nothing to wait for is an error of another kind. */
-	if (syscall(SYS_futex_waitv, NULL, 0, 0, NULL, CLOCK_MONOTONIC) < 0 && errno == ENOSYS)
+	/* Nothing to wait for is EINVAL; filters of system calls have other errors. */
+	if (syscall(SYS_futex_waitv, NULL, 0, 0, NULL, CLOCK_MONOTONIC) < 0 && errno != EINVAL)
 		return -ENOSYS;
 	ret = sleeper_new(&s, target);
 	if (ret)

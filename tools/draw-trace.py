@@ -124,7 +124,7 @@ def move(machine, by):
     for cpu, events in machine.kernel.items():
         machine.kernel[cpu] = [(e[0] + by, *e[1:]) for e in events]
     for track, slices in machine.slices.items():
-        machine.slices[track] = [s._replace(begin=s.begin + by, end=s.end + by) for s in slices]
+        machine.slices[track] = [s._replace(begin=s.begin + by, end=(s.end or s.begin) + by) for s in slices]
     for track, values in machine.counters.items():
         machine.counters[track] = [(t + by, v) for t, v in values]
 

@@ -3,9 +3,10 @@
  * A tracer of user space in a guest, without an agent: makes a region in the ivshmem device that the
  * kernel module has bound, and has threads that share one ring push COUNT numbers each.
  *
- *   devwriter COUNT [PAUSE]
+ *   devwriter COUNT [PAUSE [flood]]
  *
  * With PAUSE, microseconds between two records of a thread, it wakes the reader by the device's doorbell.
+ * flood: another thread rings all the time, for nothing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -96,6 +97,15 @@ static void *push(void *arg)
 	return NULL;
 }
 
+static void *flood(void *arg)
+{
+	struct htrace_module_bell bell = { 0 };
+
+	for (;;)
+		ioctl(device, HTRACE_MODULE_BELL, &bell);
+	return arg;
+}
+
 /* What an agent would do meanwhile. */
 static void live(struct htrace_region *r, int ms)
 {
@@ -121,7 +131,7 @@ int main(int argc, char **argv)
 	void *mem;
 
 	count = argc >= 2 ? strtoull(argv[1], NULL, 10) : 0;
-	pause_usec = argc == 3 ? (useconds_t)strtoul(argv[2], NULL, 10) : 0;
+	pause_usec = argc >= 3 ? (useconds_t)strtoul(argv[2], NULL, 10) : 0;
 	o.bell = pause_usec != 0;
 	check(!htrace_bar_open(&bar, "auto", why, sizeof(why)), why);
 	check(!htrace_bar_io_memory(bar), "a mapping that atomics work on");
@@ -145,6 +155,8 @@ int main(int argc, char **argv)
 		live(r, 1000);
 		ring_nobody();
 	}
+	if (argc == 4)
+		check(!pthread_create(&thread[0], NULL, flood, NULL), "a thread");
 	for (size_t i = 0; i < THREADS; i++)
 		check(!pthread_create(&thread[i], NULL, push, (void *)i), "a thread");
 	for (size_t i = 0; i < THREADS; i++)

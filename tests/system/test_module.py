@@ -263,8 +263,14 @@ agent_stop
 
 @params('6.1', '6.12')
 def test_device(kernel):
-    """/dev/htrace: requests whose buffers are in its memory return; read-only and refused mappings."""
+    """/dev/htrace: keeps the module while it is open; requests whose buffers are in its memory return;
+    read-only and refused mappings."""
     script = LOAD + """
+sleep 60 < /dev/htrace &
+sleep 0.5
+rmmod htrace && exit 1
+kill $!
+wait $!
 devmap || exit 1
 rmmod htrace || exit 1
 dmesg | grep -E 'WARNING|BUG|Oops' && exit 1

@@ -222,6 +222,7 @@ def compare_slices(m, by_cpu, records):
         assert m.slices[f'CPU {cpu} lost events'] == model_losses(of_cpu), cpu
         nr['losses'] += len(model_losses(of_cpu))
         assert m.gaps[cpu] <= len(model_losses(of_cpu))
+    nr['gaps'] = sum(m.gaps.values())
     calls, model = pftext.calls(m), model_calls(records)
     assert collections.Counter(calls) == collections.Counter(model), \
         list((collections.Counter(calls) - collections.Counter(model)).items())[:5]
@@ -377,7 +378,7 @@ def test_guest():
         check_machine(m, '6.1', ctftext.offset(ctftext.traces(ctf)[0]))
         assert list(trace.machines) == [1], 'sessions of one boot are one machine'
         for what, least in (('events', 10000), ('running', 500), ('calls', 1000), ('softirq_entry', 50),
-                            ('losses', 2), ('calls without result', 1), ('tasks', 15)):
+                            ('losses', 2), ('gaps', 1), ('calls without result', 1), ('tasks', 15)):
             assert nr[what] >= least, (what, nr)
         records = list(json_lines(js))
         for policy in ('overwritten', 'dropped'):

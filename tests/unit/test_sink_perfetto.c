@@ -748,13 +748,16 @@ END_TEST
 /* Times that are none. */
 START_TEST(test_times)
 {
-	__u32 id = declare("own", "v", s32());
+	__u32 id = declare("own", "v", s32()), sw = declare_switch();
+	struct on_switch to7 = { 0, 7, 120, 110, 0, 0 };
 	struct sink_loss l = { .from = &origin, .time = ~0ULL, .dropped = 1 };
 	__s32 v[4] = { 1 };
 
 	session.clock = (struct htrace_clock_sample){ .mono = ~0ULL, .real = ~0ULL };
+	names_set(names, 7, 7, 1, "seven", 5); /* which is told with the first event of it */
 	finish_schema();
 	show_at(&origin, ~0ULL, id, v, 16, false);
+	show_at(&origin, ~0ULL, sw, &to7, sizeof(to7), false);
 	show_at(&origin, 5, id, v, 16, false);
 	sink.ops->loss(&sink, &l);
 	finish();

@@ -295,7 +295,7 @@ int htrace_view_session_drained(struct htrace_view *v);
 int htrace_view_ask_names(struct htrace_view *v);
 /*
  * Ask producers to wake us, or with @sync 0 no more: HTRACE_SYNC_RING, of a device with the vector in it.
- * htrace_view_claim() and HTRACE_HOST_GONE store 0. Before htrace_consumer_arm().
+ * htrace_view_claim(), HTRACE_HOST_WAITING and HTRACE_HOST_GONE store 0. Before htrace_consumer_arm().
  */
 int htrace_view_set_sync(struct htrace_view *v, __u32 sync);
 /* The word that producers of a local region change to wake us; NULL: they do not. See sync.h. */
