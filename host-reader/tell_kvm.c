@@ -5,23 +5,20 @@
 #include <errno.h>
 #include <linux/kcmp.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #ifdef HAVE_LIBBPF
 #include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 #endif
 
 #include "../bpf/kvm_tell.h"
+#include "host_bpf.h"
 #include "kvm_process.h"
 
-#define NR_PROGRAMS 4
 #define EXITS_PER_LOOK 256
 #define TOTALS_PER_LOOK 64
 #define TURN_NS \
@@ -33,8 +30,7 @@ _Static_assert(EXITS_PER_LOOK + TOTALS_PER_LOOK <= TELL_BATCH,
 _Static_assert(sizeof(struct kvm_tell_vcpu) % 4096 == 0, "virtual CPUs are whole pages");
 
 struct teller {
-	struct bpf_object *object;
-	struct bpf_link *link[NR_PROGRAMS];
+	struct host_bpf bpf;
 	const struct kvm_tell_vcpu *vcpu; /* the programs' map, read-only */
 	int vms_fd, vcpus_fd, threads_fd;
 	bool taken[KVM_TELL_VCPUS];
@@ -59,89 +55,11 @@ struct told_vm {
 	struct told_vcpu vcpu[];
 };
 
-__attribute__((format(printf, 3, 4))) static void explain(char *err, size_t errlen, const char *fmt,
-							  ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(err, errlen, fmt, args);
-	va_end(args);
-}
-
 /* ---------------------------------------------------------------------------------- the programs */
 
 #ifdef HAVE_LIBBPF
 
 extern const char kvm_tell_bpf_start[], kvm_tell_bpf_end[];
-
-static int quiet(enum libbpf_print_level level, const char *fmt, va_list args)
-{
-	(void)level, (void)fmt, (void)args; /* what it means is said in our own words */
-	return 0;
-}
-
-static const char *hint(int err)
-{
-	switch (err) {
-	case -EPERM:
-	case -EACCES:
-		return geteuid() ? "; are you root?" :
-				   "; does the kernel's lockdown, or its verifier, refuse them?";
-	case -ENOENT:
-		return "; is tracefs mounted?";
-	default:
-		return "; does the kernel have BTF, also of its kvm module, and is this x86?";
-	}
-}
-
-static int load_programs(struct teller *t, char *err, size_t errlen)
-{
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "kvm_tell");
-	struct bpf_program *p;
-	int ret, i = 0;
-
-	t->object = bpf_object__open_mem(kvm_tell_bpf_start,
-					 (size_t)(kvm_tell_bpf_end - kvm_tell_bpf_start), &opts);
-	if (!t->object) {
-		ret = -errno;
-		explain(err, errlen, "opening the BPF programs: %s", strerror(-ret));
-		return ret;
-	}
-	ret = bpf_object__load(t->object);
-	if (ret) {
-		explain(err, errlen, "loading the BPF programs: %s%s", strerror(-ret), hint(ret));
-		return ret;
-	}
-	t->vms_fd = bpf_object__find_map_fd_by_name(t->object, "tell_vms");
-	t->vcpus_fd = bpf_object__find_map_fd_by_name(t->object, "tell_vcpus");
-	t->threads_fd = bpf_object__find_map_fd_by_name(t->object, "tell_threads");
-	bpf_object__for_each_program(p, t->object) {
-		t->link[i] = bpf_program__attach(p);
-		if (!t->link[i++]) {
-			ret = -errno;
-			explain(err, errlen, "attaching to %s: %s%s",
-				bpf_program__section_name(p) + 3, strerror(-ret), hint(ret));
-			return ret;
-		}
-	}
-	return 0;
-}
-
-static int map_vcpus(struct teller *t, char *err, size_t errlen)
-{
-	void *mem = mmap(NULL, KVM_TELL_VCPUS * sizeof(*t->vcpu), PROT_READ, MAP_SHARED,
-			 t->vcpus_fd, 0);
-
-	if (mem == MAP_FAILED) {
-		int ret = -errno;
-
-		explain(err, errlen, "mapping the exits' map: %s", strerror(-ret));
-		return ret;
-	}
-	t->vcpu = mem;
-	return 0;
-}
 
 int teller_open(struct teller **out, char *err, size_t errlen)
 {
@@ -150,34 +68,29 @@ int teller_open(struct teller **out, char *err, size_t errlen)
 
 	*out = NULL;
 	if (!t) {
-		explain(err, errlen, "%s", strerror(ENOMEM));
+		snprintf(err, errlen, "%s", strerror(ENOMEM));
 		return -ENOMEM;
 	}
-	libbpf_set_print(quiet);
-	if (access("/sys/module/kvm", F_OK)) {
-		explain(err, errlen, "KVM is not loaded (modprobe kvm)");
-		ret = -ENOENT;
-	} else {
-		ret = load_programs(t, err, errlen);
-	}
-	if (!ret)
-		ret = map_vcpus(t, err, errlen);
-	if (ret)
+	ret = host_bpf_open(&t->bpf, "kvm_tell", kvm_tell_bpf_start, kvm_tell_bpf_end, "tell_vcpus",
+			    KVM_TELL_VCPUS * sizeof(*t->vcpu), "is tracefs mounted, is this x86, and does the "
+			    "kernel have BTF, also of its kvm module?", err, errlen);
+	if (ret) {
 		teller_close(t);
-	else
-		*out = t;
-	return ret;
+		return ret;
+	}
+	t->vcpu = t->bpf.map;
+	t->vms_fd = host_bpf_map_fd(&t->bpf, "tell_vms");
+	t->vcpus_fd = host_bpf_map_fd(&t->bpf, "tell_vcpus");
+	t->threads_fd = host_bpf_map_fd(&t->bpf, "tell_threads");
+	*out = t;
+	return 0;
 }
 
 void teller_close(struct teller *t)
 {
 	if (!t)
 		return;
-	if (t->vcpu)
-		munmap((void *)t->vcpu, KVM_TELL_VCPUS * sizeof(*t->vcpu));
-	for (int i = 0; i < NR_PROGRAMS; i++)
-		bpf_link__destroy(t->link[i]);
-	bpf_object__close(t->object);
+	host_bpf_close(&t->bpf);
 	free(t);
 }
 
@@ -212,7 +125,7 @@ static void untell_programs(const struct told_vm *vm)
 int teller_open(struct teller **out, char *err, size_t errlen)
 {
 	*out = NULL;
-	explain(err, errlen, "host-reader was built without libbpf or clang");
+	snprintf(err, errlen, "host-reader was built without libbpf or clang");
 	return -ENOSYS;
 }
 
@@ -326,7 +239,7 @@ int told_vm_new(struct told_vm **out, struct teller *t, const struct htrace_view
 	if (!ret)
 		return 0;
 	close(p.pidfd);
-	explain(err, errlen, "process %d: %s", p.pid,
+	snprintf(err, errlen, "process %d: %s", p.pid,
 		ret == -EMLINK ? "it runs more than one VM, which would be told of each other" :
 		ret == -EEXIST ? "its guest is told through another source already" :
 		ret == -ENOSPC || ret == -E2BIG ? "too many VMs or virtual CPUs to tell" :

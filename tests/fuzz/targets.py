@@ -92,7 +92,7 @@ def sources():
     lib = [p for p in glob.glob(os.path.join(LIB, '*.c'))
            if os.path.basename(p) not in ('bar.c', 'schema_btf.c')]
     reader = [p for p in glob.glob(os.path.join(READER, '*.c'))
-              if os.path.basename(p) not in ('main.c', 'message.c')]
+              if os.path.basename(p) not in ('main.c', 'message.c', 'host_bpf.c')]
     own = [os.path.join(HERE, 'fuzz.c'), os.path.join(HERE, 'fuzz_region.c')]
     return sorted(lib) + own, sorted(reader) + [os.path.join(AGENT, 'tracepoint_format.c')]
 
