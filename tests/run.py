@@ -205,7 +205,7 @@ def all_tests(args, results):
 # Long ones that need one core and no particular speed: the first run in a process of their own while the
 # second run here. All others have the machine to themselves.
 BESIDE = 'sanitized.', 'clang.', 'aarch64.'
-MEANWHILE = 'unit.', 'pages16k.', 'pages64k.', 'model.', 'mutated.unit['
+MEANWHILE = 'unit.', 'pages16k.', 'pages64k.', 'model.', 'mutated.unit[', 'fuzz.'
 
 
 def split(tests):

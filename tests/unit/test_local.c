@@ -345,6 +345,13 @@ static void __attribute__((unused)) no_memory(struct htrace_region_opts *o)
 	(void)o;
 	ck_assert_int_eq(setrlimit(RLIMIT_AS, &small), 0);
 }
+static bool limited(void)
+{
+	void *mem = mmap(NULL, 1ULL << 32, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return mem == MAP_FAILED;
+}
+
 #ifdef __SANITIZE_ADDRESS__ /* which has more than that itself */
 #define SHORT_OF_MEMORY { no_space, 2 * SIZE, -EFBIG }
 #else
@@ -393,6 +400,8 @@ START_TEST(test_in_vain)
 	ck_assert_ptr_nonnull(before);
 	memcpy(before, now, SIZE);
 	vain[_i].change(&o);
+	if (vain[_i].want == -ENOMEM && !limited())
+		return; /* an emulator, which heeds no such limit */
 	ck_assert_int_eq(htrace_region_create_local(&r, path, vain[_i].size, &o, NULL), vain[_i].want);
 	ck_assert_int_eq(file_size(), SIZE);
 	ck_assert_int_eq(memcmp(before, now, SIZE), 0);
