@@ -3,12 +3,12 @@
  * A VMM for the small guest l2/l2.c, straight on /dev/kvm: its real exits are what a reader on this
  * machine may watch. The guest writes into a region in a file of ours, which is memory of it.
  *
- *	l2vmm [-w] [-p NS] [-s USEC] [-2] REGION ROUNDS RECORDS PAUSE WORK...
+ *	l2vmm [-w] [-b] [-p NS] [-s USEC] [-2] REGION ROUNDS RECORDS PAUSE WORK...
  *
  * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt or busy. -w waits for a
  * reader before the start, and at the end until it has read all. -p: rounds begin so many ns after
- * each other, if they can. -s: sleep in each I/O exit, as a VMM does that waits for a disk. -2: beside
- * another VM, which does nothing.
+ * each other, if they can. -b: the guest wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each
+ * I/O exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing.
  *
  * Prints for each virtual CPU what it did, and what the VMM saw of it.
  */
@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -63,6 +64,7 @@ static unsigned int nr_vcpus;
 static char *ram;
 static int kvm, vm;
 static unsigned int io_sleep; /* us */
+static bool bell;
 
 static void fail(const char *what)
 {
@@ -169,6 +171,17 @@ static void make_vm(void)
 		table[1024 + i] = i << 21 | 0x83;
 }
 
+/* As QEMU's ivshmem-doorbell under KVM: the exit is handled in the kernel. */
+static void make_bell(void)
+{
+	int fd = dup2(eventfd(0, EFD_NONBLOCK), L2_BELL_FD);
+	struct kvm_ioeventfd e = {
+		.addr = L2_PORT_BELL, .len = 1, .fd = fd, .flags = KVM_IOEVENTFD_FLAG_PIO,
+	};
+
+	check(fd >= 0 && !ioctl(vm, KVM_IOEVENTFD, &e), "KVM_IOEVENTFD");
+}
+
 static void set_registers(const struct vcpu *v, __u64 cpu)
 {
 	struct kvm_segment code = {
@@ -252,6 +265,10 @@ static void make_vcpu(struct vcpu *v, __u64 cpu, const struct l2_cpu *orders, st
 	ring = (const char *)htrace_region_ring(r, 0, (__u32)cpu, &c->geometry);
 	c->ring = L2_REGION + (__u64)(ring - base);
 	c->consumed = L2_REGION + (__u64)((const char *)&words->consumed - base);
+	if (bell) {
+		c->event_idx = L2_REGION + (__u64)((const char *)&words->event_idx - base);
+		c->sync = L2_REGION + (__u64)((const char *)&htrace_region_host(r)->sync - base);
+	}
 	v->fd = ioctl(vm, KVM_CREATE_VCPU, cpu);
 	check(v->fd >= 0, "KVM_CREATE_VCPU");
 	v->run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
@@ -477,8 +494,9 @@ int main(int argc, char **argv)
 	struct htrace_region *r;
 	int c;
 
-	while ((c = getopt(argc, argv, "wp:s:2")) != -1) {
+	while ((c = getopt(argc, argv, "wbp:s:2")) != -1) {
 		wait_reader |= c == 'w';
+		bell = bell || c == 'b';
 		if (c == 'p')
 			orders.period = strtoull(optarg, NULL, 0);
 		if (c == 's')
@@ -496,6 +514,8 @@ int main(int argc, char **argv)
 	nr_vcpus = (unsigned int)argc - 4;
 	sigaction(SIGUSR1, &tick, NULL);
 	make_vm();
+	if (bell)
+		make_bell();
 	check(!two || ioctl(kvm, KVM_CREATE_VM, 0) >= 0, "another VM");
 	r = make_region(argv[0], &orders.event, &orders.irq_event);
 	orders.rounds = strtoull(argv[1], NULL, 0);
