@@ -482,8 +482,10 @@ static void *produce(void *arg)
 	struct reading *r = arg;
 
 	for (__u64 i = 0; i < RECORDS; i++) {
-		struct timespec some = { .tv_nsec = 20000 };
+		struct timespec some = { .tv_nsec = 20000 }, long_time = { .tv_nsec = 100000000 };
 
+		if (i == RECORDS / 2)
+			nanosleep(&long_time, NULL); /* in which the reader falls asleep */
 		while (htrace_push_single(&r->box.p, 1, &i, sizeof(i)))
 			nanosleep(&some, NULL);
 		if (i % 64 == 0)
@@ -530,6 +532,10 @@ START_TEST(test_same_records)
 	ck_assert_int_eq(pthread_join(thread, NULL), 0);
 	ck_assert_uint_eq(next, RECORDS);
 	if (device >= 0) {
+		__u64 last;
+
+		if (read(device, &last, sizeof(last)) == sizeof(last))
+			rung += last;
 		ck_assert_uint_gt(rung, 0);
 		close(device);
 	}
