@@ -87,7 +87,8 @@ static int got(void *arg, const struct htrace_record *rec, const struct htrace_b
 	memcpy(&e, rec->payload, sizeof(e));
 	if (rec->id == HTRACE_TOLD_TOTAL) {
 		r->totals++;
-		r->times_told[e.reason]++;
+		if (e.reason < KVM_TELL_REASONS)
+			r->times_told[e.reason]++;
 		r->sum[e.vcpu] = ((const struct htrace_told_total *)rec->payload)->exits;
 		return 0;
 	}
