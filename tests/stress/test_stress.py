@@ -16,6 +16,15 @@ WAKES = {'plain': 1000000, 'tsan': 100000, 'asan': 100000}
 LIVES = {'plain': 3000, 'tsan': 400, 'asan': 400}
 
 
+def passes(exe, *args):
+    """The program finds nothing wrong, and says in one line what it did."""
+    name = ' '.join(args)
+    status, said = outcome(exe, *args)
+    assert status == 0, f'{name}: exit {status}\n{said}'
+    assert len(said.splitlines()) == 1, said
+    say(f'{name}: {said.strip()}')
+
+
 @params('plain', 'tsan', 'asan')
 def test_ring(build):
     """Every record checks itself, the account adds up, no sanitizer says a word."""
@@ -24,10 +33,7 @@ def test_ring(build):
         for mode in ('threads', 'signals', 'single', 'readers', 'killed'):
             for policy in ('discard', 'overwrite'):
                 n = ROUNDS[build] if mode == 'killed' else RECORDS[build]
-                status, said = outcome(exe, mode, policy, str(n))
-                assert status == 0, f'{mode} {policy}: exit {status}\n{said}'
-                assert len(said.splitlines()) == 1, said
-                say(f'{mode} {policy}: {said.strip()}')
+                passes(exe, mode, policy, str(n))
 
 
 @params('plain', 'tsan', 'asan')
@@ -38,10 +44,7 @@ def test_borrowed(build):
         for mode in ('threads', 'readers', 'killed'):
             for policy in ('discard', 'overwrite'):
                 n = (ROUNDS[build] if mode == 'killed' else RECORDS[build]) // 3
-                status, said = outcome(exe, mode, policy, str(n), 'borrow')
-                assert status == 0, f'{mode} {policy}: exit {status}\n{said}'
-                assert len(said.splitlines()) == 1, said
-                say(f'{mode} {policy}: {said.strip()}')
+                passes(exe, mode, policy, str(n), 'borrow')
 
 
 @params('plain', 'tsan', 'asan')
@@ -50,10 +53,7 @@ def test_owners(build):
     with tempfile.TemporaryDirectory() as d:
         exe = compile_test(OWNERS, d, build)
         for policy in ('discard', 'overwrite'):
-            status, said = outcome(exe, policy, str(LIVES[build]))
-            assert status == 0, f'{policy}: exit {status}\n{said}'
-            assert len(said.splitlines()) == 1, said
-            say(f'{policy}: {said.strip()}')
+            passes(exe, policy, str(LIVES[build]))
 
 
 @params('plain', 'tsan', 'asan')
@@ -62,10 +62,7 @@ def test_wake(build):
     with tempfile.TemporaryDirectory() as d:
         exe = compile_test(WAKE, d, build)
         for mode in ('alone', 'single', 'shared'):
-            status, said = outcome(exe, mode, str(WAKES[build]))
-            assert status == 0, f'{mode}: exit {status}\n{said}'
-            assert len(said.splitlines()) == 1, said
-            say(f'{mode}: {said.strip()}')
+            passes(exe, mode, str(WAKES[build]))
 
 
 @params('plain', 'tsan', 'asan')
@@ -73,7 +70,4 @@ def test_handles(build):
     """A region's handle, on which threads take rings and give them back, while one beats and one reads."""
     with tempfile.TemporaryDirectory() as d:
         exe = compile_test(HANDLES, d, build)
-        status, said = outcome(exe, str(LIVES[build] * 2))
-        assert status == 0, f'exit {status}\n{said}'
-        assert len(said.splitlines()) == 1, said
-        say(said.strip())
+        passes(exe, str(LIVES[build] * 2))
