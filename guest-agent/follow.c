@@ -144,16 +144,7 @@ static int open_ring(struct follow *f)
 	struct htrace_consumer_opts opts = {.sz = sizeof(opts), .start = HTRACE_START_OLDEST};
 	struct htrace_image image = {
 		.ring = (const void *)((const char *)f->region.mem + HTRACE_TOLD_OFF),
-		.geometry =
-			{
-				.ring_mask = (1ULL << HTRACE_TOLD_RING_SHIFT) - 1,
-				.ring_shift = HTRACE_TOLD_RING_SHIFT,
-				.block_shift = HTRACE_TOLD_BLOCK_SHIFT,
-				.desc_off = HTRACE_TOLD_DESC_OFF,
-				.data_off = HTRACE_TOLD_DATA_OFF,
-				.max_payload = HTRACE_MAX_PAYLOAD(HTRACE_TOLD_BLOCK_SHIFT),
-				.policy = HTRACE_OVERWRITE,
-			},
+		.geometry = HTRACE_TOLD_GEOMETRY,
 		.kind = HTRACE_RING_PER_CPU,
 		.placement = HTRACE_PLACEMENT_IVSHMEM,
 	};

@@ -10,15 +10,7 @@
 #define IMAGE_SIZE (HTRACE_TOLD_DATA_OFF + (1u << HTRACE_TOLD_RING_SHIFT))
 #define BLOCK_SIZE (1ULL << HTRACE_TOLD_BLOCK_SHIFT)
 
-static const struct htrace_geometry geometry = {
-	.ring_mask = (1ULL << HTRACE_TOLD_RING_SHIFT) - 1,
-	.ring_shift = HTRACE_TOLD_RING_SHIFT,
-	.block_shift = HTRACE_TOLD_BLOCK_SHIFT,
-	.desc_off = HTRACE_TOLD_DESC_OFF,
-	.data_off = HTRACE_TOLD_DATA_OFF,
-	.max_payload = HTRACE_MAX_PAYLOAD(HTRACE_TOLD_BLOCK_SHIFT),
-	.policy = HTRACE_OVERWRITE,
-};
+static const struct htrace_geometry geometry = HTRACE_TOLD_GEOMETRY;
 
 struct tell {
 	struct htrace_ring *ring; /* ours */

@@ -140,6 +140,15 @@ struct htrace_slot {
 	((1u << (block_shift)) - 24u < HTRACE_REC_MAX - 16u ? (1u << (block_shift)) - 24u \
 							    : HTRACE_REC_MAX - 16u)
 
+/* Of the ring in which the host tells its guest. */
+#define HTRACE_TOLD_GEOMETRY \
+	{ \
+		.ring_mask = (1ULL << HTRACE_TOLD_RING_SHIFT) - 1, .ring_shift = HTRACE_TOLD_RING_SHIFT, \
+		.block_shift = HTRACE_TOLD_BLOCK_SHIFT, .desc_off = HTRACE_TOLD_DESC_OFF, \
+		.data_off = HTRACE_TOLD_DATA_OFF, \
+		.max_payload = HTRACE_MAX_PAYLOAD(HTRACE_TOLD_BLOCK_SHIFT), .policy = HTRACE_OVERWRITE, \
+	}
+
 HTRACE_INLINE struct htrace_block *htrace_ring_block(struct htrace_ring *r,
 						     const struct htrace_geometry *g, __u64 pos)
 {
