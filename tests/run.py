@@ -208,8 +208,7 @@ def all_tests(args, results):
 COMPUTING = 'aarch64.', 'model.', 'fuzz.', 'sanitized.', 'mutated.unit[', 'unit.', 'clang.', 'pages16k.', 'pages64k.'
 ALONE = 'stress.', 'mutated.', 'cost.', 'bench.', 'bells.', 'hostile.', 'nested.'
 LONG = 'relay', 'module', 'sinks', 'survival', 'stacks', 'filter', 'drivers', 'loss', 'truth', 'capture'  # first
-CORES = os.cpu_count() or 1
-LANES = min(CORES, 4)
+LANES = min(os.cpu_count() or 1, 4)
 
 
 def split(tests):
