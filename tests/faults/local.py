@@ -25,7 +25,8 @@ PER_SCENE = 12
 
 def deal(seed, times):
     """Lists of faults, one a scene: so many in all, each kind as often as its share says."""
-    from scene import FAULTS, ONE_READER, READER_ENDS
+    from host import READER_ENDS
+    from scene import FAULTS, ONE_READER
     rng = random.Random(seed)
     one, many = [], []
     shares = sum(FAULTS.values())
