@@ -11,7 +11,7 @@ import tempfile
 import time
 
 import outputs
-from outputs import Unreadable, Wrong
+from outputs import Wrong
 from vm import READER
 
 DISK = 64 << 20
@@ -141,8 +141,8 @@ class Host:
 
     def do_directory_removed(self):
         for kind in 'ctf', 'raw':
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self.reader.path(kind))
+            while os.path.exists(self.reader.path(kind)):  # the reader may put more there meanwhile
+                shutil.rmtree(self.reader.path(kind), ignore_errors=True)
         self.reader.gone = True
         time.sleep(self.rng.uniform(0.1, 0.3))
         if self.reader.process.poll() is None:
@@ -163,9 +163,10 @@ class Host:
             if r.process.poll() is None:
                 r.process.kill()
                 r.process.wait()
+        if os.environ.get('HTRACE_KEEP'):
+            return
         subprocess.run(['umount', '-l', self.disk], check=False, stderr=subprocess.DEVNULL)
-        if not os.environ.get('HTRACE_KEEP'):
-            shutil.rmtree(self.dir, ignore_errors=True)
+        shutil.rmtree(self.dir, ignore_errors=True)
 
     def attempt(self, play):
         """What was wrong with what @play() did, or None."""
@@ -173,7 +174,7 @@ class Host:
             self.open()
             play()
             return None
-        except (Wrong, Unreadable, subprocess.TimeoutExpired) as e:
+        except (AssertionError, OSError, subprocess.SubprocessError) as e:
             said = [line for r in self.readers for line in r.err().splitlines()
                     if line.startswith('host-reader')]
             return f'{self.name} ({", ".join(self.log)}): {type(e).__name__}: {e}\n' + '\n'.join(said[-20:])

@@ -8,7 +8,7 @@ scheduler can.
 """
 
 import argparse
-import multiprocessing
+import concurrent.futures
 import os
 import random
 import sys
@@ -58,8 +58,8 @@ def run(seed, times, say=print):
     jobs = [(seed, nr, faults) for nr, faults in enumerate(deal(seed, times))]
     tally, wrong, kept = Tally(), [], 0
     start = time.time()
-    with multiprocessing.Pool(2) as pool:
-        for faults, (account, log, why) in pool.imap_unordered(play, jobs):
+    with concurrent.futures.ProcessPoolExecutor(2) as pool:
+        for faults, (account, log, why) in pool.map(play, jobs):
             if why:
                 wrong.append(why)
                 tally.failed(log[-1] if log else faults[0], why)

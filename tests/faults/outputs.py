@@ -63,6 +63,16 @@ class Records:
         stream.append(seq)
         self.nr += 1
 
+    def join(self, others):
+        """Of the same writers, from beside them."""
+        for who, seqs in others.streams.items():
+            stream = self.streams.setdefault(who, [])
+            if not set(stream).isdisjoint(seqs):
+                raise Wrong(f'{self.what}: {who}: some are there twice')
+            stream += seqs
+            stream.sort()
+        self.nr += others.nr
+
     def other(self, line):
         if not self.form.others.search(line):
             raise Wrong(f'{self.what}: nobody wrote this: {line}')
@@ -97,8 +107,11 @@ def opened(path):
 
 
 def read_ctf(path, form):
-    """Of ctf:DIR and raw:DIR, as babeltrace2 reads them."""
-    records = Records(path, form)
+    """
+    Of ctf:DIR and raw:DIR, as babeltrace2 reads them. What is unverified is in a stream of its own, so that
+    where a clock was set back, and times stand still, nothing says how it lies to the others.
+    """
+    records, unverified = Records(path, form), Records(path, form)
     if not opened(path):
         return records
     run = subprocess.run(['babeltrace2', '--no-delta', path], stdout=subprocess.PIPE,
@@ -108,10 +121,13 @@ def read_ctf(path, form):
         raise Unreadable(f'{path}: babeltrace2 ended with {run.returncode}: {bad[:10]}')
     for line in run.stdout.splitlines():
         m = form.ctf.search(line)
-        if m:
-            records.add(m)
-        else:
+        if not m:
             records.other(line)
+        elif 'unverified = 1' in line:
+            unverified.add(m)
+        else:
+            records.add(m)
+    records.join(unverified)
     return records
 
 
