@@ -20,6 +20,7 @@
 #define FINISH_PASS 65536        /* at the end: bytes of a ring per pass, at least */
 #define LAST_BEAT_NS (600 * MS)  /* at the end: for a heartbeat */
 #define STUCK_NS (500 * MS)      /* what is uncommitted for so long at the end stays so */
+#define TRUNCATED "the file was truncated while it was read"
 
 void source_enter(struct source *s, enum source_state state, __u64 now)
 {
@@ -64,7 +65,14 @@ static void go_silent(struct source *s, __u64 now)
 /* Is there an end to the session? Then it was dealt with. */
 static bool ended(struct source *s, __u64 now)
 {
-	if (!htrace_view_current(s->view)) {
+	bool current = htrace_view_current(s->view);
+
+	/* That look may have been the one that found it: what is there now is no session's. */
+	if (htrace_view_shrunk(s->view)) {
+		source_fail(s, HTRACE_REASON_NONE, TRUNCATED, now);
+		return true;
+	}
+	if (!current) {
 		source_await_next(s, now);
 		return true;
 	}
@@ -96,7 +104,7 @@ static bool read_rings(struct source *s, __u64 now, bool all, bool unverified,
 	int ret = live_read(s->live, now, all, unverified, pass);
 
 	if (htrace_view_shrunk(s->view)) {
-		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
+		source_fail(s, HTRACE_REASON_NONE, TRUNCATED, now);
 		return false;
 	}
 	if (ret == -ESTALE) {
@@ -239,7 +247,7 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 	notice_absence(s, now);
 	source_serve(s, now);
 	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
-		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
+		source_fail(s, HTRACE_REASON_NONE, TRUNCATED, now);
 	if (source_emit_ending(s, now)) {
 		round->more = true;
 		if (s->state != SOURCE_FAILED) {
