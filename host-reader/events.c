@@ -22,7 +22,7 @@ static const struct known {
 	{ "sched_process_exec", ROLE_EXEC, "tid", NULL, "comm", "tid" },
 	{ "task_rename", ROLE_RENAME, "tid", NULL, "comm", "pid" },
 	{ "sched_process_exit", ROLE_EXIT, "tid", NULL, NULL, NULL },
-	{ "kvm_vcpu", ROLE_RENAME, "tid", NULL, "comm", "vm" },
+	{ "kvm_vcpu", ROLE_EXEC, "tid", NULL, "comm", "vm" },
 	{ "kvm_sched_out", ROLE_SWITCH, "tid", "next_tid", "next_comm", NULL },
 	/* Their tid is a task that someone else wakes. */
 	{ "sched_waking", ROLE_NONE, NULL, NULL, NULL, NULL },

@@ -261,7 +261,7 @@ def check_files(at):
     for cpu, (tid, account) in enumerate(accounts.items()):
         assert {e['fields']['vcpu'] for e in plain[tid]} == {cpu}
         assert {e['fields']['vm'] for e in plain[tid]} == {int(files['pid'])}
-        assert {e['fields'].get('tid.name') for e in plain[tid][1:]} == {f'vcpu{cpu}'}
+        assert {e['fields'].get('tid.name') for e in plain[tid]} == {f'vcpu{cpu}'}
         nr += check_same(plain[tid], traced[tid])
         assert [e['fields'] for e in both[tid]] == [e['fields'] for e in plain[tid]]
         check_purpose(account, reasons(plain[tid]))
