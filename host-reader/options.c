@@ -14,6 +14,7 @@
 
 #include "filter.h"
 #include "message.h"
+#include "view.h"
 
 #define USAGE_ERROR 2
 #define DOORBELL_SIZE (64ULL << 20)
@@ -47,7 +48,12 @@ static const char usage[] =
 	"                          perfetto:FILE  a trace for ui.perfetto.dev\n"
 	"                          raw:DIR      a capture of all there is, for file:DIR to show\n"
 	"                                       later, and for babeltrace2\n"
-	"      --view VIEW       summary: show the final summary instead of the events\n"
+	"      --view VIEW       what text outputs show instead of the events:\n"
+	"                          summary      the final summary\n"
+	"                          exits        of sources kvm (and captures of it): why vCPUs leave\n"
+	"                                       guest mode, how often, how long, where in the guest;\n"
+	"                                       on a terminal every second, else at the end, or as\n"
+	"                                       --stats says\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
 	"                        'sched_*,sys_enter'; all are counted\n"
 	"      --filter EXPR     show only events that match, as in 'prev_tid != 0 && cpu < 2' or\n"
@@ -254,12 +260,12 @@ static int parse_seconds(const char *option, const char *arg, double min, __u64 
 
 static int parse_view(struct options *o, const char *arg)
 {
-	if (strcmp(arg, "summary")) {
-		say("unknown view '%s'; there is: summary", arg);
-		return USAGE_ERROR;
-	}
-	o->view = VIEW_SUMMARY;
-	return 0;
+	o->tables = view_find(arg);
+	o->view = o->tables ? VIEW_TABLES : VIEW_SUMMARY;
+	if (o->tables || !strcmp(arg, "summary"))
+		return 0;
+	say("unknown view '%s'; there are: summary, exits", arg);
+	return USAGE_ERROR;
 }
 
 static bool never_ready(void *ctx)
@@ -344,6 +350,26 @@ static int parse_option(struct options *o, int c, int *status)
 	return USAGE_ERROR;
 }
 
+/* What is not text can be had beside such a view, but not in one stream with it. */
+static int place_view(struct options *o)
+{
+	bool text = false, taken = false;
+
+	for (unsigned int i = 0; i < o->nr_outputs; i++) {
+		text |= !strncmp(o->output[i], "text", 4);
+		taken |= !strcmp(o->output[i], "json");
+	}
+	if (text)
+		return 0;
+	if (taken || o->nr_outputs == MAX_OUTPUTS) {
+		say("--view %s is text on standard output, as is -o json; give one of them a file, as in "
+		    "-o json:FILE or -o text:FILE", o->tables->name);
+		return USAGE_ERROR;
+	}
+	o->output[o->nr_outputs++] = "text";
+	return 0;
+}
+
 /* getopt's own messages begin with the path that we were started as, so we say it. */
 static void say_bad_option(int c, int argc, char **argv)
 {
@@ -385,6 +411,8 @@ int options_parse(struct options *o, int argc, char **argv, int *status)
 		say("--view summary is text; it cannot be written as '%s'", o->output[i]);
 		ret = USAGE_ERROR;
 	}
+	if (!ret && o->view == VIEW_TABLES)
+		ret = place_view(o);
 	if (!o->nr_outputs)
 		o->output[o->nr_outputs++] = "text";
 	return ret;

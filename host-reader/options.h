@@ -32,7 +32,10 @@ struct source_spec {
 enum view_kind {
 	VIEW_EVENTS, /* no --view: events as they come */
 	VIEW_SUMMARY,
+	VIEW_TABLES, /* in the place of text */
 };
+
+struct view_ops;
 
 struct options {
 	struct source_spec source[MAX_SOURCES];
@@ -40,6 +43,7 @@ struct options {
 	const char *output[MAX_OUTPUTS]; /* SINK[:FILE] */
 	unsigned int nr_outputs;
 	enum view_kind view;
+	const struct view_ops *tables;
 	const char *sync;
 	bool tell_guest;
 	const char *events; /* patterns, or NULL: all */

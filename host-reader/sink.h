@@ -41,6 +41,7 @@ struct sink_session {
 	const char *path;   /* of the source */
 	const char *source; /* as in struct origin */
 	unsigned int source_nr; /* on the command line, from 0 on */
+	int vmm; /* of a guest: the process that runs it; 0: not known */
 	bool ticks;         /* as in struct origin; known when the first event goes out */
 	__u8 boot_id[16];
 	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
