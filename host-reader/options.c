@@ -353,8 +353,15 @@ static int parse_option(struct options *o, int c, int *status)
 /* What is not text can be had beside such a view, but not in one stream with it. */
 static int place_view(struct options *o)
 {
-	bool text = false, taken = false;
+	bool text = false, taken = false, host = false;
 
+	for (unsigned int i = 0; i < o->nr_sources; i++)
+		host |= o->source[i].kind == SOURCE_KVM || o->source[i].kind == SOURCE_FILE;
+	if (!host) {
+		say("--view %s shows what the host says of VMs: give the source kvm, too, or a capture of it",
+		    o->tables->name);
+		return USAGE_ERROR;
+	}
 	for (unsigned int i = 0; i < o->nr_outputs; i++) {
 		text |= !strncmp(o->output[i], "text", 4);
 		taken |= !strcmp(o->output[i], "json");

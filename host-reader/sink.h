@@ -41,7 +41,6 @@ struct sink_session {
 	const char *path;   /* of the source */
 	const char *source; /* as in struct origin */
 	unsigned int source_nr; /* on the command line, from 0 on */
-	int vmm; /* of a guest: the process that runs it; 0: not known */
 	bool ticks;         /* as in struct origin; known when the first event goes out */
 	__u8 boot_id[16];
 	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
@@ -49,6 +48,7 @@ struct sink_session {
 	const struct names *names;
 	__u64 tables; /* of tasks that were read so far; names has what they say */
 	__u64 schema; /* another one whenever the schema was read again, and events have moved */
+	__u32 vm;     /* the process on the host that runs it, on KVM; 0: not known */
 	struct session_facts facts;
 	/* The latest schema, which records that go out now may be too old for; NULL: none yet. */
 	const struct htrace_schema *reading;

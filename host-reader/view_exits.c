@@ -85,8 +85,7 @@ static void name_places(struct view_exits *v)
 
 	for (size_t i = 0; (p = table_next(&v->exits->places, &i)) != NULL;)
 		for (unsigned int g = 0; g < GUESTS && !*p->name; g++)
-			if (v->guest[g].session && v->guest[g].session->vmm > 0 &&
-			    (__u32)v->guest[g].session->vmm == p->vm)
+			if (v->guest[g].session && v->guest[g].session->vm == p->vm)
 				name_place(v->guest[g].symbols, p->rip, p->name, sizeof(p->name));
 }
 

@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 import tempfile
 
+import exitspage
 import nested
 from harness import params, say
 from vm import READER
@@ -33,13 +34,13 @@ begun() { # PID ERR
 		sleep 0.05
 	done
 }
-host-reader -o json:$out/all.json kvm 2> $out/all.err &
+host-reader -o json:$out/all.json --view exits -o text:$out/all.page kvm 2> $out/all.err &
 all=$!
 begun $all $out/all.err || exit 1
 timeout 60 l2vmm -w $region ROUNDS 4 100 WORKS > $out/l2.vmm 2>&1 &
 vmm=$!
 until [ -s $region ]; do sleep 0.05; done
-host-reader -o json:$out/joined.json kvm,pid=$vmm,aggregate 2> $out/joined.err &
+host-reader -o json:$out/joined.json --view exits -o text:$out/joined.page kvm,pid=$vmm,aggregate 2> $out/joined.err &
 joined=$!
 begun $joined $out/joined.err || exit 1
 host-reader -o json:$out/other.json kvm,pid=1 2> $out/other.err &
@@ -273,6 +274,11 @@ def check_files(at):
     nested.check_all(load(files['both.json'], '/dev'), list(accounts.values()))
     for source in 'kvm', '/dev':
         assert load(files['again.json'], source) == load(files['both.json'], source), source
+    for name in 'all', 'joined':
+        say(files[name + '.page'][:1800])
+        exits = exitspage.check_page(files[name + '.page'], exitspage.of_json(load(files[name + '.json'])))
+        # the last one, by which each said that it is done, has no entry
+        assert exits == sum(a['exits'] for a in accounts.values()) - len(accounts), (name, exits)
     check_ctf(at, load(files['both.json'], 'kvm'))
     (events, size), (few, small) = total(files['all.err']), total(files['joined.err'])
     say(f'{nr} events as ftrace has them; {events} events of {size} bytes, aggregated {few} of {small}')

@@ -3,7 +3,6 @@
 
 import fcntl
 import json
-import math
 import os
 import pty
 import random
@@ -13,6 +12,7 @@ import subprocess
 import tempfile
 import termios
 
+from exitspage import Truth, check_page, close, parse
 from harness import params, say
 from vm import BUILD, READER
 
@@ -144,88 +144,19 @@ def lines_of(events):
 
 
 def truth(events):
-    """Durations by (VM, vCPU or None, reason), time asleep and waiting, places."""
-    open_, out, off, places = {}, {}, {}, {}
+    """As Python makes it of them."""
+    t = Truth()
     for e in events:
-        if e[2] == 'lost':
-            continue
-        t, what, vm, tid, vcpu = e[0], e[2], *e[3:6]
+        time, what, who = e[0], e[2], e[3:6]
         if what == 'exit':
-            open_[tid] = (t, e[6], e[7], [0, 0])
+            t.event(time, 'kvm_exit', *who, NAMES.get(e[6], hex(e[6])), e[7])
         elif what == 'out':
-            off[tid] = (t, not e[6] & 0xff)
-        elif what == 'in' and tid in off:
-            since, waits = off.pop(tid)
-            if tid in open_:
-                open_[tid][3][waits] += t - since
-        elif what == 'entry' and tid in open_:
-            since, reason, rip, (asleep, waiting) = open_.pop(tid)
-            for key in ((vm, vcpu, reason), (vm, None, reason)):
-                out.setdefault(key, []).append((t - since, asleep, waiting))
-            places.setdefault((vm, reason, rip), []).append(t - since)
-    return out, places
-
-
-ROW = re.compile(r'(?P<reason>\S+) +(?P<n>\d+) +(?P<np>[\d.]+)% +(?P<tp>[\d.]+)% +(?P<min>[\d.]+) +(?P<max>[\d.]+) +'
-                 r'(?P<mean>[\d.]+) +(?P<err>[\d.]+)% +(?P<p50>[\d.]+) +(?P<p99>[\d.]+) +(?P<p999>[\d.]+) +'
-                 r'(?P<asleep>[\d.]+)% +(?P<waiting>[\d.]+)% +[\d.]+$')
-
-
-def parse(page):
-    """Rows by (VM, vCPU or None, reason), and bars by (VM, reason)."""
-    rows, bars, where = {}, {}, None
-    for line in page.splitlines():
-        title = re.match(r'VM (\d+)[^,]*, (?:all vCPUs|vCPU (\d+))$', line)
-        row, bar = ROW.match(line), re.match(r'\[(\d+)([KMG]?), \S+ +(\d+) \|', line)
-        if title:
-            where = (int(title[1]), None if title[2] is None else int(title[2]))
-        elif re.match(r'\S+, ns:$', line):
-            reason = line[:-5]
-        elif row:
-            assert (*where, row['reason']) not in rows, line
-            rows[(*where, row['reason'])] = row
-        elif bar:
-            low = int(bar[1]) << {'': 0, 'K': 10, 'M': 20, 'G': 30}[bar[2]]
-            bars.setdefault((where[0], reason), {})[low] = int(bar[3])
-    return rows, bars
-
-
-def close(text, want, share=0.0):
-    """A number with two digits behind the point."""
-    return abs(float(text) - want) <= 0.0051 + share * want
-
-
-def check_row(row, values, every):
-    ns, n = sorted(v[0] for v in values), len(values)
-    mean = sum(ns) / n
-    error = math.sqrt(sum((v - mean) ** 2 for v in ns) / (n - 1) / n) / mean * 100 if n > 1 else 0
-    assert int(row['n']) == n
-    assert close(row['np'], 100 * n / len(every)) and close(row['tp'], 100 * sum(ns) / sum(v[0] for v in every))
-    assert close(row['min'], ns[0] / 1e3) and close(row['max'], ns[-1] / 1e3), row[0]
-    assert close(row['mean'], mean / 1e3) and close(row['err'], error), (row[0], mean, error)
-    for name, share in (('p50', .5), ('p99', .99), ('p999', .999)):
-        assert close(row[name], ns[math.ceil(share * n) - 1] / 1e3, 1 / 32), (row[0], name)
-    for i, name in ((1, 'asleep'), (2, 'waiting')):
-        assert close(row[name], 100 * sum(v[i] for v in values) / sum(ns)), (row[0], name)
-
-
-def check_page(page, events):
-    want, places = truth(events)
-    rows, bars = parse(page)
-    keys = {(vm, vcpu, NAMES.get(reason, hex(reason))): (vm, vcpu, reason) for vm, vcpu, reason in want}
-    # a VM of one vCPU has no table for that
-    mine = {k for k in keys if k[1] is None or k[0] == 100}
-    assert {k for k in rows if k[2] != 'total'} == mine, mine ^ set(rows)
-    for key in mine:
-        vm, vcpu, _ = keys[key]
-        check_row(rows[key], want[keys[key]], [v for k, vs in want.items() for v in vs if k[:2] == (vm, vcpu)])
-        if vcpu is None:
-            ns = [v[0] for v in want[keys[key]]]
-            got = {low: n for low, n in bars[(vm, key[2])].items() if n}
-            assert got == {1 << b: sum(v.bit_length() - 1 == b for v in ns) for b in {v.bit_length() - 1 for v in ns}}
-    for (vm, reason, rip), ns in places.items():
-        if len(ns) >= 20:
-            assert re.search(rf' {len(ns)} .* {sum(ns) / 1e3:.2f}  0x{rip:016x}$', page, re.M), (vm, reason, hex(rip))
+            t.event(time, 'kvm_sched_out', *who, preempted=not e[6] & 0xff)
+        elif what == 'in':
+            t.event(time, 'kvm_sched_in', *who)
+        elif what == 'entry':
+            t.event(time, 'kvm_entry', *who)
+    return t
 
 
 def test_truth():
@@ -235,7 +166,7 @@ def test_truth():
         source = capture(dir, lines_of(events), 4)
         page = view(source)
         say(page[:1500])
-        check_page(page, events)
+        check_page(page, truth(events))
         assert 'not counted' not in page and 'lost' not in page
         # what stands beside it is as it would be without the view
         both = view('-o', f'text:{dir}/page', '-o', f'json:{dir}/events', source)
@@ -247,7 +178,7 @@ def test_truth():
 def test_loss(seed):
     """Where events are missing no duration is made up: each that is counted was one, none is longer than any."""
     events = make_events(int(seed), False)
-    everything = truth(make_events(int(seed), True))[0]
+    everything = truth(make_events(int(seed), True)).out
     with tempfile.TemporaryDirectory() as dir:
         page = view(capture(dir, lines_of(events), 4))
     say(page[:600])
@@ -261,7 +192,7 @@ def test_loss(seed):
         assert n / 2 < got < n, (vm, got, n)
     wrong = 0
     for (vm, vcpu, reason), values in everything.items():
-        row = rows.get((vm, vcpu, NAMES.get(reason, hex(reason))))
+        row = rows.get((vm, vcpu, reason))
         if not row:
             continue
         ns = sorted(v[0] for v in values)
@@ -318,9 +249,18 @@ def test_terminal():
     assert len(pages[-1].splitlines()) == len(plain.splitlines())
 
 
-def test_refused():
+USAGE = {
+    'json-on-stdout': (['-o', 'json'], 'json:FILE'),
+    'no-host': (['local:/x'], 'source kvm'),
+}
+
+
+@params(*USAGE)
+def test_refused(kind):
+    args, why = USAGE[kind]
     with tempfile.TemporaryDirectory() as dir:
-        source = capture(dir, SMALL.splitlines(), 3)
-        r = subprocess.run([READER, '--view', 'exits', '-o', 'json', source], text=True, stdout=subprocess.PIPE,
+        if kind != 'no-host':
+            args = [*args, capture(dir, SMALL.splitlines(), 3)]
+        r = subprocess.run([READER, '--view', 'exits', *args], text=True, stdout=subprocess.PIPE,
                            stderr=subprocess.PIPE, check=False)
-        assert r.returncode == 2 and r.stdout == '' and 'json:FILE' in r.stderr, r.stderr
+    assert r.returncode == 2 and r.stdout == '' and why in r.stderr, r.stderr
