@@ -17,6 +17,7 @@
 #include "source.h"
 #include "summary.h"
 #include "sync_kvm_exit.h"
+#include "view.h"
 
 #define MS 1000000ULL
 #define TICK_NS (100 * MS)  /* the longest sleep: heartbeats, states */
@@ -160,7 +161,7 @@ static int begin(struct reader *r)
 	r->config = (struct source_config){
 		.exits = r->exits,
 		.teller = r->teller,
-		.sinks = o->view == VIEW_EVENTS ? &r->sinks : NULL,
+		.sinks = o->view == VIEW_SUMMARY ? NULL : &r->sinks,
 		.selection = r->selection,
 		.filter = o->filter,
 		.sync = o->sync,
@@ -197,6 +198,10 @@ static int begin(struct reader *r)
 	if (!any)
 		return 1;
 	ret = sinks_begin(&r->sinks);
+	if (!ret && o->tables && views_open(&r->sinks, o->tables, o->stats_ns, r->started)) {
+		say("out of memory");
+		ret = 1;
+	}
 	for (unsigned int i = 0; i < r->nr && !ret; i++)
 		if (r->source[i].state != SOURCE_FAILED)
 			source_begin(&r->source[i], r->started);
@@ -259,6 +264,7 @@ static void flush(struct reader *r, __u64 now)
 
 	if (all)
 		r->next_flush = now + FLUSH_NS;
+	views_refresh(&r->sinks, now);
 	sinks_flush(&r->sinks, all);
 	r->output_failed = sinks_failed(&r->sinks);
 }
@@ -404,6 +410,7 @@ static int finish(struct reader *r, bool failed)
 	if (r->options.view == VIEW_SUMMARY && !r->output_failed)
 		for (unsigned int i = 0; i < r->sinks.nr; i++)
 			write_summary(r, r->sinks.sink[i].out, now - r->started);
+	views_close(&r->sinks, !r->output_failed);
 	ret = sinks_close(&r->sinks);
 	if ((r->options.view != VIEW_SUMMARY || ret) && !out_open_fd(&err, STDERR_FILENO)) {
 		write_summary(r, err, now - r->started);
@@ -436,6 +443,7 @@ int main(int argc, char **argv)
 		catch_signals();
 		ret = finish(&r, run(&r));
 	} else {
+		views_close(&r.sinks, false);
 		sinks_abandon(&r.sinks);
 	}
 	waiting[0] = waiting[1] = NULL;

@@ -15,6 +15,7 @@
 #include "filter.h"
 #include "list_vms.h"
 #include "message.h"
+#include "view.h"
 
 #define USAGE_ERROR 2
 #define DOORBELL_SIZE (64ULL << 20)
@@ -34,6 +35,10 @@ static const char usage[] =
 	"                        one VM: memory of SIZE (64M), for QEMU's -chardev socket,path=SOCKET.\n"
 	"                        Start host-reader first; see --sync doorbell\n"
 	"  local:PATH            a region of processes of this machine\n"
+	"  kvm[,pid=PID][,aggregate]\n"
+	"                        exits and entries of this host's VMs, or of process PID's: why, how\n"
+	"                        long, and when their vCPUs' threads do not run. aggregate: exits for\n"
+	"                        hypercalls, I/O and MMIO are one event each, with their entry\n"
 	"  file:DIR              a capture that -o raw:DIR made\n"
 	"\n"
 	"Options:\n"
@@ -44,7 +49,12 @@ static const char usage[] =
 	"                          perfetto:FILE  a trace for ui.perfetto.dev\n"
 	"                          raw:DIR      a capture of all there is, for file:DIR to show\n"
 	"                                       later, and for babeltrace2\n"
-	"      --view VIEW       summary: show the final summary instead of the events\n"
+	"      --view VIEW       what text outputs show instead of the events:\n"
+	"                          summary      the final summary\n"
+	"                          exits        of sources kvm (and captures of it): why vCPUs leave\n"
+	"                                       guest mode, how often, how long, where in the guest;\n"
+	"                                       on a terminal every second, else at the end, or as\n"
+	"                                       --stats says\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
 	"                        'sched_*,sys_enter'; all are counted\n"
 	"      --filter EXPR     show only events that match, as in 'prev_tid != 0 && cpu < 2' or\n"
@@ -154,7 +164,11 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		s->ram = strcmp(option + 4, "auto") ? strdup(option + 4) : NULL;
 		return 0;
 	}
-	if (of_vm(s) && !strncmp(option, "pid=", 4)) {
+	if (s->kind == SOURCE_KVM && !strcmp(option, "aggregate")) {
+		s->aggregate = true;
+		return 0;
+	}
+	if ((of_vm(s) || s->kind == SOURCE_KVM) && !strncmp(option, "pid=", 4)) {
 		if (parse_pid(option + 4, &s->pid))
 			return 0;
 		say("'%s' is not a process id in source '%s'", option + 4, arg);
@@ -169,7 +183,8 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
 	    s->kind == SOURCE_IVSHMEM ? "; there are ram= and pid=" :
-	    s->kind == SOURCE_DOORBELL ? "; there are size=, ram= and pid=" : "");
+	    s->kind == SOURCE_DOORBELL ? "; there are size=, ram= and pid=" :
+	    s->kind == SOURCE_KVM ? "; there are pid= and aggregate" : "");
 	return USAGE_ERROR;
 }
 
@@ -196,14 +211,17 @@ static int parse_source(struct options *o, const char *arg)
 	} else if (!strncmp(arg, "file:", 5)) {
 		s->kind = SOURCE_FILE;
 		rest = copy = strdup(arg + 5);
+	} else if (!strcmp(arg, "kvm") || !strncmp(arg, "kvm,", 4)) {
+		s->kind = SOURCE_KVM;
+		rest = copy = strdup(arg);
 	} else {
 		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, "
-		    "local:PATH and file:DIR", arg);
+		    "local:PATH, kvm and file:DIR", arg);
 		return USAGE_ERROR;
 	}
 	part = cut(&rest);
 	if (part && *part) {
-		s->path = strdup(part);
+		s->path = strdup(s->kind == SOURCE_KVM ? arg : part); /* several are told apart by it */
 		o->nr_sources++;
 		while (!ret && (part = cut(&rest)) != NULL)
 			ret = parse_source_option(s, arg, part);
@@ -246,12 +264,12 @@ static int parse_seconds(const char *option, const char *arg, double min, __u64 
 
 static int parse_view(struct options *o, const char *arg)
 {
-	if (strcmp(arg, "summary")) {
-		say("unknown view '%s'; there is: summary", arg);
-		return USAGE_ERROR;
-	}
-	o->view = VIEW_SUMMARY;
-	return 0;
+	o->tables = view_find(arg);
+	o->view = o->tables ? VIEW_TABLES : VIEW_SUMMARY;
+	if (o->tables || !strcmp(arg, "summary"))
+		return 0;
+	say("unknown view '%s'; there are: summary, exits", arg);
+	return USAGE_ERROR;
 }
 
 static bool never_ready(void *ctx)
@@ -339,6 +357,33 @@ static int parse_option(struct options *o, int c, int *status)
 	return USAGE_ERROR;
 }
 
+/* What is not text can be had beside such a view, but not in one stream with it. */
+static int place_view(struct options *o)
+{
+	bool text = false, taken = false, host = false;
+
+	for (unsigned int i = 0; i < o->nr_sources; i++)
+		host |= o->source[i].kind == SOURCE_KVM || o->source[i].kind == SOURCE_FILE;
+	if (!host) {
+		say("--view %s shows what the host says of VMs: give the source kvm, too, or a capture of it",
+		    o->tables->name);
+		return USAGE_ERROR;
+	}
+	for (unsigned int i = 0; i < o->nr_outputs; i++) {
+		text |= !strncmp(o->output[i], "text", 4);
+		taken |= !strcmp(o->output[i], "json");
+	}
+	if (text)
+		return 0;
+	if (taken || o->nr_outputs == MAX_OUTPUTS) {
+		say("--view %s is text on standard output, as is -o json; give one of them a file, as in "
+		    "-o json:FILE or -o text:FILE", o->tables->name);
+		return USAGE_ERROR;
+	}
+	o->output[o->nr_outputs++] = "text";
+	return 0;
+}
+
 /* getopt's own messages begin with the path that we were started as, so we say it. */
 static void say_bad_option(int c, int argc, char **argv)
 {
@@ -380,6 +425,8 @@ int options_parse(struct options *o, int argc, char **argv, int *status)
 		say("--view summary is text; it cannot be written as '%s'", o->output[i]);
 		ret = USAGE_ERROR;
 	}
+	if (!ret && o->view == VIEW_TABLES)
+		ret = place_view(o);
 	if (!o->nr_outputs)
 		o->output[o->nr_outputs++] = "text";
 	return ret;

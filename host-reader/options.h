@@ -16,6 +16,7 @@ enum source_kind {
 	SOURCE_LOCAL,   /* a region of this machine's processes */
 	SOURCE_FILE,    /* a capture */
 	SOURCE_DOORBELL, /* an ivshmem device with a doorbell, which we serve */
+	SOURCE_KVM,      /* what this host's KVM does */
 };
 
 struct source_spec {
@@ -23,14 +24,18 @@ struct source_spec {
 	char *path;
 	__u64 size; /* of the device that is served */
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
-	int pid;   /* the VMM; 0: found by the region's file */
+	int pid;   /* the VMM; 0: found by the region's file; of KVM: all */
+	bool aggregate; /* KVM's exits with what they were for */
 	unsigned int of; /* of a capture the source with this number; 0: the only one */
 };
 
 enum view_kind {
 	VIEW_EVENTS, /* no --view: events as they come */
 	VIEW_SUMMARY,
+	VIEW_TABLES, /* in the place of text */
 };
+
+struct view_ops;
 
 struct options {
 	struct source_spec source[MAX_SOURCES];
@@ -38,6 +43,7 @@ struct options {
 	const char *output[MAX_OUTPUTS]; /* SINK[:FILE] */
 	unsigned int nr_outputs;
 	enum view_kind view;
+	const struct view_ops *tables;
 	const char *sync;
 	bool tell_guest;
 	const char *events; /* patterns, or NULL: all */

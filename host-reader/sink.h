@@ -29,6 +29,7 @@ struct session_facts {
 	__u8 boot_id[16];
 	__u32 clock_id, nr_cpus, nr_sets;
 	bool local; /* processes of this machine, not a guest */
+	bool host;  /* the kvm source: what it says of VMs is the host's word */
 	struct session_set set[HTRACE_MAX_RINGSETS];
 };
 
@@ -47,6 +48,7 @@ struct sink_session {
 	const struct names *names;
 	__u64 tables; /* of tasks that were read so far; names has what they say */
 	__u64 schema; /* another one whenever the schema was read again, and events have moved */
+	__u32 vm;     /* the process on the host that runs it, on KVM; 0: not known */
 	struct session_facts facts;
 	/* The latest schema, which records that go out now may be too old for; NULL: none yet. */
 	const struct htrace_schema *reading;
