@@ -104,6 +104,7 @@ enum capture_kind {
 	CAPTURE_BROKEN = 7, /* a ring, and why */
 	CAPTURE_END = 8,    /* struct capture_end */
 	CAPTURE_CLOCK = 9,  /* struct htrace_clock_sample[], where times are ticks */
+	CAPTURE_NOTE = 10,  /* text: a line between the events, of what befell the source */
 };
 
 struct capture_end {

@@ -65,6 +65,8 @@ static void go_silent(struct source *s, __u64 now)
 static bool ended(struct source *s, __u64 now)
 {
 	if (!htrace_view_current(s->view)) {
+		if (!s->closing && s->state != SOURCE_SILENT) /* else that was it */
+			source_snapshot(s, "the sudden end of its session", now);
 		source_await_next(s, now);
 		return true;
 	}
@@ -101,6 +103,7 @@ static bool read_rings(struct source *s, __u64 now, bool all, bool unverified,
 	}
 	if (ret == -ESTALE) {
 		source_say(s, now, "the guest took back the memory of its rings");
+		source_snapshot(s, "the loss of its rings", now);
 		source_await_next(s, now);
 		return false;
 	}
@@ -123,6 +126,8 @@ static void salvage(struct source *s, __u64 now, struct source_round *round)
 	s->salvaged_events += pass.events;
 	s->guest_came |= pass.events != 0;
 	s->salvaged = pass.drained;
+	if (s->salvaged)
+		source_snapshot(s, "the guest's silence", now);
 	if (s->salvaged && s->salvaged_events)
 		source_say(s, now, "%" PRIu64 " events of the silent guest were read, and marked "
 			   "unverified", (uint64_t)s->salvaged_events);

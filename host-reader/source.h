@@ -53,6 +53,7 @@ struct source_config {
 	struct sinks *sinks; /* NULL: events are not shown */
 	struct selection *selection;
 	const struct htrace_filter *filter; /* or NULL */
+	const struct snapshot_config *snapshot; /* or NULL */
 	const char *sync; /* for messages */
 	enum source_bell bell; /* what its policy is woken by */
 	struct kvm_exits *exits; /* that say when to read; or NULL */
@@ -225,6 +226,9 @@ static inline __u64 source_due(const struct source *s)
 {
 	return s->ops->due(s);
 }
+
+/* Write out what the flight recorder holds, if there is one. @why: in a few words. */
+void source_snapshot(struct source *s, const char *why, __u64 now);
 
 /* In a few words, what is waited for; NULL: nothing. */
 static inline const char *source_awaits(const struct source *s)

@@ -61,6 +61,9 @@ void source_fail(struct source *s, enum htrace_host_reason reason, const char *w
 /* Say it, and have it captured with the session, if there is one. */
 __attribute__((format(printf, 3, 4))) void source_say(struct source *s, __u64 now, const char *fmt,
 						      ...);
+/* Say it, and have it at its place in every output of the session, if there is one. */
+__attribute__((format(printf, 3, 4))) void source_mark(struct source *s, __u64 now, const char *fmt,
+						       ...);
 /* A session begins: s->session. 0, or -errno with one line in @err. */
 int source_open_session(struct source *s, const struct session_facts *facts, char *err,
 			size_t errlen);
