@@ -54,6 +54,9 @@ struct session {
 	size_t schema_len;     /* of what was parsed; entries are added only */
 	__u64 next_expire;
 	unsigned int nr_broken;
+	struct mark *notes, **last_note; /* that go out with the next event, or when none is due */
+	struct ring *latest; /* the ring of the latest event that went out, and when that was */
+	__u64 latest_time;
 	unsigned int waiting; /* schemas and tables that did not take effect yet */
 	unsigned int nr_rings;
 	struct ring ring[];
@@ -61,6 +64,7 @@ struct session {
 
 /* What takes effect at its place between the records. */
 struct mark {
+	struct mark *next;
 	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK } kind;
 	struct htrace_schema *schema;
 	__u32 nr; /* names; bytes of text; samples */
@@ -134,6 +138,7 @@ int session_open(struct session **out, const struct session_config *config, char
 	if (!s)
 		return -ENOMEM;
 	s->c = *config;
+	s->last_note = &s->notes;
 	s->names = names_new();
 	s->about = (struct sink_session){
 		.path = s->c.origin,
@@ -177,6 +182,7 @@ static void free_mark(struct mark *m)
 }
 
 static void use_mark(struct session *s, struct mark *m);
+static void show_notes(struct session *s);
 
 static bool is_shown(struct session *s, __u32 id)
 {
@@ -207,6 +213,7 @@ void session_close(struct session *s)
 		return;
 	count_unwritten(s);
 	recorder_free(s->recorder);
+	show_notes(s);
 	if (s->nr_broken > 1)
 		say_within(s->c.quota, "%s: %u rings were broken in this session", s->c.path,
 			   s->nr_broken);
@@ -495,10 +502,33 @@ static void use_schema(struct session *s, struct mark *m)
 	use_symbols(s, m);
 }
 
+/* Notes have the time of the event behind them, for outputs that need one. */
+static void show_notes(struct session *s)
+{
+	struct sink_note note = { .source = s->c.source, .time = s->latest_time };
+	struct mark *m;
+
+	note.from = s->latest ? &s->latest->origin : NULL;
+	while ((m = s->notes)) {
+		note.text = m->text;
+		sinks_note(s->c.sinks, &note);
+		s->notes = m->next;
+		free_mark(m);
+	}
+	s->last_note = &s->notes;
+}
+
+/* What goes out next is of @r and @time. */
+static void go_on(struct session *s, struct ring *r, __u64 time)
+{
+	s->latest = r;
+	s->latest_time = time;
+	if (s->notes)
+		show_notes(s);
+}
+
 static void use_mark(struct session *s, struct mark *m)
 {
-	struct sink_note note = { .source = s->c.source, .text = m->text };
-
 	if (s->merge && has_to_wait(m) && s->waiting)
 		s->waiting--;
 	switch (m->kind) {
@@ -513,8 +543,9 @@ static void use_mark(struct session *s, struct mark *m)
 		s->about.tables++;
 		break;
 	case MARK_NOTE:
-		sinks_note(s->c.sinks, &note);
-		break;
+		*s->last_note = m;
+		s->last_note = &m->next;
+		return;
 	case MARK_CLOCK:
 		for (__u32 i = 0; i < m->nr; i++)
 			htrace_clock_add(s->clock.clock, &m->sample[i]);
@@ -538,6 +569,7 @@ static void emit_loss(struct session *s, struct ring *r, const struct merge_item
 	r->task_known = false; /* who knows who ran meanwhile */
 	if (item->quiet)
 		return;
+	go_on(s, r, item->time);
 	sinks_loss(s->c.sinks, &l);
 }
 
@@ -545,10 +577,12 @@ static void show(struct session *s, const struct merge_item *item, const struct 
 {
 	if (item->quiet)
 		return;
-	if (filters_pass(s->filters, e))
+	if (filters_pass(s->filters, e)) {
+		go_on(s, &s->ring[item->ring], e->time);
 		sinks_event(s->c.sinks, e);
-	else
+	} else {
 		s->c.stats->filtered++;
+	}
 }
 
 static void emit_record(struct session *s, struct ring *r, const struct merge_item *item)
@@ -638,8 +672,11 @@ bool session_emit(struct session *s, __u64 now, bool all)
 {
 	__u64 until = clock_now() + EMIT_NS;
 
-	return s->recorder ? recorder_emit(s->recorder, now, all, until) :
-			     session_emit_due(s, now, all, until);
+	if (s->recorder ? recorder_emit(s->recorder, now, all, until) :
+			  session_emit_due(s, now, all, until))
+		return true;
+	show_notes(s);
+	return false;
 }
 
 __u64 session_due(const struct session *s)

@@ -91,6 +91,9 @@ static inline __u64 sink_lost(const struct sink_loss *l)
 struct sink_note {
 	const char *source;
 	const char *text; /* harmless already */
+	/* The event that comes behind it, or else that came before; NULL: there was none so far. */
+	const struct origin *from;
+	__u64 time;
 };
 
 /* What a capture gets of a session, in the order in which it came. Numbers are the file format's. */

@@ -83,6 +83,8 @@ def test_signal(policy):
         records, losses = ctftext.read(stage.path('ctf'))
         assert not losses and [(int(r.packet['cpu_id']), int(r.fields['number'])) for r in records
                                if r.event == 'counted'] == lists
+        notes = [json.loads(line)['note'] for line in open(out, encoding='ascii') if 'note' in line]
+        assert [r.fields['text'] for r in records if r.event == 'htrace_note'] == notes
         with open(stage.path('text'), encoding='ascii') as f:
             assert len(re.findall('counted: number', f.read())) == len(lists)
         replay(stage.path('raw'), '-o', 'json:' + stage.path('again'))
