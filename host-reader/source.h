@@ -31,6 +31,7 @@
 #include "sink.h"
 #include "stats.h"
 #include "tell_kvm.h"
+#include "vmm.h"
 
 enum source_state {
 	SOURCE_WAITING,   /* for a session that was not read yet */
@@ -127,6 +128,9 @@ struct source {
 	bool guest_seen; /* in this session */
 	bool local; /* processes of this machine, not a guest */
 	bool was_read; /* the session, and not only attached to */
+	struct vmm *vmm; /* the process that runs the guest, once it was looked for; or NULL */
+	bool suspected;  /* no heartbeat for a while: it is watched */
+	bool frozen, sure, buried; /* of a silent guest: paused; its memory is right; it is dead */
 	bool closing, drained, salvaged, lost_names;
 	__u64 salvaged_events;
 	unsigned int refused; /* attach attempts in a row that found no region */

@@ -17,6 +17,7 @@ void source_end_session(struct source *s, __u64 now)
 
 	if (!s->session)
 		return;
+	source_forget_vmm(s);
 	end.unread = live_close(s->live, s->look_last);
 	s->live = NULL;
 	kvm_vm_unwatch(s->vm, s->stats.exits);

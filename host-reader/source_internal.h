@@ -15,6 +15,13 @@ void source_enter(struct source *s, enum source_state state, __u64 now);
 bool source_may_write(struct source *s, __u64 now);
 
 /* source.c */
+/* Did the guest's heart beat since the last look? */
+bool source_heart_beat(struct source *s, __u64 now);
+/* Is there an end to the session? Then it was dealt with. */
+bool source_ended(struct source *s, __u64 now);
+/* Read, and take care of what can go wrong. False: the source is in another state now. */
+bool source_read_rings(struct source *s, __u64 now, bool all, bool unverified,
+		       struct live_pass *pass);
 void source_look_at_guest(struct source *s, __u64 now);
 
 /* source_attach.c */
@@ -38,6 +45,17 @@ void source_watch_relay(struct source *s, __u64 now);
 void source_watch_vm(struct source *s, __u64 now);
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s);
+
+/* source_silent.c */
+/* Was there no heartbeat for too long? */
+bool source_is_silent(struct source *s, __u64 now);
+void source_go_silent(struct source *s, __u64 now);
+void source_silent_round(struct source *s, __u64 now, struct source_round *round);
+/* The reader ends. One pass; returns whether there is more. */
+bool source_finish_silent(struct source *s, __u64 now);
+/* Does the process still live that runs the guest? */
+void source_watch_vmm(struct source *s, __u64 now);
+void source_forget_vmm(struct source *s);
 
 /* source_tell.c */
 /* Tell the guest of its exits, if that is wanted, and time for it. Finds its VM by itself. */

@@ -8,6 +8,7 @@
  *   w CPU N        write N records: "counted", numbered from 0 on in each ring
  *   r N MS         write N records into each ring within MS, evenly; then how many were dropped
  *   f MS           write as fast as can be, into all rings, for MS
+ *   s MS           compute for MS, and do nothing else
  *   x CPU N        begin a record, and then write N more: the block's end is not committed
  *   o CPU          commit what was begun so
  *   b 0|1          the heart stops, or beats
@@ -146,6 +147,10 @@ static bool obey(const char *line)
 		break;
 	case 'f':
 		flood(a * MS);
+		break;
+	case 's':
+		for (__u64 until = now() + a * MS; now() < until;)
+			;
 		break;
 	case 'x':
 		check(reserve(a % cpus, &open_slot[a % cpus]), "a record");
