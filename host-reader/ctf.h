@@ -42,7 +42,7 @@ struct ctf_layout;
 void ctf_put_fields(struct tsdl *t, const struct htrace_event *e, const struct ctf_layout *l);
 /* Fields of events that are not made from a record. */
 extern const char ctf_fields_none[], ctf_fields_raw[], ctf_fields_undecoded[],
-	ctf_fields_process_state[];
+	ctf_fields_process_state[], ctf_fields_note[];
 
 /* -------------------------------------------------------------------------------------- layout */
 

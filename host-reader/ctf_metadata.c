@@ -74,6 +74,7 @@ static const char stream_head[] =
 
 const char ctf_fields_none[] = "struct { }";
 const char ctf_fields_raw[] = "struct {\n" RAW "\t}";
+const char ctf_fields_note[] = "struct {\n\t\tstring text;\n\t}";
 const char ctf_fields_undecoded[] = "struct {\n\t\t" U32 " _id;\n" RAW "\t}";
 const char ctf_fields_process_state[] =
 	"struct {\n"

@@ -31,6 +31,7 @@ struct reader {
 	struct sinks sinks;
 	struct selection *selection;
 	struct source_config config;
+	struct snapshot_config snapshot;
 	struct source *source;
 	struct statistics *statistics;
 	unsigned int nr; /* of the sources that were opened */
@@ -41,7 +42,7 @@ struct reader {
 	bool output_failed, warned_unused;
 };
 
-static volatile sig_atomic_t stop;
+static volatile sig_atomic_t stop, snapshot;
 static struct htrace_sync *volatile waiting[2]; /* for the handler to wake */
 
 static __u64 clock_ns(clockid_t id)
@@ -61,14 +62,26 @@ static void on_signal(int sig)
 			htrace_sync_wake(waiting[i]);
 }
 
-static void catch_signals(void)
+static void on_snapshot(int sig)
+{
+	snapshot = sig;
+	for (int i = 0; i < 2; i++)
+		if (waiting[i])
+			htrace_sync_wake(waiting[i]);
+}
+
+/* SIGUSR1 ends a reader that has no flight recorder, as it ends most programs. */
+static void catch_signals(bool recorder)
 {
 	struct sigaction sa = { .sa_handler = on_signal };
+	struct sigaction usr = { .sa_handler = on_snapshot };
 
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGHUP, &sa, NULL);
+	if (recorder)
+		sigaction(SIGUSR1, &usr, NULL);
 	signal(SIGPIPE, SIG_IGN); /* writing says EPIPE */
 	signal(SIGXFSZ, SIG_IGN); /* and EFBIG, which is told */
 }
@@ -139,6 +152,21 @@ static void begin_telling(struct reader *r)
 		say("guests cannot be told of their exits: %s; going on without", err);
 }
 
+/* 0, or an exit status after having said why. */
+static int begin_recorder(struct reader *r)
+{
+	const struct options *o = &r->options;
+
+	r->snapshot = (struct snapshot_config){
+		.bytes = o->snapshot.bytes, .filter = o->snapshot.filter,
+	};
+	if (!o->snapshot.events || !selection_new(&r->snapshot.events, o->snapshot.events))
+		return 0;
+	say("--snapshot '%s': which event? Give names such as 'sched_switch', or SIZE alone",
+	    o->snapshot.events);
+	return 2;
+}
+
 /* Nothing is written before all that can be refused was looked at. */
 static int begin(struct reader *r)
 {
@@ -151,6 +179,9 @@ static int begin(struct reader *r)
 		    o->events);
 		return 2;
 	}
+	ret = begin_recorder(r);
+	if (ret)
+		return ret;
 	ret = sinks_open(&r->sinks, o->output, o->nr_outputs);
 	if (ret)
 		return ret;
@@ -164,6 +195,7 @@ static int begin(struct reader *r)
 		.sinks = o->view == VIEW_SUMMARY ? NULL : &r->sinks,
 		.selection = r->selection,
 		.filter = o->filter,
+		.snapshot = o->snapshot.bytes ? &r->snapshot : NULL,
 		.sync = o->sync,
 		.bell = bell_of(o->sync),
 		.several = o->nr_sources > 1,
@@ -298,6 +330,15 @@ static bool all_failed(const struct reader *r)
 	return true;
 }
 
+static void take_snapshots(struct reader *r, __u64 now)
+{
+	if (!snapshot)
+		return;
+	snapshot = 0;
+	for (unsigned int i = 0; i < r->nr; i++)
+		source_snapshot(&r->source[i], "SIGUSR1", now);
+}
+
 /* Said once: as soon as the only source's events are known, else at the end. */
 static void warn_unused(struct reader *r)
 {
@@ -328,6 +369,9 @@ static bool run(struct reader *r)
 		if (now >= end)
 			return false;
 		wait = round_of_all(r, now, &reading, &alive);
+		if (snapshot)
+			wait = 0;
+		take_snapshots(r, now);
 		if (!alive)
 			return all_failed(r);
 		if (reading && r->nr == 1)
@@ -440,7 +484,7 @@ int main(int argc, char **argv)
 	if (!ret)
 		ret = begin_sync(&r);
 	if (!ret) {
-		catch_signals();
+		catch_signals(r.options.snapshot.bytes != 0);
 		ret = finish(&r, run(&r));
 	} else {
 		views_close(&r.sinks, false);
@@ -456,6 +500,7 @@ int main(int argc, char **argv)
 	free(r.source);
 	free(r.statistics);
 	selection_free(r.selection);
+	selection_free(r.snapshot.events);
 	options_free(&r.options);
 	return ret;
 }

@@ -37,6 +37,7 @@ struct merge_item {
 	__u64 time;
 	bool late; /* its time is before that of the item that went out before it */
 	bool unverified;
+	bool quiet;
 	bool is_loss;
 	struct htrace_record record;
 	__u64 overwritten, dropped, corrupt, unfinished; /* events */
@@ -47,9 +48,9 @@ struct merge *merge_new(unsigned int nr_rings, __u64 delay_ns, size_t max_bytes)
 void merge_free(struct merge *m);
 /* May more of this ring be read, or does it hold too much? */
 bool merge_has_room(const struct merge *m, unsigned int ring);
-/* Copy a batch that arrived at @now. -ENOMEM. */
+/* Copy a batch that arrived at @now. @unverified, @quiet: its items will say so. -ENOMEM. */
 int merge_push(struct merge *m, unsigned int ring, const struct htrace_batch *b, __u64 now,
-	       bool unverified);
+	       bool unverified, bool quiet);
 /* Let @mark, which is not NULL, go out at this place among what is pushed. -ENOMEM. */
 int merge_mark(struct merge *m, void *mark, __u64 now);
 /* Marks that did not go out yet. */

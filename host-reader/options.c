@@ -19,6 +19,9 @@
 
 #define USAGE_ERROR 2
 #define DOORBELL_SIZE (64ULL << 20)
+#define SNAPSHOT_SIZE (4ULL << 20)
+#define SNAPSHOT_MIN (64ULL << 10)
+#define SNAPSHOT_MAX (1ULL << 30)
 
 static const char usage[] =
 	"Usage: host-reader [options] SOURCE...\n"
@@ -60,6 +63,10 @@ static const char usage[] =
 	"      --filter EXPR     show only events that match, as in 'prev_tid != 0 && cpu < 2' or\n"
 	"                        'comm == \"kworker*\" && !(flags & 4)': fields of the event, comm, tid,\n"
 	"                        pid and cpu; all are counted\n"
+	"      --snapshot [SIZE:]WHEN\n"
+	"                        flight recorder: hold the last SIZE (4M) of each vCPU's records, write\n"
+	"                        them at SIGUSR1, when the guest dies, and at an event WHEN says, as\n"
+	"                        'sched_switch if prev_tid == 7'; with SIZE alone at no event\n"
 	"      --sync POLICY     when to look for events: adaptive[:MAX_USEC], timer:USEC, spin, or\n"
 	"                        kvm-exit[:MAX_USEC], of vCPUs that left guest mode, or when producers\n"
 	"                        wake the reader: futex (local:), doorbell (default: adaptive)\n"
@@ -78,6 +85,7 @@ enum {
 	OPT_VIEW = 256,
 	OPT_EVENTS,
 	OPT_FILTER,
+	OPT_SNAPSHOT,
 	OPT_SYNC,
 	OPT_TELL_GUEST,
 	OPT_LIST,
@@ -90,6 +98,7 @@ static const struct option long_options[] = {
 	{ "view", required_argument, NULL, OPT_VIEW },
 	{ "events", required_argument, NULL, OPT_EVENTS },
 	{ "filter", required_argument, NULL, OPT_FILTER },
+	{ "snapshot", required_argument, NULL, OPT_SNAPSHOT },
 	{ "sync", required_argument, NULL, OPT_SYNC },
 	{ "tell-guest", no_argument, NULL, OPT_TELL_GUEST },
 	{ "list", no_argument, NULL, OPT_LIST },
@@ -132,7 +141,7 @@ static bool parse_pid(const char *text, int *pid)
 }
 
 /* A power of two, as PCI wants it. */
-static bool parse_size(const char *text, __u64 *size)
+static bool parse_size(const char *text, __u64 min, __u64 max, __u64 *size)
 {
 	const char *units = "KMGT", *unit;
 	unsigned long long v;
@@ -145,11 +154,11 @@ static bool parse_size(const char *text, __u64 *size)
 	v = strtoull(text, &end, 10);
 	unit = *end ? strchr(units, *end) : NULL;
 	shift = unit ? 10 * (unsigned int)(unit - units + 1) : 0;
-	if (errno || v > HTRACE_REGION_MAX >> shift || (*end && (!unit || end[1])))
+	if (errno || v > max >> shift || (*end && (!unit || end[1])))
 		return false;
 	v <<= shift;
 	*size = v;
-	return v >= HTRACE_REGION_MIN && v <= HTRACE_REGION_MAX && !(v & (v - 1));
+	return v >= min && v <= max && !(v & (v - 1));
 }
 
 static bool of_vm(const struct source_spec *s)
@@ -175,7 +184,7 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		return USAGE_ERROR;
 	}
 	if (s->kind == SOURCE_DOORBELL && !strncmp(option, "size=", 5)) {
-		if (parse_size(option + 5, &s->size))
+		if (parse_size(option + 5, HTRACE_REGION_MIN, HTRACE_REGION_MAX, &s->size))
 			return 0;
 		say("'%s' in source '%s' is not a size that a device can have; give a power of two from 1M "
 		    "on, as in size=64M", option + 5, arg);
@@ -311,7 +320,41 @@ static int parse_filter(struct options *o, const char *arg)
 	}
 	if (!htrace_filter_parse(&o->filter, arg, &err))
 		return 0;
-	filter_error(arg, &err);
+	filter_error("--filter", arg, &err);
+	return USAGE_ERROR;
+}
+
+/* [SIZE][:][EVENTS [if EXPR]]; no event's name begins with a digit. */
+static int parse_snapshot(struct options *o, const char *arg)
+{
+	size_t len = *arg >= '0' && *arg <= '9' ? strcspn(arg, ":") : 0;
+	struct htrace_filter_error err;
+	char size[32], *cond;
+
+	if (o->snapshot.bytes) {
+		say("--snapshot: given twice; one condition can name several events, as in 'a,b if x == 1'");
+		return USAGE_ERROR;
+	}
+	snprintf(size, sizeof(size), "%.*s", (int)len, arg);
+	o->snapshot.bytes = SNAPSHOT_SIZE;
+	if (len && (len >= sizeof(size) || !parse_size(size, SNAPSHOT_MIN, SNAPSHOT_MAX,
+						       &o->snapshot.bytes))) {
+		say("--snapshot '%s': the size is no power of two from 64K to 1G", arg);
+		return USAGE_ERROR;
+	}
+	arg += len + (arg[len] == ':');
+	if (!*arg && len && arg[-1] != ':')
+		return 0;
+	o->snapshot.events = strdup(arg);
+	if (!o->snapshot.events)
+		return USAGE_ERROR;
+	cond = strstr(o->snapshot.events, " if ");
+	if (!cond)
+		return 0;
+	*cond = 0;
+	if (!htrace_filter_parse(&o->snapshot.filter, cond + 4, &err))
+		return 0;
+	filter_error("--snapshot", cond + 4, &err);
 	return USAGE_ERROR;
 }
 
@@ -332,6 +375,8 @@ static int parse_option(struct options *o, int c, int *status)
 		return 0;
 	case OPT_FILTER:
 		return parse_filter(o, optarg);
+	case OPT_SNAPSHOT:
+		return parse_snapshot(o, optarg);
 	case OPT_SYNC:
 		o->sync = optarg;
 		return check_sync(o, optarg);
@@ -427,6 +472,10 @@ int options_parse(struct options *o, int argc, char **argv, int *status)
 	}
 	if (!ret && o->view == VIEW_TABLES)
 		ret = place_view(o);
+	if (!ret && o->view == VIEW_SUMMARY && o->snapshot.bytes) {
+		say("--snapshot writes events, and --view summary shows none; leave one of them out");
+		ret = USAGE_ERROR;
+	}
 	if (!o->nr_outputs)
 		o->output[o->nr_outputs++] = "text";
 	return ret;
@@ -439,4 +488,6 @@ void options_free(struct options *o)
 		free(o->source[i].ram);
 	}
 	htrace_filter_free(o->filter);
+	free(o->snapshot.events);
+	htrace_filter_free(o->snapshot.filter);
 }

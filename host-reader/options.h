@@ -48,6 +48,11 @@ struct options {
 	bool tell_guest;
 	const char *events; /* patterns, or NULL: all */
 	struct htrace_filter *filter; /* NULL: show all */
+	struct {
+		__u64 bytes; /* that are held of each ring; 0: no flight recorder */
+		char *events; /* patterns of those that ask for a snapshot, or NULL */
+		struct htrace_filter *filter; /* that they have to match, or NULL */
+	} snapshot;
 	__u64 duration_ns;  /* 0: no end */
 	__u64 stats_ns;     /* 0: none */
 };

@@ -13,7 +13,9 @@
 #include "merge.h"
 #include "message.h"
 #include "names.h"
+#include "recorder.h"
 #include "region_clock.h"
+#include "session_internal.h"
 #include "stacks.h"
 #include "symbols.h"
 
@@ -35,6 +37,7 @@ struct ring {
 struct session {
 	struct session_config c;
 	struct merge *merge; /* NULL: nobody wants records */
+	struct recorder *recorder; /* holds what is read until a snapshot is taken; or NULL */
 	bool captured;
 	struct region_clock clock;
 	__u64 asked;         /* time of the last session_emit() */
@@ -51,6 +54,9 @@ struct session {
 	size_t schema_len;     /* of what was parsed; entries are added only */
 	__u64 next_expire;
 	unsigned int nr_broken;
+	struct mark *notes, **last_note; /* that go out with the next event, or when none is due */
+	struct ring *latest; /* the ring of the latest event that went out, and when that was */
+	__u64 latest_time;
 	unsigned int waiting; /* schemas and tables that did not take effect yet */
 	unsigned int nr_rings;
 	struct ring ring[];
@@ -58,6 +64,7 @@ struct session {
 
 /* What takes effect at its place between the records. */
 struct mark {
+	struct mark *next;
 	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK } kind;
 	struct htrace_schema *schema;
 	__u32 nr; /* names; bytes of text; samples */
@@ -131,6 +138,7 @@ int session_open(struct session **out, const struct session_config *config, char
 	if (!s)
 		return -ENOMEM;
 	s->c = *config;
+	s->last_note = &s->notes;
 	s->names = names_new();
 	s->about = (struct sink_session){
 		.path = s->c.origin,
@@ -140,6 +148,7 @@ int session_open(struct session **out, const struct session_config *config, char
 		.facts = *facts,
 	};
 	memcpy(s->about.boot_id, facts->boot_id, sizeof(s->about.boot_id));
+	s->filter_said.option = s->c.filter_option ? s->c.filter_option : "--filter";
 	s->captured = s->c.sinks && sinks_capture(s->c.sinks);
 	if (s->c.sinks && sinks_show(s->c.sinks)) {
 		s->merge = merge_new(nr, MERGE_DELAY_NS, MERGE_BYTES);
@@ -154,6 +163,14 @@ int session_open(struct session **out, const struct session_config *config, char
 		session_close(s);
 		return -ENOMEM;
 	}
+	if (s->c.snapshot && s->c.sinks) {
+		int ret = recorder_new(&s->recorder, s, &s->c, err, errlen);
+
+		if (ret) {
+			session_close(s);
+			return ret;
+		}
+	}
 	*out = s;
 	return 0;
 }
@@ -165,6 +182,7 @@ static void free_mark(struct mark *m)
 }
 
 static void use_mark(struct session *s, struct mark *m);
+static void show_notes(struct session *s);
 
 static bool is_shown(struct session *s, __u32 id)
 {
@@ -194,6 +212,8 @@ void session_close(struct session *s)
 	if (!s)
 		return;
 	count_unwritten(s);
+	recorder_free(s->recorder);
+	show_notes(s);
 	if (s->nr_broken > 1)
 		say_within(s->c.quota, "%s: %u rings were broken in this session", s->c.path,
 			   s->nr_broken);
@@ -219,14 +239,26 @@ bool session_wants_names(const struct session *s)
 	return s->merge || s->captured;
 }
 
-bool session_has_room(const struct session *s, unsigned int ring)
+bool session_merge_has_room(const struct session *s, unsigned int ring)
 {
 	return !s->merge || merge_has_room(s->merge, ring);
 }
 
+bool session_has_room(const struct session *s, unsigned int ring)
+{
+	return session_merge_has_room(s, ring) &&
+	       (!s->recorder || recorder_has_room(s->recorder, ring));
+}
+
+/* That looks for events that ask for a snapshot; or NULL. */
+static struct session *watch_of(const struct session *s)
+{
+	return s->recorder ? recorder_watch(s->recorder) : NULL;
+}
+
 bool session_is_behind(const struct session *s)
 {
-	return s->waiting != 0;
+	return s->waiting != 0 || (watch_of(s) && watch_of(s)->waiting);
 }
 
 unsigned int session_ring_number(const struct session *s, unsigned int ring)
@@ -253,10 +285,9 @@ void session_tell(struct session *s, enum capture_kind kind, const void *data, s
 	capture(s, &(struct capture_item){ .kind = kind, .data = data, .len = len }, now);
 }
 
-int session_batch(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
-		  bool unverified, __u32 raised)
+int session_let_in(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
+		   bool unverified, __u32 raised, bool quiet)
 {
-	struct ring *r = &s->ring[ring];
 	struct capture_item item = {
 		.kind = CAPTURE_BATCH,
 		.ring = ring,
@@ -266,10 +297,21 @@ int session_batch(struct session *s, unsigned int ring, const struct htrace_batc
 		.schema = s->about.reading,
 	};
 
+	if (!quiet)
+		capture(s, &item, now);
+	return s->merge ? merge_push(s->merge, ring, b, now, unverified, quiet) : 0;
+}
+
+int session_batch(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
+		  bool unverified, __u32 raised)
+{
+	struct ring *r = &s->ring[ring];
+
 	stats_batch(s->c.stats, r->count, b, unverified, &r->time);
 	s->c.stats->backwards += raised;
-	capture(s, &item, now);
-	return s->merge ? merge_push(s->merge, ring, b, now, unverified) : 0;
+	if (s->recorder)
+		return recorder_batch(s->recorder, ring, b, now, unverified, raised);
+	return session_let_in(s, ring, b, now, unverified, raised, false);
 }
 
 /* Costly ones: there is one of them at a time. */
@@ -322,6 +364,8 @@ int session_schema(struct session *s, __u64 generation, const void *entries, siz
 	s->about.reading = m->schema;
 	capture(s, &item, now);
 	put_mark(s, m, now);
+	if (watch_of(s))
+		session_schema(watch_of(s), generation, entries, len, now, err, errlen);
 	return 0;
 }
 
@@ -331,6 +375,8 @@ void session_names(struct session *s, const struct htrace_name *table, __u32 nr,
 	struct mark *m;
 
 	session_tell(s, CAPTURE_NAMES, table, len, now);
+	if (watch_of(s))
+		session_names(watch_of(s), table, nr, now);
 	m = s->merge ? new_mark(MARK_NAMES, len) : NULL;
 	if (!m)
 		return;
@@ -359,6 +405,8 @@ void session_clock(struct session *s, const struct htrace_clock_sample *samples,
 	if (!s->clock.clock)
 		return;
 	session_tell(s, CAPTURE_CLOCK, samples, len, now);
+	if (watch_of(s))
+		session_clock(watch_of(s), samples, nr, now);
 	m = new_mark(MARK_CLOCK, len);
 	if (!m)
 		return;
@@ -367,15 +415,44 @@ void session_clock(struct session *s, const struct htrace_clock_sample *samples,
 	put_mark(s, m, now);
 }
 
-void session_note(struct session *s, const char *text, __u64 now)
+void session_snapshot(struct session *s, const char *why, __u64 now)
+{
+	if (s->recorder)
+		recorder_ask(s->recorder, why, now);
+}
+
+void session_show_note(struct session *s, const char *text, bool captured, __u64 now)
 {
 	size_t len = strlen(text) + 1;
 	struct mark *m = s->merge ? new_mark(MARK_NOTE, len) : NULL;
 
+	if (captured)
+		session_tell(s, CAPTURE_NOTE, text, strlen(text), now);
 	if (!m)
 		return;
 	memcpy(m->text, text, len);
 	put_mark(s, m, now);
+}
+
+void session_note(struct session *s, const char *text, __u64 now)
+{
+	if (s->recorder)
+		recorder_note(s->recorder, text, false, now);
+	else
+		session_show_note(s, text, false, now);
+}
+
+void session_mark(struct session *s, const char *text, __u64 now)
+{
+	if (s->recorder)
+		recorder_note(s->recorder, text, true, now);
+	else
+		session_show_note(s, text, true, now);
+}
+
+void session_count_unwritten(struct session *s, __u64 events)
+{
+	s->c.stats->unwritten += events;
 }
 
 void session_broken(struct session *s, unsigned int ring, const char *why, __u64 now)
@@ -425,10 +502,33 @@ static void use_schema(struct session *s, struct mark *m)
 	use_symbols(s, m);
 }
 
+/* Notes have the time of the event behind them, for outputs that need one. */
+static void show_notes(struct session *s)
+{
+	struct sink_note note = { .source = s->c.source, .time = s->latest_time };
+	struct mark *m;
+
+	note.from = s->latest ? &s->latest->origin : NULL;
+	while ((m = s->notes)) {
+		note.text = m->text;
+		sinks_note(s->c.sinks, &note);
+		s->notes = m->next;
+		free_mark(m);
+	}
+	s->last_note = &s->notes;
+}
+
+/* What goes out next is of @r and @time. */
+static void go_on(struct session *s, struct ring *r, __u64 time)
+{
+	s->latest = r;
+	s->latest_time = time;
+	if (s->notes)
+		show_notes(s);
+}
+
 static void use_mark(struct session *s, struct mark *m)
 {
-	struct sink_note note = { .source = s->c.source, .text = m->text };
-
 	if (s->merge && has_to_wait(m) && s->waiting)
 		s->waiting--;
 	switch (m->kind) {
@@ -443,8 +543,9 @@ static void use_mark(struct session *s, struct mark *m)
 		s->about.tables++;
 		break;
 	case MARK_NOTE:
-		sinks_note(s->c.sinks, &note);
-		break;
+		*s->last_note = m;
+		s->last_note = &m->next;
+		return;
 	case MARK_CLOCK:
 		for (__u32 i = 0; i < m->nr; i++)
 			htrace_clock_add(s->clock.clock, &m->sample[i]);
@@ -466,15 +567,22 @@ static void emit_loss(struct session *s, struct ring *r, const struct merge_item
 	};
 
 	r->task_known = false; /* who knows who ran meanwhile */
+	if (item->quiet)
+		return;
+	go_on(s, r, item->time);
 	sinks_loss(s->c.sinks, &l);
 }
 
-static void show(struct session *s, const struct sink_event *e)
+static void show(struct session *s, const struct merge_item *item, const struct sink_event *e)
 {
-	if (filters_pass(s->filters, e))
+	if (item->quiet)
+		return;
+	if (filters_pass(s->filters, e)) {
+		go_on(s, &s->ring[item->ring], e->time);
 		sinks_event(s->c.sinks, e);
-	else
+	} else {
 		s->c.stats->filtered++;
+	}
 }
 
 static void emit_record(struct session *s, struct ring *r, const struct merge_item *item)
@@ -494,7 +602,7 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 
 		snprintf(name, sizeof(name), "event#%u", item->record.id);
 		if (selection_matches(s->c.selection, name))
-			show(s, &e);
+			show(s, item, &e);
 		return;
 	}
 	if (info->role == ROLE_STACK) {
@@ -504,7 +612,7 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 	e.event = info->event;
 	event_before(info, s->names, &e);
 	if (info->shown)
-		show(s, &e);
+		show(s, item, &e);
 	event_after(info, s->names, &e, item->arrival);
 	r->switches |= info->role == ROLE_SWITCH;
 	r->task_known = e.task_known && r->switches && !s->switch_filtered;
@@ -545,9 +653,8 @@ static void emit(struct session *s, struct merge_item *item)
 		emit_record(s, r, item);
 }
 
-bool session_emit(struct session *s, __u64 now, bool all)
+bool session_emit_due(struct session *s, __u64 now, bool all, __u64 until)
 {
-	__u64 until = clock_now() + EMIT_NS;
 	struct merge_item item;
 
 	s->asked = all ? UINT64_MAX : now;
@@ -561,7 +668,21 @@ bool session_emit(struct session *s, __u64 now, bool all)
 	return false;
 }
 
+bool session_emit(struct session *s, __u64 now, bool all)
+{
+	__u64 until = clock_now() + EMIT_NS;
+
+	if (s->recorder ? recorder_emit(s->recorder, now, all, until) :
+			  session_emit_due(s, now, all, until))
+		return true;
+	show_notes(s);
+	return false;
+}
+
 __u64 session_due(const struct session *s)
 {
-	return s->merge ? merge_due(s->merge) : UINT64_MAX;
+	__u64 due = s->merge ? merge_due(s->merge) : UINT64_MAX, watch;
+
+	watch = watch_of(s) ? session_due(watch_of(s)) : UINT64_MAX;
+	return due < watch ? due : watch;
 }

@@ -21,6 +21,13 @@
 
 struct session;
 
+/* --snapshot. */
+struct snapshot_config {
+	__u64 bytes;              /* that are held of each ring */
+	struct selection *events; /* that ask for one; or NULL */
+	const struct htrace_filter *filter; /* if they match this; or NULL */
+};
+
 struct session_config {
 	const struct session_facts *facts;
 	const char *path;         /* for messages */
@@ -31,7 +38,9 @@ struct session_config {
 	struct sinks *sinks; /* NULL: records are counted, and not shown */
 	struct selection *selection;
 	const struct htrace_filter *filter; /* or NULL */
-	struct say_quota *quota; /* for what the guest causes to be said */
+	const char *filter_option; /* that it comes from; NULL: --filter */
+	struct say_quota *quota; /* for what the guest causes to be said; NULL: nothing is */
+	const struct snapshot_config *snapshot; /* only these go out; or NULL: all does */
 };
 
 /* What there is to know of a session from its superblock @super. */
@@ -67,8 +76,12 @@ void session_guest(struct session *s, const struct htrace_guest *fresh,
 /* Samples of its clock, at most HTRACE_CLOCK_SAMPLES + 1, where its times are ticks. */
 void session_clock(struct session *s, const struct htrace_clock_sample *samples, __u32 nr,
 		   __u64 now);
+/* Of one with c->snapshot: let what is held go out. @why: in a few words. */
+void session_snapshot(struct session *s, const char *why, __u64 now);
 /* A line between the events; harmless text. It follows from what the guest said: not captured. */
 void session_note(struct session *s, const char *text, __u64 now);
+/* Likewise, of what befell the source: captured. */
+void session_mark(struct session *s, const char *text, __u64 now);
 /* For captures only: see enum capture_kind. */
 void session_tell(struct session *s, enum capture_kind kind, const void *data, size_t len,
 		  __u64 now);

@@ -93,6 +93,9 @@ static inline __u64 sink_lost(const struct sink_loss *l)
 struct sink_note {
 	const char *source;
 	const char *text; /* harmless already */
+	/* The event that comes behind it, or else that came before; NULL: there was none so far. */
+	const struct origin *from;
+	__u64 time;
 };
 
 /* What a capture gets of a session, in the order in which it came. Numbers are the file format's. */
@@ -106,6 +109,7 @@ enum capture_kind {
 	CAPTURE_BROKEN = 7, /* a ring, and why */
 	CAPTURE_END = 8,    /* struct capture_end */
 	CAPTURE_CLOCK = 9,  /* struct htrace_clock_sample[], where times are ticks */
+	CAPTURE_NOTE = 10,  /* text: a line between the events, of what befell the source */
 };
 
 struct capture_end {

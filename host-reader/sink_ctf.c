@@ -377,6 +377,23 @@ static void ctf_loss(struct sink *s, const struct sink_loss *l)
 		fail(c, ctf_stream_lose(st->out, t->begin, l->time, nr));
 }
 
+/* That a session began is told by its being a trace. */
+static void ctf_note(struct sink *s, const struct sink_note *n)
+{
+	struct ctf *c = s->state;
+	struct trace *t = c->error || !n->from ? NULL : find_trace(c, n->from, n->time);
+	struct stream *st = t && !c->error ? find_stream(c, t, n->from, false) : NULL;
+	struct sink_event e = { .from = n->from, .time = n->time };
+	__u64 time;
+
+	if (!st || c->error)
+		return;
+	time = ctf_stream_time(st->out, n->time);
+	begin_event(c, &e, CTF_NOTE, time);
+	ctf_add_string(&c->event, n->text, strlen(n->text));
+	end_event(c, t, st, time);
+}
+
 static void flush_trace(struct ctf *c, struct trace *t)
 {
 	publish_metadata(c, t);
@@ -479,5 +496,6 @@ const struct sink_ops sink_ctf = {
 	.close = ctf_close,
 	.event = ctf_event,
 	.loss = ctf_loss,
+	.note = ctf_note,
 	.session_end = ctf_session_end,
 };

@@ -265,15 +265,18 @@ static void perfetto_loss(struct sink *s, const struct sink_loss *loss)
 	l->last = time;
 }
 
-/* A note has no time: it comes behind what its source's machine did last, if it did anything. */
+/* Behind what its source's machine did last, if it did anything, or is about to do. */
 static void perfetto_note(struct sink *s, const struct sink_note *n)
 {
 	Pf__TrackEvent e = PF__TRACK_EVENT__INIT;
 	struct pf *p = s->state;
+	__u64 time = n->time < PF_TIME_MAX ? n->time : PF_TIME_MAX;
 	struct pf_machine *m = p->machines;
 	char name[4 * NOTE_SHOWN + 1];
 
-	while (m && m->source != n->source)
+	if (n->from && !p->error)
+		m = find_machine(p, n->from, time);
+	while (m && !n->from && m->source != n->source)
 		m = m->next;
 	if (!m || p->error)
 		return;
@@ -284,7 +287,7 @@ static void perfetto_note(struct sink *s, const struct sink_note *n)
 	e.type = PF__TRACK_EVENT__TYPE__TYPE_INSTANT;
 	e.name = name;
 	pf_begin(p, m);
-	pf_event(p, m, m->last, &e);
+	pf_event(p, m, time > m->last ? time : m->last, &e);
 }
 
 static void perfetto_flush(struct sink *s)

@@ -32,6 +32,7 @@
 #include "sink.h"
 #include "stats.h"
 #include "tell_kvm.h"
+#include "vmm.h"
 
 enum source_state {
 	SOURCE_WAITING,   /* for a session that was not read yet */
@@ -54,6 +55,7 @@ struct source_config {
 	struct sinks *sinks; /* NULL: events are not shown */
 	struct selection *selection;
 	const struct htrace_filter *filter; /* or NULL */
+	const struct snapshot_config *snapshot; /* or NULL */
 	const char *sync; /* for messages */
 	enum source_bell bell; /* what its policy is woken by */
 	struct kvm_exits *exits; /* that say when to read; or NULL */
@@ -128,6 +130,9 @@ struct source {
 	bool guest_seen; /* in this session */
 	bool local; /* processes of this machine, not a guest */
 	bool was_read; /* the session, and not only attached to */
+	struct vmm *vmm; /* the process that runs the guest, once it was looked for; or NULL */
+	bool suspected;  /* no heartbeat for a while: it is watched */
+	bool frozen, sure, buried; /* of a silent guest: paused; its memory is right; it is dead */
 	bool closing, drained, salvaged, lost_names;
 	__u64 salvaged_events;
 	unsigned int refused; /* attach attempts in a row that found no region */
@@ -227,6 +232,9 @@ static inline __u64 source_due(const struct source *s)
 {
 	return s->ops->due(s);
 }
+
+/* Write out what the flight recorder holds, if there is one. @why: in a few words. */
+void source_snapshot(struct source *s, const char *why, __u64 now);
 
 /* In a few words, what is waited for; NULL: nothing. */
 static inline const char *source_awaits(const struct source *s)

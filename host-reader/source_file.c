@@ -377,6 +377,13 @@ static int take(struct source *s, struct source_round *round)
 	case CAPTURE_SAID:
 		take_said(s, item);
 		break;
+	case CAPTURE_NOTE: {
+		char text[1024];
+
+		take_text(text, sizeof(text), item);
+		source_mark(s, item->arrival, "%s", text);
+		break;
+	}
 	case CAPTURE_BROKEN:
 		take_broken(s, item);
 		break;

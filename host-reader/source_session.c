@@ -33,6 +33,12 @@ void source_close(struct source *s)
 	stats_free(&s->stats);
 }
 
+void source_snapshot(struct source *s, const char *why, __u64 now)
+{
+	if (s->session)
+		session_snapshot(s->session, why, now);
+}
+
 /* Of the guest: said, and captured with its session. */
 void source_say(struct source *s, __u64 now, const char *fmt, ...)
 {
@@ -45,6 +51,19 @@ void source_say(struct source *s, __u64 now, const char *fmt, ...)
 	say_within(&s->quota, "%s: %s", s->spec->path, text);
 	if (s->session)
 		session_tell(s->session, CAPTURE_SAID, text, strlen(text), now);
+}
+
+void source_mark(struct source *s, __u64 now, const char *fmt, ...)
+{
+	char text[1024];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	say_within(&s->quota, "%s: %s", s->spec->path, text);
+	if (s->session)
+		session_mark(s->session, text, now);
 }
 
 /* ------------------------------------------------------------------------------------ beginning */
@@ -62,6 +81,7 @@ int source_open_session(struct source *s, const struct session_facts *facts, cha
 		.sinks = s->config->sinks,
 		.selection = s->config->selection,
 		.filter = s->config->filter,
+		.snapshot = s->config->snapshot,
 		.quota = &s->quota,
 	};
 	int ret = session_open(&s->session, &c, err, errlen);
