@@ -136,6 +136,10 @@ static bool take_content(struct capture_reader *r, size_t len, struct capture_ne
 		    len / sizeof(struct htrace_clock_sample) > HTRACE_CLOCK_SAMPLES + 1)
 			return false;
 		break;
+	case CAPTURE_HOST:
+		if (!len || len % sizeof(struct host_word) || len / sizeof(struct host_word) > HTRACE_CLOCK_SAMPLES)
+			return false;
+		break;
 	case CAPTURE_GUEST:
 		if (!take_guest(r, len, n))
 			return false;

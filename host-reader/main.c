@@ -36,6 +36,7 @@ struct reader {
 	struct htrace_sync *sync, *idle;
 	struct kvm_exits *exits; /* or NULL */
 	struct teller *teller;   /* or NULL */
+	struct order *order;
 	__u64 started, next_flush, next_stats, next_progress;
 	bool output_failed, warned_unused;
 };
@@ -157,6 +158,7 @@ static int begin(struct reader *r)
 		return 1;
 	begin_exits(r);
 	begin_telling(r);
+	r->order = order_new();
 	r->config = (struct source_config){
 		.exits = r->exits,
 		.teller = r->teller,
@@ -166,10 +168,12 @@ static int begin(struct reader *r)
 		.sync = o->sync,
 		.bell = bell_of(o->sync),
 		.several = o->nr_sources > 1,
+		.order = r->order,
+		.host_clock = o->nr_sources > 1 || o->clock,
 	};
 	r->source = calloc(o->nr_sources, sizeof(*r->source));
 	r->statistics = calloc(o->nr_sources, sizeof(*r->statistics));
-	if (!r->source || !r->statistics) {
+	if (!r->source || !r->statistics || !r->order) {
 		say("out of memory");
 		return 1;
 	}
@@ -443,6 +447,7 @@ int main(int argc, char **argv)
 	htrace_sync_free(r.idle);
 	for (unsigned int i = 0; i < r.nr; i++)
 		source_close(&r.source[i]);
+	order_free(r.order);
 	kvm_exits_close(r.exits);
 	teller_close(r.teller);
 	free(r.source);

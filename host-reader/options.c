@@ -54,6 +54,8 @@ static const char usage[] =
 	"                        wake the reader: futex (local:), doorbell (default: adaptive)\n"
 	"      --tell-guest      tell each guest of its own vCPUs' exits and stolen time, for guest-agent\n"
 	"                        --follow-host; never of other guests (needs KVM and root)\n"
+	"      --clock           show the host's CLOCK_MONOTONIC, as several sources are shown anyway, and\n"
+	"                        at the end how each source's clock goes beside it, and within what\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
 	"      --stats SEC       a line of statistics on standard error at this interval\n"
 	"  -h, --help            this text\n"
@@ -68,6 +70,7 @@ enum {
 	OPT_FILTER,
 	OPT_SYNC,
 	OPT_TELL_GUEST,
+	OPT_CLOCK,
 	OPT_DURATION,
 	OPT_STATS,
 };
@@ -79,6 +82,7 @@ static const struct option long_options[] = {
 	{ "filter", required_argument, NULL, OPT_FILTER },
 	{ "sync", required_argument, NULL, OPT_SYNC },
 	{ "tell-guest", no_argument, NULL, OPT_TELL_GUEST },
+	{ "clock", no_argument, NULL, OPT_CLOCK },
 	{ "duration", required_argument, NULL, OPT_DURATION },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "help", no_argument, NULL, 'h' },
@@ -315,6 +319,9 @@ static int parse_option(struct options *o, int c, int *status)
 		return check_sync(o, optarg);
 	case OPT_TELL_GUEST:
 		o->tell_guest = true;
+		return 0;
+	case OPT_CLOCK:
+		o->clock = true;
 		return 0;
 	case OPT_DURATION:
 		return parse_seconds("--duration", optarg, 0.001, &o->duration_ns);

@@ -40,6 +40,7 @@ struct options {
 	enum view_kind view;
 	const char *sync;
 	bool tell_guest;
+	bool clock;         /* show the host's times, and at the end by which model */
 	const char *events; /* patterns, or NULL: all */
 	struct htrace_filter *filter; /* NULL: show all */
 	__u64 duration_ns;  /* 0: no end */

@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,13 +14,13 @@
 #include "merge.h"
 #include "message.h"
 #include "names.h"
+#include "order.h"
 #include "region_clock.h"
 #include "stacks.h"
 #include "symbols.h"
 
 #define EXPIRE_NS 200000000ULL
 #define EMIT_NS 30000000
-#define EMIT_LOOK 8 /* records between two looks at the clock */
 
 struct ring {
 	struct origin origin;
@@ -35,9 +36,12 @@ struct ring {
 struct session {
 	struct session_config c;
 	struct merge *merge; /* NULL: nobody wants records */
+	struct order_entry order;
+	struct merge_item next; /* that waits in the order, if there is one; its time as it is shown */
 	bool captured;
 	struct region_clock clock;
 	__u64 asked;         /* time of the last session_emit() */
+	struct mark *early;  /* names that came before it was known as what times go out; or NULL */
 	struct names *names;
 	struct stacks *stacks; /* NULL, as symbols, where there is no merge */
 	struct symbols *symbols;
@@ -58,12 +62,13 @@ struct session {
 
 /* What takes effect at its place between the records. */
 struct mark {
-	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK } kind;
+	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK, MARK_HOST } kind;
 	struct htrace_schema *schema;
-	__u32 nr; /* names; bytes of text; samples */
+	__u32 nr; /* names; bytes of text; samples; words */
 	union {
 		struct htrace_name name[0];
 		struct htrace_clock_sample sample[0];
+		struct host_word word[0];
 		char text[0]; /* of a schema: the entries that are new */
 	};
 };
@@ -97,6 +102,8 @@ unsigned int session_facts_rings(const struct session_facts *f)
 		nr += f->set[set].nr_rings;
 	return nr;
 }
+
+static const struct order_ops order_ops;
 
 static void add_ring(struct session *s, __u32 set, __u32 index)
 {
@@ -149,11 +156,15 @@ int session_open(struct session **out, const struct session_config *config, char
 	for (__u32 set = 0; set < facts->nr_sets; set++)
 		for (__u32 i = 0; i < facts->set[set].nr_rings; i++)
 			add_ring(s, set, i);
-	if (region_clock_open(&s->clock, facts->clock_id) || !s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
+	if (region_clock_open(&s->clock, facts->clock_id, config->host_clock) || !s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
 			  (!s->merge || !s->stacks || !s->symbols))) {
 		session_close(s);
 		return -ENOMEM;
 	}
+	s->order.ops = &order_ops;
+	s->order.patient = config->patient;
+	if (s->merge)
+		order_join(config->order, &s->order);
 	*out = s;
 	return 0;
 }
@@ -181,6 +192,8 @@ static void count_unwritten(struct session *s)
 {
 	struct merge_item item;
 
+	if (s->order.have)
+		s->c.stats->unwritten += !s->next.is_loss && is_shown(s, s->next.record.id);
 	while (s->merge && merge_pop(s->merge, 0, true, &item)) {
 		if (item.mark)
 			use_mark(s, item.mark);
@@ -193,6 +206,7 @@ void session_close(struct session *s)
 {
 	if (!s)
 		return;
+	order_leave(&s->order);
 	count_unwritten(s);
 	if (s->nr_broken > 1)
 		say_within(s->c.quota, "%s: %u rings were broken in this session", s->c.path,
@@ -202,7 +216,9 @@ void session_close(struct session *s)
 	if (s->c.sinks)
 		sinks_session_end(s->c.sinks, &s->about);
 	stats_fold(s->c.stats, s->schema);
-	stats_clock(s->c.stats, s->clock.clock);
+	stats_clock(s->c.stats, &s->clock);
+	if (s->early)
+		free_mark(s->early);
 	region_clock_close(&s->clock);
 	merge_free(s->merge);
 	filters_free(s->filters);
@@ -367,6 +383,20 @@ void session_clock(struct session *s, const struct htrace_clock_sample *samples,
 	put_mark(s, m, now);
 }
 
+void session_host_clock(struct session *s, const struct host_word *words, __u32 nr, __u64 now)
+{
+	size_t len = nr * sizeof(*words);
+	struct mark *m;
+
+	session_tell(s, CAPTURE_HOST, words, len, now);
+	m = new_mark(MARK_HOST, len);
+	if (!m)
+		return;
+	m->nr = nr;
+	memcpy(m->word, words, len);
+	put_mark(s, m, now);
+}
+
 void session_note(struct session *s, const char *text, __u64 now)
 {
 	size_t len = strlen(text) + 1;
@@ -425,10 +455,44 @@ static void use_schema(struct session *s, struct mark *m)
 	use_symbols(s, m);
 }
 
+static void use_host_word(struct session *s, const struct host_word *w)
+{
+	char text[200];
+	struct sink_note note = { .source = s->c.source, .text = text };
+
+	if (host_clock_add(&s->clock.host, w))
+		return;
+	s->about.host_real = w->real;
+	memcpy(s->about.host_boot_id, w->boot_id, sizeof(w->boot_id));
+	if (w->kind != HOST_WORD_STEP || !s->merge)
+		return;
+	snprintf(text, sizeof(text), "clock: a step of %+.9f s against the host's at %llu.%09llu of its own",
+		 (double)(__s64)w->host / 1e9, (unsigned long long)(w->region / 1000000000),
+		 (unsigned long long)(w->region % 1000000000));
+	sinks_note(s->c.sinks, &note);
+}
+
+/* When they hold from has to be known as times are shown. */
+static bool use_names(struct session *s, struct mark *m)
+{
+	if (s->merge && s->clock.wants_host && !s->clock.shown && !s->early) {
+		s->early = m;
+		return false;
+	}
+	for (__u32 i = 0; i < m->nr; i++)
+		names_set(s->names, m->name[i].tid, m->name[i].tgid,
+			  region_clock_time(&s->clock, m->name[i].time), m->name[i].comm,
+			  sizeof(m->name[i].comm));
+	s->about.tables++;
+	return true;
+}
+
 static void use_mark(struct session *s, struct mark *m)
 {
 	struct sink_note note = { .source = s->c.source, .text = m->text };
 
+	if (m->kind == MARK_NAMES && !use_names(s, m))
+		return;
 	if (s->merge && has_to_wait(m) && s->waiting)
 		s->waiting--;
 	switch (m->kind) {
@@ -436,11 +500,6 @@ static void use_mark(struct session *s, struct mark *m)
 		use_schema(s, m);
 		break;
 	case MARK_NAMES:
-		for (__u32 i = 0; i < m->nr; i++)
-			names_set(s->names, m->name[i].tid, m->name[i].tgid,
-				  region_clock_time(&s->clock, m->name[i].time),
-				  m->name[i].comm, sizeof(m->name[i].comm));
-		s->about.tables++;
 		break;
 	case MARK_NOTE:
 		sinks_note(s->c.sinks, &note);
@@ -448,6 +507,10 @@ static void use_mark(struct session *s, struct mark *m)
 	case MARK_CLOCK:
 		for (__u32 i = 0; i < m->nr; i++)
 			htrace_clock_add(s->clock.clock, &m->sample[i]);
+		break;
+	case MARK_HOST:
+		for (__u32 i = 0; i < m->nr; i++)
+			use_host_word(s, &m->word[i]);
 		break;
 	}
 	free_mark(m);
@@ -514,25 +577,30 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 /* The first time of all goes out: as what, now holds. */
 static void begin_clock(struct session *s)
 {
+	struct mark *names = s->early;
+
 	if (!region_clock_begin(&s->clock))
 		return;
-	s->about.ticks = true;
+	s->about.ticks = s->clock.ticks;
+	s->about.on_host = s->clock.on_host;
+	s->about.bound = &s->clock.bound;
 	for (unsigned int i = 0; i < s->nr_rings; i++)
-		s->ring[i].origin.ticks = true;
-	say_within(s->c.quota, "%s: times are shown in ticks of the TSC: the region has no clock "
-		   "samples to convert them by", s->c.path);
+		s->ring[i].origin.ticks = s->clock.ticks;
+	s->early = NULL;
+	if (names)
+		use_mark(s, names);
+	if (s->clock.ticks)
+		say_within(s->c.quota, "%s: times are shown in ticks of the TSC: the region has no clock "
+			   "samples to convert them by", s->c.path);
+	else if (s->clock.wants_host && !s->clock.on_host)
+		say_within(s->c.quota, "%s: times are shown by its own clock: how it goes beside the host's "
+			   "is not known", s->c.path);
 }
 
 static void emit(struct session *s, struct merge_item *item)
 {
 	struct ring *r = &s->ring[item->ring];
 
-	if (item->mark) {
-		use_mark(s, item->mark);
-		return;
-	}
-	begin_clock(s);
-	item->time = region_clock_time(&s->clock, item->time);
 	s->c.stats->late += item->late;
 	/* By when it arrived, not by the clock: what is known of a task does not depend on haste. */
 	if (item->arrival >= s->next_expire) {
@@ -545,23 +613,70 @@ static void emit(struct session *s, struct merge_item *item)
 		emit_record(s, r, item);
 }
 
-bool session_emit(struct session *s, __u64 now, bool all)
+static struct session *session_of(const struct order_entry *e)
 {
-	__u64 until = clock_now() + EMIT_NS;
-	struct merge_item item;
+	return (struct session *)((char *)e - offsetof(struct session, order));
+}
 
-	s->asked = all ? UINT64_MAX : now;
-	for (unsigned int nr = 1; s->merge; nr++) {
-		if (nr % EMIT_LOOK == 0 && clock_now() >= until)
-			return true;
-		if (!merge_pop(s->merge, now, all, &item))
-			break;
-		emit(s, &item);
+/* The next one that is due. Times that are not the host's say nothing of when others happened. */
+static bool fill_order(struct order_entry *e)
+{
+	struct session *s = session_of(e);
+
+	while (merge_pop(s->merge, s->asked, s->asked == UINT64_MAX, &s->next)) {
+		if (s->next.mark) {
+			use_mark(s, s->next.mark);
+			continue;
+		}
+		begin_clock(s);
+		s->next.time = region_clock_time(&s->clock, s->next.time);
+		e->arrival = s->next.arrival;
+		e->key = e->arrival + MERGE_DELAY_NS;
+		if (s->clock.on_host && s->next.time < e->key)
+			e->key = s->next.time;
+		return true;
 	}
 	return false;
 }
 
+static void emit_order(struct order_entry *e)
+{
+	struct session *s = session_of(e);
+
+	e->have = false;
+	emit(s, &s->next);
+}
+
+static bool order_holds(const struct order_entry *e)
+{
+	return merge_due(session_of(e)->merge) != UINT64_MAX;
+}
+
+static const struct order_ops order_ops = {
+	.fill = fill_order,
+	.emit = emit_order,
+	.holds = order_holds,
+};
+
+bool session_emit(struct session *s, __u64 now, bool all)
+{
+	s->asked = all ? UINT64_MAX : now;
+	s->order.now = now;
+	if (!s->merge)
+		return false;
+	merge_ask(s->merge, now, all); /* also if one that is due waits for other sessions' */
+	/* A capture's next piece waits for it. */
+	return order_emit(&s->order, clock_now() + EMIT_NS) || (s->order.patient && s->order.have);
+}
+
+bool session_is_out(const struct session *s)
+{
+	return !s->order.have;
+}
+
 __u64 session_due(const struct session *s)
 {
+	if (s->order.have)
+		return order_due(&s->order);
 	return s->merge ? merge_due(s->merge) : UINT64_MAX;
 }

@@ -41,6 +41,10 @@ struct sink_session {
 	const char *source; /* as in struct origin */
 	unsigned int source_nr; /* on the command line, from 0 on */
 	bool ticks;         /* as in struct origin; known when the first event goes out */
+	bool on_host;       /* times are the host's CLOCK_MONOTONIC, not the machine's own; likewise */
+	const __u64 *bound; /* by which they may be off so far, ns; likewise */
+	__u64 host_real;    /* CLOCK_REALTIME of the host less its CLOCK_MONOTONIC */
+	__u8 host_boot_id[16];
 	__u8 boot_id[16];
 	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
 	char hostname[64], release[64];   /* as struct htrace_guest has them */
@@ -104,6 +108,7 @@ enum capture_kind {
 	CAPTURE_BROKEN = 7, /* a ring, and why */
 	CAPTURE_END = 8,    /* struct capture_end */
 	CAPTURE_CLOCK = 9,  /* struct htrace_clock_sample[], where times are ticks */
+	CAPTURE_HOST = 10,  /* struct host_word[] */
 };
 
 struct capture_end {

@@ -58,6 +58,8 @@ struct source_config {
 	struct kvm_exits *exits; /* that say when to read; or NULL */
 	struct teller *teller;   /* guests are told of their exits; or NULL */
 	bool several;     /* sources: name them in the output */
+	struct order *order; /* of their records */
+	bool host_clock;  /* times are shown on the host's clock */
 };
 
 struct source;
