@@ -251,7 +251,8 @@ static int read_start(struct capture_reader *r, char *err, size_t errlen)
 	r->expected = l->ordinal + 1;
 	r->facts = (struct session_facts){
 		.session = start.session, .clock_id = start.clock_id, .nr_cpus = start.nr_cpus,
-		.nr_sets = start.nr_sets, .local = start.local != 0,
+		.nr_sets = start.nr_sets, .local = (start.facts & CAPTURE_IS_LOCAL) != 0,
+		.host = (start.facts & CAPTURE_IS_HOST) != 0,
 	};
 	memcpy(r->facts.boot_id, start.boot_id, sizeof(start.boot_id));
 	memcpy(r->facts.set, start.set, sizeof(start.set));

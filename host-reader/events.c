@@ -22,6 +22,8 @@ static const struct known {
 	{ "sched_process_exec", ROLE_EXEC, "tid", NULL, "comm", "tid" },
 	{ "task_rename", ROLE_RENAME, "tid", NULL, "comm", "pid" },
 	{ "sched_process_exit", ROLE_EXIT, "tid", NULL, NULL, NULL },
+	{ "kvm_vcpu", ROLE_RENAME, "tid", NULL, "comm", "vm" },
+	{ "kvm_sched_out", ROLE_SWITCH, "tid", "next_tid", NULL, NULL },
 	/* Their tid is a task that someone else wakes. */
 	{ "sched_waking", ROLE_NONE, NULL, NULL, NULL, NULL },
 	{ "sched_wakeup", ROLE_NONE, NULL, NULL, NULL, NULL },

@@ -33,6 +33,10 @@ static const char usage[] =
 	"                        one VM: memory of SIZE (64M), for QEMU's -chardev socket,path=SOCKET.\n"
 	"                        Start host-reader first; see --sync doorbell\n"
 	"  local:PATH            a region of processes of this machine\n"
+	"  kvm[,pid=PID][,aggregate]\n"
+	"                        exits and entries of this host's VMs, or of process PID's: why, how\n"
+	"                        long, and when their vCPUs' threads do not run. aggregate: exits for\n"
+	"                        hypercalls, I/O and MMIO are one event each, with their entry\n"
 	"  file:DIR              a capture that -o raw:DIR made\n"
 	"\n"
 	"Options:\n"
@@ -154,7 +158,11 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		s->ram = strcmp(option + 4, "auto") ? strdup(option + 4) : NULL;
 		return 0;
 	}
-	if (of_vm(s) && !strncmp(option, "pid=", 4)) {
+	if (s->kind == SOURCE_KVM && !strcmp(option, "aggregate")) {
+		s->aggregate = true;
+		return 0;
+	}
+	if ((of_vm(s) || s->kind == SOURCE_KVM) && !strncmp(option, "pid=", 4)) {
 		if (parse_pid(option + 4, &s->pid))
 			return 0;
 		say("'%s' is not a process id in source '%s'", option + 4, arg);
@@ -169,7 +177,8 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
 	    s->kind == SOURCE_IVSHMEM ? "; there are ram= and pid=" :
-	    s->kind == SOURCE_DOORBELL ? "; there are size=, ram= and pid=" : "");
+	    s->kind == SOURCE_DOORBELL ? "; there are size=, ram= and pid=" :
+	    s->kind == SOURCE_KVM ? "; there are pid= and aggregate" : "");
 	return USAGE_ERROR;
 }
 
@@ -196,14 +205,17 @@ static int parse_source(struct options *o, const char *arg)
 	} else if (!strncmp(arg, "file:", 5)) {
 		s->kind = SOURCE_FILE;
 		rest = copy = strdup(arg + 5);
+	} else if (!strcmp(arg, "kvm") || !strncmp(arg, "kvm,", 4)) {
+		s->kind = SOURCE_KVM;
+		rest = copy = strdup(arg);
 	} else {
 		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, "
-		    "local:PATH and file:DIR", arg);
+		    "local:PATH, kvm and file:DIR", arg);
 		return USAGE_ERROR;
 	}
 	part = cut(&rest);
 	if (part && *part) {
-		s->path = strdup(part);
+		s->path = strdup(s->kind == SOURCE_KVM ? arg : part); /* several are told apart by it */
 		o->nr_sources++;
 		while (!ret && (part = cut(&rest)) != NULL)
 			ret = parse_source_option(s, arg, part);

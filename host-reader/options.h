@@ -16,6 +16,7 @@ enum source_kind {
 	SOURCE_LOCAL,   /* a region of this machine's processes */
 	SOURCE_FILE,    /* a capture */
 	SOURCE_DOORBELL, /* an ivshmem device with a doorbell, which we serve */
+	SOURCE_KVM,      /* what this host's KVM does */
 };
 
 struct source_spec {
@@ -23,7 +24,8 @@ struct source_spec {
 	char *path;
 	__u64 size; /* of the device that is served */
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
-	int pid;   /* the VMM; 0: found by the region's file */
+	int pid;   /* the VMM; 0: found by the region's file; of KVM: all */
+	bool aggregate; /* KVM's exits with what they were for */
 	unsigned int of; /* of a capture the source with this number; 0: the only one */
 };
 

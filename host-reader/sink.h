@@ -29,6 +29,7 @@ struct session_facts {
 	__u8 boot_id[16];
 	__u32 clock_id, nr_cpus, nr_sets;
 	bool local; /* processes of this machine, not a guest */
+	bool host;  /* the kvm source: what it says of VMs is the host's word */
 	struct session_set set[HTRACE_MAX_RINGSETS];
 };
 

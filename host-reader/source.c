@@ -216,6 +216,8 @@ static void keep_house(struct source *s, __u64 now)
 	source_watch_relay(s, now);
 	live_look_at_owners(s->live, false);
 	source_watch_vm(s, now);
+	if (s->kvm)
+		kvm_events_account(s->kvm);
 	if (s->lost_names && s->config->sinks && now >= s->next_names) {
 		htrace_view_ask_names(s->view);
 		s->lost_names = false;
@@ -334,6 +336,8 @@ static bool region_finish_some(struct source *s, __u64 now, bool late)
 		s->finishing = true;
 		s->finish_at = now;
 		s->passes = s->session ? finish_passes(s) : 0;
+		if (s->kvm) /* all that it wrote can be read then */
+			kvm_events_end(s->kvm);
 		if (s->session)
 			live_look_at_owners(s->live, true);
 		notice_absence(s, now);
@@ -405,6 +409,8 @@ static void region_close(struct source *s)
 	source_close_view(s);
 	bell_server_close(s->server);
 	s->server = NULL;
+	kvm_events_close(s->kvm);
+	s->kvm = NULL;
 }
 
 const struct source_ops source_live = {

@@ -22,6 +22,7 @@
 #include <htrace/sync.h>
 
 #include "bell_server.h"
+#include "kvm_events.h"
 #include "kvm_exits.h"
 #include "live.h"
 #include "message.h"
@@ -110,6 +111,7 @@ struct source {
 	struct bell_server *server; /* that gave the VM its device; or NULL */
 	bool has_bell;          /* producers of this session ring */
 	__u32 bell_seen;
+	struct kvm_events *kvm; /* that writes what is read; or NULL */
 	struct kvm_vm *vm;      /* whose exits say when; or NULL */
 	struct told_vm *told;   /* that is told of its exits; or NULL */
 	struct tell *tell;      /* what it is told, while there is one */
