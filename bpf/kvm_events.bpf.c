@@ -86,6 +86,7 @@ struct trace_event_raw_kvm_halt_poll_ns {
 struct trace_event_raw_sched_switch {
 	int prev_pid;
 	long prev_state;
+	char next_comm[16];
 	int next_pid;
 };
 
@@ -547,6 +548,8 @@ int kvm_sched(struct trace_event_raw_sched_switch *ctx)
 		fill_vcpu(out, v, prev);
 		out->prev_state = (__u32)ctx->prev_state;
 		out->next_tid = next;
+		if (bpf_probe_read_kernel(out->next_comm, sizeof(out->next_comm), ctx->next_comm))
+			out->next_comm[0] = 0;
 		htrace_commit(&slot);
 	}
 	v = bpf_map_lookup_elem(&kvm_threads, &next);

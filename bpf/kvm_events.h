@@ -94,6 +94,7 @@ struct kvm_sched_out {
 	KVM_VCPU;
 	htrace_task_state_t prev_state; /* still runnable (R, R+): it was preempted */
 	htrace_tid_t next_tid; /* 0: nobody needs the CPU */
+	char next_comm[16];
 };
 
 struct kvm_sched_in {

@@ -13,10 +13,12 @@
 #ifdef HAVE_LIBBPF
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <htrace/schema.h>
 
 #include "host_bpf.h"
+#include "misses.h"
 #include "proc_names.h"
 #include "rodata.h"
 
@@ -35,7 +37,7 @@ struct kvm_events {
 	void *mem;
 	size_t size;
 	int fd, rings_fd;
-	__u64 named; /* threads of virtual CPUs that were seen when names were read */
+	bool counts_misses;
 	char missing[256];
 };
 
@@ -118,12 +120,16 @@ static int load(struct kvm_events *k, const struct kvm_events_config *config, ch
 	struct bpf_map *rings = bpf_object__find_map_by_name(k->bpf.object, "htrace_rings");
 	__u32 vm = (__u32)config->pid;
 	__u8 aggregate = config->aggregate;
+	struct btf *kernel;
 	struct rodata r;
 	int ret;
 
 	ret = leave_out(k, err, errlen);
 	if (ret)
 		return ret;
+	kernel = btf__load_vmlinux_btf();
+	k->counts_misses = kernel && counts_misses(kernel, BPF_PROG_TYPE_TRACEPOINT);
+	btf__free(kernel);
 	ret = rodata_of(&r, k->bpf.object);
 	if (!ret)
 		ret = rodata_set_rings(&r, &k->geometry, 1);
@@ -270,9 +276,45 @@ int kvm_events_begin(struct kvm_events *k, struct htrace_view *v, char *err, siz
 	return ret ? ret : host_bpf_attach(&k->bpf, NEED, err, errlen);
 }
 
+/* Of tasks that no event names, and those whose naming was lost. */
+static void serve_names(struct kvm_events *k)
+{
+	__u64 wanted = __atomic_load_n(&htrace_region_host(k->region)->names_wanted, __ATOMIC_RELAXED);
+	struct htrace_guest *g = htrace_region_guest(k->region);
+
+	if (wanted == g->names_served)
+		return;
+	proc_names_update(k->region);
+	__atomic_store_n(&g->names_served, wanted, __ATOMIC_RELEASE);
+}
+
+/* Calls that the kernel skipped. */
+static void count(struct kvm_events *k)
+{
+	struct htrace_guest *g = htrace_region_guest(k->region);
+	struct bpf_program *p;
+	__u32 nr = 0;
+	int i = 0;
+
+	bpf_object__for_each_program(p, k->bpf.object) {
+		struct bpf_prog_info info = { 0 };
+		__u32 len = sizeof(info);
+		int fd = k->bpf.program_fd[i++];
+
+		if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len))
+			continue;
+		snprintf(g->prog[nr].name, sizeof(g->prog[nr].name), "%s", bpf_program__name(p));
+		g->prog[nr].flags = k->counts_misses ? HTRACE_PROG_MISSES_COUNTED : 0;
+		g->prog[nr].misses = info.recursion_misses;
+		g->prog[nr++].runs = info.run_cnt;
+	}
+	__atomic_store_n(&g->nr_progs, nr, __ATOMIC_RELEASE);
+}
+
 void kvm_events_account(struct kvm_events *k)
 {
-	(void)k;
+	serve_names(k);
+	count(k);
 }
 
 void kvm_events_end(struct kvm_events *k)

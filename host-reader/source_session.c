@@ -158,6 +158,7 @@ static void watch_agent(struct source *s)
 static void note_skipped(struct source *s, const struct htrace_guest *fresh, __u64 now)
 {
 	char name[4 * HTRACE_PROG_NAME + 1], text[4 * HTRACE_PROG_NAME + 128];
+	size_t len;
 
 	if (!s->config->sinks)
 		return;
@@ -171,10 +172,11 @@ static void note_skipped(struct source *s, const struct htrace_guest *fresh, __u
 			continue;
 		name[htrace_escape(name, sizeof(name) - 1, p->name,
 				   strnlen(p->name, sizeof(p->name)))] = 0;
-		snprintf(text, sizeof(text),
-			 "%" PRIu64 " calls of %s were skipped by the kernel between %.3f and %.3f",
-			 (uint64_t)(p->misses - before), name,
-			 (double)s->guest.heartbeat_mono / 1e9, (double)fresh->heartbeat_mono / 1e9);
+		len = (size_t)snprintf(text, sizeof(text), "%" PRIu64 " calls of %s were skipped by the kernel",
+				       (uint64_t)(p->misses - before), name);
+		if (fresh->heartbeat_mono)
+			snprintf(text + len, sizeof(text) - len, " between %.3f and %.3f",
+				 (double)s->guest.heartbeat_mono / 1e9, (double)fresh->heartbeat_mono / 1e9);
 		session_note(s->session, text, now);
 	}
 }
