@@ -115,6 +115,17 @@ static bool take_guest(struct capture_reader *r, size_t len, struct capture_next
 	return true;
 }
 
+static bool good_vm(const unsigned char *buf, size_t len)
+{
+	size_t head = offsetof(struct session_vm, vcpu);
+	struct session_vm vm;
+
+	if (len < head)
+		return false;
+	memcpy(&vm, buf, head);
+	return vm.nr <= sizeof(vm.vcpu) / sizeof(vm.vcpu[0]) && len == head + vm.nr * sizeof(vm.vcpu[0]);
+}
+
 static bool take_content(struct capture_reader *r, size_t len, struct capture_next *n)
 {
 	size_t head = 0;
@@ -150,6 +161,10 @@ static bool take_content(struct capture_reader *r, size_t len, struct capture_ne
 			return false;
 		memcpy(&n->item.ring, r->buf, sizeof(n->item.ring));
 		if (n->item.ring >= session_facts_rings(&r->facts))
+			return false;
+		break;
+	case CAPTURE_VM:
+		if (!good_vm(r->buf, len))
 			return false;
 		break;
 	case CAPTURE_END:

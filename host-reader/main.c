@@ -17,6 +17,7 @@
 #include "source.h"
 #include "summary.h"
 #include "sync_kvm_exit.h"
+#include "vcpus.h"
 
 #define MS 1000000ULL
 #define TICK_NS (100 * MS)  /* the longest sleep: heartbeats, states */
@@ -37,6 +38,7 @@ struct reader {
 	struct kvm_exits *exits; /* or NULL */
 	struct teller *teller;   /* or NULL */
 	struct order *order;
+	struct vcpu_hosts *hosts;
 	__u64 started, next_flush, next_stats, next_progress;
 	bool output_failed, warned_unused;
 };
@@ -159,9 +161,11 @@ static int begin(struct reader *r)
 	begin_exits(r);
 	begin_telling(r);
 	r->order = order_new();
+	r->hosts = vcpu_hosts_new();
 	r->config = (struct source_config){
 		.exits = r->exits,
 		.teller = r->teller,
+		.hosts = r->hosts,
 		.sinks = o->view == VIEW_EVENTS ? &r->sinks : NULL,
 		.selection = r->selection,
 		.filter = o->filter,
@@ -173,7 +177,7 @@ static int begin(struct reader *r)
 	};
 	r->source = calloc(o->nr_sources, sizeof(*r->source));
 	r->statistics = calloc(o->nr_sources, sizeof(*r->statistics));
-	if (!r->source || !r->statistics || !r->order) {
+	if (!r->source || !r->statistics || !r->order || !r->hosts) {
 		say("out of memory");
 		return 1;
 	}
@@ -450,6 +454,7 @@ int main(int argc, char **argv)
 	order_free(r.order);
 	kvm_exits_close(r.exits);
 	teller_close(r.teller);
+	vcpu_hosts_free(r.hosts);
 	free(r.source);
 	free(r.statistics);
 	selection_free(r.selection);

@@ -18,6 +18,7 @@
 #include "region_clock.h"
 #include "stacks.h"
 #include "symbols.h"
+#include "vcpus.h"
 
 #define EXPIRE_NS 200000000ULL
 #define EMIT_NS 30000000
@@ -31,6 +32,7 @@ struct ring {
 	bool switches; /* are recorded: so it is known until when a task runs */
 	bool task_known;
 	__u32 task;
+	struct vcpu_mark mark; /* of its virtual CPU */
 };
 
 struct session {
@@ -53,6 +55,9 @@ struct session {
 	struct filter_said filter_said;
 	bool switch_filtered; /* the guest records some switches only: who runs then is not known */
 	size_t schema_len;     /* of what was parsed; entries are added only */
+	struct session_vm vm;       /* that it is a guest in; pid 0: not known */
+	struct vcpus *vcpus;        /* of the host that a kvm source tells of; NULL: it is none */
+	struct vcpu_events *vcpu_events;
 	__u64 next_expire;
 	unsigned int nr_broken;
 	unsigned int waiting; /* schemas and tables that did not take effect yet */
@@ -156,6 +161,8 @@ int session_open(struct session **out, const struct session_config *config, char
 	for (__u32 set = 0; set < facts->nr_sets; set++)
 		for (__u32 i = 0; i < facts->set[set].nr_rings; i++)
 			add_ring(s, set, i);
+	if (facts->host && s->merge)
+		s->vcpus = vcpus_open(s->c.hosts, facts->boot_id);
 	if (region_clock_open(&s->clock, facts->clock_id, config->host_clock) || !s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
 			  (!s->merge || !s->stacks || !s->symbols))) {
 		session_close(s);
@@ -215,6 +222,8 @@ void session_close(struct session *s)
 		s->c.stats->stacks_forgotten += stacks_forgotten(s->stacks);
 	if (s->c.sinks)
 		sinks_session_end(s->c.sinks, &s->about);
+	vcpus_close(s->vcpus);
+	vcpu_events_free(s->vcpu_events);
 	stats_fold(s->c.stats, s->schema);
 	stats_clock(s->c.stats, &s->clock);
 	if (s->early)
@@ -269,6 +278,23 @@ void session_tell(struct session *s, enum capture_kind kind, const void *data, s
 	capture(s, &(struct capture_item){ .kind = kind, .data = data, .len = len }, now);
 }
 
+/*
+ * Told when it is read, not when it goes out: what happened meanwhile, and goes out before, is not
+ * known either. Without a record behind the loss it lies before now.
+ */
+static void lose_vcpus(struct session *s, const struct ring *r, const struct htrace_batch *b,
+		       __u64 now)
+{
+	struct htrace_record first = { .time = now };
+	struct htrace_iter it;
+
+	if (!s->vcpus || !(b->overwritten || b->dropped || b->corrupt || b->unfinished))
+		return;
+	htrace_iter_init(&it, b);
+	htrace_iter_next(&it, &first);
+	vcpus_lose(s->vcpus, r->time, first.time);
+}
+
 int session_batch(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
 		  bool unverified, __u32 raised)
 {
@@ -282,6 +308,7 @@ int session_batch(struct session *s, unsigned int ring, const struct htrace_batc
 		.schema = s->about.reading,
 	};
 
+	lose_vcpus(s, r, b, now);
 	stats_batch(s->c.stats, r->count, b, unverified, &r->time);
 	s->c.stats->backwards += raised;
 	capture(s, &item, now);
@@ -397,6 +424,18 @@ void session_host_clock(struct session *s, const struct host_word *words, __u32 
 	put_mark(s, m, now);
 }
 
+void session_vm(struct session *s, const struct session_vm *vm, __u64 now)
+{
+	size_t len = offsetof(struct session_vm, vcpu) + vm->nr * sizeof(vm->vcpu[0]);
+
+	if (!memcmp(&s->vm, vm, len))
+		return;
+	memset(&s->vm, 0, sizeof(s->vm));
+	memcpy(&s->vm, vm, len);
+	s->about.vm = vm->pid;
+	session_tell(s, CAPTURE_VM, vm, len, now);
+}
+
 void session_note(struct session *s, const char *text, __u64 now)
 {
 	size_t len = strlen(text) + 1;
@@ -417,6 +456,8 @@ void session_broken(struct session *s, unsigned int ring, const char *why, __u64
 	if (s->ring[ring].broken)
 		return;
 	s->ring[ring].broken = true;
+	if (s->vcpus)
+		vcpus_lose(s->vcpus, s->ring[ring].time, UINT64_MAX);
 	s->c.stats->broken++;
 	capture(s, &item, now);
 	if (s->nr_broken++) /* how many is said at the end */
@@ -444,11 +485,13 @@ static void use_schema(struct session *s, struct mark *m)
 
 	filters_free(s->filters);
 	events_free(s->events);
+	vcpu_events_free(s->vcpu_events);
 	htrace_schema_free(s->schema);
 	s->schema = m->schema;
 	m->schema = NULL;
 	s->about.schema++;
 	s->events = events_new(s->schema, s->c.selection);
+	s->vcpu_events = s->vcpus ? vcpu_events_new(s->schema) : NULL;
 	s->filters = filters_new(s->c.filter, s->schema, &s->filter_said, s->c.path, s->c.quota);
 	e = htrace_schema_event_by_name(s->schema, "sched_switch");
 	s->switch_filtered = e && htrace_schema_is_filtered(s->schema, e->id);
@@ -532,6 +575,28 @@ static void emit_loss(struct session *s, struct ring *r, const struct merge_item
 	sinks_loss(s->c.sinks, &l);
 }
 
+static void on_vcpu(void *ctx, const struct vcpu_change *c)
+{
+	struct session *s = ctx;
+
+	sinks_vcpu(s->c.sinks, &s->about, c);
+}
+
+/* Did the guest's virtual CPU run? Its CPUs are KVM's in the order of their numbers. */
+static void look_at_vcpu(struct session *s, struct ring *r, struct sink_event *e,
+			 struct vcpu_view *view)
+{
+	struct vcpus *v;
+
+	if (!s->vm.pid || !r->origin.per_cpu || r->origin.ring >= s->vm.nr || s->about.ticks)
+		return;
+	v = vcpus_find(s->c.hosts, s->vm.boot_id);
+	if (!v)
+		return;
+	vcpus_look(v, s->vm.pid, s->vm.vcpu[r->origin.ring], e->time, &r->mark, view);
+	e->vcpu = view;
+}
+
 static void show(struct session *s, const struct sink_event *e)
 {
 	if (filters_pass(s->filters, e))
@@ -551,7 +616,12 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 		.record = &item->record,
 	};
 	const struct event_info *info = events_find(s->events, item->record.id);
+	struct vcpu_view view;
 
+	if (s->vcpus)
+		vcpus_take(s->vcpus, s->vcpu_events, &item->record, item->time, on_vcpu, s);
+	else
+		look_at_vcpu(s, r, &e, &view);
 	if (!info) {
 		char name[32];
 

@@ -22,6 +22,7 @@
 #include "stats.h"
 
 struct session;
+struct vcpu_hosts;
 
 struct session_config {
 	const struct session_facts *facts;
@@ -33,6 +34,7 @@ struct session_config {
 	struct sinks *sinks; /* NULL: records are counted, and not shown */
 	struct selection *selection;
 	const struct htrace_filter *filter; /* or NULL */
+	struct vcpu_hosts *hosts; /* whose virtual CPUs are followed; or NULL */
 	struct say_quota *quota; /* for what the guest causes to be said */
 	struct order *order; /* with other sessions; or NULL */
 	bool patient;        /* it is a capture's */
@@ -74,6 +76,8 @@ void session_clock(struct session *s, const struct htrace_clock_sample *samples,
 		   __u64 now);
 /* How the region's clock goes beside the host's. */
 void session_host_clock(struct session *s, const struct host_word *words, __u32 nr, __u64 now);
+/* By whom it is run, as the host has it. */
+void session_vm(struct session *s, const struct session_vm *vm, __u64 now);
 /* A line between the events; harmless text. It follows from what the guest said: not captured. */
 void session_note(struct session *s, const char *text, __u64 now);
 /* For captures only: see enum capture_kind. */

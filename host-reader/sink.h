@@ -17,6 +17,8 @@
 struct names;
 struct stacks;
 struct symbols;
+struct vcpu_change;
+struct vcpu_view;
 
 struct session_set {
 	__u32 policy, kind; /* enum htrace_policy, htrace_ring_kind */
@@ -52,6 +54,7 @@ struct sink_session {
 	const struct names *names;
 	__u64 tables; /* of tasks that were read so far; names has what they say */
 	__u64 schema; /* another one whenever the schema was read again, and events have moved */
+	__u32 vm;     /* the process on the host that runs it, on KVM; 0: not known */
 	struct session_facts facts;
 	/* The latest schema, which records that go out now may be too old for; NULL: none yet. */
 	const struct htrace_schema *reading;
@@ -77,6 +80,7 @@ struct sink_event {
 	__u32 task; /* that ran when it happened */
 	const struct htrace_event *event; /* NULL: not in the schema */
 	const struct htrace_record *record;
+	const struct vcpu_view *vcpu; /* that it happened on; NULL: no kvm source is open, or says */
 };
 
 struct sink_loss {
@@ -110,6 +114,14 @@ enum capture_kind {
 	CAPTURE_END = 8,    /* struct capture_end */
 	CAPTURE_CLOCK = 9,  /* struct htrace_clock_sample[], where times are ticks */
 	CAPTURE_HOST = 10,  /* struct host_word[] */
+	CAPTURE_VM = 11,    /* struct session_vm: by which process of the host it is run */
+};
+
+/* Of the host: virtual CPUs' numbers, rising; the n-th is the guest's CPU n. */
+struct session_vm {
+	__u8 boot_id[16]; /* the host's */
+	__u32 pid, nr;
+	__u32 vcpu[1024];
 };
 
 struct capture_end {
@@ -155,6 +167,9 @@ struct sink_ops {
 	void (*captured)(struct sink *s, const struct sink_session *session,
 			 const struct capture_item *item);
 	void (*note)(struct sink *s, const struct sink_note *n);
+	/* A kvm source's session says that a virtual CPU is in another state. */
+	void (*vcpu)(struct sink *s, const struct sink_session *session,
+		     const struct vcpu_change *c);
 	void (*session_end)(struct sink *s, const struct sink_session *session);
 };
 
@@ -182,6 +197,7 @@ int sinks_begin(struct sinks *s);
 void sinks_event(struct sinks *s, const struct sink_event *e);
 void sinks_loss(struct sinks *s, const struct sink_loss *l);
 void sinks_note(struct sinks *s, const struct sink_note *n);
+void sinks_vcpu(struct sinks *s, const struct sink_session *session, const struct vcpu_change *c);
 void sinks_captured(struct sinks *s, const struct sink_session *session,
 		    const struct capture_item *item);
 /* Does any of them capture, or show events? */

@@ -294,6 +294,8 @@ static void start_session(struct source *s, __u64 now)
 	}
 	source_ask_bell(s);
 	source_clock_begin(s, now);
+	source_forget_vmm(s);
+	source_find_vmm(s, now);
 	source_look_at_guest(s, now);
 	s->was_read = s->closing = s->drained = s->salvaged = s->said_stale = false;
 	s->salvaged_events = 0;

@@ -384,6 +384,13 @@ static int take(struct source *s, struct source_round *round)
 		session_host_clock(s->session, item->data,
 				   (__u32)(item->len / sizeof(struct host_word)), item->arrival);
 		break;
+	case CAPTURE_VM: {
+		struct session_vm vm = { 0 };
+
+		memcpy(&vm, item->data, item->len);
+		session_vm(s->session, &vm, item->arrival);
+		break;
+	}
 	case CAPTURE_GUEST:
 		source_take_guest(s, &p->next.guest, &p->next.clock, item->arrival);
 		break;

@@ -39,6 +39,12 @@ void source_watch_vm(struct source *s, __u64 now);
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s);
 
+/* source_vm.c */
+/* Find the process that runs the guest, if that is wanted, and time for it. */
+void source_find_vmm(struct source *s, __u64 now);
+/* Another session may be another VM's. */
+void source_forget_vmm(struct source *s);
+
 /* source_tell.c */
 /* Tell the guest of its exits, if that is wanted, and time for it. Finds its VM by itself. */
 void source_tell(struct source *s, __u64 now);

@@ -62,6 +62,7 @@ int source_open_session(struct source *s, const struct session_facts *facts, cha
 		.sinks = s->config->sinks,
 		.selection = s->config->selection,
 		.filter = s->config->filter,
+		.hosts = s->config->hosts,
 		.quota = &s->quota,
 		.order = s->config->order,
 		.patient = s->spec->kind == SOURCE_FILE,
