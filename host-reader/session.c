@@ -456,7 +456,7 @@ void session_broken(struct session *s, unsigned int ring, const char *why, __u64
 	if (s->ring[ring].broken)
 		return;
 	s->ring[ring].broken = true;
-	if (s->vcpus)
+	if (s->vcpus) /* its records would be missing for ever */
 		vcpus_lose(s->vcpus, s->ring[ring].time, UINT64_MAX);
 	s->c.stats->broken++;
 	capture(s, &item, now);
@@ -588,21 +588,29 @@ static void look_at_vcpu(struct session *s, struct ring *r, struct sink_event *e
 {
 	struct vcpus *v;
 
-	if (!s->vm.pid || !r->origin.per_cpu || r->origin.ring >= s->vm.nr || s->about.ticks)
+	if (!s->vm.pid || !r->origin.per_cpu || r->origin.ring >= s->vm.nr)
 		return;
 	v = vcpus_find(s->c.hosts, s->vm.boot_id);
 	if (!v)
 		return;
-	vcpus_look(v, s->vm.pid, s->vm.vcpu[r->origin.ring], e->time, &r->mark, view);
 	e->vcpu = view;
+	if (s->about.on_host)
+		vcpus_look(v, s->vm.pid, s->vm.vcpu[r->origin.ring], e->time, &r->mark, view);
+	else /* when it happened by the host's clock is not known */
+		*view = (struct vcpu_view){ .vm = s->vm.pid, .vcpu = s->vm.vcpu[r->origin.ring] };
 }
 
-static void show(struct session *s, const struct sink_event *e)
+static void show(struct session *s, struct ring *r, struct sink_event *e)
 {
-	if (filters_pass(s->filters, e))
-		sinks_event(s->c.sinks, e);
-	else
+	struct vcpu_view view;
+
+	if (!filters_pass(s->filters, e)) {
 		s->c.stats->filtered++;
+		return;
+	}
+	look_at_vcpu(s, r, e, &view);
+	sinks_event(s->c.sinks, e);
+	e->vcpu = NULL;
 }
 
 static void emit_record(struct session *s, struct ring *r, const struct merge_item *item)
@@ -616,18 +624,15 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 		.record = &item->record,
 	};
 	const struct event_info *info = events_find(s->events, item->record.id);
-	struct vcpu_view view;
 
 	if (s->vcpus)
 		vcpus_take(s->vcpus, s->vcpu_events, &item->record, item->time, on_vcpu, s);
-	else
-		look_at_vcpu(s, r, &e, &view);
 	if (!info) {
 		char name[32];
 
 		snprintf(name, sizeof(name), "event#%u", item->record.id);
 		if (selection_matches(s->c.selection, name))
-			show(s, &e);
+			show(s, r, &e);
 		return;
 	}
 	if (info->role == ROLE_STACK) {
@@ -637,7 +642,7 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 	e.event = info->event;
 	event_before(info, s->names, &e);
 	if (info->shown)
-		show(s, &e);
+		show(s, r, &e);
 	event_after(info, s->names, &e, item->arrival);
 	r->switches |= info->role == ROLE_SWITCH;
 	r->task_known = e.task_known && r->switches && !s->switch_filtered;
