@@ -36,10 +36,20 @@ static bool host_boot_id(__u8 *id)
 	return nr == 16;
 }
 
+/* Rings of CPUs: also a local region can be that of a VMM, whose guest writes there. */
+static bool may_be_guest(const struct source *s)
+{
+	bool cpus = false;
+
+	for (__u32 i = 0; i < s->facts.nr_sets; i++)
+		cpus |= s->facts.set[i].kind == HTRACE_RING_PER_CPU;
+	return cpus && !s->facts.host;
+}
+
 /* Also for who captures: the kvm source may be captured by another reader. */
 static bool is_wanted(const struct source *s, const __u8 *boot_id)
 {
-	return !s->local && s->config->sinks &&
+	return s->config->sinks && may_be_guest(s) &&
 	       (vcpus_find(s->config->hosts, boot_id) || sinks_capture(s->config->sinks));
 }
 
