@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 
 import nested
+import test_vcpus
 from harness import params, say
 from vm import READER
 
@@ -274,6 +275,9 @@ def check_files(at):
     for source in 'kvm', '/dev':
         assert load(files['again.json'], source) == load(files['both.json'], source), source
     check_ctf(at, load(files['both.json'], 'kvm'))
+    ran, changes = test_vcpus.check_guest(load(files['both.json']), list(accounts.values()), int(files['pid']))
+    test_vcpus.check_slices(os.path.join(at, 'raw'), changes, int(files['pid']))
+    say(f'{ran} events of the guest, written while its virtual CPUs ran')
     (events, size), (few, small) = total(files['all.err']), total(files['joined.err'])
     say(f'{nr} events as ftrace has them; {events} events of {size} bytes, aggregated {few} of {small}')
     assert few < 0.8 * events and small < 0.85 * size

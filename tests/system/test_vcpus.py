@@ -4,6 +4,7 @@ What is said beside a guest's events of its virtual CPUs, in all outputs, and th
 captures (tests/guest/pair.c) of which every time is known, so every word is.
 """
 
+import bisect
 import json
 import os
 import subprocess
@@ -115,6 +116,77 @@ SLICES = {
 }
 STEAL = {f'VM {VM} vCPU 0 steal': [(1000802500, 800000)]}
 
+
+# ------------------------------------------------------------------- the same of events of a host, from JSON
+
+def changes_of(events):
+    """[(time, state, why)] of a virtual CPU, whose events these are: each until the next one."""
+    found, reason = [], None
+    for e in events:
+        f = e['fields']
+        if e['event'] == 'kvm_vcpu':
+            continue
+        if e['event'] in ('kvm_exit', 'kvm_entry'):
+            reason = f.get('reason.name')
+        state = 'out'
+        if e['event'] == 'kvm_entry':
+            state = 'running'
+        elif e['event'] == 'kvm_sched_out':
+            state = 'asleep' if f['prev_state'] & 0xff else 'preempted'
+        if not found or found[-1][1:] != (state, reason):
+            found.append((e['time'], state, reason))
+    return found
+
+
+def lost_until(changes, time):
+    """(ns out, ns preempted) up to @time: what the guest waits for by itself is not lost."""
+    out = preempted = 0
+    for (begin, state, why), (end, *_) in zip(changes, changes[1:] + [(time,)]):
+        ns = max(min(end, time) - begin, 0)
+        preempted += ns * (state == 'preempted')
+        out += ns * (state in ('out', 'asleep') and why not in ('hlt', 'HLT') and (state == 'out' or why is not None))
+    return out, preempted
+
+
+def check_guest(events, accounts, pid):
+    """
+    Of a guest that writes its records itself, each was written while its virtual CPU ran; what it lost is the
+    sum of what the host's events say. @events: of both, as JSON; @accounts: of the VMM, by virtual CPU.
+    """
+    changes = {cpu: changes_of([e for e in events if e['event'].startswith('kvm_') and e['fields']['vcpu'] == cpu])
+               for cpu in range(len(accounts))}
+    steps = {cpu: [c[0] for c in of] for cpu, of in changes.items()}
+    nr = 0
+    for e in (e for e in events if not e['event'].startswith('kvm_')):
+        v, cpu = e['vcpu'], e['fields']['cpu']
+        assert (v['vm'], v['id'], v['thread'], v['state']) == (pid, cpu, accounts[cpu]['tid'], 'running'), e
+        if nr % 50 == 0:  # it is quadratic
+            until = bisect.bisect_right(steps[cpu], e['time'])
+            assert (v['out_ns'], v['preempted_ns']) == lost_until(changes[cpu][:until], e['time']), e
+        nr += 1
+    for cpu, account in enumerate(accounts):
+        stolen = lost_until(changes[cpu], changes[cpu][-1][0])[1]
+        assert stolen <= account['run_delay'] + 1000000, (stolen, account)  # as the scheduler has it, with wake-ups
+    return nr, changes
+
+
+def check_slices(capture, changes, pid):
+    """The tracks of the Perfetto output: each state a slice, and each preemption counted. It shows no events: they are many."""
+    path = capture + '.pf'
+    replay(capture, '--events', 'l2_interrupt', '-o', f'perfetto:{path}')
+    host = next(m for m in pftext.Trace(path).machines.values() if any('vCPU' in t for t in m.slices))
+    for cpu, of in changes.items():
+        want = [(begin, end, f'out ({why})' if state == 'out' and why else state)
+                for (begin, state, why), (end, *_) in zip(of, of[1:])]
+        got = [(s.begin, s.end, s.what) for s in host.slices[f'VM {pid} vCPU {cpu}']]
+        assert got[:-1] == want, (cpu, len(got), len(want))
+        assert got[-1][0] == of[-1][0]
+        steal = [(end, lost_until(of[:i + 1], end)[1]) for i, ((_, state, _), (end, *_)) in enumerate(zip(of, of[1:]))
+                 if state == 'preempted']
+        assert host.counters[f'VM {pid} vCPU {cpu} steal'] == steal, cpu
+
+
+# ------------------------------------------------------------------------------------------ one that is made
 
 def lines(path):
     with open(path, encoding='ascii') as f:
