@@ -104,8 +104,8 @@ struct capture_entry {
 #define CAPTURE_ENTRY_MAX (17u << 20)
 
 /* In struct capture_start, of struct session_facts. */
-#define CAPTURE_LOCAL 1u
-#define CAPTURE_HOST 2u
+#define CAPTURE_IS_LOCAL 1u
+#define CAPTURE_IS_HOST 2u
 
 struct capture_start {
 	__u64 session;

@@ -170,7 +170,7 @@ static int begin_journal(struct capture_writer *w)
 		.begun_mono = item.arrival,
 		.clock_id = f->clock_id,
 		.nr_cpus = f->nr_cpus,
-		.facts = (f->local ? CAPTURE_LOCAL : 0) | (f->host ? CAPTURE_HOST : 0),
+		.facts = (f->local ? CAPTURE_IS_LOCAL : 0) | (f->host ? CAPTURE_IS_HOST : 0),
 		.nr_sets = f->nr_sets,
 	};
 	const char *path = w->session->path;

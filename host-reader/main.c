@@ -17,6 +17,7 @@
 #include "source.h"
 #include "summary.h"
 #include "sync_kvm_exit.h"
+#include "vcpus.h"
 #include "view.h"
 
 #define MS 1000000ULL
@@ -38,6 +39,8 @@ struct reader {
 	struct htrace_sync *sync, *idle;
 	struct kvm_exits *exits; /* or NULL */
 	struct teller *teller;   /* or NULL */
+	struct order *order;
+	struct vcpu_hosts *hosts;
 	__u64 started, next_flush, next_stats, next_progress;
 	bool output_failed, warned_unused;
 };
@@ -189,9 +192,12 @@ static int begin(struct reader *r)
 		return 1;
 	begin_exits(r);
 	begin_telling(r);
+	r->order = order_new();
+	r->hosts = vcpu_hosts_new();
 	r->config = (struct source_config){
 		.exits = r->exits,
 		.teller = r->teller,
+		.hosts = r->hosts,
 		.sinks = o->view == VIEW_SUMMARY ? NULL : &r->sinks,
 		.selection = r->selection,
 		.filter = o->filter,
@@ -199,10 +205,12 @@ static int begin(struct reader *r)
 		.sync = o->sync,
 		.bell = bell_of(o->sync),
 		.several = o->nr_sources > 1,
+		.order = r->order,
+		.host_clock = o->nr_sources > 1 || o->clock,
 	};
 	r->source = calloc(o->nr_sources, sizeof(*r->source));
 	r->statistics = calloc(o->nr_sources, sizeof(*r->statistics));
-	if (!r->source || !r->statistics) {
+	if (!r->source || !r->statistics || !r->order || !r->hosts) {
 		say("out of memory");
 		return 1;
 	}
@@ -495,8 +503,10 @@ int main(int argc, char **argv)
 	htrace_sync_free(r.idle);
 	for (unsigned int i = 0; i < r.nr; i++)
 		source_close(&r.source[i]);
+	order_free(r.order);
 	kvm_exits_close(r.exits);
 	teller_close(r.teller);
+	vcpu_hosts_free(r.hosts);
 	free(r.source);
 	free(r.statistics);
 	selection_free(r.selection);

@@ -300,9 +300,14 @@ static void pop_first(struct merge *m, struct merge_item *item)
 	m->popped = true;
 }
 
-bool merge_pop(struct merge *m, __u64 now, bool all, struct merge_item *item)
+void merge_ask(struct merge *m, __u64 now, bool all)
 {
 	m->asked = all ? UINT64_MAX : now;
+}
+
+bool merge_pop(struct merge *m, __u64 now, bool all, struct merge_item *item)
+{
+	merge_ask(m, now, all);
 	for (;;) {
 		__u64 until = m->waiting ? m->waiting->asked : m->asked;
 

@@ -55,6 +55,8 @@ int merge_push(struct merge *m, unsigned int ring, const struct htrace_batch *b,
 int merge_mark(struct merge *m, void *mark, __u64 now);
 /* Marks that did not go out yet. */
 unsigned int merge_marks(const struct merge *m);
+/* What is pushed from now on comes after what is due at @now, as if merge_pop() had been called. */
+void merge_ask(struct merge *m, __u64 now, bool all);
 /* The next item that is due at @now, or, if @all, the next there is. */
 bool merge_pop(struct merge *m, __u64 now, bool all, struct merge_item *item);
 /* Host time at which the next item will be due; UINT64_MAX: nothing is held. */

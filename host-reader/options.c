@@ -73,6 +73,8 @@ static const char usage[] =
 	"      --tell-guest      tell each guest of its own vCPUs' exits and stolen time, for guest-agent\n"
 	"                        --follow-host; never of other guests (needs KVM and root)\n"
 	"      --list            show the virtual machines of this host, and how each can be traced\n"
+	"      --clock           show the host's CLOCK_MONOTONIC, as several sources are shown anyway, and\n"
+	"                        at the end how each source's clock goes beside it, and within what\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
 	"      --stats SEC       a line of statistics on standard error at this interval\n"
 	"  -h, --help            this text\n"
@@ -89,6 +91,7 @@ enum {
 	OPT_SYNC,
 	OPT_TELL_GUEST,
 	OPT_LIST,
+	OPT_CLOCK,
 	OPT_DURATION,
 	OPT_STATS,
 };
@@ -102,6 +105,7 @@ static const struct option long_options[] = {
 	{ "sync", required_argument, NULL, OPT_SYNC },
 	{ "tell-guest", no_argument, NULL, OPT_TELL_GUEST },
 	{ "list", no_argument, NULL, OPT_LIST },
+	{ "clock", no_argument, NULL, OPT_CLOCK },
 	{ "duration", required_argument, NULL, OPT_DURATION },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "help", no_argument, NULL, 'h' },
@@ -386,6 +390,9 @@ static int parse_option(struct options *o, int c, int *status)
 	case OPT_LIST:
 		*status = list_vms();
 		return -1;
+	case OPT_CLOCK:
+		o->clock = true;
+		return 0;
 	case OPT_DURATION:
 		return parse_seconds("--duration", optarg, 0.001, &o->duration_ns);
 	case OPT_STATS:

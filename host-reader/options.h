@@ -46,6 +46,7 @@ struct options {
 	const struct view_ops *tables;
 	const char *sync;
 	bool tell_guest;
+	bool clock;         /* show the host's times, and at the end by which model */
 	const char *events; /* patterns, or NULL: all */
 	struct htrace_filter *filter; /* NULL: show all */
 	struct {

@@ -62,6 +62,8 @@ static int open_watch(struct recorder *r, const struct session_config *c, char *
 	w.filter_option = "--snapshot";
 	w.quota = NULL;
 	w.snapshot = NULL;
+	w.order = NULL;
+	w.hosts = NULL;
 	return session_open(&r->watch, &w, err, errlen);
 }
 

@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,15 +14,16 @@
 #include "merge.h"
 #include "message.h"
 #include "names.h"
+#include "order.h"
 #include "recorder.h"
 #include "region_clock.h"
 #include "session_internal.h"
 #include "stacks.h"
 #include "symbols.h"
+#include "vcpus.h"
 
 #define EXPIRE_NS 200000000ULL
 #define EMIT_NS 30000000
-#define EMIT_LOOK 8 /* records between two looks at the clock */
 
 struct ring {
 	struct origin origin;
@@ -32,15 +34,19 @@ struct ring {
 	bool switches; /* are recorded: so it is known until when a task runs */
 	bool task_known;
 	__u32 task;
+	struct vcpu_mark mark; /* of its virtual CPU */
 };
 
 struct session {
 	struct session_config c;
 	struct merge *merge; /* NULL: nobody wants records */
 	struct recorder *recorder; /* holds what is read until a snapshot is taken; or NULL */
+	struct order_entry order;
+	struct merge_item next; /* that waits in the order, if there is one; its time as it is shown */
 	bool captured;
 	struct region_clock clock;
 	__u64 asked;         /* time of the last session_emit() */
+	struct mark *early;  /* names that came before it was known as what times go out; or NULL */
 	struct names *names;
 	struct stacks *stacks; /* NULL, as symbols, where there is no merge */
 	struct symbols *symbols;
@@ -52,6 +58,9 @@ struct session {
 	struct filter_said filter_said;
 	bool switch_filtered; /* the guest records some switches only: who runs then is not known */
 	size_t schema_len;     /* of what was parsed; entries are added only */
+	struct session_vm vm;       /* that it is a guest in; pid 0: not known */
+	struct vcpus *vcpus;        /* of the host that a kvm source tells of; NULL: it is none */
+	struct vcpu_events *vcpu_events;
 	__u64 next_expire;
 	unsigned int nr_broken;
 	struct mark *notes, **last_note; /* that go out with the next event, or when none is due */
@@ -65,12 +74,13 @@ struct session {
 /* What takes effect at its place between the records. */
 struct mark {
 	struct mark *next;
-	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK } kind;
+	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK, MARK_HOST } kind;
 	struct htrace_schema *schema;
-	__u32 nr; /* names; bytes of text; samples */
+	__u32 nr; /* names; bytes of text; samples; words */
 	union {
 		struct htrace_name name[0];
 		struct htrace_clock_sample sample[0];
+		struct host_word word[0];
 		char text[0]; /* of a schema: the entries that are new */
 	};
 };
@@ -104,6 +114,8 @@ unsigned int session_facts_rings(const struct session_facts *f)
 		nr += f->set[set].nr_rings;
 	return nr;
 }
+
+static const struct order_ops order_ops;
 
 static void add_ring(struct session *s, __u32 set, __u32 index)
 {
@@ -158,11 +170,17 @@ int session_open(struct session **out, const struct session_config *config, char
 	for (__u32 set = 0; set < facts->nr_sets; set++)
 		for (__u32 i = 0; i < facts->set[set].nr_rings; i++)
 			add_ring(s, set, i);
-	if (region_clock_open(&s->clock, facts->clock_id) || !s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
+	if (facts->host && s->merge)
+		s->vcpus = vcpus_open(s->c.hosts, facts->boot_id);
+	if (region_clock_open(&s->clock, facts->clock_id, config->host_clock) || !s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
 			  (!s->merge || !s->stacks || !s->symbols))) {
 		session_close(s);
 		return -ENOMEM;
 	}
+	s->order.ops = &order_ops;
+	s->order.patient = config->patient;
+	if (s->merge) /* what is held for a snapshot is of another time than what others show */
+		order_join(config->snapshot ? NULL : config->order, &s->order);
 	if (s->c.snapshot && s->c.sinks) {
 		int ret = recorder_new(&s->recorder, s, &s->c, err, errlen);
 
@@ -199,6 +217,8 @@ static void count_unwritten(struct session *s)
 {
 	struct merge_item item;
 
+	if (s->order.have)
+		s->c.stats->unwritten += !s->next.is_loss && is_shown(s, s->next.record.id);
 	while (s->merge && merge_pop(s->merge, 0, true, &item)) {
 		if (item.mark)
 			use_mark(s, item.mark);
@@ -211,6 +231,7 @@ void session_close(struct session *s)
 {
 	if (!s)
 		return;
+	order_leave(&s->order);
 	count_unwritten(s);
 	recorder_free(s->recorder);
 	show_notes(s);
@@ -221,8 +242,12 @@ void session_close(struct session *s)
 		s->c.stats->stacks_forgotten += stacks_forgotten(s->stacks);
 	if (s->c.sinks)
 		sinks_session_end(s->c.sinks, &s->about);
+	vcpus_close(s->vcpus);
+	vcpu_events_free(s->vcpu_events);
 	stats_fold(s->c.stats, s->schema);
-	stats_clock(s->c.stats, s->clock.clock);
+	stats_clock(s->c.stats, &s->clock);
+	if (s->early)
+		free_mark(s->early);
 	region_clock_close(&s->clock);
 	merge_free(s->merge);
 	filters_free(s->filters);
@@ -285,6 +310,23 @@ void session_tell(struct session *s, enum capture_kind kind, const void *data, s
 	capture(s, &(struct capture_item){ .kind = kind, .data = data, .len = len }, now);
 }
 
+/*
+ * Told when it is read, not when it goes out: what happened meanwhile, and goes out before, is not
+ * known either. Without a record behind the loss it lies before now.
+ */
+static void lose_vcpus(struct session *s, const struct ring *r, const struct htrace_batch *b,
+		       __u64 now)
+{
+	struct htrace_record first = { .time = now };
+	struct htrace_iter it;
+
+	if (!s->vcpus || !(b->overwritten || b->dropped || b->corrupt || b->unfinished))
+		return;
+	htrace_iter_init(&it, b);
+	htrace_iter_next(&it, &first);
+	vcpus_lose(s->vcpus, r->time, first.time);
+}
+
 int session_let_in(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
 		   bool unverified, __u32 raised, bool quiet)
 {
@@ -307,6 +349,7 @@ int session_batch(struct session *s, unsigned int ring, const struct htrace_batc
 {
 	struct ring *r = &s->ring[ring];
 
+	lose_vcpus(s, r, b, now);
 	stats_batch(s->c.stats, r->count, b, unverified, &r->time);
 	s->c.stats->backwards += raised;
 	if (s->recorder)
@@ -415,6 +458,32 @@ void session_clock(struct session *s, const struct htrace_clock_sample *samples,
 	put_mark(s, m, now);
 }
 
+void session_host_clock(struct session *s, const struct host_word *words, __u32 nr, __u64 now)
+{
+	size_t len = nr * sizeof(*words);
+	struct mark *m;
+
+	session_tell(s, CAPTURE_HOST, words, len, now);
+	m = new_mark(MARK_HOST, len);
+	if (!m)
+		return;
+	m->nr = nr;
+	memcpy(m->word, words, len);
+	put_mark(s, m, now);
+}
+
+void session_vm(struct session *s, const struct session_vm *vm, __u64 now)
+{
+	size_t len = offsetof(struct session_vm, vcpu) + vm->nr * sizeof(vm->vcpu[0]);
+
+	if (!memcmp(&s->vm, vm, len))
+		return;
+	memset(&s->vm, 0, sizeof(s->vm));
+	memcpy(&s->vm, vm, len);
+	s->about.vm = vm->pid;
+	session_tell(s, CAPTURE_VM, vm, len, now);
+}
+
 void session_snapshot(struct session *s, const char *why, __u64 now)
 {
 	if (s->recorder)
@@ -464,6 +533,8 @@ void session_broken(struct session *s, unsigned int ring, const char *why, __u64
 	if (s->ring[ring].broken)
 		return;
 	s->ring[ring].broken = true;
+	if (s->vcpus) /* its records would be missing for ever */
+		vcpus_lose(s->vcpus, s->ring[ring].time, UINT64_MAX);
 	s->c.stats->broken++;
 	capture(s, &item, now);
 	if (s->nr_broken++) /* how many is said at the end */
@@ -491,11 +562,13 @@ static void use_schema(struct session *s, struct mark *m)
 
 	filters_free(s->filters);
 	events_free(s->events);
+	vcpu_events_free(s->vcpu_events);
 	htrace_schema_free(s->schema);
 	s->schema = m->schema;
 	m->schema = NULL;
 	s->about.schema++;
 	s->events = events_new(s->schema, s->c.selection);
+	s->vcpu_events = s->vcpus ? vcpu_events_new(s->schema) : NULL;
 	s->filters = filters_new(s->c.filter, s->schema, &s->filter_said, s->c.path, s->c.quota);
 	e = htrace_schema_event_by_name(s->schema, "sched_switch");
 	s->switch_filtered = e && htrace_schema_is_filtered(s->schema, e->id);
@@ -518,6 +591,12 @@ static void show_notes(struct session *s)
 	s->last_note = &s->notes;
 }
 
+static void queue_note(struct session *s, struct mark *m)
+{
+	*s->last_note = m;
+	s->last_note = &m->next;
+}
+
 /* What goes out next is of @r and @time. */
 static void go_on(struct session *s, struct ring *r, __u64 time)
 {
@@ -527,8 +606,46 @@ static void go_on(struct session *s, struct ring *r, __u64 time)
 		show_notes(s);
 }
 
+static void use_host_word(struct session *s, const struct host_word *w)
+{
+	char text[200];
+	struct mark *m;
+
+	if (host_clock_add(&s->clock.host, w))
+		return;
+	s->about.host_real = w->real;
+	memcpy(s->about.host_boot_id, w->boot_id, sizeof(w->boot_id));
+	if (w->kind != HOST_WORD_STEP || !s->merge)
+		return;
+	snprintf(text, sizeof(text), "clock: a step of %+.9f s against the host's at %llu.%09llu of its own",
+		 (double)(__s64)w->host / 1e9, (unsigned long long)(w->region / 1000000000),
+		 (unsigned long long)(w->region % 1000000000));
+	m = new_mark(MARK_NOTE, strlen(text) + 1);
+	if (!m)
+		return;
+	memcpy(m->text, text, strlen(text) + 1);
+	queue_note(s, m);
+}
+
+/* When they hold from has to be known as times are shown. */
+static bool use_names(struct session *s, struct mark *m)
+{
+	if (s->merge && s->clock.wants_host && !s->clock.shown && !s->early) {
+		s->early = m;
+		return false;
+	}
+	for (__u32 i = 0; i < m->nr; i++)
+		names_set(s->names, m->name[i].tid, m->name[i].tgid,
+			  region_clock_time(&s->clock, m->name[i].time), m->name[i].comm,
+			  sizeof(m->name[i].comm));
+	s->about.tables++;
+	return true;
+}
+
 static void use_mark(struct session *s, struct mark *m)
 {
+	if (m->kind == MARK_NAMES && !use_names(s, m))
+		return;
 	if (s->merge && has_to_wait(m) && s->waiting)
 		s->waiting--;
 	switch (m->kind) {
@@ -536,19 +653,17 @@ static void use_mark(struct session *s, struct mark *m)
 		use_schema(s, m);
 		break;
 	case MARK_NAMES:
-		for (__u32 i = 0; i < m->nr; i++)
-			names_set(s->names, m->name[i].tid, m->name[i].tgid,
-				  region_clock_time(&s->clock, m->name[i].time),
-				  m->name[i].comm, sizeof(m->name[i].comm));
-		s->about.tables++;
 		break;
 	case MARK_NOTE:
-		*s->last_note = m;
-		s->last_note = &m->next;
+		queue_note(s, m);
 		return;
 	case MARK_CLOCK:
 		for (__u32 i = 0; i < m->nr; i++)
 			htrace_clock_add(s->clock.clock, &m->sample[i]);
+		break;
+	case MARK_HOST:
+		for (__u32 i = 0; i < m->nr; i++)
+			use_host_word(s, &m->word[i]);
 		break;
 	}
 	free_mark(m);
@@ -573,16 +688,46 @@ static void emit_loss(struct session *s, struct ring *r, const struct merge_item
 	sinks_loss(s->c.sinks, &l);
 }
 
-static void show(struct session *s, const struct merge_item *item, const struct sink_event *e)
+static void on_vcpu(void *ctx, const struct vcpu_change *c)
 {
+	struct session *s = ctx;
+
+	sinks_vcpu(s->c.sinks, &s->about, c);
+}
+
+/* Did the guest's virtual CPU run? Its CPUs are KVM's in the order of their numbers. */
+static void look_at_vcpu(struct session *s, struct ring *r, struct sink_event *e,
+			 struct vcpu_view *view)
+{
+	struct vcpus *v;
+
+	if (!s->vm.pid || !r->origin.per_cpu || r->origin.ring >= s->vm.nr)
+		return;
+	v = vcpus_find(s->c.hosts, s->vm.boot_id);
+	if (!v)
+		return;
+	e->vcpu = view;
+	if (s->about.on_host)
+		vcpus_look(v, s->vm.pid, s->vm.vcpu[r->origin.ring], e->time, &r->mark, view);
+	else /* when it happened by the host's clock is not known */
+		*view = (struct vcpu_view){ .vm = s->vm.pid, .vcpu = s->vm.vcpu[r->origin.ring] };
+}
+
+static void show(struct session *s, const struct merge_item *item, struct sink_event *e)
+{
+	struct ring *r = &s->ring[item->ring];
+	struct vcpu_view view;
+
 	if (item->quiet)
 		return;
-	if (filters_pass(s->filters, e)) {
-		go_on(s, &s->ring[item->ring], e->time);
-		sinks_event(s->c.sinks, e);
-	} else {
+	if (!filters_pass(s->filters, e)) {
 		s->c.stats->filtered++;
+		return;
 	}
+	look_at_vcpu(s, r, e, &view);
+	go_on(s, r, e->time);
+	sinks_event(s->c.sinks, e);
+	e->vcpu = NULL;
 }
 
 static void emit_record(struct session *s, struct ring *r, const struct merge_item *item)
@@ -597,6 +742,8 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 	};
 	const struct event_info *info = events_find(s->events, item->record.id);
 
+	if (s->vcpus)
+		vcpus_take(s->vcpus, s->vcpu_events, &item->record, item->time, on_vcpu, s);
 	if (!info) {
 		char name[32];
 
@@ -622,25 +769,30 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 /* The first time of all goes out: as what, now holds. */
 static void begin_clock(struct session *s)
 {
+	struct mark *names = s->early;
+
 	if (!region_clock_begin(&s->clock))
 		return;
-	s->about.ticks = true;
+	s->about.ticks = s->clock.ticks;
+	s->about.on_host = s->clock.on_host;
+	s->about.bound = &s->clock.bound;
 	for (unsigned int i = 0; i < s->nr_rings; i++)
-		s->ring[i].origin.ticks = true;
-	say_within(s->c.quota, "%s: times are shown in ticks of the TSC: the region has no clock "
-		   "samples to convert them by", s->c.path);
+		s->ring[i].origin.ticks = s->clock.ticks;
+	s->early = NULL;
+	if (names)
+		use_mark(s, names);
+	if (s->clock.ticks)
+		say_within(s->c.quota, "%s: times are shown in ticks of the TSC: the region has no clock "
+			   "samples to convert them by", s->c.path);
+	else if (s->clock.wants_host && !s->clock.on_host)
+		say_within(s->c.quota, "%s: times are shown by its own clock: how it goes beside the host's "
+			   "is not known", s->c.path);
 }
 
 static void emit(struct session *s, struct merge_item *item)
 {
 	struct ring *r = &s->ring[item->ring];
 
-	if (item->mark) {
-		use_mark(s, item->mark);
-		return;
-	}
-	begin_clock(s);
-	item->time = region_clock_time(&s->clock, item->time);
 	s->c.stats->late += item->late;
 	/* By when it arrived, not by the clock: what is known of a task does not depend on haste. */
 	if (item->arrival >= s->next_expire) {
@@ -653,19 +805,60 @@ static void emit(struct session *s, struct merge_item *item)
 		emit_record(s, r, item);
 }
 
-bool session_emit_due(struct session *s, __u64 now, bool all, __u64 until)
+static struct session *session_of(const struct order_entry *e)
 {
-	struct merge_item item;
+	return (struct session *)((char *)e - offsetof(struct session, order));
+}
 
-	s->asked = all ? UINT64_MAX : now;
-	for (unsigned int nr = 1; s->merge; nr++) {
-		if (nr % EMIT_LOOK == 0 && clock_now() >= until)
-			return true;
-		if (!merge_pop(s->merge, now, all, &item))
-			break;
-		emit(s, &item);
+/* The next one that is due. Times that are not the host's say nothing of when others happened. */
+static bool fill_order(struct order_entry *e)
+{
+	struct session *s = session_of(e);
+
+	while (merge_pop(s->merge, s->asked, s->asked == UINT64_MAX, &s->next)) {
+		if (s->next.mark) {
+			use_mark(s, s->next.mark);
+			continue;
+		}
+		begin_clock(s);
+		s->next.time = region_clock_time(&s->clock, s->next.time);
+		e->arrival = s->next.arrival;
+		e->key = e->arrival + MERGE_DELAY_NS;
+		if (s->clock.on_host && s->next.time < e->key)
+			e->key = s->next.time;
+		return true;
 	}
 	return false;
+}
+
+static void emit_order(struct order_entry *e)
+{
+	struct session *s = session_of(e);
+
+	e->have = false;
+	emit(s, &s->next);
+}
+
+static bool order_holds(const struct order_entry *e)
+{
+	return merge_due(session_of(e)->merge) != UINT64_MAX;
+}
+
+static const struct order_ops order_ops = {
+	.fill = fill_order,
+	.emit = emit_order,
+	.holds = order_holds,
+};
+
+bool session_emit_due(struct session *s, __u64 now, bool all, __u64 until)
+{
+	s->asked = all ? UINT64_MAX : now;
+	s->order.now = now;
+	if (!s->merge)
+		return false;
+	merge_ask(s->merge, now, all); /* also if one that is due waits for other sessions' */
+	/* A capture's next piece waits for it. */
+	return order_emit(&s->order, until) || (s->order.patient && s->order.have);
 }
 
 bool session_emit(struct session *s, __u64 now, bool all)
@@ -679,10 +872,17 @@ bool session_emit(struct session *s, __u64 now, bool all)
 	return false;
 }
 
+bool session_is_out(const struct session *s)
+{
+	return !s->order.have;
+}
+
 __u64 session_due(const struct session *s)
 {
 	__u64 due = s->merge ? merge_due(s->merge) : UINT64_MAX, watch;
 
+	if (s->order.have)
+		due = order_due(&s->order);
 	watch = watch_of(s) ? session_due(watch_of(s)) : UINT64_MAX;
 	return due < watch ? due : watch;
 }

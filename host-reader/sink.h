@@ -17,6 +17,8 @@
 struct names;
 struct stacks;
 struct symbols;
+struct vcpu_change;
+struct vcpu_view;
 
 struct session_set {
 	__u32 policy, kind; /* enum htrace_policy, htrace_ring_kind */
@@ -42,6 +44,10 @@ struct sink_session {
 	const char *source; /* as in struct origin */
 	unsigned int source_nr; /* on the command line, from 0 on */
 	bool ticks;         /* as in struct origin; known when the first event goes out */
+	bool on_host;       /* times are the host's CLOCK_MONOTONIC, not the machine's own; likewise */
+	const __u64 *bound; /* by which they may be off so far, ns; likewise */
+	__u64 host_real;    /* CLOCK_REALTIME of the host less its CLOCK_MONOTONIC */
+	__u8 host_boot_id[16];
 	__u8 boot_id[16];
 	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
 	char hostname[64], release[64];   /* as struct htrace_guest has them */
@@ -74,6 +80,7 @@ struct sink_event {
 	__u32 task; /* that ran when it happened */
 	const struct htrace_event *event; /* NULL: not in the schema */
 	const struct htrace_record *record;
+	const struct vcpu_view *vcpu; /* that it happened on; NULL: no kvm source is open, or says */
 };
 
 struct sink_loss {
@@ -109,7 +116,16 @@ enum capture_kind {
 	CAPTURE_BROKEN = 7, /* a ring, and why */
 	CAPTURE_END = 8,    /* struct capture_end */
 	CAPTURE_CLOCK = 9,  /* struct htrace_clock_sample[], where times are ticks */
-	CAPTURE_NOTE = 10,  /* text: a line between the events, of what befell the source */
+	CAPTURE_HOST = 10,  /* struct host_word[] */
+	CAPTURE_VM = 11,    /* struct session_vm: by which process of the host it is run */
+	CAPTURE_NOTE = 12,  /* text: a line between the events, of what befell the source */
+};
+
+/* Of the host: virtual CPUs' numbers, rising; the n-th is the guest's CPU n. */
+struct session_vm {
+	__u8 boot_id[16]; /* the host's */
+	__u32 pid, nr;
+	__u32 vcpu[1024];
 };
 
 struct capture_end {
@@ -155,6 +171,9 @@ struct sink_ops {
 	void (*captured)(struct sink *s, const struct sink_session *session,
 			 const struct capture_item *item);
 	void (*note)(struct sink *s, const struct sink_note *n);
+	/* A kvm source's session says that a virtual CPU is in another state. */
+	void (*vcpu)(struct sink *s, const struct sink_session *session,
+		     const struct vcpu_change *c);
 	void (*session_end)(struct sink *s, const struct sink_session *session);
 };
 
@@ -182,6 +201,7 @@ int sinks_begin(struct sinks *s);
 void sinks_event(struct sinks *s, const struct sink_event *e);
 void sinks_loss(struct sinks *s, const struct sink_loss *l);
 void sinks_note(struct sinks *s, const struct sink_note *n);
+void sinks_vcpu(struct sinks *s, const struct sink_session *session, const struct vcpu_change *c);
 void sinks_captured(struct sinks *s, const struct sink_session *session,
 		    const struct capture_item *item);
 /* Does any of them capture, or show events? */

@@ -171,6 +171,7 @@ static void keep_house(struct source *s, __u64 now)
 	if (s->kvm)
 		kvm_events_account(s->kvm);
 	source_watch_vmm(s, now);
+	source_find_vcpus(s, now);
 	if (s->lost_names && s->config->sinks && now >= s->next_names) {
 		htrace_view_ask_names(s->view);
 		s->lost_names = false;

@@ -60,7 +60,10 @@ struct source_config {
 	enum source_bell bell; /* what its policy is woken by */
 	struct kvm_exits *exits; /* that say when to read; or NULL */
 	struct teller *teller;   /* guests are told of their exits; or NULL */
+	struct vcpu_hosts *hosts; /* whose virtual CPUs are followed */
 	bool several;     /* sources: name them in the output */
+	struct order *order; /* of their records */
+	bool host_clock;  /* times are shown on the host's clock */
 };
 
 struct source;
@@ -140,6 +143,8 @@ struct source {
 	__u64 not_followed; /* inode of one that is somebody else's */
 	bool said_waiting, said_stale;
 	bool relayed; /* until the agent hands over */
+	int vcpus_pid;          /* the process of KVM's that runs the guest; 0: none was found */
+	__u64 next_find, find_pause; /* look for it, or at its virtual CPUs */
 	bool vm_gone;
 	unsigned int vm_tries; /* to find it, in this session */
 	__u32 no_ram; /* enum htrace_host_reason: why guest RAM is not read, but its mirror */

@@ -9,6 +9,7 @@
 
 #include "message.h"
 #include "region_file.h"
+#include "source_clock.h"
 #include "source_internal.h"
 
 #define QUIET_NS (100 * MS)      /* a guest that is there is not waited for */
@@ -292,6 +293,9 @@ static void start_session(struct source *s, __u64 now)
 		return;
 	}
 	source_ask_bell(s);
+	source_clock_begin(s, now);
+	source_forget_vcpus(s);
+	source_find_vcpus(s, now);
 	source_look_at_guest(s, now);
 	s->was_read = s->closing = s->drained = s->salvaged = s->said_stale = false;
 	s->salvaged_events = 0;

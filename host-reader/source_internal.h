@@ -55,7 +55,14 @@ void source_silent_round(struct source *s, __u64 now, struct source_round *round
 bool source_finish_silent(struct source *s, __u64 now);
 /* Does the process still live that runs the guest? */
 void source_watch_vmm(struct source *s, __u64 now);
+/* Another session may be another VM's. */
 void source_forget_vmm(struct source *s);
+
+/* source_vm.c */
+/* Find the process that runs the guest on KVM, and its virtual CPUs, if that is wanted, and time for it. */
+void source_find_vcpus(struct source *s, __u64 now);
+/* Likewise. */
+void source_forget_vcpus(struct source *s);
 
 /* source_tell.c */
 /* Tell the guest of its exits, if that is wanted, and time for it. Finds its VM by itself. */

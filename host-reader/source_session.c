@@ -82,7 +82,11 @@ int source_open_session(struct source *s, const struct session_facts *facts, cha
 		.selection = s->config->selection,
 		.filter = s->config->filter,
 		.snapshot = s->config->snapshot,
+		.hosts = s->config->hosts,
 		.quota = &s->quota,
+		.order = s->config->order,
+		.patient = s->spec->kind == SOURCE_FILE,
+		.host_clock = s->config->host_clock,
 	};
 	int ret = session_open(&s->session, &c, err, errlen);
 
@@ -257,7 +261,7 @@ bool source_emit_ending(struct source *s, __u64 now)
 {
 	if (!s->ending)
 		return false;
-	if (session_emit(s->ending, now, true))
+	if (session_emit(s->ending, now, true) || !session_is_out(s->ending))
 		return true;
 	session_close(s->ending);
 	s->ending = NULL;

@@ -5,11 +5,11 @@
 
 #include <stdbool.h>
 
-#include <htrace/clock.h>
 #include <htrace/consumer.h>
 #include <htrace/schema.h>
 
 #include "kvm_exits.h"
+#include "region_clock.h"
 
 #define MAX_EVENT_NAMES 65536 /* more, from a guest that comes with ever new ones, share one line */
 
@@ -46,6 +46,8 @@ struct stats {
 	bool ticks; /* the latest session's clock is the TSC; how that was converted: */
 	__u64 clock_hz; /* 0: not at all */
 	__u64 clock_bound, clock_used, clock_refused;
+	bool on_host; /* the latest session's times are shown as the host's; how far they may be off: */
+	__u64 host_bound;
 	unsigned int broken; /* rings that were quarantined */
 	unsigned int sessions;
 	__u64 rings; /* times that producers rang to wake us */
@@ -66,8 +68,8 @@ void stats_batch(struct stats *s, struct ring_count *r, const struct htrace_batc
 		 bool unverified, __u64 *time);
 /* The session ends: what was counted by number is kept by name. */
 void stats_fold(struct stats *s, const struct htrace_schema *schema);
-/* Likewise: how its clock was converted. NULL: there was no need. */
-void stats_clock(struct stats *s, const struct htrace_clock *clock);
+/* Likewise: how its clock was converted. */
+void stats_clock(struct stats *s, const struct region_clock *clock);
 /* Sum over all rings. */
 struct ring_count stats_total(const struct stats *s);
 

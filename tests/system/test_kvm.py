@@ -11,6 +11,7 @@ import tempfile
 
 import exitspage
 import nested
+import test_vcpus
 from harness import params, say
 from vm import READER
 
@@ -280,6 +281,9 @@ def check_files(at):
         # the last one, by which each said that it is done, has no entry
         assert exits == sum(a['exits'] for a in accounts.values()) - len(accounts), (name, exits)
     check_ctf(at, load(files['both.json'], 'kvm'))
+    ran, changes = test_vcpus.check_guest(load(files['both.json']), list(accounts.values()), int(files['pid']))
+    test_vcpus.check_slices(os.path.join(at, 'raw'), changes, int(files['pid']))
+    say(f'{ran} events of the guest, written while its virtual CPUs ran')
     (events, size), (few, small) = total(files['all.err']), total(files['joined.err'])
     say(f'{nr} events as ftrace has them; {events} events of {size} bytes, aggregated {few} of {small}')
     assert few < 0.8 * events and small < 0.85 * size
