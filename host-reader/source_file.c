@@ -278,8 +278,7 @@ static void end_session(struct source *s, const struct capture_end *end)
 	source_let_go(s, end, p->latest);
 	capture_reader_close(p->reader);
 	p->reader = NULL;
-	p->at++;
-	await_session(s, p->at < p->nr);
+	p->at++; /* what is left of this one is in the order itself, and goes out before the next is looked at */
 }
 
 /* Of one whose end was not written, or not reached. */
@@ -456,6 +455,7 @@ static bool step(struct source *s, struct source_round *round)
 			s->state = s->damaged ? SOURCE_FAILED : SOURCE_DONE;
 			return false;
 		}
+		await_session(s, true);
 		if (!begin_session(s))
 			p->at++;
 		return true;
@@ -504,6 +504,7 @@ static bool file_finish_some(struct source *s, __u64 now, bool late)
 		say("%s: stopped before the end of the capture", s->spec->path);
 	}
 	s->finishing = true;
+	await_session(s, false);
 	if (source_emit_ending(s, now))
 		return true;
 	if (s->session)
