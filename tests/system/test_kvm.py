@@ -193,7 +193,7 @@ def check_times(name, got, want):
         pairs = sorted(zip(got[reason], want[reason]), key=lambda p: abs(p[0] - p[1]))
         del pairs[len(pairs) - (len(pairs) + 49) // 50:]
         ours, theirs = (sum(p[i] for p in pairs) for i in (0, 1))
-        assert abs(ours - theirs) < 0.1 * theirs + 20 * len(pairs), (name, reason, ours, theirs, len(pairs))
+        assert abs(ours - theirs) <= 0.1 * theirs + 20 * len(pairs), (name, reason, ours, theirs, len(pairs))
 
 
 def check_purpose(account, counts):
