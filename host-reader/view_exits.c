@@ -240,12 +240,12 @@ static void print_row(const struct view_exits *v, struct view_page *p, const cha
 {
 	const struct durations *d = &r->out;
 
-	view_line(p, "%-*s %9llu %7.2f%% %6.2f%% %9.2f %11.2f %10.2f %6.2f%% %10.2f %10.2f %10.2f %6.2f%% %6.2f%% %9.1f",
-		  width, name, (ull)d->count, percent(d->count, all->count), percent(d->sum, all->sum),
-		  us(d->min), us(d->max), durations_mean(d) / 1e3, durations_error(d),
-		  us(durations_percentile(d, 0.5)), us(durations_percentile(d, 0.99)),
-		  us(durations_percentile(d, 0.999)), percent(r->asleep, d->sum),
-		  percent(r->preempted, d->sum), per_second(v, d->count - r->before));
+	view_line(p, "%-*s %8llu %9.1f %7.2f%% %6.2f%% %8.2f %10.2f %9.2f %6.2f%% %9.2f %9.2f %9.2f %6.2f%% %6.2f%%",
+		  width, name, (ull)d->count, per_second(v, d->count - r->before),
+		  percent(d->count, all->count), percent(d->sum, all->sum), us(d->min), us(d->max),
+		  durations_mean(d) / 1e3, durations_error(d), us(durations_percentile(d, 0.5)),
+		  us(durations_percentile(d, 0.99)), us(durations_percentile(d, 0.999)),
+		  percent(r->asleep, d->sum), percent(r->preempted, d->sum));
 	r->before = d->count;
 }
 
@@ -266,9 +266,9 @@ static void print_rows(const struct view_exits *v, struct view_page *p, const st
 		all.sum += row[i]->out.sum;
 	}
 	width = width > NAME_WIDTH ? NAME_WIDTH : width;
-	view_line(p, "%-*s %9s %8s %7s %9s %11s %10s %7s %10s %10s %10s %7s %7s %9s", width, "EXIT",
-		  "Samples", "Samples%", "Time%", "Min us", "Max us", "Mean us", "+-", "p50 us", "p99 us",
-		  "p99.9 us", "Asleep", "Waiting", "Samples/s");
+	view_line(p, "%-*s %8s %9s %8s %7s %8s %10s %9s %7s %9s %9s %9s %7s %7s", width, "EXIT", "Samples",
+		  "Samples/s", "Samples%", "Time%", "Min us", "Max us", "Mean us", "+-", "p50 us", "p99 us",
+		  "p99.9 us", "Asleep", "Waiting");
 	for (size_t i = 0; i < nr; i++)
 		print_row(v, p, REASON(row[i]), width, row[i], &all);
 	if (total)
