@@ -24,11 +24,11 @@ static const struct {
 	const char *word, *event;
 	unsigned int fields, bytes;
 } event[EVENTS] = {
-	[EXIT] = { "exit", "kvm_exit", 5, 32 },
+	[EXIT] = { "exit", "kvm_exit", 5, 24 },
 	[ENTRY] = { "entry", "kvm_entry", 3, 16 },
 	[OUT] = { "out", "kvm_sched_out", 4, 16 },
 	[IN] = { "in", "kvm_sched_in", 3, 16 },
-	[WHOLE] = { "whole", "kvm_io", 6, 40 },
+	[WHOLE] = { "whole", "kvm_io", 6, 32 },
 };
 
 static __u32 id[EVENTS];
