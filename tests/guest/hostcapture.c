@@ -86,7 +86,7 @@ static struct session *begin(const char *dir, unsigned int rings, __u64 now)
 		.facts = &facts, .path = "kvm", .origin = "kvm", .stats = &stats, .sinks = &sinks,
 		.selection = selection, .quota = &quota,
 	};
-	struct htrace_schema_builder *b;
+	struct htrace_schema_builder *b = NULL;
 	struct session *s;
 	char spec[4096], err[256];
 	const char *specs[] = { spec };
