@@ -47,7 +47,7 @@ struct io {
 	struct kick kick[IO_KICKS];
 	__u64 nr_kicks;
 	struct table classes, queues, vcpus;
-	bool inserts[IO_SOURCES], notifies[IO_SOURCES]; /* such events are recorded */
+	bool inserts[IO_SOURCES], notifies[IO_SOURCES]; /* are recorded */
 	struct io_counts counts;
 };
 
@@ -147,12 +147,17 @@ static struct request *add(struct io *x, unsigned int source, const struct io_rq
 	return r;
 }
 
+void io_records(struct io *x, unsigned int source, bool inserts, bool notifies)
+{
+	x->inserts[source] = inserts;
+	x->notifies[source] = notifies;
+}
+
 void io_insert(struct io *x, const struct io_at *at, const struct io_rq *rq)
 {
 	struct request *r = find(x, at->source, rq);
 
 	seen(x, at->time);
-	x->inserts[at->source] = true;
 	if (r) { /* once more, or another one that cannot be told from it */
 		r->doubtful = true;
 		return;
@@ -235,7 +240,6 @@ void io_notify(struct io *x, const struct io_at *at, __u64 vq)
 	struct kick *k = NULL;
 
 	seen(x, at->time);
-	x->notifies[at->source] = true;
 	if (q)
 		q->vq = vq;
 	while (*r) {
@@ -423,6 +427,8 @@ void io_complete(struct io *x, const struct io_at *at, const struct io_rq *rq, b
 	struct io_class *c;
 
 	seen(x, at->time);
+	if (!r && !rq->bytes && rq->op == IO_WRITE)
+		return; /* asked for a flush, which was one of its own; no driver got it */
 	if (!r || !r->issued) {
 		x->counts.no_issue++;
 	} else if (r->doubtful || rq->bytes != r->rq.bytes) {

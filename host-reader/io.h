@@ -81,6 +81,8 @@ struct io_counts {
 struct io *io_new(void);
 void io_free(struct io *x);
 
+/* Which of a guest's events are recorded: requests without them were not queued, or the device not notified. */
+void io_records(struct io *x, unsigned int source, bool inserts, bool notifies);
 void io_insert(struct io *x, const struct io_at *at, const struct io_rq *rq);
 void io_issue(struct io *x, const struct io_at *at, const struct io_rq *rq);
 /* Virtqueue @vq of a disk. */

@@ -48,6 +48,7 @@ struct view_io {
 	bool is_host[IO_SOURCES];
 	__u8 boot_id[IO_SOURCES][16]; /* a host's */
 	bool on_host[IO_SOURCES];     /* a guest's times were */
+	__u64 schema[IO_SOURCES];     /* for which it is known what is recorded */
 	bool over[IO_SOURCES];        /* its session; another one has nothing to do with it */
 	char source[IO_SOURCES][64];  /* what it is called, harmless */
 };
@@ -105,6 +106,23 @@ static void place(struct view_io *v, const struct sink_event *e, struct io_at *a
 	v->on_host[session->source_nr] |= at->on_host;
 }
 
+static bool records(const struct sink_session *session, const char *name)
+{
+	const struct htrace_event *e = session->reading ?
+		htrace_schema_event_by_name(session->reading, name) : NULL;
+
+	return e && !htrace_schema_is_filtered(session->reading, e->id);
+}
+
+static void look_at_schema(struct view_io *v, const struct sink_session *session)
+{
+	if (v->schema[session->source_nr] == session->schema)
+		return;
+	v->schema[session->source_nr] = session->schema;
+	io_records(v->io, session->source_nr, records(session, "block_rq_insert"),
+		   records(session, "virtqueue_notify"));
+}
+
 static void guest_event(struct view_io *v, const struct sink_event *e)
 {
 	struct event_values f;
@@ -114,6 +132,7 @@ static void guest_event(struct view_io *v, const struct sink_event *e)
 	event_fields_take(v->guest, e, &f);
 	if (!f.kind || !e->from->per_cpu)
 		return;
+	look_at_schema(v, e->from->session);
 	place(v, e, &at);
 	rq = (struct io_rq){
 		.sector = f.v[F_SECTOR], .dev = (__u32)f.v[F_DEV], .bytes = (__u32)f.v[F_BYTES],
@@ -128,6 +147,8 @@ static void guest_event(struct view_io *v, const struct sink_event *e)
 		break;
 	case GUEST_COMPLETE:
 		rq.bytes = (__u32)f.v[F_NR_SECTOR] << 9;
+		if (!~rq.sector) /* a flush has none, which issue says as 0 */
+			rq.sector = 0;
 		io_complete(v->io, &at, &rq, f.v[F_ERROR] != 0);
 		break;
 	case GUEST_NOTIFY: /* virtio_blk calls its queues "req.N", and so does nobody else */
@@ -193,6 +214,7 @@ static void io_view_event(void *view, const struct sink_event *e)
 	if (v->over[session->source_nr]) {
 		io_guest_loss(v->io, session->source_nr, 0);
 		io_host_loss(v->io, session->source_nr, 0);
+		v->schema[session->source_nr] = 0;
 		v->over[session->source_nr] = false;
 	}
 	if (session->facts.host)

@@ -20,6 +20,8 @@ static void setup(void)
 	ck_assert_ptr_nonnull(x);
 	on_host = true;
 	bound = 0;
+	for (unsigned int i = 1; i < 3; i++)
+		io_records(x, i, true, true);
 }
 
 static void teardown(void)
@@ -268,6 +270,7 @@ END_TEST
 /* A guest that records neither insertions nor notifications. */
 START_TEST(test_not_recorded)
 {
+	io_records(x, 1, false, false);
 	io_issue(x, at(1100, 0), READ(8));
 	io_complete(x, at(2000, 1), READ(8), false);
 	is(IO_QUEUE, 0, 0, 0, 1);
@@ -330,6 +333,21 @@ START_TEST(test_ambiguous)
 }
 END_TEST
 
+/* What asks for a flush is complete when that is, and no driver's. */
+START_TEST(test_flush)
+{
+	struct io_rq flush = { 0, 7, 0, IO_FLUSH }, asks = { 0, 7, 0, IO_WRITE };
+
+	io_issue(x, at(1000, 0), &flush);
+	io_complete(x, at(1100, 0), &flush, false);
+	io_complete(x, at(1110, 0), &asks, false);
+	ck_assert_int_eq(only()->op, IO_FLUSH);
+	is(IO_TOTAL, 1, 100, 0, 0);
+	is(IO_QUEUE, 0, 0, 1, 0);
+	ck_assert_uint_eq(io_counts(x).no_issue, 0);
+}
+END_TEST
+
 START_TEST(test_limits)
 {
 	for (__u64 i = 0; i < 2 * IO_REQUESTS; i++)
@@ -377,6 +395,7 @@ int main(void)
 	add(s, "not_recorded", test_not_recorded, 1);
 	add(s, "loss", test_loss, 1);
 	add(s, "ambiguous", test_ambiguous, 1);
+	add(s, "flush", test_flush, 1);
 	add(s, "limits", test_limits, 1);
 	return unit_run(s);
 }
