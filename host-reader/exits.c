@@ -223,14 +223,14 @@ void exits_whole(struct exits *x, const struct exits_at *at, const struct exits_
 	if (!v)
 		return;
 	x->no_entry += v->state == EXITS_OUT;
-	leave(v, at->time - ns, why);
-	if (ns)
-		count(x, v, ns, false); /* it was measured where it happened */
-	else
+	if (!ns) { /* and when it was is not known */
 		x->no_entry++;
-	enter(v, at->time);
-	if (!ns)
 		v->state = EXITS_UNKNOWN;
+		return;
+	}
+	leave(v, at->time - ns, why);
+	count(x, v, ns, false); /* it was measured where it happened */
+	enter(v, at->time);
 }
 
 void exits_sched_out(struct exits *x, const struct exits_at *at, bool preempted)

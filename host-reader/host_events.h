@@ -8,11 +8,10 @@
 
 #include <stdbool.h>
 
-#include "sink.h"
+#include "event_fields.h"
 
 enum host_kind {
-	HOST_UNKNOWN, /* not looked at yet; never handed out */
-	HOST_OTHER,   /* it says nothing of exits, or lacks what it should say */
+	HOST_OTHER,
 	HOST_EXIT,
 	HOST_ENTRY,
 	HOST_SCHED_OUT,
@@ -22,24 +21,25 @@ enum host_kind {
 	HOST_IO,
 	HOST_MMIO,
 	HOST_EXITED,
-	HOST_KINDS,
+	/* Within an exit. */
+	HOST_IN_PIO,
+	HOST_IN_MMIO,
+	HOST_INJECT,
 };
 
 struct host_event {
 	enum host_kind kind;
 	__u32 vm, tid, vcpu; /* of all but HOST_OTHER */
-	__u32 reason; /* of HOST_EXIT, HOST_HYPERCALL and the next */
+	__u32 reason; /* of HOST_EXIT, HOST_HYPERCALL ... HOST_EXITED */
 	const char *reason_name; /* likewise, or NULL */
 	__u64 rip; /* likewise */
-	__u64 ns;  /* that HOST_HYPERCALL and the next took until now; 0: there was no entry any more */
+	__u64 ns;  /* that HOST_HYPERCALL ... HOST_EXITED took until now; 0: there was no entry any more */
 	bool preempted; /* HOST_SCHED_OUT: it could have run on */
+	bool write;     /* of HOST_IO, HOST_MMIO, HOST_IN_PIO, HOST_IN_MMIO */
 };
 
-struct host_events; /* what is known of the schemas of sessions */
-
-struct host_events *host_events_new(void);
-void host_events_free(struct host_events *h);
-void host_events_take(struct host_events *h, const struct sink_event *e, struct host_event *out);
-void host_events_session_end(struct host_events *h, const struct sink_session *session);
+/* What is known of sessions' schemas; event_fields_session_end() and event_fields_free() are for it, too. */
+struct event_fields *host_events_new(void);
+void host_events_take(struct event_fields *h, const struct sink_event *e, struct host_event *out);
 
 #endif

@@ -56,8 +56,11 @@ static const char usage[] =
 	"                          summary      the final summary\n"
 	"                          exits        of sources kvm (and captures of it): why vCPUs leave\n"
 	"                                       guest mode, how often, how long, where in the guest;\n"
-	"                                       on a terminal every second, else at the end, or as\n"
-	"                                       --stats says\n"
+	"                          io           of guests that record block and virtio: where their\n"
+	"                                       disk requests spend their time; with source kvm\n"
+	"                                       beside them also on the host\n"
+	"                        exits and io: on a terminal every second, else at the end, or as\n"
+	"                        --stats says\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
 	"                        'sched_*,sys_enter'; all are counted\n"
 	"      --filter EXPR     show only events that match, as in 'prev_tid != 0 && cpu < 2' or\n"
@@ -281,7 +284,7 @@ static int parse_view(struct options *o, const char *arg)
 	o->view = o->tables ? VIEW_TABLES : VIEW_SUMMARY;
 	if (o->tables || !strcmp(arg, "summary"))
 		return 0;
-	say("unknown view '%s'; there are: summary, exits", arg);
+	say("unknown view '%s'; there are: summary, exits, io", arg);
 	return USAGE_ERROR;
 }
 
@@ -416,7 +419,7 @@ static int place_view(struct options *o)
 
 	for (unsigned int i = 0; i < o->nr_sources; i++)
 		host |= o->source[i].kind == SOURCE_KVM || o->source[i].kind == SOURCE_FILE;
-	if (!host) {
+	if (o->tables->needs_host && !host) {
 		say("--view %s shows what the host says of VMs: give the source kvm, too, or a capture of it",
 		    o->tables->name);
 		return USAGE_ERROR;

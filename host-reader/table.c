@@ -33,10 +33,14 @@ void table_free(struct table *t)
 	t->slot = NULL;
 }
 
+__u64 table_hash(const struct table *t, const struct table_key *key)
+{
+	return mix(mix(mix(key->a ^ t->seed.a) + (key->b ^ t->seed.b)) + (key->c ^ t->seed.c));
+}
+
 static struct table_key **look(const struct table *t, const struct table_key *key)
 {
-	__u64 h = mix(mix(mix(key->a ^ t->seed.a) + (key->b ^ t->seed.b)) + (key->c ^ t->seed.c));
-	size_t at = h >> (64 - t->bits), mask = (1ULL << t->bits) - 1;
+	size_t at = table_hash(t, key) >> (64 - t->bits), mask = (1ULL << t->bits) - 1;
 
 	while (t->slot[at] && memcmp(t->slot[at], key, sizeof(*key)) != 0)
 		at = (at + 1) & mask;

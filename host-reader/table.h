@@ -24,6 +24,8 @@ struct table {
 /* For at most @max things of @size bytes. -ENOMEM. */
 int table_init(struct table *t, size_t max, size_t size);
 void table_free(struct table *t);
+/* A number that the key's maker cannot know beforehand. */
+__u64 table_hash(const struct table *t, const struct table_key *key);
 void *table_find(const struct table *t, const struct table_key *key);
 /* Found or new; NULL: it is full, or memory is out. */
 void *table_get(struct table *t, const struct table_key *key);

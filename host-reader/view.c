@@ -8,8 +8,11 @@
 #include <string.h>
 
 #define SECOND 1000000000ULL
+#define BAR 40
 
-static const struct view_ops *const kinds[] = { &view_exits };
+typedef unsigned long long ull;
+
+static const struct view_ops *const kinds[] = { &view_exits, &view_io };
 
 struct view {
 	const struct view_ops *ops;
@@ -107,6 +110,34 @@ void view_line(struct view_page *p, const char *fmt, ...)
 		out_text(p->out, "\033[K"); /* what stood there before */
 	out_newline(p->out);
 	p->used++;
+}
+
+void view_octaves(struct view_page *p, const struct durations *d)
+{
+	static const char unit[] = " KMGTP";
+	unsigned int first = DURATIONS_OCTAVES, last = 0;
+	__u64 most = 1;
+
+	for (unsigned int i = 0; i < DURATIONS_OCTAVES; i++) {
+		__u64 nr = durations_octave(d, i);
+
+		if (!nr)
+			continue;
+		first = first < i ? first : i;
+		last = i;
+		most = nr > most ? nr : most;
+	}
+	for (unsigned int i = first; i <= last; i++) {
+		__u64 nr = durations_octave(d, i);
+		int bar = (int)((nr * BAR + most - 1) / most);
+		char from[8], range[20];
+
+		snprintf(from, sizeof(from), "%u%.1s", i ? 1u << i % 10 : 0, i < 10 ? "" : &unit[i / 10]);
+		snprintf(range, sizeof(range), "[%s, %u%.1s)", from, 1u << (i + 1) % 10,
+			 i < 9 ? "" : &unit[(i + 1) / 10]);
+		view_line(p, "%-16s %9llu |%-*.*s|", range, (ull)nr, BAR, bar,
+			  "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@");
+	}
 }
 
 /* In the place of the page before; the cursor stays below, where messages go. */

@@ -7,6 +7,7 @@
 #ifndef READER_VIEW_H
 #define READER_VIEW_H
 
+#include "durations.h"
 #include "sink.h"
 
 /* What is printed at a time: lines, no more and no longer than a terminal shows. */
@@ -18,8 +19,12 @@ struct view_page {
 
 __attribute__((format(printf, 2, 3))) void view_line(struct view_page *p, const char *fmt, ...);
 
+/* How many there are of each power of two, as bars. */
+void view_octaves(struct view_page *p, const struct durations *d);
+
 struct view_ops {
 	const char *name;
+	bool needs_host; /* it shows nothing but what the source kvm says */
 	void *(*open)(void); /* NULL: memory is out */
 	void (*event)(void *view, const struct sink_event *e);
 	void (*loss)(void *view, const struct sink_loss *l);
@@ -28,7 +33,7 @@ struct view_ops {
 	void (*close)(void *view);
 };
 
-extern const struct view_ops view_exits;
+extern const struct view_ops view_exits, view_io;
 
 /* NULL: there is none of this name. */
 const struct view_ops *view_find(const char *name);

@@ -16,7 +16,6 @@ typedef unsigned long long ull;
 #define PLACES_SHOWN 10
 #define PLACES_IN_PLACE 3 /* on a terminal, where there is less room */
 #define RARE 200 /* of places fewer than one in so many are not shown */
-#define BAR 40
 #define NAME_WIDTH 32
 
 /* A source of a guest, whose kernel's symbols name addresses. */
@@ -27,7 +26,7 @@ struct guest {
 
 struct view_exits {
 	struct exits *exits;
-	struct host_events *host;
+	struct event_fields *host; /* events */
 	struct guest guest[GUESTS];
 	const struct sink_session *session[EXITS_SOURCES]; /* of the host, for names; NULL: it is over */
 	bool over[EXITS_SOURCES]; /* what a session said last is still shown */
@@ -40,7 +39,7 @@ static void exits_view_close(void *view)
 	struct view_exits *v = view;
 
 	exits_free(v->exits);
-	host_events_free(v->host);
+	event_fields_free(v->host);
 	free(v);
 }
 
@@ -130,6 +129,7 @@ static void remember_host(struct view_exits *v, const struct sink_session *sessi
 		return;
 	if (v->over[session->source_nr])
 		exits_end(v->exits, session->source_nr);
+	v->over[session->source_nr] = false;
 	v->session[session->source_nr] = session;
 	if (session->source)
 		name[htrace_escape(name, room, session->source, strlen(session->source))] = 0;
@@ -203,7 +203,7 @@ static void exits_view_session_end(void *view, const struct sink_session *sessio
 		return;
 	name_vms(v);
 	v->over[session->source_nr] = true;
-	host_events_session_end(v->host, session);
+	event_fields_session_end(v->host, session);
 	v->session[session->source_nr] = NULL;
 }
 
@@ -240,12 +240,12 @@ static void print_row(const struct view_exits *v, struct view_page *p, const cha
 {
 	const struct durations *d = &r->out;
 
-	view_line(p, "%-*s %9llu %7.2f%% %6.2f%% %9.2f %11.2f %10.2f %6.2f%% %10.2f %10.2f %10.2f %6.2f%% %6.2f%% %9.1f",
-		  width, name, (ull)d->count, percent(d->count, all->count), percent(d->sum, all->sum),
-		  us(d->min), us(d->max), durations_mean(d) / 1e3, durations_error(d),
-		  us(durations_percentile(d, 0.5)), us(durations_percentile(d, 0.99)),
-		  us(durations_percentile(d, 0.999)), percent(r->asleep, d->sum),
-		  percent(r->preempted, d->sum), per_second(v, d->count - r->before));
+	view_line(p, "%-*s %8llu %9.1f %7.2f%% %6.2f%% %8.2f %10.2f %9.2f %6.2f%% %9.2f %9.2f %9.2f %6.2f%% %6.2f%%",
+		  width, name, (ull)d->count, per_second(v, d->count - r->before),
+		  percent(d->count, all->count), percent(d->sum, all->sum), us(d->min), us(d->max),
+		  durations_mean(d) / 1e3, durations_error(d), us(durations_percentile(d, 0.5)),
+		  us(durations_percentile(d, 0.99)), us(durations_percentile(d, 0.999)),
+		  percent(r->asleep, d->sum), percent(r->preempted, d->sum));
 	r->before = d->count;
 }
 
@@ -266,9 +266,9 @@ static void print_rows(const struct view_exits *v, struct view_page *p, const st
 		all.sum += row[i]->out.sum;
 	}
 	width = width > NAME_WIDTH ? NAME_WIDTH : width;
-	view_line(p, "%-*s %9s %8s %7s %9s %11s %10s %7s %10s %10s %10s %7s %7s %9s", width, "EXIT",
-		  "Samples", "Samples%", "Time%", "Min us", "Max us", "Mean us", "+-", "p50 us", "p99 us",
-		  "p99.9 us", "Asleep", "Waiting", "Samples/s");
+	view_line(p, "%-*s %8s %9s %8s %7s %8s %10s %9s %7s %9s %9s %9s %7s %7s", width, "EXIT", "Samples",
+		  "Samples/s", "Samples%", "Time%", "Min us", "Max us", "Mean us", "+-", "p50 us", "p99 us",
+		  "p99.9 us", "Asleep", "Waiting");
 	for (size_t i = 0; i < nr; i++)
 		print_row(v, p, REASON(row[i]), width, row[i], &all);
 	if (total)
@@ -330,34 +330,6 @@ static void print_places_of(const struct view_exits *v, struct view_page *p, con
 	free(place);
 }
 
-static void print_octaves(struct view_page *p, const struct durations *d)
-{
-	static const char unit[] = " KMGTP";
-	unsigned int first = DURATIONS_OCTAVES, last = 0;
-	__u64 most = 1;
-
-	for (unsigned int i = 0; i < DURATIONS_OCTAVES; i++) {
-		__u64 nr = durations_octave(d, i);
-
-		if (!nr)
-			continue;
-		first = first < i ? first : i;
-		last = i;
-		most = nr > most ? nr : most;
-	}
-	for (unsigned int i = first; i <= last; i++) {
-		__u64 nr = durations_octave(d, i);
-		int bar = (int)((nr * BAR + most - 1) / most);
-		char from[8], range[20];
-
-		snprintf(from, sizeof(from), "%u%.1s", i ? 1u << i % 10 : 0, i < 10 ? "" : &unit[i / 10]);
-		snprintf(range, sizeof(range), "[%s, %u%.1s)", from, 1u << (i + 1) % 10,
-			 i < 9 ? "" : &unit[(i + 1) / 10]);
-		view_line(p, "%-16s %9llu |%-*.*s|", range, (ull)nr, BAR, bar,
-			  "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@");
-	}
-}
-
 static void print_reasons(const struct view_exits *v, struct view_page *p, const struct exits_row *vm)
 {
 	size_t nr;
@@ -371,7 +343,7 @@ static void print_reasons(const struct view_exits *v, struct view_page *p, const
 	for (size_t i = 0; i < nr; i++) {
 		view_line(p, "%s", "");
 		view_line(p, "%s, ns:", REASON(row[i]));
-		print_octaves(p, &row[i]->out);
+		view_octaves(p, &row[i]->out);
 	}
 	free(row);
 }
@@ -455,6 +427,7 @@ static void exits_view_print(void *view, struct view_page *p)
 
 const struct view_ops view_exits = {
 	.name = "exits",
+	.needs_host = true,
 	.open = exits_view_open,
 	.event = exits_view_event,
 	.loss = exits_view_loss,

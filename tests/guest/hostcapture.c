@@ -24,11 +24,11 @@ static const struct {
 	const char *word, *event;
 	unsigned int fields, bytes;
 } event[EVENTS] = {
-	[EXIT] = { "exit", "kvm_exit", 5, 32 },
+	[EXIT] = { "exit", "kvm_exit", 5, 24 },
 	[ENTRY] = { "entry", "kvm_entry", 3, 16 },
 	[OUT] = { "out", "kvm_sched_out", 4, 16 },
 	[IN] = { "in", "kvm_sched_in", 3, 16 },
-	[WHOLE] = { "whole", "kvm_io", 6, 40 },
+	[WHOLE] = { "whole", "kvm_io", 6, 32 },
 };
 
 static __u32 id[EVENTS];
@@ -86,7 +86,7 @@ static struct session *begin(const char *dir, unsigned int rings, __u64 now)
 		.facts = &facts, .path = "kvm", .origin = "kvm", .stats = &stats, .sinks = &sinks,
 		.selection = selection, .quota = &quota,
 	};
-	struct htrace_schema_builder *b;
+	struct htrace_schema_builder *b = NULL;
 	struct session *s;
 	char spec[4096], err[256];
 	const char *specs[] = { spec };

@@ -50,9 +50,9 @@ def of_json(found):
     return t
 
 
-ROW = re.compile(r'(?P<reason>\S+) +(?P<n>\d+) +(?P<np>[\d.]+)% +(?P<tp>[\d.]+)% +(?P<min>[\d.]+) +(?P<max>[\d.]+) +'
+ROW = re.compile(r'(?P<reason>\S+) +(?P<n>\d+) +[\d.]+ +(?P<np>[\d.]+)% +(?P<tp>[\d.]+)% +(?P<min>[\d.]+) +(?P<max>[\d.]+) +'
                  r'(?P<mean>[\d.]+) +(?P<err>[\d.]+)% +(?P<p50>[\d.]+) +(?P<p99>[\d.]+) +(?P<p999>[\d.]+) +'
-                 r'(?P<asleep>[\d.]+)% +(?P<waiting>[\d.]+)% +[\d.]+$')
+                 r'(?P<asleep>[\d.]+)% +(?P<waiting>[\d.]+)%$')
 
 
 def parse(page):

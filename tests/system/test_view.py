@@ -56,11 +56,11 @@ not counted: 1 out without end, 2 entries without an exit, 1 void for lost or la
 lost: 9 events of the host
 
 VM 70, all vCPUs
-EXIT             Samples Samples%   Time%    Min us      Max us    Mean us      +-     p50 us     p99 us   p99.9 us  Asleep Waiting Samples/s
-HLT                    1   25.00%  68.97%     10.00       10.00      10.00   0.00%      10.00      10.00      10.00  80.00%   0.00%    5848.0
-IO_INSTRUCTION         1   25.00%  17.24%      2.50        2.50       2.50   0.00%       2.50       2.50       2.50   0.00%   0.00%    5848.0
-MSR_WRITE              2   50.00%  13.79%      0.50        1.50       1.00  50.00%       0.50       1.50       1.50   0.00%   0.00%   11695.9
-total                  4  100.00% 100.00%      0.50       10.00       3.62  59.69%       1.50       9.98       9.98  55.17%   0.00%   23391.8
+EXIT            Samples Samples/s Samples%   Time%   Min us     Max us   Mean us      +-    p50 us    p99 us  p99.9 us  Asleep Waiting
+HLT                   1    5848.0   25.00%  68.97%    10.00      10.00     10.00   0.00%     10.00     10.00     10.00  80.00%   0.00%
+IO_INSTRUCTION        1    5848.0   25.00%  17.24%     2.50       2.50      2.50   0.00%      2.50      2.50      2.50   0.00%   0.00%
+MSR_WRITE             2   11695.9   50.00%  13.79%     0.50       1.50      1.00  50.00%      0.50      1.50      1.50   0.00%   0.00%
+total                 4   23391.8  100.00% 100.00%     0.50      10.00      3.62  59.69%      1.50      9.98      9.98  55.17%   0.00%
 
 vCPU   Thread   Samples Samples/s    Guest     Host   Asleep  Waiting  At last
    0       71         3   17543.9   80.00%    8.57%   11.43%    0.00%  0x7777, waits 0.0 s
@@ -83,14 +83,14 @@ MSR_WRITE, ns:
 [1K, 2K)                 1 |@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@|
 
 VM 70, vCPU 0
-EXIT             Samples Samples%   Time%    Min us      Max us    Mean us      +-     p50 us     p99 us   p99.9 us  Asleep Waiting Samples/s
-HLT                    1   33.33%  71.43%     10.00       10.00      10.00   0.00%      10.00      10.00      10.00  80.00%   0.00%    5848.0
-IO_INSTRUCTION         1   33.33%  17.86%      2.50        2.50       2.50   0.00%       2.50       2.50       2.50   0.00%   0.00%    5848.0
-MSR_WRITE              1   33.33%  10.71%      1.50        1.50       1.50   0.00%       1.50       1.50       1.50   0.00%   0.00%    5848.0
+EXIT            Samples Samples/s Samples%   Time%   Min us     Max us   Mean us      +-    p50 us    p99 us  p99.9 us  Asleep Waiting
+HLT                   1    5848.0   33.33%  71.43%    10.00      10.00     10.00   0.00%     10.00     10.00     10.00  80.00%   0.00%
+IO_INSTRUCTION        1    5848.0   33.33%  17.86%     2.50       2.50      2.50   0.00%      2.50      2.50      2.50   0.00%   0.00%
+MSR_WRITE             1    5848.0   33.33%  10.71%     1.50       1.50      1.50   0.00%      1.50      1.50      1.50   0.00%   0.00%
 
 VM 70, vCPU 1
-EXIT         Samples Samples%   Time%    Min us      Max us    Mean us      +-     p50 us     p99 us   p99.9 us  Asleep Waiting Samples/s
-MSR_WRITE          1  100.00% 100.00%      0.50        0.50       0.50   0.00%       0.50       0.50       0.50   0.00%   0.00%    5848.0
+EXIT        Samples Samples/s Samples%   Time%   Min us     Max us   Mean us      +-    p50 us    p99 us  p99.9 us  Asleep Waiting
+MSR_WRITE         1    5848.0  100.00% 100.00%     0.50       0.50      0.50   0.00%      0.50      0.50      0.50   0.00%   0.00%
 """
 
 

@@ -67,7 +67,7 @@ static void teardown(void)
 }
 
 /* Declare an event of one field at offset 0. */
-static __u32 declare(const char *name, const char *field, int type)
+__attribute__((unused)) static __u32 declare(const char *name, const char *field, int type)
 {
 	struct htrace_schema_member m = { .type = (__u32)type };
 	int id;
@@ -112,7 +112,7 @@ static void show_at(const struct origin *from, __u64 time, __u32 id, const void 
 	sink.ops->event(&sink, &e);
 }
 
-static void show(__u32 id, const void *payload, __u32 len, bool unverified)
+__attribute__((unused)) static void show(__u32 id, const void *payload, __u32 len, bool unverified)
 {
 	show_at(&origin, 12345678901ULL, id, payload, len, unverified);
 }

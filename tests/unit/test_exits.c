@@ -297,6 +297,8 @@ START_TEST(test_whole)
 {
 	struct exits_at a = at(0, 1500, 0);
 	struct exits_why why = { IO, "IO", 7 };
+	struct exits_vcpu **vcpu;
+	size_t nr;
 
 	on_entry(0, 1000, 0);
 	on_out(0, 1100, 0, false);
@@ -309,7 +311,10 @@ START_TEST(test_whole)
 	ck_assert_uint_eq(total()->out.sum, 481);
 	ck_assert_uint_eq(total()->asleep, 300);
 	a.time = 1700;
-	exits_whole(x, &a, &why, 0); /* its thread ended */
+	exits_whole(x, &a, &why, 0); /* its thread ended, who knows how long after */
+	vcpu = exits_vcpus(x, total(), &nr);
+	ck_assert_uint_eq(vcpu[0]->guest_ns, 20 + 100);
+	free(vcpu);
 	ck_assert_uint_eq(x->no_entry, 1);
 	ck_assert_uint_eq(total()->out.count, 2);
 }

@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "io.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A notification: one that is waiting for its exit, or has found it. */
+struct kick {
+	__u64 nr; /* 0: none */
+	__u64 time, bound;
+	__u64 exit, entry; /* 0: not seen */
+};
+
+struct request {
+	struct request *next; /* in its bucket, or free */
+	struct request *next_unsaid; /* issued, and the device was not notified since */
+	bool unsaid, doubtful;
+	unsigned int source, cpu;
+	struct io_rq rq;
+	__u64 inserted, issued; /* 0: not seen */
+	__u64 notified;
+	__u64 kick; /* its number; 0: not known */
+};
+
+/* A virtqueue, or the CPU that uses it. */
+struct queue {
+	struct table_key key;
+	__u64 vq;
+	__u64 interrupt, injected; /* the last one; 0: not known */
+};
+
+struct vcpu {
+	struct table_key key;
+	unsigned int host;
+	__u64 exit;     /* 0: not out */
+	bool fast;      /* it is a write, unless more is said of it */
+	__u64 written;  /* the last exit with a write that no notification was found for */
+	__u64 written_entry; /* its end; 0: not yet */
+	__u64 waits;    /* for the exit of this kick */
+	__u64 ends;     /* the exit that it is in is that of this kick */
+	__u64 injected; /* by the entry that comes or was last */
+};
+
+struct io {
+	struct request pool[IO_REQUESTS];
+	struct request *bucket[IO_REQUESTS], *unused, *unsaid;
+	struct kick kick[IO_KICKS];
+	__u64 nr_kicks;
+	struct table classes, queues, vcpus;
+	bool inserts[IO_SOURCES], notifies[IO_SOURCES]; /* are recorded */
+	struct io_counts counts;
+};
+
+struct io *io_new(void)
+{
+	struct io *x = calloc(1, sizeof(*x));
+
+	if (!x || table_init(&x->classes, IO_CLASSES, sizeof(struct io_class)) ||
+	    table_init(&x->queues, IO_QUEUES, sizeof(struct queue)) ||
+	    table_init(&x->vcpus, IO_VCPUS, sizeof(struct vcpu))) {
+		io_free(x);
+		return NULL;
+	}
+	for (unsigned int i = 0; i < IO_REQUESTS; i++) {
+		x->pool[i].next = x->unused;
+		x->unused = &x->pool[i];
+	}
+	return x;
+}
+
+void io_free(struct io *x)
+{
+	if (!x)
+		return;
+	table_free(&x->classes);
+	table_free(&x->queues);
+	table_free(&x->vcpus);
+	free(x);
+}
+
+static void seen(struct io *x, __u64 time)
+{
+	if (!x->counts.first)
+		x->counts.first = time;
+	if (time > x->counts.last)
+		x->counts.last = time;
+}
+
+/* ------------------------------------------------------------------------------ requests in flight */
+
+/* By the table's seed: what comes to lie where is not the guest's to know. */
+static struct request **bucket_of(struct io *x, unsigned int source, const struct io_rq *rq)
+{
+	struct table_key key = { (__u64)source << 32 | rq->dev, rq->sector, rq->op };
+
+	return &x->bucket[table_hash(&x->classes, &key) % IO_REQUESTS];
+}
+
+static struct request *find(struct io *x, unsigned int source, const struct io_rq *rq)
+{
+	struct request *r = *bucket_of(x, source, rq);
+
+	while (r && (r->source != source || r->rq.dev != rq->dev || r->rq.sector != rq->sector ||
+		     r->rq.op != rq->op))
+		r = r->next;
+	return r;
+}
+
+static void unlink_unsaid(struct io *x, struct request *r)
+{
+	if (!r->unsaid)
+		return;
+	for (struct request **at = &x->unsaid; *at; at = &(*at)->next_unsaid)
+		if (*at == r) {
+			*at = r->next_unsaid;
+			break;
+		}
+	r->unsaid = false;
+}
+
+static void drop(struct io *x, struct request *r)
+{
+	struct request **at = bucket_of(x, r->source, &r->rq);
+
+	unlink_unsaid(x, r);
+	while (*at != r)
+		at = &(*at)->next;
+	*at = r->next;
+	r->next = x->unused;
+	x->unused = r;
+	x->counts.in_flight--;
+}
+
+static struct request *add(struct io *x, unsigned int source, const struct io_rq *rq)
+{
+	struct request *r = x->unused, **at;
+
+	if (!r) {
+		x->counts.beyond++;
+		return NULL;
+	}
+	x->unused = r->next;
+	at = bucket_of(x, source, rq);
+	*r = (struct request){ .next = *at, .source = source, .rq = *rq };
+	*at = r;
+	x->counts.in_flight++;
+	return r;
+}
+
+void io_records(struct io *x, unsigned int source, bool inserts, bool notifies)
+{
+	x->inserts[source] = inserts;
+	x->notifies[source] = notifies;
+}
+
+void io_insert(struct io *x, const struct io_at *at, const struct io_rq *rq)
+{
+	struct request *r = find(x, at->source, rq);
+
+	seen(x, at->time);
+	if (r) { /* once more, or another one that cannot be told from it */
+		r->doubtful = true;
+		return;
+	}
+	r = add(x, at->source, rq);
+	if (r)
+		r->inserted = at->time;
+}
+
+void io_issue(struct io *x, const struct io_at *at, const struct io_rq *rq)
+{
+	struct request *r = find(x, at->source, rq);
+
+	seen(x, at->time);
+	if (r && r->issued) {
+		r->doubtful = true;
+		return;
+	}
+	if (!r)
+		r = add(x, at->source, rq);
+	if (!r)
+		return;
+	r->issued = at->time;
+	r->cpu = at->cpu;
+	r->rq.bytes = rq->bytes; /* others may have been merged with it */
+	r->unsaid = true;
+	r->next_unsaid = x->unsaid;
+	x->unsaid = r;
+}
+
+/* -------------------------------------------------------------------------- notifications and exits */
+
+static struct vcpu *get_vcpu(struct io *x, unsigned int host, __u32 vm, __u32 vcpu)
+{
+	struct table_key key = { host, vm, vcpu };
+	struct vcpu *v = table_get(&x->vcpus, &key);
+
+	if (v)
+		v->host = host;
+	return v;
+}
+
+static struct queue *get_queue(struct io *x, unsigned int source, bool cpu, __u64 nr)
+{
+	struct table_key key = { source, cpu, nr };
+
+	return table_get(&x->queues, &key);
+}
+
+static struct kick *find_kick(struct io *x, __u64 nr)
+{
+	struct kick *k = &x->kick[nr % IO_KICKS];
+
+	return nr && k->nr == nr ? k : NULL;
+}
+
+/*
+ * The exit comes right behind the notification. By the host's clock it may seem to have begun up to the bound
+ * before it.
+ */
+static void expect_exit(struct io *x, const struct io_at *at, struct kick *k)
+{
+	struct vcpu *v = get_vcpu(x, at->host, at->vm, at->vcpu);
+
+	if (!v)
+		return;
+	v->waits = k->nr;
+	if (!v->written || v->written + at->bound < at->time)
+		return;
+	k->exit = v->written;
+	k->entry = v->written_entry;
+	v->ends = k->entry ? 0 : k->nr;
+	v->written = v->waits = 0;
+}
+
+void io_notify(struct io *x, const struct io_at *at, __u64 vq)
+{
+	struct queue *q = get_queue(x, at->source, true, at->cpu);
+	struct request **r = &x->unsaid;
+	struct kick *k = NULL;
+
+	seen(x, at->time);
+	if (q)
+		q->vq = vq;
+	while (*r) {
+		struct request *this = *r;
+
+		if (this->source != at->source || this->cpu != at->cpu) {
+			r = &this->next_unsaid;
+			continue;
+		}
+		*r = this->next_unsaid;
+		this->unsaid = false;
+		this->notified = at->time;
+		if (!at->on_host)
+			continue;
+		if (!k) {
+			k = &x->kick[++x->nr_kicks % IO_KICKS];
+			*k = (struct kick){ .nr = x->nr_kicks, .time = at->time, .bound = at->bound };
+		}
+		this->kick = k->nr;
+	}
+	if (k)
+		expect_exit(x, at, k);
+}
+
+void io_host_exit(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, bool fast)
+{
+	struct vcpu *v = get_vcpu(x, host, vm, vcpu);
+
+	seen(x, time);
+	if (!v)
+		return;
+	v->exit = time;
+	v->fast = fast;
+	v->ends = v->written = v->injected = 0;
+}
+
+static void write_of(struct io *x, struct vcpu *v)
+{
+	struct kick *k = find_kick(x, v->waits);
+
+	if (!v->exit || v->ends)
+		return;
+	if (k && v->exit + k->bound >= k->time) {
+		k->exit = v->exit;
+		v->ends = k->nr;
+		v->waits = 0;
+	} else {
+		v->written = v->exit;
+		v->written_entry = 0;
+	}
+}
+
+void io_host_access(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, bool write)
+{
+	struct vcpu *v = get_vcpu(x, host, vm, vcpu);
+
+	if (!v)
+		return;
+	v->fast = false;
+	if (write)
+		write_of(x, v);
+}
+
+void io_host_entry(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time)
+{
+	struct vcpu *v = get_vcpu(x, host, vm, vcpu);
+	struct kick *k;
+
+	seen(x, time);
+	if (!v)
+		return;
+	if (v->fast)
+		write_of(x, v);
+	k = find_kick(x, v->ends);
+	if (k)
+		k->entry = time;
+	if (v->written)
+		v->written_entry = time;
+	v->exit = v->ends = 0;
+	v->fast = false;
+}
+
+void io_host_whole(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, __u64 ns, bool write)
+{
+	struct vcpu *v = get_vcpu(x, host, vm, vcpu);
+	__u64 injected;
+
+	if (!v)
+		return;
+	injected = v->injected;
+	io_host_exit(x, host, vm, vcpu, time - ns, false);
+	if (!ns) {
+		v->exit = 0;
+		return;
+	}
+	v->injected = injected > time - ns ? injected : 0; /* within it */
+	if (write)
+		write_of(x, v);
+	io_host_entry(x, host, vm, vcpu, time);
+}
+
+void io_host_inject(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time)
+{
+	struct vcpu *v = get_vcpu(x, host, vm, vcpu);
+
+	seen(x, time);
+	if (v)
+		v->injected = time;
+}
+
+/* ------------------------------------------------------------------------------------- completion */
+
+void io_interrupt(struct io *x, const struct io_at *at, __u64 vq)
+{
+	struct queue *q = get_queue(x, at->source, false, vq);
+	const struct vcpu *v = at->on_host ? get_vcpu(x, at->host, at->vm, at->vcpu) : NULL;
+
+	seen(x, at->time);
+	if (!q)
+		return;
+	q->interrupt = at->time;
+	q->injected = v && v->injected && v->injected < at->time + at->bound ? v->injected : 0;
+}
+
+/* When the interrupt was given to a virtual CPU that told of @r's completion; 0: not known. */
+static __u64 injected_for(struct io *x, const struct request *r)
+{
+	const struct queue *cpu = get_queue(x, r->source, true, r->cpu), *q;
+
+	if (!cpu || !cpu->vq)
+		return 0;
+	q = get_queue(x, r->source, false, cpu->vq);
+	return q && q->interrupt > r->issued && q->injected > r->issued ? q->injected : 0;
+}
+
+static void took(struct io_times *t, __u64 from, __u64 until)
+{
+	durations_add(&t->d, until > from ? until - from : 0);
+}
+
+static void unless(struct io_times *t, bool none)
+{
+	if (none)
+		t->none++;
+	else
+		t->unknown++;
+}
+
+static void count(struct io *x, struct io_class *c, const struct request *r, __u64 done)
+{
+	const struct kick *k = find_kick(x, r->kick);
+	__u64 injected = injected_for(x, r);
+	bool silent = !r->notified && x->notifies[r->source];
+
+	if (k && (!k->exit || !k->entry || k->exit >= done))
+		k = NULL;
+	durations_add(&c->size, r->rq.bytes);
+	took(&c->stage[IO_TOTAL], r->inserted ? r->inserted : r->issued, done);
+	if (r->inserted)
+		took(&c->stage[IO_QUEUE], r->inserted, r->issued);
+	else
+		unless(&c->stage[IO_QUEUE], x->inserts[r->source]);
+	if (r->notified)
+		took(&c->stage[IO_DRIVER], r->issued, r->notified);
+	else
+		unless(&c->stage[IO_DRIVER], silent);
+	if (k)
+		took(&c->stage[IO_KICK], k->exit, k->entry);
+	else
+		unless(&c->stage[IO_KICK], silent);
+	if (k && injected > k->exit)
+		took(&c->stage[IO_VMM], k->entry, injected);
+	else
+		c->stage[IO_VMM].unknown++;
+	if (injected)
+		took(&c->stage[IO_IRQ], injected, done);
+	else
+		c->stage[IO_IRQ].unknown++;
+}
+
+void io_complete(struct io *x, const struct io_at *at, const struct io_rq *rq, bool error)
+{
+	struct table_key key = { at->source, rq->dev, rq->op };
+	struct request *r = find(x, at->source, rq);
+	struct io_class *c;
+
+	seen(x, at->time);
+	if (!r && !rq->bytes && rq->op == IO_WRITE)
+		return; /* asked for a flush, which was one of its own; no driver got it */
+	if (!r || !r->issued) {
+		x->counts.no_issue++;
+	} else if (r->doubtful || rq->bytes != r->rq.bytes) {
+		x->counts.ambiguous++;
+	} else {
+		c = table_get(&x->classes, &key);
+		if (c) {
+			c->source = at->source;
+			c->dev = rq->dev;
+			c->op = rq->op;
+			c->errors += error;
+			count(x, c, r, at->time);
+		} else {
+			x->counts.beyond++;
+		}
+	}
+	if (r)
+		drop(x, r);
+}
+
+/* -------------------------------------------------------------------------------------------- loss */
+
+void io_guest_loss(struct io *x, unsigned int source, __u64 lost)
+{
+	struct queue *q;
+
+	x->counts.lost += lost;
+	for (unsigned int i = 0; i < IO_REQUESTS; i++)
+		while (x->bucket[i]) {
+			struct request *r = x->bucket[i];
+
+			while (r && r->source != source)
+				r = r->next;
+			if (!r)
+				break;
+			x->counts.voided++;
+			drop(x, r);
+		}
+	for (size_t i = 0; (q = table_next(&x->queues, &i)) != NULL;)
+		if (q->key.a == source)
+			q->interrupt = q->injected = 0;
+}
+
+void io_host_loss(struct io *x, unsigned int host, __u64 lost)
+{
+	struct vcpu *v;
+
+	x->counts.lost += lost;
+	for (size_t i = 0; (v = table_next(&x->vcpus, &i)) != NULL;)
+		if (v->host == host)
+			v->exit = v->written = v->waits = v->ends = v->injected = 0;
+}
+
+/* ------------------------------------------------------------------------------------------ results */
+
+struct io_counts io_counts(const struct io *x)
+{
+	return x->counts;
+}
+
+static int compare(const void *a, const void *b)
+{
+	const struct table_key *x = *(struct table_key *const *)a, *y = *(struct table_key *const *)b;
+
+	if (x->a != y->a)
+		return x->a < y->a ? -1 : 1;
+	if (x->b != y->b)
+		return x->b < y->b ? -1 : 1;
+	return x->c < y->c ? -1 : x->c > y->c;
+}
+
+struct io_class **io_classes(const struct io *x, size_t *nr)
+{
+	struct io_class **list = calloc(x->classes.nr + 1, sizeof(*list)), *c;
+
+	*nr = 0;
+	for (size_t i = 0; list && (c = table_next(&x->classes, &i)) != NULL;)
+		list[(*nr)++] = c;
+	if (list)
+		qsort(list, *nr, sizeof(*list), compare);
+	return list;
+}

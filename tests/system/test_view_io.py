@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""--view io of a real guest: counts and bytes as its kernel has them, stages as Python has them from the same events."""
+
+import collections
+import json
+import os
+import re
+
+import exitspage
+from harness import params, say
+from vm import VM, Reader
+
+SCRIPT = '''
+agent_start --events block,virtio || exit 1
+sync
+sleep 1
+echo "BEFORE $(grep ' vda ' /proc/diskstats)"
+for i in 1 2 3; do
+	dd if=/dev/vda of=/dev/null bs=64k count=64 skip=$((i * 64)) iflag=direct 2> /dev/null
+	dd if=/dev/zero of=/dev/vda bs=4k count=128 seek=$((i * 4096)) conv=fsync 2> /dev/null
+done
+dd if=/dev/vda of=/dev/null bs=1M count=8 skip=32 2> /dev/null
+sync
+sleep 1
+echo "AFTER $(grep ' vda ' /proc/diskstats)"
+agent_stop || exit 1
+'''
+
+OPS = ((1, 'write'), (2, 'discard'), (256, 'flush'), (4, 'read'))
+ROW = re.compile(r'(?P<stage>guest queue|guest driver|kick exit|VMM with disk|  host disk|completion|total) +(?P<n>\d+) +'
+                 r'(?:(?P<tp>[\d.]+)%|-) +(?P<min>\S+) +(?P<max>\S+) +(?P<mean>\S+) +(?P<err>[\d.]+|-)%? +(?P<p50>\S+) +'
+                 r'(?P<p99>\S+) +(?P<p999>\S+) +(?P<none>\d+) +(?P<unknown>\d+)$')
+
+
+def truth(found):
+    """{(disk, kind): {stage: [ns]}}, bytes, and requests that were not told apart; from the JSON output."""
+    flying, stages, size, odd = {}, {}, collections.Counter(), 0
+    for e in found:
+        f, t = e['fields'], e['time']
+        if e['event'] == 'virtqueue_notify' and f['name'].startswith('req'):
+            for r in flying.values():
+                if r.get('cpu') == e['cpu'] and 'notify' not in r:
+                    r['notify'] = t
+        if not e['event'].startswith('block_rq_'):
+            continue
+        kind = next((name for bit, name in OPS if f['rwbs'] & bit), 'other')
+        key = (f['dev'], f['sector'] % (2**64 - 1), kind)
+        r = flying.get(key)
+        if e['event'] == 'block_rq_complete':
+            flying.pop(key, None)
+            if not r and kind == 'write' and not f['nr_sector']:
+                continue  # asked for a flush
+            if not r or 'issue' not in r or r.get('odd') or r['bytes'] != f['nr_sector'] * 512:
+                odd += 1
+                continue
+            of = stages.setdefault((f['dev'], kind), collections.defaultdict(list))
+            size[(f['dev'], kind)] += r['bytes']
+            of['total'].append(t - r.get('insert', r['issue']))
+            if 'insert' in r:
+                of['guest queue'].append(r['issue'] - r['insert'])
+            if 'notify' in r:
+                of['guest driver'].append(r['notify'] - r['issue'])
+        elif e['event'] == 'block_rq_insert':
+            if r:
+                r['odd'] = True
+            else:
+                flying[key] = {'insert': t}
+        elif r and 'issue' in r:
+            r['odd'] = True
+        else:
+            flying.setdefault(key, {}).update(issue=t, cpu=e['cpu'], bytes=f['bytes'])
+    return stages, size, odd
+
+
+def parse(page):
+    rows, where = {}, None
+    for line in page.splitlines():
+        title = re.match(r'(?:.*, )?disk (\d+):(\d+), (\w+): (\d+) requests, (\d+) bytes', line)
+        if title:
+            where = (int(title[1]) << 20 | int(title[2]), title[3])
+            rows[where] = {'bytes': int(title[5])}
+        row = ROW.match(line)
+        if row:
+            rows[where][row['stage']] = row
+    return rows
+
+
+def check_page(page, found):
+    want, size, odd = truth(found)
+    rows = parse(page)
+    assert rows.keys() == want.keys() and rows, (rows.keys(), want.keys())
+    for key, stages in want.items():
+        assert rows[key]['bytes'] == size[key]
+        n = len(stages['total'])
+        for stage in ('guest queue', 'guest driver', 'total'):
+            row, ns = rows[key][stage], sorted(stages[stage])
+            assert int(row['n']) == len(ns) and int(row['n']) + int(row['none']) == n, (row[0], len(ns))
+            if not ns:
+                continue
+            for name, value, slack in (('min', ns[0], 0), ('max', ns[-1], 0), ('mean', sum(ns) / len(ns), 0),
+                                       ('p50', ns[(len(ns) + 1) // 2 - 1], 1 / 32)):
+                assert exitspage.close(row[name], value / 1e3, slack), (row[0], name, value)
+        for stage in ('kick exit', 'VMM with disk', '  host disk', 'completion'):
+            assert int(rows[key][stage]['n']) == 0, page
+            assert stage == 'kick exit' or int(rows[key][stage]['unknown']) == n, page
+    told = re.search(r'not counted: (\d+) that could not', page), re.search(r'not counted: (\d+) whose issue', page)
+    assert sum(int(m[1]) for m in told if m) == odd
+    return {key[1]: len(stages['total']) for key, stages in want.items()}, odd
+
+
+@params('6.1', '6.12')
+def test_guest(kernel):
+    with VM(SCRIPT, kernel=kernel, cpus=2, disk_mib=64) as vm:
+        vm.start()
+        reader = Reader(vm, '--view', 'io', '-o', f'text:{vm.dir}/page', '-o', f'json:{vm.dir}/json')
+        status = vm.finish()
+        assert reader.stop() == 0, reader.err()
+        assert status == 0, vm.console()[-2000:]
+        with open(os.path.join(vm.dir, 'page'), encoding='utf-8') as f:
+            page = f.read()
+        with open(os.path.join(vm.dir, 'json'), encoding='utf-8') as f:
+            found = [json.loads(line) for line in f]
+        console = vm.console()
+    say(page[:3500])
+    assert all('fields' in e for e in found)
+    assert 'stages on the host are not known' in page
+    counts, odd = check_page(page, found)
+    before, after = ([int(v) for v in re.search(rf'{w} +\d+ +\d+ vda (.*)', console)[1].split()] for w in ('BEFORE', 'AFTER'))
+    kernels = [b - a for a, b in zip(before, after)]
+    rows = parse(page)
+    disk = next(key[0] for key in rows)
+    say(counts, odd, kernels)
+    assert counts['read'] == kernels[0] and rows[(disk, 'read')]['bytes'] == kernels[2] * 512
+    assert rows[(disk, 'write')]['bytes'] == kernels[6] * 512 and counts['flush'] == kernels[15] and not odd
+    assert 'not counted' not in page

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Pages of --view io: records of a guest and of its host become stages, if both are of one host and one time. */
+#define SINK sink_text
+#include "sink_fixture.h"
+
+#include "vcpus.h"
+#include "view.h"
+
+#define VM 70
+#define DEV (254u << 20 | 16)
+#define REQ "req.0"
+
+static struct sinks sinks;
+static struct sink_session guest;
+static struct origin in_guest[2];
+static __u32 insert_id, issue_id, complete_id, notify_id, interrupt_id;
+static __u32 exit_id, mmio_id, inject_id, entry_id;
+static __u64 bound;
+
+struct rq {
+	__u64 sector;
+	__u32 dev, bytes, nr_sector, rwbs;
+	__s32 error, pad;
+};
+
+struct vq {
+	__u64 vq;
+	char name[16];
+};
+
+struct host {
+	__u32 vm, tid, vcpu, what; /* what: reason, or kind */
+	__u64 rip;
+};
+
+static __u32 type(unsigned int size)
+{
+	return (__u32)htrace_builder_int(builder, "u", size, false, HTRACE_HINT_NONE);
+}
+
+static __u32 declare_struct(const char *name, __u32 size, const struct htrace_schema_member *m, __u32 nr)
+{
+	int id = htrace_builder_event(builder, name,
+				      htrace_builder_struct(builder, name, false, size, m, nr));
+
+	ck_assert_int_gt(id, 0);
+	return (__u32)id;
+}
+
+static void declare_events(void)
+{
+	struct htrace_schema_member rq[] = {
+		{ type(8), 0, 0, 0, "sector" }, { type(4), 64, 0, 0, "dev" }, { type(4), 96, 0, 0, "bytes" },
+		{ type(4), 128, 0, 0, "nr_sector" }, { type(4), 160, 0, 0, "rwbs" },
+		{ (__u32)htrace_builder_int(builder, "s", 4, true, HTRACE_HINT_NONE), 192, 0, 0, "error" },
+	};
+	struct htrace_schema_member vq[] = {
+		{ type(8), 0, 0, 0, "vq" }, { (__u32)htrace_builder_string(builder, 16), 64, 0, 0, "name" },
+	};
+	struct htrace_schema_member host[] = {
+		{ type(4), 0, 0, 0, "vm" }, { type(4), 32, 0, 0, "tid" }, { type(2), 64, 0, 0, "vcpu" },
+		{ type(4), 96, 0, 0, "reason" }, { type(8), 128, 0, 0, "guest_rip" },
+	};
+
+	insert_id = declare_struct("block_rq_insert", 32, rq, 6);
+	issue_id = declare_struct("block_rq_issue", 32, rq, 6);
+	complete_id = declare_struct("block_rq_complete", 32, rq, 6);
+	notify_id = declare_struct("virtqueue_notify", 24, vq, 2);
+	interrupt_id = declare_struct("vring_interrupt", 24, vq, 2);
+	exit_id = declare_struct("kvm_exit", 24, host, 5);
+	strcpy(host[3].name, "kind");
+	mmio_id = declare_struct("kvm_mmio", 24, host, 5);
+	entry_id = declare_struct("kvm_entry", 24, host, 3);
+	inject_id = declare_struct("kvm_inj_virq", 24, host, 3);
+}
+
+static void setup_view(void)
+{
+	setup();
+	declare_events();
+	finish_schema();
+	session.facts.host = true;
+	session.boot_id[0] = 9;
+	guest = (struct sink_session){
+		.path = "/dev/shm/vm", .source = "v\033m", .names = names, .source_nr = 1, .vm = VM,
+		.reading = schema, .schema = 1, .on_host = true, .bound = &bound, .host_boot_id = { 9 },
+	};
+	bound = 100;
+	for (unsigned int i = 0; i < 2; i++)
+		in_guest[i] = (struct origin){ .session = &guest, .names = names, .per_cpu = true, .ring = i };
+	sinks = (struct sinks){ .sink = { sink }, .nr = 1 };
+	ck_assert_int_eq(views_open(&sinks, view_find("io"), 0, 1), 0);
+	sink = sinks.sink[0];
+}
+
+static void at_guest(__u64 time, unsigned int cpu, __u32 id, const void *payload, __u32 len)
+{
+	struct htrace_record r = { .id = id, .len = len, .time = time, .payload = payload };
+	struct vcpu_view view = { .vm = VM, .vcpu = 10 + cpu };
+	struct sink_event e = {
+		.from = &in_guest[cpu], .time = time, .record = &r, .event = events_find(events, id)->event,
+		.vcpu = guest.vm ? &view : NULL,
+	};
+
+	sink.ops->event(&sink, &e);
+}
+
+static void at_host(__u64 time, __u32 vcpu, __u32 id, __u32 what)
+{
+	struct host h = { VM, 700 + vcpu, vcpu, what, 0 };
+
+	show_at(&origin, time, id, &h, sizeof(h), false);
+}
+
+/* One request all the way; of a second queue, which is not a disk's, nothing is taken. */
+static const char *page(void)
+{
+	struct rq rq = { 8, DEV, 65536, 128, 1, 0, 0 };
+	struct vq vq = { 0xff00, REQ }, net = { 0xee00, "output.0" };
+
+	at_host(500000, 10, entry_id, 0);
+	at_guest(1000000, 0, insert_id, &rq, sizeof(rq));
+	at_guest(1100000, 0, issue_id, &rq, sizeof(rq));
+	at_guest(1110000, 0, notify_id, &net, sizeof(net));
+	at_guest(1150000, 0, notify_id, &vq, sizeof(vq));
+	at_host(1160000, 10, exit_id, 0x400);
+	at_host(1161000, 10, mmio_id, 2);
+	at_host(1200000, 10, entry_id, 0);
+	at_host(1890000, 11, exit_id, 0x60);
+	at_host(1900000, 11, inject_id, 0);
+	at_host(1910000, 11, entry_id, 0);
+	at_guest(1950000, 1, interrupt_id, &vq, sizeof(vq));
+	at_guest(2000000, 1, complete_id, &rq, sizeof(rq));
+	views_close(&sinks, true);
+	return written();
+}
+
+static void has(const char *text, const char *stage, const char *mean, const char *rest)
+{
+	const char *line = strstr(text, stage), *end = line ? strchr(line, '\n') : NULL, *at;
+
+	ck_assert_msg(end, "no '%s' in:\n%s", stage, text);
+	at = strstr(line, mean);
+	ck_assert_msg(at && at < end && !strncmp(end - strlen(rest), rest, strlen(rest)), "'%s': '%.*s'", stage,
+		      (int)(end - line), line);
+}
+
+START_TEST(test_stages)
+{
+	const char *text = page();
+
+	ck_assert_ptr_null(strchr(text, '\033'));
+	ck_assert(!strncmp(text, "block requests of guests in 0.002 s: 1\n\n"
+			   "v\\x1bm, disk 254:16, write: 1 requests, 65536 bytes (65536 to 65536, mean 65536)\n", 80));
+	has(text, "guest queue ", "  100.00 ", " 0        0");
+	has(text, "guest driver ", "  50.00 ", " 0        0");
+	has(text, "kick exit ", "  40.00 ", " 0        0");
+	has(text, "VMM with disk ", " 700.00 ", " 0        0");
+	has(text, "  host disk ", " - ", " 0        1");
+	has(text, "completion ", " 100.00 ", " 0        0");
+	has(text, "total ", " 1000.00 ", " 0        0");
+}
+END_TEST
+
+/* Another host's; times that are not the host's; whose virtual CPU it was is not known. */
+START_TEST(test_not_of_this_host)
+{
+	const char *text;
+
+	if (_i == 0)
+		guest.host_boot_id[0] = 8;
+	else if (_i == 1)
+		guest.on_host = false;
+	else
+		guest.vm = 0;
+	text = page();
+	ck_assert_ptr_nonnull(strstr(text, "stages on the host are not known"));
+	has(text, "guest queue ", "  100.00 ", " 0        0");
+	has(text, "kick exit ", " - ", " 0        1");
+	has(text, "VMM with disk ", " - ", " 0        1");
+	has(text, "completion ", " - ", " 0        1");
+	has(text, "total ", " 1000.00 ", " 0        0");
+}
+END_TEST
+
+/* What was lost is in no number; and another session of the guest has nothing to do with the one before. */
+START_TEST(test_lost)
+{
+	struct sink_loss l = { .from = &in_guest[0], .time = 900000, .dropped = 3 };
+	struct rq rq = { 8, DEV, 65536, 128, 4, 0, 0 };
+	const char *text;
+
+	at_guest(800000, 0, issue_id, &rq, sizeof(rq));
+	if (_i)
+		sinks_session_end(&sinks, &guest);
+	else
+		sinks_loss(&sinks, &l);
+	text = page();
+	ck_assert_ptr_nonnull(strstr(text, "\nnot counted: 1 in flight when events were lost, or a session ended\n"));
+	ck_assert((strstr(text, "lost: 3 events") == NULL) == (_i == 1));
+	ck_assert_ptr_null(strstr(text, ", read: "));
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("view_io");
+	TCase *tc = tcase_create("pages");
+
+	tcase_add_checked_fixture(tc, setup_view, teardown);
+	tcase_add_test(tc, test_stages);
+	tcase_add_loop_test(tc, test_not_of_this_host, 0, 3);
+	tcase_add_loop_test(tc, test_lost, 0, 2);
+	suite_add_tcase(s, tc);
+	return unit_run(s);
+}
