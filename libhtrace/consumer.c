@@ -786,8 +786,10 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 		ret = reject(c, &l, why, l.tag == l.beg && ret == LOOK_OK);
 		return ret == 1 ? -EAGAIN : ret;
 	}
+	if (ret == LOOK_HOLE && b->events)
+		return anchored(c) ? 1 : -ESTALE; /* it was copied just now */
 	if (ret == LOOK_HOLE)
-		return b->events ? 1 : -EAGAIN;
+		return -EAGAIN;
 	b->base = l.base;
 	b->schema = l.schema;
 	deliver(c, &l, b);
