@@ -28,7 +28,7 @@ struct live_ring {
 	const __u64 *handover; /* of the mirror that is read, until the agent hands over; or NULL */
 	__u32 set, index;
 	__u64 backlog; /* as of the last look */
-	bool broken;
+	bool broken, went_back;
 	/* Of threads. */
 	struct htrace_image image;
 	struct htrace_owner owner; /* as of the last look, if it died */
@@ -393,6 +393,22 @@ static void give_up(struct live *s, unsigned int ring, __u64 now)
 	session_broken(s->session, ring, htrace_consumer_error(r->consumer), now);
 }
 
+/* As in a guest whose earlier state was loaded. */
+static bool went_back(const struct live_ring *r)
+{
+	return !r->broken && !r->finished && __atomic_load_n(&r->header->head, __ATOMIC_RELAXED) <
+						      htrace_consumer_position(r->consumer);
+}
+
+void live_give_up(struct live *s, __u64 now)
+{
+	for (unsigned int i = 0; i < s->nr_rings; i++) {
+		if (s->ring[i].went_back)
+			give_up(s, i, now);
+		s->ring[i].went_back = false;
+	}
+}
+
 void live_salvage(struct live *s)
 {
 	for (unsigned int i = 0; i < s->nr_rings; i++)
@@ -467,6 +483,10 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 
 	if (rests(r))
 		return 0;
+	if (r->went_back) {
+		pass->went_back = true;
+		return 0;
+	}
 	while (used < RING_BUDGET) {
 		struct htrace_batch b;
 
@@ -487,7 +507,10 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 	}
 	r->backlog = htrace_consumer_backlog(r->consumer);
 	if (ret == -EILSEQ) {
-		give_up(s, ring, now);
+		if (went_back(r))
+			r->went_back = pass->went_back = true;
+		else
+			give_up(s, ring, now);
 		return 0;
 	}
 	if (ret == -EOWNERDEAD) /* retired for another reader, before we had read it */

@@ -30,6 +30,7 @@ struct live_pass {
 	bool more;     /* it is worth to look again at once */
 	bool lost;     /* events were lost */
 	bool drained;  /* no ring has anything left that is committed */
+	bool went_back; /* rings, that are not read until it is known why: live_give_up() */
 	bool cut;      /* for want of time or memory less was read than there is a budget for */
 };
 
@@ -42,6 +43,8 @@ int live_open(struct live **out, struct session *session, const struct live_conf
  */
 __u64 live_close(struct live *s, bool look);
 
+/* There was no good reason why rings went back: they are broken. */
+void live_give_up(struct live *s, __u64 now);
 /* Its machine is dead: from now on what looks like events in unfinished blocks is read, too. */
 void live_salvage(struct live *s);
 /*

@@ -110,14 +110,40 @@ static void drain(struct source *s, __u64 now, const struct live_pass *pass)
 	htrace_view_session_drained(s->view);
 }
 
+/*
+ * An earlier state was loaded (loadvm): its rings have gone back, and its clock. What memory holds of
+ * before that is read again, as another session.
+ */
+static void begin_again(struct source *s, __u64 now)
+{
+	source_mark(s, now, "the guest was set back to an earlier state; what its memory holds comes again");
+	source_await_next(s, now);
+	s->done_id = 0;
+}
+
+/* Rings went back: until the guest has told its time, that may be why. */
+static void wonder(struct source *s, __u64 now, bool beat)
+{
+	s->beats_back += beat;
+	if (beat)
+		source_look_at_guest(s, now);
+	if (!s->set_back && s->beats_back > 2)
+		live_give_up(s->live, now);
+}
+
 static void read_round(struct source *s, __u64 now, struct source_round *round)
 {
 	struct live_pass pass;
-	bool closing;
+	bool closing, beat;
 
 	if (source_ended(s, now))
 		return;
-	if (!source_heart_beat(s, now) && source_has_heart(s) && source_is_silent(s, now)) {
+	if (s->set_back) {
+		begin_again(s, now);
+		return;
+	}
+	beat = source_heart_beat(s, now);
+	if (!beat && source_has_heart(s) && source_is_silent(s, now)) {
 		source_go_silent(s, now);
 		return;
 	}
@@ -129,6 +155,8 @@ static void read_round(struct source *s, __u64 now, struct source_round *round)
 		return;
 	if (!source_read_rings(s, now, closing, false, &pass))
 		return;
+	if (pass.went_back)
+		wonder(s, now, beat);
 	s->was_read = true;
 	round->events += pass.events;
 	round->backlog += pass.backlog;
@@ -148,7 +176,12 @@ void source_look_at_guest(struct source *s, __u64 now)
 	htrace_view_guest(s->view, &fresh, true);
 	if (htrace_view_clock(s->view, &clock))
 		memset(&clock, 0, sizeof(clock));
-	if (htrace_view_current(s->view))
+	if (!htrace_view_current(s->view))
+		return;
+	/* Within a life of the agent its clock does not go back. */
+	s->set_back |= fresh.agent_start_mono == s->guest.agent_start_mono && s->guest_seen &&
+		       fresh.heartbeat_mono < s->guest.heartbeat_mono;
+	if (!s->set_back)
 		source_take_guest(s, &fresh, &clock, now);
 }
 

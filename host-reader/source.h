@@ -134,6 +134,8 @@ struct source {
 	bool local; /* processes of this machine, not a guest */
 	bool was_read; /* the session, and not only attached to */
 	struct vmm *vmm; /* the process that runs the guest, once it was looked for; or NULL */
+	bool set_back;   /* an earlier state of the guest was loaded: its session comes again */
+	unsigned int beats_back; /* since rings went back */
 	bool suspected;  /* no heartbeat for a while: it is watched */
 	bool frozen, sure, buried; /* of a silent guest: paused; its memory is right; it is dead */
 	bool closing, drained, salvaged, lost_names;

@@ -309,6 +309,7 @@ static void start_session(struct source *s, __u64 now)
 			     ram_set(s) && !s->no_ram, s->no_ram ? s->no_ram : HTRACE_REASON_NONE);
 	s->relayed = live_relayed(s->live) != 0;
 	source_announce_session(s);
+	s->beats_back = 0;
 	source_enter(s, source_has_heart(s) ? SOURCE_LISTENING : SOURCE_READING, now);
 	s->guest_came |= s->state == SOURCE_READING;
 	s->looked = now;

@@ -137,16 +137,16 @@ void source_describe(struct source *s)
 void source_announce_session(struct source *s)
 {
 	struct sink_note note = { .source = s->config->several ? s->name : NULL };
+	const char *how = s->rebooted ? "restarted: " : "new session: ";
 	char text[720];
 
 	say_within(&s->quota, "%s: %s%s; %s; %s%s%s", s->spec->path,
-		   s->stats.sessions == 1 ? "" : s->rebooted ? "restarted: " : "new session: ",
-		   s->who, s->placement, s->buffer,
+		   s->stats.sessions == 1 ? "" : how, s->who, s->placement, s->buffer,
 		   s->spec->kind == SOURCE_FILE ? "" : "; sync ",
 		   s->spec->kind == SOURCE_FILE ? "; from a capture" : s->config->sync);
 	if (s->stats.sessions == 1 || !s->config->sinks)
 		return;
-	snprintf(text, sizeof(text), "%s: %s", s->rebooted ? "restarted" : "new session", s->who);
+	snprintf(text, sizeof(text), "%s%s", how, s->who);
 	note.text = text;
 	sinks_note(s->config->sinks, &note);
 }

@@ -670,7 +670,8 @@ static __u32 walk_hole(const unsigned char *data, __u32 len, __u64 base, __u32 *
 }
 
 /* What can be told of the block from where we are. Returns how many events that is. */
-static __u32 salvage(struct htrace_consumer *c, const struct look *l, struct htrace_batch *b)
+static __u32 salvage(struct htrace_consumer *c, const struct look *l, struct htrace_batch *b,
+		     bool in_place)
 {
 	__u64 from = c->skip_until > c->pos ? c->skip_until : c->pos, end = l->beg + l->reserved;
 
@@ -681,7 +682,7 @@ static __u32 salvage(struct htrace_consumer *c, const struct look *l, struct htr
 	if (!b->events)
 		return 0;
 	take_loss(c, b);
-	b->data = c->buf;
+	b->data = in_place ? data_at(c, from) : c->buf;
 	b->pos = from;
 	b->base = l->base;
 	b->schema = l->schema;
@@ -695,7 +696,8 @@ static __u32 salvage(struct htrace_consumer *c, const struct look *l, struct htr
  * Nobody will fill the holes of this block. Which of the records behind what was delivered are
  * committed cannot be told; how many, and how many bytes are not, the counter says.
  */
-static const char *pass_hole(struct htrace_consumer *c, struct look *l, struct htrace_batch *b)
+static const char *pass_hole(struct htrace_consumer *c, struct look *l, struct htrace_batch *b,
+			     bool in_place)
 {
 	struct slot *s = &c->slots[slot_of(c, l->beg)];
 	__u32 read = (__u32)(c->pos - l->beg), left, consumed, told;
@@ -722,7 +724,7 @@ static const char *pass_hole(struct htrace_consumer *c, struct look *l, struct h
 	c->loss.before += consumed;
 	c->stats.before += consumed;
 	left -= consumed;
-	told = described ? salvage(c, l, b) : 0;
+	told = described ? salvage(c, l, b, in_place) : 0;
 	left -= told < left ? told : left;
 	c->loss.unfinished += left;
 	c->stats.unfinished += left;
@@ -777,15 +779,17 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 	if (!same_life(c))
 		return -EOWNERDEAD;
 	if (ret == LOOK_HOLE)
-		why = pass_hole(c, &l, b);
+		why = pass_hole(c, &l, b, in_place);
 	else
 		why = take_block(c, &l, ret, data, &w, b);
 	if (why) {
 		ret = reject(c, &l, why, l.tag == l.beg && ret == LOOK_OK);
 		return ret == 1 ? -EAGAIN : ret;
 	}
+	if (ret == LOOK_HOLE && b->events)
+		return anchored(c) ? 1 : -ESTALE; /* it was copied just now */
 	if (ret == LOOK_HOLE)
-		return b->events ? 1 : -EAGAIN;
+		return -EAGAIN;
 	b->base = l.base;
 	b->schema = l.schema;
 	deliver(c, &l, b);
@@ -928,7 +932,7 @@ int htrace_consumer_restart(struct htrace_consumer *c)
 	if (owner & HTRACE_OWNER_RETIRING || generation == c->generation)
 		return -EAGAIN;
 	c->generation = generation;
-	c->finished = c->over = false;
+	c->finished = c->over = c->salvaging = false;
 	c->head = c->dropped = c->skip_until = 0;
 	c->dropped_known = true;
 	/* We were there from the beginning: whatever is gone already was overwritten. */

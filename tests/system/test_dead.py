@@ -3,11 +3,16 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import time
 
+import ctftext
 from guestlike import Stage
 from harness import say
+from test_capture import replay
+from vm import COUNTED, VM, Reader
 
 
 def numbers(path):
@@ -106,3 +111,150 @@ def test_found_dead():
                 assert found[0] == [(n, True) for n in range(300)], found
             assert found[1] == [(n, True) for n in range(21)], found
         assert os.path.getsize(stage.path('region'))
+
+
+class Qmp:
+    """QEMU's monitor."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(60)
+        self.socket.connect(path)
+        self.file = self.socket.makefile('r')
+        self.next()
+        self.do('qmp_capabilities')
+
+    def next(self):
+        return json.loads(self.file.readline())
+
+    def do(self, command, **arguments):
+        self.socket.sendall(json.dumps({'execute': command, 'arguments': arguments}).encode())
+        while True:
+            answer = self.next()
+            assert 'error' not in answer, (command, answer)
+            if 'return' in answer:
+                return answer['return']
+
+    def job(self, command, **arguments):
+        """One that is done some time; then it is dismissed."""
+        self.do(command, **{'job-id': 'job'}, **arguments)
+        while True:
+            job = self.do('query-jobs')[0]
+            if job['status'] == 'concluded':
+                break
+            time.sleep(0.05)
+        assert 'error' not in job, (command, job)
+        self.do('job-dismiss', id='job')
+
+    def disk(self, path):
+        """An image that snapshots can be kept in."""
+        self.job('blockdev-create', options={'driver': 'file', 'filename': path, 'size': 0})
+        self.do('blockdev-add', **{'driver': 'file', 'node-name': 'file', 'filename': path})
+        self.job('blockdev-create', options={'driver': 'qcow2', 'file': 'file', 'size': 1 << 30})
+        self.do('blockdev-add', **{'driver': 'qcow2', 'node-name': 'disk', 'file': 'file'})
+
+    def state(self, what):
+        self.job(what, tag='state', vmstate='disk', devices=['disk'])
+
+
+ROUND = 500  # records of `counted` each
+
+
+def rounds(records, what):
+    """How many there are, each whole and in order; the first and the last may be in part."""
+    starts = [i for i, n in enumerate(records) if n == 0]
+    for i, at in enumerate(starts):
+        end = starts[i + 1] if i + 1 < len(starts) else len(records)
+        part = records[at:end]
+        assert part == list(range(len(part))), (what, part[:3], part[-3:])
+        assert len(part) == ROUND or end == len(records), f'{what}: a round of {len(part)} records'
+    return len(starts)
+
+
+def counted(path):
+    """[note or [(number, unverified)]] in their order."""
+    found = [[]]
+    with open(path, encoding='ascii') as f:
+        for item in map(json.loads, f):
+            if 'note' in item:
+                found += [item['note'], []]
+            elif item.get('event') == 'counted':
+                found[-1].append((item['fields']['number'], item.get('unverified', False)))
+    return found
+
+
+def test_lives():
+    """
+    A guest with direct placement is paused, its state saved and loaded, is felled by a panic, and killed;
+    what it leaves in the file of its RAM is read afterwards.
+    """
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+i=0
+while :; do
+	workload count {ROUND} 424242
+	i=$((i + 1))
+	echo ROUND $i
+	sleep 0.3
+done
+'''
+    with VM(script, kernel='6.1', memory='256M', add=[COUNTED],
+            append='unknown_nmi_panic=1 panic=0') as vm:
+        qmp_path = os.path.join(vm.dir, 'qmp')
+        vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--tcg-thread', 'single', '--',
+                       '-global', 'ivshmem-plain.master=on']  # else QEMU does not save it
+        vm.start()
+        out, text = os.path.join(vm.dir, 'json'), os.path.join(vm.dir, 'text')
+        ctf, raw = os.path.join(vm.dir, 'ctf'), os.path.join(vm.dir, 'raw')
+        reader = Reader(vm, '-o', 'json:' + out, '-o', 'text:' + text, '-o', 'ctf:' + ctf, '-o', 'raw:' + raw)
+        qmp = Qmp(qmp_path)
+        qmp.disk(os.path.join(vm.dir, 'disk'))
+        vm.wait_for('ROUND 3')
+        reader.wait_for('from now on direct|; direct')
+        time.sleep(1)
+        qmp.do('stop')
+        reader.wait_for('silent for .* paused')
+        qmp.do('cont')
+        reader.wait_for('is back, after .* paused')
+        qmp.state('snapshot-save')
+        vm.wait_for(r'ROUND 8')
+        qmp.state('snapshot-load')
+        qmp.do('cont')
+        reader.wait_for('set back to an earlier state')
+        time.sleep(2)
+        qmp.do('inject-nmi')
+        reader.wait_for('silent for .* panic', timeout=30)
+        vm.qemu.kill()
+        vm.qemu.wait()
+        time.sleep(1)
+        assert reader.stop() == 0, reader.err()
+        said = [re.sub('^host-reader: [^:]*: ', '', x) for x in reader.err().splitlines()
+                if re.search('silent|back|broken|corrupt', x)]
+        say(*said)
+        assert 'given up' not in reader.err() and re.search(r'^lost +0 ', reader.err(), re.M), reader.err()
+        parts = counted(out)
+        notes = [p for p in parts if isinstance(p, str)]
+        again = next(i for i, p in enumerate(parts) if isinstance(p, str) and 'set back' in p)
+        before = [n for p in parts[:again] if not isinstance(p, str) for n, _ in p]
+        after = [n for p in parts[again:] if not isinstance(p, str) for n, _ in p]
+        told = rounds(before, 'before'), rounds(after, 'after')
+        say(f'{told[0]} rounds, and {told[1]} with those that came again')
+        assert told[0] >= 8 and told[1] >= 5, told
+        assert not any(doubt for p in parts if not isinstance(p, str) for _, doubt in p)
+        # the same marks everywhere
+        with open(text, encoding='ascii') as f:
+            lines = f.read()
+        assert all(f'--- {n} ---' in lines for n in notes), notes
+        traced = [r.fields['text'] for t in ctftext.traces(ctf) for r in ctftext.read(t)[0]
+                  if r.event == 'htrace_note']
+        assert traced == [n for n in notes if not n.startswith('new session: ')], (traced, notes)
+        replay(raw, '-o', 'json:' + out + '2')
+        assert counted(out + '2') == parts, 'the capture gives something else'
+        # what is left when all is over
+        late = Reader(vm, '-o', 'json:' + out + '3', ram=vm.ram, name='late')
+        late.wait_for('of the silent guest were read')
+        assert late.stop() == 0, late.err()
+        left = [n for p in counted(out + '3') if not isinstance(p, str) for n in p]
+        assert all(doubt for _, doubt in left)
+        assert [n for n, _ in left] == after[len(after) - len(left):] and len(left) >= 1000, len(left)
+        say(f'{len(left)} records were still in the file of the RAM, marked')

@@ -212,7 +212,7 @@ def compare_ctf(ctf_path, json_path):
         found, losses = ctftext.read(trace)
         rings = collections.defaultdict(lambda: ([], []))
         for c in found:
-            if not c.event.startswith('lttng_statedump_'):
+            if not c.event.startswith('lttng_statedump_') and c.event != 'htrace_note':
                 rings[c.packet['cpu_id'], c.packet.get('unverified', 0) == 1][0].append(c)
         for r in records:
             if 'event' in r:

@@ -29,6 +29,7 @@ static void setup(void)
 	ids[1] = (__u32)htrace_builder_event(b, "second", type);
 	ck_assert_int_gt(htrace_builder_event(b, HTRACE_STACK_EVENT, type), 0); /* never named */
 	memset(&state, 0, sizeof(state));
+	state.option = "--filter";
 	memset(&quota, 0, sizeof(quota));
 }
 
