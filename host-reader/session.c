@@ -61,6 +61,8 @@ struct session {
 	struct session_vm vm;       /* that it is a guest in; pid 0: not known */
 	struct vcpus *vcpus;        /* of the host that a kvm source tells of; NULL: it is none */
 	struct vcpu_events *vcpu_events;
+	__u64 read_until;           /* all that happened before, by the host's clock, was handed over; */
+	__u64 known;                /* and went out */
 	__u64 next_expire;
 	unsigned int nr_broken;
 	struct mark *notes, **last_note; /* that go out with the next event, or when none is due */
@@ -171,7 +173,7 @@ int session_open(struct session **out, const struct session_config *config, char
 		for (__u32 i = 0; i < facts->set[set].nr_rings; i++)
 			add_ring(s, set, i);
 	if (facts->host && s->merge)
-		s->vcpus = vcpus_open(s->c.hosts, facts->boot_id);
+		s->vcpus = vcpus_open(s->c.hosts, facts->boot_id, &s->known);
 	if (region_clock_open(&s->clock, facts->clock_id, config->host_clock) || !s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
 			  (!s->merge || !s->stacks || !s->symbols))) {
 		session_close(s);
@@ -242,7 +244,7 @@ void session_close(struct session *s)
 		s->c.stats->stacks_forgotten += stacks_forgotten(s->stacks);
 	if (s->c.sinks)
 		sinks_session_end(s->c.sinks, &s->about);
-	vcpus_close(s->vcpus);
+	vcpus_close(s->vcpus, &s->known);
 	vcpu_events_free(s->vcpu_events);
 	stats_fold(s->c.stats, s->schema);
 	stats_clock(s->c.stats, &s->clock);
@@ -470,6 +472,11 @@ void session_host_clock(struct session *s, const struct host_word *words, __u32 
 	m->nr = nr;
 	memcpy(m->word, words, len);
 	put_mark(s, m, now);
+}
+
+void session_read_until(struct session *s, __u64 time)
+{
+	s->read_until = time;
 }
 
 void session_vm(struct session *s, const struct session_vm *vm, __u64 now)
@@ -826,8 +833,11 @@ static bool fill_order(struct order_entry *e)
 		e->key = e->arrival + MERGE_DELAY_NS;
 		if (s->clock.on_host && s->next.time < e->key)
 			e->key = s->next.time;
+		s->known = s->next.time;
 		return true;
 	}
+	if (merge_due(s->merge) == UINT64_MAX && s->read_until > s->known)
+		s->known = s->read_until;
 	return false;
 }
 

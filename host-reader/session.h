@@ -85,6 +85,8 @@ void session_clock(struct session *s, const struct htrace_clock_sample *samples,
 		   __u64 now);
 /* How the region's clock goes beside the host's. */
 void session_host_clock(struct session *s, const struct host_word *words, __u32 nr, __u64 now);
+/* All was handed over that happened before @time of the host's clock. */
+void session_read_until(struct session *s, __u64 time);
 /* By whom it is run, as the host has it. */
 void session_vm(struct session *s, const struct session_vm *vm, __u64 now);
 /* Of one with c->snapshot: let what is held go out. @why: in a few words. */

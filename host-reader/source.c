@@ -10,6 +10,7 @@
 #include "region_file.h"
 #include "source_internal.h"
 
+#define IN_THE_MAKING_NS MS /* a record may be, that has its time already */
 #define HOUSE_NS (200 * MS)      /* housekeeping: our heartbeat, the guest's header, names */
 #define NAMES_NS SEC
 #define AWAY_NS (500 * MS)       /* after such a pause of ours we wait for the next heartbeat */
@@ -93,6 +94,8 @@ bool source_read_rings(struct source *s, __u64 now, bool all, bool unverified,
 		return false;
 	}
 	s->lost_names |= pass->lost;
+	if (pass->drained)
+		session_read_until(s->session, now - IN_THE_MAKING_NS);
 	return true;
 }
 

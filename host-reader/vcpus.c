@@ -9,6 +9,7 @@
 #define SLOTS (2 * VCPUS_MAX) /* by hash */
 #define FORGET_NS 10000000000ULL /* of want of room: what had no event for so long */
 #define GAPS 32
+#define BACK 64u /* changes that an exit told at its entry is put before, at most */
 #define AHEAD_NS 1000000000ULL /* of all events of the host: a guest may claim any time */
 
 const char *const vcpu_state_names[] = { "unknown", "running", "out", "preempted", "asleep" };
@@ -45,6 +46,7 @@ struct reason {
 struct vcpus {
 	__u8 boot_id[16];
 	unsigned int open; /* sessions of kvm sources */
+	const __u64 *known[VCPUS_SESSIONS]; /* theirs */
 	__u64 latest;      /* event of any */
 	bool ended;        /* nothing is known after `latest`, until there is another event */
 	__u32 nr, next_nr;
@@ -86,7 +88,7 @@ struct vcpus *vcpus_find(const struct vcpu_hosts *h, const __u8 *boot_id)
 	return NULL;
 }
 
-struct vcpus *vcpus_open(struct vcpu_hosts *h, const __u8 *boot_id)
+struct vcpus *vcpus_open(struct vcpu_hosts *h, const __u8 *boot_id, const __u64 *known)
 {
 	struct vcpus *v = vcpus_find(h, boot_id);
 
@@ -97,15 +99,22 @@ struct vcpus *vcpus_open(struct vcpu_hosts *h, const __u8 *boot_id)
 		memcpy(v->boot_id, boot_id, sizeof(v->boot_id));
 		h->host[h->nr++] = v;
 	}
-	if (v)
-		v->open++;
+	if (!v || v->open == VCPUS_SESSIONS)
+		return NULL;
+	v->known[v->open++] = known;
 	return v;
 }
 
-void vcpus_close(struct vcpus *v)
+void vcpus_close(struct vcpus *v, const __u64 *known)
 {
-	if (v && !--v->open)
-		v->ended = true;
+	unsigned int i = 0;
+
+	if (!v)
+		return;
+	while (i < v->open - 1 && v->known[i] != known)
+		i++;
+	v->known[i] = v->known[--v->open];
+	v->ended |= !v->open;
 }
 
 /* ----------------------------------------------------------------------------------------- gaps */
@@ -456,7 +465,7 @@ static __u32 changes_after(const struct vcpu *c, __u64 time)
 {
 	__u32 nr = 0;
 
-	while (nr < c->nr_past && nr < VCPUS_PAST - 1 &&
+	while (nr < c->nr_past && nr < BACK &&
 	       c->past[(c->nr_past - 1 - nr) % VCPUS_PAST].time > time)
 		nr++;
 	return nr;
@@ -470,7 +479,7 @@ static void went_out(struct vcpus *v, struct vcpu *c, __u64 time, __u32 thread,
 		     const struct listener *l)
 {
 	__u32 after = changes_after(c, time), end = c->nr_past;
-	struct change kept[VCPUS_PAST];
+	struct change kept[BACK];
 
 	for (__u32 i = 0; i < after; i++)
 		kept[i] = c->past[(end - after + i) % VCPUS_PAST];
@@ -586,13 +595,29 @@ void vcpus_take(struct vcpus *v, const struct vcpu_events *events, const struct 
 /* Its last change up to @time; NULL: that is too long ago, or there was none. */
 static const struct change *change_at(const struct vcpu *c, __u64 time, bool *last)
 {
-	__u32 least = c->nr_past > VCPUS_PAST ? c->nr_past - VCPUS_PAST : 0;
+	__u32 from = c->nr_past > VCPUS_PAST ? c->nr_past - VCPUS_PAST : 0, to = c->nr_past;
 
-	*last = true;
-	for (__u32 i = c->nr_past; i-- > least; *last = false)
-		if (c->past[i % VCPUS_PAST].time <= time)
-			return &c->past[i % VCPUS_PAST];
-	return NULL;
+	while (from < to) {
+		__u32 middle = from + (to - from) / 2;
+
+		if (c->past[middle % VCPUS_PAST].time <= time)
+			from = middle + 1;
+		else
+			to = middle;
+	}
+	*last = from == c->nr_past;
+	if (!from || (c->nr_past > VCPUS_PAST && from == c->nr_past - VCPUS_PAST))
+		return NULL;
+	return &c->past[(from - 1) % VCPUS_PAST];
+}
+
+/* Did everything come that happened until then? */
+static bool is_known(const struct vcpus *v, __u64 time)
+{
+	for (unsigned int i = 0; i < v->open; i++)
+		if (time > *v->known[i])
+			return false;
+	return time <= v->latest || time - v->latest <= AHEAD_NS;
 }
 
 void vcpus_look(struct vcpus *v, __u32 vm, __u32 vcpu, __u64 time, struct vcpu_mark *mark,
@@ -605,7 +630,7 @@ void vcpus_look(struct vcpus *v, __u32 vm, __u32 vcpu, __u64 time, struct vcpu_m
 
 	*view = (struct vcpu_view){ .vm = vm, .vcpu = vcpu };
 	at = c ? change_at(c, time, &last) : NULL;
-	if (!at || at->state == VCPU_UNKNOWN || (time > v->latest && time - v->latest > AHEAD_NS) ||
+	if (!at || at->state == VCPU_UNKNOWN || !is_known(v, time) ||
 	    (last && find_gap(v, c->seen, time + 1, &since))) {
 		mark->known = false;
 		return;

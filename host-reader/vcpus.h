@@ -21,11 +21,12 @@
 #include <htrace/consumer.h>
 #include <htrace/schema.h>
 
-#define VCPUS_MAX 4096u /* followed at a time, of a host; of others nothing is known */
+#define VCPUS_MAX 2048u /* followed at a time, of a host; of others nothing is known */
 #define VCPUS_REASONS 512u /* names of them that are kept */
 #define VCPUS_REASON 48
-#define VCPUS_PAST 128u /* changes of a virtual CPU that can be looked back to */
+#define VCPUS_PAST 1024u /* changes of a virtual CPU that can be looked back to */
 #define VCPUS_HOSTS 8u
+#define VCPUS_SESSIONS 8u /* of kvm sources of a host */
 
 enum vcpu_state {
 	VCPU_UNKNOWN,
@@ -91,10 +92,14 @@ struct vcpu_hosts *vcpu_hosts_new(void);
 /* NULL is allowed. */
 void vcpu_hosts_free(struct vcpu_hosts *h);
 
-/* A kvm source's session of that host begins. NULL: no memory, or too many hosts. */
-struct vcpus *vcpus_open(struct vcpu_hosts *h, const __u8 *boot_id);
-/* It ends: nothing is known of what comes. NULL is allowed. */
-void vcpus_close(struct vcpus *v);
+/*
+ * A kvm source's session of that host begins. All of its events before *@known came to vcpus_take(): of
+ * times behind that nothing is told, for what happened until then is still to come. NULL: no memory,
+ * or too many.
+ */
+struct vcpus *vcpus_open(struct vcpu_hosts *h, const __u8 *boot_id, const __u64 *known);
+/* It ends: nothing is known of what comes. @v NULL is allowed. */
+void vcpus_close(struct vcpus *v, const __u64 *known);
 /* Of which host a kvm source is, or was, open; or NULL. */
 struct vcpus *vcpus_find(const struct vcpu_hosts *h, const __u8 *boot_id);
 

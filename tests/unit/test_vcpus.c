@@ -27,6 +27,7 @@ static struct htrace_schema *schema;
 static struct vcpu_events *events;
 static struct vcpu_hosts *hosts;
 static struct vcpus *v;
+static __u64 known;
 static struct vcpu_mark mark;
 static struct vcpu_view view;
 static struct vcpu_change changes[MAX_CHANGES];
@@ -76,7 +77,8 @@ static void setup(void)
 	htrace_builder_free(b);
 	events = vcpu_events_new(schema);
 	hosts = vcpu_hosts_new();
-	v = vcpus_open(hosts, boot);
+	known = ~0ULL;
+	v = vcpus_open(hosts, boot, &known);
 	ck_assert(events && hosts && v);
 	memset(&mark, 0, sizeof(mark));
 	nr_changes = 0;
@@ -314,23 +316,45 @@ START_TEST(test_late)
 }
 END_TEST
 
+/* Not all has come that happened before: what is told of earlier times may be wrong. */
+START_TEST(test_behind)
+{
+	__u64 also = 2000;
+
+	happens(0, 1000, "kvm_entry", 0, 0);
+	known = 1500;
+	ck_assert_int_eq(at(0, 1500), VCPU_RUNNING);
+	ck_assert_int_eq(at(0, 1501), VCPU_UNKNOWN);
+	known = 3000;
+	ck_assert_int_eq(at(0, 2500), VCPU_RUNNING);
+	ck_assert_ptr_eq(vcpus_open(hosts, boot, &also), v);
+	ck_assert_int_eq(at(0, 2500), VCPU_UNKNOWN);
+	ck_assert_int_eq(at(0, 2000), VCPU_RUNNING);
+	vcpus_close(v, &also);
+	ck_assert_int_eq(at(0, 2500), VCPU_RUNNING);
+	for (unsigned int i = 1; i < VCPUS_SESSIONS; i++)
+		ck_assert_ptr_eq(vcpus_open(hosts, boot, &also), v);
+	ck_assert_ptr_null(vcpus_open(hosts, boot, &also));
+}
+END_TEST
+
 /* The source ends: what comes is not known until there is another one. */
 START_TEST(test_end)
 {
 	happens(0, 1000, "kvm_entry", 0, 0);
 	ck_assert_ptr_eq(vcpus_find(hosts, boot), v);
 	ck_assert_ptr_null(vcpus_find(hosts, other_boot));
-	vcpus_close(v);
+	vcpus_close(v, &known);
 	ck_assert_int_eq(at(0, 1000), VCPU_RUNNING);
 	ck_assert_int_eq(at(0, 1001), VCPU_UNKNOWN);
-	ck_assert_ptr_eq(vcpus_open(hosts, boot), v);
+	ck_assert_ptr_eq(vcpus_open(hosts, boot, &known), v);
 	ck_assert_int_eq(at(0, 1500), VCPU_UNKNOWN);
 	happens(1, 2000, "kvm_entry", 0, 0);
 	ck_assert_int_eq(at(0, 2500), VCPU_UNKNOWN);
 	ck_assert_int_eq(at(1, 2500), VCPU_RUNNING);
 	for (__u8 i = 10; i < 10 + VCPUS_HOSTS - 1; i++)
-		ck_assert_ptr_nonnull(vcpus_open(hosts, (__u8[16]){ i }));
-	ck_assert_ptr_null(vcpus_open(hosts, other_boot));
+		ck_assert_ptr_nonnull(vcpus_open(hosts, (__u8[16]){ i }, &known));
+	ck_assert_ptr_null(vcpus_open(hosts, other_boot, &known));
 }
 END_TEST
 
@@ -426,6 +450,7 @@ int main(void)
 	tcase_add_test(tc, test_reused);
 	tcase_add_test(tc, test_window);
 	tcase_add_test(tc, test_late);
+	tcase_add_test(tc, test_behind);
 	tcase_add_test(tc, test_end);
 	tcase_add_test(tc, test_whole);
 	tcase_add_test(tc, test_many);
