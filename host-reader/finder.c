@@ -20,7 +20,7 @@
 
 #define SOCKET 3 /* in the finder: its only descriptor */
 
-enum what { FIND_REGION, FIND_RAM, FIND_PROCESS, FIND_VMM, FIND_BPF_STATS };
+enum what { FIND_REGION, FIND_RAM, FIND_PROCESS, FIND_VMM, FIND_BPF_STATS, FIND_NO_MORE };
 
 struct question {
 	__u32 what;
@@ -257,7 +257,9 @@ static void serve(void)
 		n = recv(SOCKET, &q, sizeof(q), 0);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n != sizeof(q))
+		if (n != sizeof(q)) /* it was killed: its sockets stay, as with any program */
+			_exit(1);
+		if (q.what == FIND_NO_MORE)
 			return;
 		memset(&a, 0, sizeof(a));
 		nr = find(&q, &a, fd);
@@ -344,8 +346,11 @@ bool finder_runs(void)
 
 void finder_stop(void)
 {
+	const struct question q = { .what = FIND_NO_MORE };
+
 	if (to_finder < 0)
 		return;
+	send(to_finder, &q, sizeof(q), MSG_NOSIGNAL);
 	close(to_finder);
 	to_finder = -1;
 	while (waitpid(finder_pid, NULL, 0) < 0 && errno == EINTR)
