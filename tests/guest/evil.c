@@ -158,16 +158,22 @@ static void call_all(struct htrace_region *r, const char *text)
 	need(!htrace_region_add_name(r, TASK, TASK, text, 0), "name");
 }
 
+static void define_stack(struct htrace_producer *p, __u32 id, const struct htrace_stack *head, __u64 at)
+{
+	__u64 words[sizeof(*head) / 8 + 1];
+
+	memcpy(words, head, sizeof(*head));
+	words[sizeof(*head) / 8] = at;
+	htrace_push(p, id, words, sizeof(words));
+}
+
 static void define_stacks(struct htrace_producer *p, __u32 id)
 {
-	struct {
-		struct htrace_stack head;
-		__u64 at[1];
-	} kernel = { { .id = 5, .kind = HTRACE_STACK_KERNEL, .nr = 1 }, { KERNEL + 16 } },
-	  user = { { .id = 6, .pid = TASK, .kind = HTRACE_STACK_USER, .nr = 1 }, { USER + 16 } };
+	const struct htrace_stack kernel = { .id = 5, .kind = HTRACE_STACK_KERNEL, .nr = 1 },
+				  user = { .id = 6, .pid = TASK, .kind = HTRACE_STACK_USER, .nr = 1 };
 
-	htrace_push(p, id, &kernel, sizeof(kernel));
-	htrace_push(p, id, &user, sizeof(user));
+	define_stack(p, id, &kernel, KERNEL + 16);
+	define_stack(p, id, &user, USER + 16);
 }
 
 int main(int argc, char **argv)
