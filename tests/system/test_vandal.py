@@ -68,6 +68,9 @@ def test_agent_replaced():
         reader.wait_for(f'{evil.region}: .*direct')
         evil.wait_for('REPLACED')
         good.wait_for('READY')
+        with open(f'/proc/{reader.process.pid}/maps', encoding='utf-8') as f:
+            ram = [line.split()[1] for line in f if 'memory-backend' in line]
+        assert ram and set(ram) == {'r--s'}, ram
         start, used, most = time.time(), cpu_seconds(reader.process.pid), 0
         while evil.qemu.poll() is None or good.qemu.poll() is None:
             assert reader.process.poll() is None, reader.err()[-3000:]
