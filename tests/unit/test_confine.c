@@ -29,7 +29,7 @@
 #include "confine.h"
 #include "unit.h"
 
-static char dir[64], out[80], other[80];
+static char dir[64], out[80], other[80], kept[80];
 static pid_t parent; /* is not confined */
 
 static void setup(void)
@@ -40,14 +40,15 @@ static void setup(void)
 	snprintf(out, sizeof(out), "%s/out", dir);
 	snprintf(other, sizeof(other), "%s/other", dir);
 	ck_assert(!mkdir(out, 0700) && !mkdir(other, 0700));
-	close(open("/tmp/test-confine-kept", O_WRONLY | O_CREAT, 0600));
+	snprintf(kept, sizeof(kept), "%s/kept", dir);
+	close(open(kept, O_WRONLY | O_CREAT, 0600));
 }
 
 static void teardown(void)
 {
 	char command[160];
 
-	snprintf(command, sizeof(command), "rm -rf %s /tmp/test-confine-kept", dir);
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
 	ck_assert(system(command) == 0);
 }
 
@@ -168,7 +169,7 @@ static int make_above(void)
 
 static int delete_beside(void)
 {
-	return result(unlink("/tmp/test-confine-kept"));
+	return result(unlink(kept));
 }
 
 static int move_out(void)
