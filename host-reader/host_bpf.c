@@ -8,7 +8,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+
+#include "finder.h"
 
 static int quiet(enum libbpf_print_level level, const char *fmt, va_list args)
 {
@@ -108,4 +111,9 @@ void host_bpf_close(struct host_bpf *b)
 		munmap((void *)b->map, b->map_size);
 	host_bpf_detach(b);
 	bpf_object__close(b->object);
+}
+
+int host_bpf_stats(void)
+{
+	return finder_runs() ? finder_bpf_stats() : bpf_enable_stats(BPF_STATS_RUN_TIME);
 }

@@ -3,6 +3,7 @@
 #ifndef READER_HOST_BPF_H
 #define READER_HOST_BPF_H
 
+#include <errno.h>
 #include <stddef.h>
 
 #define HOST_BPF_PROGRAMS 16 /* at most */
@@ -38,5 +39,15 @@ int host_bpf_open(struct host_bpf *b, const char *name, const char *start, const
 /* Of a map; -1: there is none of this name. */
 int host_bpf_map_fd(const struct host_bpf *b, const char *map);
 void host_bpf_close(struct host_bpf *b);
+
+/* The kernel measures programs while the descriptor is open. That, or -errno. */
+#ifdef HAVE_LIBBPF
+int host_bpf_stats(void);
+#else
+static inline int host_bpf_stats(void)
+{
+	return -ENOSYS;
+}
+#endif
 
 #endif

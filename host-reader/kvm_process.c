@@ -4,12 +4,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "finder.h"
 
 #ifndef KVM_PROCESS_PROC
 #define KVM_PROCESS_PROC "/proc" /* tests have one of their own */
@@ -84,17 +87,15 @@ static bool maps_file(int pid, __u64 dev, __u64 ino)
 }
 
 /* Processes come and go meanwhile: at most one is found, or more than one. */
-static int find_by_file(const struct htrace_view *v, unsigned int *scratch, int *nr)
+static int find_by_file(__u64 dev, __u64 ino, unsigned int *scratch, int *nr)
 {
 	DIR *d = opendir(KVM_PROCESS_PROC);
 	struct dirent *e;
 	int found = 0;
-	__u64 dev, ino;
 
 	*nr = 0;
 	if (!d)
 		return 0;
-	htrace_view_file(v, &dev, &ino);
 	while ((e = readdir(d)) != NULL) {
 		int pid = atoi(e->d_name);
 
@@ -107,13 +108,51 @@ static int find_by_file(const struct htrace_view *v, unsigned int *scratch, int 
 	return found;
 }
 
-int kvm_process_find(struct kvm_process *p, const struct htrace_view *v, int pid, char *err,
-		     size_t errlen)
+/* Is what two descriptors of a process are the same? If the kernel does not say: no. */
+static bool same_file(int pid, const char *a, const char *b)
+{
+	return syscall(SYS_kcmp, pid, pid, KCMP_FILE, atol(a), atol(b)) == 0;
+}
+
+bool kvm_process_has_several_vms(int pid)
+{
+	char first[16] = "", to[64];
+	DIR *d = open_proc(pid, "fd");
+	bool several = false;
+	struct dirent *e;
+	ssize_t len;
+
+	while (d && !several && (e = readdir(d)) != NULL) {
+		len = readlinkat(dirfd(d), e->d_name, to, sizeof(to) - 1);
+		to[len > 0 ? len : 0] = 0;
+		if (strcmp(to, "anon_inode:kvm-vm"))
+			continue;
+		if (first[0])
+			several = !same_file(pid, first, e->d_name);
+		else
+			snprintf(first, sizeof(first), "%.15s", e->d_name);
+	}
+	if (d)
+		closedir(d);
+	return several || !d;
+}
+
+int kvm_process_find(struct kvm_process *p, const struct htrace_view *v, int pid, char *err, size_t errlen)
 {
 	__u64 dev, ino;
+
+	if (finder_runs())
+		return finder_process(p, v, pid, err, errlen);
+	htrace_view_file(v, &dev, &ino);
+	return kvm_process_look(p, dev, ino, pid, pid != 0, err, errlen);
+}
+
+int kvm_process_look(struct kvm_process *p, __u64 dev, __u64 ino, int pid, bool given, char *err,
+		     size_t errlen)
+{
 	int nr = 1;
 
-	p->pid = pid ? pid : find_by_file(v, p->vcpu, &nr);
+	p->pid = pid ? pid : find_by_file(dev, ino, p->vcpu, &nr);
 	if (nr > 1) {
 		snprintf(err, errlen, "%d processes run VMs on KVM and map the region's file", nr);
 		return -ENOTUNIQ;
@@ -130,9 +169,9 @@ int kvm_process_find(struct kvm_process *p, const struct htrace_view *v, int pid
 		snprintf(err, errlen, "process %d: %s", p->pid, strerror(errno));
 		return ret;
 	}
-	htrace_view_file(v, &dev, &ino);
 	p->nr_vcpus = list_vcpus(p->pid, p->vcpu);
-	if (p->nr_vcpus && (pid || maps_file(p->pid, dev, ino)))
+	p->several_vms = kvm_process_has_several_vms(p->pid);
+	if (p->nr_vcpus && (given || maps_file(p->pid, dev, ino)))
 		return 0;
 	close(p->pidfd);
 	snprintf(err, errlen, "process %d has no virtual CPUs of KVM's that we may see", p->pid);

@@ -13,6 +13,7 @@
 struct kvm_process {
 	int pid;
 	int pidfd; /* the caller's to close */
+	bool several_vms; /* it runs more than one, or so it must be taken for */
 	unsigned int nr_vcpus; /* at least 1 */
 	unsigned int vcpu[KVM_PROCESS_VCPUS]; /* their numbers (x86: APIC ids), rising */
 };
@@ -23,6 +24,11 @@ struct kvm_process {
  */
 int kvm_process_find(struct kvm_process *p, const struct htrace_view *v, int pid, char *err,
 		     size_t errlen);
+/* Likewise of the file @dev, @ino, by this process itself. Unless @given, @pid has to map it, too. */
+int kvm_process_look(struct kvm_process *p, __u64 dev, __u64 ino, int pid, bool given, char *err,
+		     size_t errlen);
+/* Does it run more than one VM? Who cannot be judged does. */
+bool kvm_process_has_several_vms(int pid);
 
 /* The first of @nr neighbours that are free, of @all numbers of virtual CPUs; @all: there are none. */
 unsigned int kvm_process_place(const bool *taken, unsigned int all, unsigned int nr);

@@ -136,7 +136,7 @@ void kvm_programs_measure(struct kvm_programs *p)
 	if (p->stats_fd >= 0)
 		return;
 	p->before = cost_so_far(p);
-	p->stats_fd = bpf_enable_stats(BPF_STATS_RUN_TIME);
+	p->stats_fd = host_bpf_stats();
 }
 
 struct exit_cost kvm_programs_measured(struct kvm_programs *p)

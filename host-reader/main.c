@@ -12,6 +12,7 @@
 
 #include "message.h"
 #include "options.h"
+#include "sandbox.h"
 #include "select.h"
 #include "sink.h"
 #include "source.h"
@@ -493,6 +494,9 @@ int main(int argc, char **argv)
 		ret = begin_sync(&r);
 	if (!ret) {
 		catch_signals(r.options.snapshot.bytes != 0);
+		ret = sandbox_enter(&r.options, &r.sinks, r.source, r.nr);
+	}
+	if (!ret) {
 		ret = finish(&r, run(&r));
 	} else {
 		views_close(&r.sinks, false);
@@ -511,6 +515,7 @@ int main(int argc, char **argv)
 	free(r.statistics);
 	selection_free(r.selection);
 	selection_free(r.snapshot.events);
+	sandbox_leave();
 	options_free(&r.options);
 	return ret;
 }

@@ -80,6 +80,7 @@ static const char usage[] =
 	"                        at the end how each source's clock goes beside it, and within what\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
 	"      --stats SEC       a line of statistics on standard error at this interval\n"
+	"      --no-sandbox      keep all rights after the start, for debugging\n"
 	"  -h, --help            this text\n"
 	"  -V, --version         the version\n"
 	"\n"
@@ -97,6 +98,7 @@ enum {
 	OPT_CLOCK,
 	OPT_DURATION,
 	OPT_STATS,
+	OPT_NO_SANDBOX,
 };
 
 static const struct option long_options[] = {
@@ -111,6 +113,7 @@ static const struct option long_options[] = {
 	{ "clock", no_argument, NULL, OPT_CLOCK },
 	{ "duration", required_argument, NULL, OPT_DURATION },
 	{ "stats", required_argument, NULL, OPT_STATS },
+	{ "no-sandbox", no_argument, NULL, OPT_NO_SANDBOX },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
 	{ NULL, 0, NULL, 0 },
@@ -400,6 +403,9 @@ static int parse_option(struct options *o, int c, int *status)
 		return parse_seconds("--duration", optarg, 0.001, &o->duration_ns);
 	case OPT_STATS:
 		return parse_seconds("--stats", optarg, 0.1, &o->stats_ns);
+	case OPT_NO_SANDBOX:
+		o->no_sandbox = true;
+		return 0;
 	case 'h':
 		fputs(usage, stdout);
 		*status = 0;

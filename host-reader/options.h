@@ -47,6 +47,7 @@ struct options {
 	const char *sync;
 	bool tell_guest;
 	bool clock;         /* show the host's times, and at the end by which model */
+	bool no_sandbox;
 	const char *events; /* patterns, or NULL: all */
 	struct htrace_filter *filter; /* NULL: show all */
 	struct {

@@ -9,9 +9,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "finder.h"
+
 #define CHUNK 65536
 
 int region_file_open(const char *path, bool follow, bool *writable, char *err, size_t errlen)
+{
+	return finder_runs() ? finder_region(path, writable, err, errlen) :
+			       region_file_open_here(path, follow, writable, err, errlen);
+}
+
+int region_file_open_here(const char *path, bool follow, bool *writable, char *err, size_t errlen)
 {
 	/* O_NONBLOCK: do not hang on a FIFO */
 	int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (follow ? 0 : O_NOFOLLOW), fd, e;

@@ -20,6 +20,8 @@ enum region_content {
  * @follow: the path may be a symbolic link. *@writable: whether the host area can be written.
  */
 int region_file_open(const char *path, bool follow, bool *writable, char *err, size_t errlen);
+/* Likewise, but never by way of the finder. */
+int region_file_open_here(const char *path, bool follow, bool *writable, char *err, size_t errlen);
 /* What is in it? Reads holes as such and stops at the first byte that tells. */
 enum region_content region_file_inspect(int fd);
 /*

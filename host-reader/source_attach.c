@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "finder.h"
 #include "message.h"
 #include "region_file.h"
 #include "source_clock.h"
@@ -424,6 +425,21 @@ void source_try_attach(struct source *s, __u64 now)
 	source_enter(s, SOURCE_MAPPING, now);
 }
 
+static int map_ram(struct source *s, char *err, size_t errlen)
+{
+	int fd[FINDER_FILES], nr, ret;
+
+	if (!finder_runs())
+		return htrace_view_map_ram(s->view, s->spec->pid, s->spec->ram, err, errlen);
+	nr = finder_ram(s->view, fd, err, errlen);
+	if (nr < 0)
+		return nr;
+	ret = htrace_view_map_ram_fds(s->view, fd, nr, err, errlen);
+	for (int i = 0; i < nr; i++)
+		close(fd[i]);
+	return ret;
+}
+
 void source_try_map(struct source *s, __u64 now)
 {
 	char err[300] = "";
@@ -438,8 +454,7 @@ void source_try_map(struct source *s, __u64 now)
 		return;
 	s->next_map = now + MAP_NS;
 	s->no_ram = HTRACE_REASON_NONE;
-	ret = ram_set(s) ? htrace_view_map_ram(s->view, s->spec->pid, s->spec->ram, err,
-					       sizeof(err)) : 0;
+	ret = ram_set(s) ? map_ram(s, err, sizeof(err)) : 0;
 	if (s->kvm && kvm_events_begin(s->kvm, s->view, err, sizeof(err))) {
 		source_fail(s, HTRACE_REASON_NONE, err, now);
 		return;

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tell_kvm.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <linux/kcmp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #ifdef HAVE_LIBBPF
@@ -180,38 +177,6 @@ static int make_vm(struct told_vm **out, struct teller *t, const struct kvm_proc
 	return 0;
 }
 
-/* Is what two descriptors of a process are the same? If the kernel does not say: no. */
-static bool same_file(int pid, const char *a, const char *b)
-{
-	return syscall(SYS_kcmp, pid, pid, KCMP_FILE, atol(a), atol(b)) == 0;
-}
-
-/* Its virtual CPUs could not be told apart, and one VM would be told of the other. */
-static bool has_several_vms(int pid)
-{
-	char path[64], first[16] = "", to[64];
-	bool several = false;
-	struct dirent *e;
-	ssize_t len;
-	DIR *d;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	d = opendir(path);
-	while (d && !several && (e = readdir(d)) != NULL) {
-		len = readlinkat(dirfd(d), e->d_name, to, sizeof(to) - 1);
-		to[len > 0 ? len : 0] = 0;
-		if (strcmp(to, "anon_inode:kvm-vm"))
-			continue;
-		if (first[0])
-			several = !same_file(pid, first, e->d_name);
-		else
-			snprintf(first, sizeof(first), "%.15s", e->d_name);
-	}
-	if (d)
-		closedir(d);
-	return several || !d;
-}
-
 int told_vm_new(struct told_vm **out, struct teller *t, const struct htrace_view *v, int pid,
 		char *err, size_t errlen)
 {
@@ -222,7 +187,8 @@ int told_vm_new(struct told_vm **out, struct teller *t, const struct htrace_view
 	ret = kvm_process_find(&p, v, pid, err, errlen);
 	if (ret)
 		return ret;
-	ret = has_several_vms(p.pid) ? -EMLINK : make_vm(out, t, &p);
+	/* Its virtual CPUs could not be told apart, and one VM would be told of the other. */
+	ret = p.several_vms ? -EMLINK : make_vm(out, t, &p);
 	if (!ret)
 		return 0;
 	close(p.pidfd);
@@ -263,7 +229,7 @@ bool told_vm_changed(const struct told_vm *vm, const struct htrace_view *v)
 
 	if (vm->gone || kvm_process_find(&p, v, vm->pid, NULL, 0))
 		return false;
-	changed = p.nr_vcpus != vm->nr || has_several_vms(vm->pid);
+	changed = p.nr_vcpus != vm->nr || p.several_vms;
 	for (unsigned int i = 0; i < vm->nr && !changed; i++)
 		changed = p.vcpu[i] != vm->vcpu[i].number;
 	close(p.pidfd);

@@ -10,31 +10,35 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "finder.h"
+
 /* Of a second, ns: what a paused VM's threads run at most, and what is all the time. */
 #define PAUSED_RUNS 100000
 #define BUSY_RUNS 700000000
 
 /* ------------------------------------------------------------------------------------- finding it */
 
-static bool maps_all(const char *line, const struct htrace_view *view, int pid)
+/* The region's file. */
+struct file {
+	__u64 dev, ino, size;
+};
+
+static bool maps_all(const char *line, const struct file *f, int pid)
 {
 	unsigned long start, end;
 	unsigned long long ino;
-	__u64 dev, want;
 	struct stat st;
 	char perms[8], path[96];
 
-	htrace_view_file(view, &dev, &want);
 	if (sscanf(line, "%lx-%lx %7s %*x %*x:%*x %llu", &start, &end, perms, &ino) != 4 ||
-	    ino != want || perms[1] != 'w' || perms[3] != 's' ||
-	    end - start < htrace_view_size(view))
+	    ino != f->ino || perms[1] != 'w' || perms[3] != 's' || end - start < f->size)
 		return false;
 	/* An inode's number is not enough; but who may not look is not told that it is another file. */
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, start, end);
-	return stat(path, &st) || (st.st_dev == dev && st.st_ino == ino);
+	return stat(path, &st) || (st.st_dev == f->dev && st.st_ino == f->ino);
 }
 
-static bool runs_it(int pid, const struct htrace_view *view)
+static bool runs_it(int pid, const struct file *file)
 {
 	char path[64], line[512];
 	bool yes = false;
@@ -45,32 +49,38 @@ static bool runs_it(int pid, const struct htrace_view *view)
 	if (!f)
 		return false;
 	while (!yes && fgets(line, sizeof(line), f))
-		yes = maps_all(line, view, pid);
+		yes = maps_all(line, file, pid);
 	fclose(f);
 	return yes;
 }
 
-static void scan(struct vmm *v, const struct htrace_view *view)
+int vmm_scan(__u64 dev, __u64 ino, __u64 size)
 {
+	const struct file file = { dev, ino, size };
 	DIR *d = opendir("/proc");
 	struct dirent *e;
+	int found = 0;
 
-	while (d && !v->pid && (e = readdir(d)) != NULL) {
+	while (d && !found && (e = readdir(d)) != NULL) {
 		int pid = atoi(e->d_name);
 
-		if (pid > 0 && pid != getpid() && runs_it(pid, view))
-			v->pid = pid;
+		if (pid > 0 && pid != getpid() && runs_it(pid, &file))
+			found = pid;
 	}
 	if (d)
 		closedir(d);
+	return found;
 }
 
 void vmm_find(struct vmm *v, const struct htrace_view *view, int pid)
 {
+	__u64 dev, ino;
+
 	memset(v, 0, sizeof(*v));
+	htrace_view_file(view, &dev, &ino);
 	v->pid = pid ? pid : htrace_view_vmm_pid(view);
 	if (!v->pid)
-		scan(v, view);
+		v->pid = finder_runs() ? finder_vmm(view) : vmm_scan(dev, ino, htrace_view_size(view));
 	v->pidfd = v->pid ? (int)syscall(SYS_pidfd_open, v->pid, 0) : -1;
 }
 

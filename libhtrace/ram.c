@@ -164,8 +164,13 @@ static bool is_file(int pid, const struct mapping *m, __u64 dev, __u64 ino)
 	return !stat(path, &st) && st.st_dev == dev && st.st_ino == ino;
 }
 
+/* The region's file, as the one that looks for who maps it knows it. */
+struct region_id {
+	__u64 dev, ino, size;
+};
+
 /* Does @pid map the region's file writable? (A VMM does; a reader maps most of it read-only.) */
-static bool maps_region(const struct htrace_view *v, int pid)
+static bool maps_region(const struct region_id *region, int pid)
 {
 	FILE *f = open_maps(pid);
 	struct mapping m;
@@ -176,12 +181,12 @@ static bool maps_region(const struct htrace_view *v, int pid)
 		return false;
 	while (!yes && fgets(line, sizeof(line), f))
 		yes = parse_mapping(line, &m) && m.perms[1] == 'w' && m.perms[3] == 's' &&
-		      m.end - m.start >= v->size && is_file(pid, &m, v->dev, v->ino);
+		      m.end - m.start >= region->size && is_file(pid, &m, region->dev, region->ino);
 	fclose(f);
 	return yes;
 }
 
-static int find_processes(const struct htrace_view *v, int *pids)
+static int find_processes(const struct region_id *region, int *pids)
 {
 	DIR *d = opendir("/proc");
 	struct dirent *e;
@@ -192,7 +197,7 @@ static int find_processes(const struct htrace_view *v, int *pids)
 	while ((e = readdir(d)) != NULL && nr < MAX_PROCESSES) {
 		int pid = atoi(e->d_name);
 
-		if (pid > 0 && pid != getpid() && maps_region(v, pid))
+		if (pid > 0 && pid != getpid() && maps_region(region, pid))
 			pids[nr++] = pid;
 	}
 	closedir(d);
@@ -229,7 +234,7 @@ static int open_mapping(int pid, const struct mapping *m)
 }
 
 /* The process's writable shared file mappings that are large enough to be guest RAM. */
-static int find_ram(const struct htrace_view *v, int pid, struct ram_file *files, int nr)
+static int find_ram(const struct region_id *region, int pid, struct ram_file *files, int nr)
 {
 	FILE *f = open_maps(pid);
 	struct mapping m;
@@ -240,7 +245,7 @@ static int find_ram(const struct htrace_view *v, int pid, struct ram_file *files
 		return nr;
 	while (nr < MAX_FILES && fgets(line, sizeof(line), f)) {
 		if (!parse_mapping(line, &m) || m.perms[1] != 'w' || m.perms[3] != 's' || !m.ino ||
-		    m.end - m.start < 4096 || is_file(pid, &m, v->dev, v->ino) ||
+		    m.end - m.start < 4096 || is_file(pid, &m, region->dev, region->ino) ||
 		    known(files, nr, m.dev, m.ino))
 			continue;
 		files[nr].fd = open_mapping(pid, &m);
@@ -258,21 +263,90 @@ static int find_ram(const struct htrace_view *v, int pid, struct ram_file *files
 	return nr;
 }
 
-static int open_ram(const char *path, struct ram_file *f, char *err, size_t errlen)
+/* What @pid, or else whoever maps the region, has that may be guest RAM: how many files, or -errno. */
+static int find_files(const struct region_id *region, int pid, struct ram_file *files, int *vmm,
+		      char *err, size_t errlen)
+{
+	int pids[MAX_PROCESSES], nr = 0, nr_pids = 1;
+
+	pids[0] = pid;
+	if (!pid)
+		nr_pids = find_processes(region, pids);
+	for (int i = 0; i < nr_pids; i++)
+		nr = find_ram(region, pids[i], files, nr);
+	*vmm = nr_pids == 1 ? pids[0] : 0;
+	if (nr)
+		return nr;
+	htrace_errf(err, errlen,
+		    nr_pids ? "process %d has no shared guest RAM that can be opened (VMs need "
+			      "a memory backend with share=on)" :
+			      "no process maps the region's file (is the VM running, and are "
+			      "you root?)",
+		    nr_pids ? pids[0] : 0);
+	return nr_pids ? -ENOENT : -ESRCH;
+}
+
+static void close_files(struct ram_file *files, int nr)
+{
+	for (int i = 0; i < nr; i++)
+		close(files[i].fd);
+}
+
+int htrace_ram_find(__u64 dev, __u64 ino, __u64 size, int pid, int *fd, int max, int *vmm, char *err,
+		    size_t errlen)
+{
+	const struct region_id region = { dev, ino, size };
+	struct ram_file files[MAX_FILES];
+	int nr = find_files(&region, pid, files, vmm, err, errlen);
+
+	for (int i = 0; i < nr && i < max; i++)
+		fd[i] = files[i].fd;
+	if (nr <= max)
+		return nr;
+	close_files(files + max, nr - max);
+	return max;
+}
+
+static int check_ram(struct ram_file *f, const char *name, char *err, size_t errlen)
 {
 	struct stat st;
 
-	f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (f->fd < 0)
-		return htrace_errf(err, errlen, "%s: %s", path, strerror(errno)), -errno;
-	if (fstat(f->fd, &st) || !S_ISREG(st.st_mode) || st.st_size < 4096) {
-		close(f->fd);
-		return htrace_errf(err, errlen, "%s: not a file that could back guest RAM", path),
+	if (fstat(f->fd, &st) || !S_ISREG(st.st_mode) || st.st_size < 4096)
+		return htrace_errf(err, errlen, "%s: not a file that could back guest RAM", name),
 		       -EINVAL;
-	}
 	f->size = (__u64)st.st_size;
-	set_name(f, path);
+	set_name(f, name);
 	return 0;
+}
+
+static int open_ram(const char *path, struct ram_file *f, char *err, size_t errlen)
+{
+	int ret;
+
+	f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (f->fd < 0) {
+		ret = -errno;
+		htrace_errf(err, errlen, "%s: %s", path, strerror(-ret));
+		return ret;
+	}
+	ret = check_ram(f, path, err, errlen);
+	if (ret)
+		close(f->fd);
+	return ret;
+}
+
+/* A file that the caller has opened: its name is for messages only. */
+static int take_ram(int fd, struct ram_file *f, char *err, size_t errlen)
+{
+	char path[40], name[200] = "guest RAM";
+	ssize_t n;
+
+	f->fd = fd;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, name, sizeof(name) - 1);
+	if (n > 0)
+		name[n] = 0;
+	return check_ram(f, name, err, errlen);
 }
 
 /* -------------------------------------------------------------------------------- verification */
@@ -442,72 +516,81 @@ void htrace_view_unmap_ram(struct htrace_view *v)
 	v->nr_anchors = v->nr_runs = 0;
 }
 
-int htrace_view_map_ram(struct htrace_view *v, int pid, const char *ram, char *err, size_t errlen)
+/* Before any file is looked for: are the guest's runs such that one could be right? */
+static int prepare(struct htrace_view *v, char *err, size_t errlen)
 {
-	struct ram_file files[MAX_FILES], *f;
-	int pids[MAX_PROCESSES], nr = 0, nr_pids = 0, ret;
-	__u32 found;
+	int ret;
 
 	htrace_view_unmap_ram(v);
 	ret = copy_runs(v, err, errlen);
 	if (ret)
 		return ret;
-	if (!runs_len(v)) {
-		ret = -EPROTO;
+	if (!runs_len(v))
 		htrace_errf(err, errlen, "page runs of 0 pages, or beyond any memory");
-		goto out;
-	}
-	if (!halves_covered(v)) {
-		ret = -EPROTO;
+	else if (!halves_covered(v))
 		htrace_errf(err, errlen, "no anchor in a half of guest memory that page runs use");
-		goto out;
-	}
-	if (ram) {
-		ret = open_ram(ram, &files[0], err, errlen);
-		if (ret)
-			goto out;
-		nr = 1;
-	} else {
-		if (pid)
-			pids[nr_pids++] = pid;
-		else
-			nr_pids = find_processes(v, pids);
-		for (int i = 0; i < nr_pids; i++)
-			nr = find_ram(v, pids[i], files, nr);
-	}
-	if (!nr) {
-		ret = nr_pids ? -ENOENT : -ESRCH;
-		htrace_errf(err, errlen,
-			    nr_pids ? "process %d has no shared guest RAM that can be opened (VMs need "
-				      "a memory backend with share=on)" :
-				      "no process maps the region's file (is the VM running, and are "
-				      "you root?)",
-			    nr_pids ? pids[0] : 0);
-		goto out;
-	}
-	f = verify(v, files, nr, &found);
-	if (!f && found == v->nr_anchors) {
-		ret = -EPROTO;
-		htrace_errf(err, errlen, "a page run lies outside guest RAM");
-		goto out;
-	}
-	if (!f) {
-		ret = -ENXIO;
-		htrace_errf(err, errlen, "%u of %u anchors found in %s%s: not this guest's RAM, or "
-			    "memory laid out in an unknown way", found, v->nr_anchors, files[0].name,
-			    nr > 1 ? " and others" : "");
-		goto out;
-	}
+	else
+		return 0;
+	return -EPROTO;
+}
+
+static int map_one_of(struct htrace_view *v, struct ram_file *files, int nr, char *err, size_t errlen)
+{
+	__u32 found;
+	struct ram_file *f = verify(v, files, nr, &found);
+	int ret;
+
+	if (!f && found == v->nr_anchors)
+		return htrace_errf(err, errlen, "a page run lies outside guest RAM"), -EPROTO;
+	if (!f)
+		return htrace_errf(err, errlen, "%u of %u anchors found in %s%s: not this guest's RAM, or "
+				   "memory laid out in an unknown way", found, v->nr_anchors,
+				   files[0].name, nr > 1 ? " and others" : ""),
+		       -ENXIO;
 	ret = map_runs(v, f, err, errlen);
-	if (!ret) {
+	if (!ret)
 		snprintf(v->ram_name, sizeof(v->ram_name), "%s, %u runs", f->name, v->nr_runs);
-		v->vmm_pid = nr_pids == 1 ? pids[0] : 0;
+	return ret;
+}
+
+int htrace_view_map_ram(struct htrace_view *v, int pid, const char *ram, char *err, size_t errlen)
+{
+	const struct region_id region = { v->dev, v->ino, v->size };
+	struct ram_file files[MAX_FILES];
+	int ret = prepare(v, err, errlen), nr = 1, vmm = 0;
+
+	if (!ret && ram) {
+		ret = open_ram(ram, &files[0], err, errlen);
+	} else if (!ret) {
+		nr = find_files(&region, pid, files, &vmm, err, errlen);
+		ret = nr < 0 ? nr : 0;
 	}
-out:
-	for (int i = 0; i < nr; i++)
-		close(files[i].fd);
+	if (!ret) {
+		ret = map_one_of(v, files, nr, err, errlen);
+		close_files(files, nr);
+	}
 	if (ret)
 		htrace_view_unmap_ram(v);
+	else
+		v->vmm_pid = vmm;
+	return ret;
+}
+
+int htrace_view_map_ram_fds(struct htrace_view *v, const int *fd, int nr, char *err, size_t errlen)
+{
+	struct ram_file files[MAX_FILES];
+	int ret = prepare(v, err, errlen);
+
+	if (!ret && (nr < 1 || nr > MAX_FILES))
+		ret = -EINVAL;
+	for (int i = 0; i < nr && !ret; i++)
+		ret = take_ram(fd[i], &files[i], err, errlen);
+	if (!ret)
+		ret = map_one_of(v, files, nr, err, errlen);
+	if (ret)
+		htrace_view_unmap_ram(v);
+	else
+		v->vmm_pid = 0;
 	return ret;
 }
 

@@ -252,8 +252,8 @@ END_TEST
 /* A process that has no VM, and one that cannot be looked at, which might have two. */
 START_TEST(test_several)
 {
-	ck_assert(!has_several_vms(getpid()));
-	ck_assert(has_several_vms(0x7fffffff));
+	ck_assert(!kvm_process_has_several_vms(getpid()));
+	ck_assert(kvm_process_has_several_vms(0x7fffffff));
 }
 END_TEST
 

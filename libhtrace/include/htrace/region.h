@@ -309,6 +309,17 @@ const __u32 *htrace_view_bell(const struct htrace_view *v);
  * -ENXIO: no anchor found where it should be. -ENOMEM: vm.max_map_count. @err gets one line.
  */
 int htrace_view_map_ram(struct htrace_view *v, int pid, const char *ram, char *err, size_t errlen);
+/*
+ * Likewise in two steps, for a reader that may not look into other processes, and has another one do the
+ * first. htrace_ram_find(): what may be guest RAM of the process that maps the region's file, which is
+ * @dev, @ino and has @size bytes, or of @pid: at most @max descriptors to @fd, the caller's to close;
+ * *@vmm is the process (0: several). Their number, -ESRCH or -ENOENT. htrace_view_map_ram_fds(): maps
+ * what is right of @nr such files, which stay the caller's. As htrace_view_map_ram(); -EINVAL: none or
+ * too many.
+ */
+int htrace_ram_find(__u64 dev, __u64 ino, __u64 size, int pid, int *fd, int max, int *vmm, char *err,
+		    size_t errlen);
+int htrace_view_map_ram_fds(struct htrace_view *v, const int *fd, int nr, char *err, size_t errlen);
 /* What was mapped, for messages: "/dev/shm/ram, 3 runs". */
 const char *htrace_view_ram_name(const struct htrace_view *v);
 /* The process whose memory it is; 0 if it was given as a file, or several map the region. */

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What is left to a reader that is confined: each attempt is made by a process of its own, the way code
+ * would that a guest got to run in the reader.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifdef HAVE_SECCOMP
+#include <seccomp.h>
+#endif
+
+#include "confine.h"
+#include "unit.h"
+
+static char dir[64], out[80], other[80], kept[80];
+static pid_t parent; /* is not confined */
+
+static void setup(void)
+{
+	parent = getpid();
+	snprintf(dir, sizeof(dir), "/tmp/test-confine-XXXXXX");
+	ck_assert(mkdtemp(dir) != NULL);
+	snprintf(out, sizeof(out), "%s/out", dir);
+	snprintf(other, sizeof(other), "%s/other", dir);
+	ck_assert(!mkdir(out, 0700) && !mkdir(other, 0700));
+	snprintf(kept, sizeof(kept), "%s/kept", dir);
+	close(open(kept, O_WRONLY | O_CREAT, 0600));
+}
+
+static void teardown(void)
+{
+	char command[160];
+
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
+	ck_assert(system(command) == 0);
+}
+
+static struct confine_plan plan_of(void)
+{
+	return (struct confine_plan){
+		.outdir = { out }, .nr_outdirs = 1, .read = { "/proc", "/nonexistent" }, .nr_read = 2,
+	};
+}
+
+/* What @attempt says in a process that is confined: 0, or an errno. Which parts hold is told by @said. */
+static int confined(const struct confine_plan *plan, int (*attempt)(void), char said[256])
+{
+	int pipefd[2], status;
+	pid_t child;
+
+	ck_assert(!pipe(pipefd));
+	child = fork();
+	if (!child) {
+		char line[256] = "";
+
+		if (confine(plan, line, sizeof(line)))
+			_exit(255);
+		if (write(pipefd[1], line, sizeof(line)) != sizeof(line))
+			_exit(254);
+		_exit(attempt());
+	}
+	close(pipefd[1]);
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_int_eq(read(pipefd[0], said, 256), 256);
+	close(pipefd[0]);
+	ck_assert_msg(WIFEXITED(status), "status %#x", status);
+	return WEXITSTATUS(status);
+}
+
+static int result(long ret)
+{
+	return ret < 0 ? errno : 0;
+}
+
+/* ------------------------------------------------------------------------------------ what is needed */
+
+static void *in_thread(void *arg)
+{
+	*(int *)arg = 1;
+	return NULL;
+}
+
+/* Rotation: make, write, rename, delete, in directories, too; memory, threads, time, owners of rings. */
+static int work(void)
+{
+	char a[128], b[128], c[128];
+	pthread_t thread;
+	struct stat st;
+	int fd, ran = 0;
+	void *mem;
+
+	snprintf(a, sizeof(a), "%s/session", out);
+	snprintf(b, sizeof(b), "%s/session/stream", out);
+	snprintf(c, sizeof(c), "%s/moved", out);
+	if (mkdir(a, 0777))
+		return 1;
+	fd = open(b, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	if (fd < 0 || write(fd, "x", 1) != 1 || fallocate(fd, 0, 0, 4096) || ftruncate(fd, 1) || fdatasync(fd))
+		return 2;
+	mem = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (close(fd) || mem == MAP_FAILED || mprotect(mem, 4096, PROT_READ))
+		return 3;
+	if (rename(b, c)) /* to another directory */
+		return 4;
+	if (truncate(c, 0) && errno != EPERM) /* by name: nobody does */
+		return 5;
+	if (stat("/etc/passwd", &st) || unlink(c) || rmdir(a))
+		return 6;
+	fd = open("/proc/1/stat", O_RDONLY);
+	if (fd < 0 || close(fd))
+		return 7;
+	if (pthread_create(&thread, NULL, in_thread, &ran) || pthread_join(thread, NULL) || !ran)
+		return 8;
+	return usleep(1) ? 9 : 0;
+}
+
+START_TEST(test_work)
+{
+	struct confine_plan plan = plan_of();
+	char said[256];
+
+	ck_assert_int_eq(confined(&plan, work, said), 0);
+	fprintf(stderr, "# %s\n", said);
+#if defined(HAVE_SECCOMP) && !defined(__SANITIZE_ADDRESS__)
+	ck_assert_msg(strstr(said, "(seccomp)") != NULL, "%s", said);
+#endif
+}
+END_TEST
+
+/* ---------------------------------------------------------------------------------- what is forbidden */
+
+static int read_passwd(void)
+{
+	return result(open("/etc/passwd", O_RDONLY));
+}
+
+static int make_beside(void)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/file", other);
+	return result(open(path, O_WRONLY | O_CREAT, 0600));
+}
+
+static int make_above(void)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/../file", out);
+	return result(open(path, O_WRONLY | O_CREAT, 0600));
+}
+
+static int delete_beside(void)
+{
+	return result(unlink(kept));
+}
+
+static int move_out(void)
+{
+	char from[128], to[128];
+
+	snprintf(from, sizeof(from), "%s/a", out);
+	snprintf(to, sizeof(to), "%s/a", other);
+	if (open(from, O_WRONLY | O_CREAT, 0600) < 0)
+		return 0;
+	return result(rename(from, to));
+}
+
+/* Of the process that started us, which is not confined and has the same owner. */
+static int look_into_other(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", parent);
+	return result(open(path, O_RDWR));
+}
+
+struct attempt {
+	const char *what;
+	int (*how)(void);
+	int error[2];
+};
+
+static const struct attempt on_files[] = {
+	{ "reads what is not its own", read_passwd, { EACCES } },
+	{ "makes files in another directory", make_beside, { EACCES } },
+	{ "makes files above its own", make_above, { EACCES } },
+	{ "deletes files of others", delete_beside, { EACCES } },
+	{ "moves a file out", move_out, { EXDEV, EACCES } },
+	{ "looks into another process", look_into_other, { EACCES } },
+};
+
+static int run_program(void)
+{
+	return result(execl("/bin/true", "true", NULL));
+}
+
+static int make_process(void)
+{
+	pid_t child = fork();
+
+	if (!child)
+		_exit(0);
+	return result(child);
+}
+
+static int make_socket(void)
+{
+	return result(socket(AF_INET, SOCK_STREAM, 0));
+}
+
+static int map_code(void)
+{
+	return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? errno : 0;
+}
+
+static int make_code(void)
+{
+	void *mem = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return result(mprotect(mem, 4096, PROT_READ | PROT_EXEC));
+}
+
+static int kill_other(void)
+{
+	return result(kill(parent, 0));
+}
+
+static int trace_other(void)
+{
+	return result(ptrace(PTRACE_SEIZE, parent, NULL, NULL));
+}
+
+static int read_memory(void)
+{
+	char byte = 0;
+	struct iovec here = { &byte, 1 }, there = { &byte, 1 };
+
+	return result(process_vm_readv(parent, &here, 1, &there, 1, 0));
+}
+
+static int make_uring(void)
+{
+	struct io_uring_params p = { 0 };
+
+	return result(syscall(SYS_io_uring_setup, 4, &p));
+}
+
+static int load_bpf(void)
+{
+	return result(syscall(SYS_bpf, 5 /* BPF_PROG_LOAD */, NULL, 0));
+}
+
+static int type_ahead(void)
+{
+	return result(ioctl(STDIN_FILENO, TIOCSTI, "x"));
+}
+
+static const struct attempt on_calls[] = {
+	{ "runs a program", run_program, { EPERM } },
+	{ "makes a process", make_process, { EPERM, ENOSYS } },
+	{ "makes a socket", make_socket, { EPERM } },
+	{ "maps code", map_code, { EPERM } },
+	{ "makes code of memory", make_code, { EPERM } },
+	{ "sends signals", kill_other, { EPERM } },
+	{ "traces", trace_other, { EPERM } },
+	{ "reads another's memory", read_memory, { EPERM } },
+	{ "makes an io_uring", make_uring, { EPERM } },
+	{ "loads BPF", load_bpf, { EPERM } },
+	{ "types ahead", type_ahead, { EPERM } },
+};
+
+static void check(const struct attempt *a, const struct confine_plan *plan, const char *part, bool may_lack)
+{
+	char said[256];
+	int error = confined(plan, a->how, said);
+
+	if (may_lack && !strstr(said, part)) {
+		fprintf(stderr, "# not confined here: %s\n", said);
+		return;
+	}
+	ck_assert_msg(strstr(said, part) != NULL, "%s", said);
+	ck_assert_msg(error && (error == a->error[0] || error == a->error[1]), "%s: %s", a->what,
+		      error ? strerror(error) : "it can");
+}
+
+START_TEST(test_files)
+{
+	struct confine_plan plan = plan_of();
+
+	check(&on_files[_i], &plan, "Landlock", true);
+}
+END_TEST
+
+START_TEST(test_calls)
+{
+	struct confine_plan plan = plan_of();
+
+	check(&on_calls[_i], &plan, "(seccomp)", true);
+}
+END_TEST
+
+/* Who watches exits changes maps, and may do nothing else of bpf(2). */
+static int change_map(void)
+{
+	return result(syscall(SYS_bpf, 2 /* BPF_MAP_UPDATE_ELEM */, NULL, 0));
+}
+
+START_TEST(test_bpf)
+{
+	struct confine_plan plan = plan_of();
+	char said[256];
+
+	plan.bpf = true;
+	ck_assert_int_ne(confined(&plan, change_map, said), EPERM);
+	check(&on_calls[9], &plan, "(seccomp)", true);
+}
+END_TEST
+
+static int count_capabilities(void)
+{
+	char line[128];
+	unsigned long long set = 1;
+	FILE *f = fopen("/proc/self/status", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "CapEff: %llx", &set) == 1)
+			break;
+	return __builtin_popcountll(set);
+}
+
+START_TEST(test_capabilities)
+{
+	struct confine_plan plan = plan_of();
+	char said[256];
+
+	if (count_capabilities() < 2) { /* not root, who has none to give up */
+		ck_assert_int_eq(confined(&plan, count_capabilities, said), 0);
+		return;
+	}
+	ck_assert_int_eq(confined(&plan, count_capabilities, said), strstr(said, "built without libcap-ng") ? 41 : 0);
+	/* Somebody else's directory takes the one that lets us write there. */
+	ck_assert(!chown(out, 65534, 65534));
+	ck_assert_int_eq(confined(&plan, work, said), 0);
+	ck_assert_int_eq(confined(&plan, count_capabilities, said), 1);
+	ck_assert_msg(strstr(said, "dac_override") != NULL, "%s", said);
+}
+END_TEST
+
+/* -------------------------------------------------------------------------------------- old kernels */
+
+#ifdef HAVE_SECCOMP
+
+static void make_old(int call, int error)
+{
+	scmp_filter_ctx c = seccomp_init(SCMP_ACT_ALLOW);
+
+	if (seccomp_rule_add(c, SCMP_ACT_ERRNO((unsigned int)error), call, 0) || seccomp_load(c))
+		_exit(253);
+	seccomp_release(c);
+}
+
+/* A kernel without a part: that is said, and the other parts hold. */
+START_TEST(test_without)
+{
+	static const struct { int call, error; const char *says; } lacks[] = {
+		{ 444, ENOSYS, "files: not confined (no Landlock" }, /* landlock_create_ruleset */
+		{ 444, EOPNOTSUPP, "files: not confined (no Landlock" }, /* built in, switched off */
+	};
+	struct confine_plan plan = plan_of();
+	pid_t child = fork();
+	char said[256] = "";
+	int status;
+
+	if (!child) {
+		make_old(lacks[_i].call, lacks[_i].error);
+		if (confine(&plan, said, sizeof(said)) || !strstr(said, lacks[_i].says))
+			_exit(1);
+		_exit(read_passwd() ? 2 : strstr(said, "(seccomp)") && make_socket() != EPERM ? 3 : 0);
+	}
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+#endif
+
+int main(void)
+{
+	Suite *s = suite_create("confine");
+	TCase *t = tcase_create("all");
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, test_work);
+	tcase_add_loop_test(t, test_files, 0, sizeof(on_files) / sizeof(*on_files));
+	tcase_add_loop_test(t, test_calls, 0, sizeof(on_calls) / sizeof(*on_calls));
+	tcase_add_test(t, test_bpf);
+	tcase_add_test(t, test_capabilities);
+#ifdef HAVE_SECCOMP
+	tcase_add_loop_test(t, test_without, 0, 2);
+#endif
+	suite_add_tcase(s, t);
+	return unit_run(s);
+}
