@@ -70,6 +70,13 @@ int capture_writer_new(struct capture_writer **out, int dir, unsigned int nr,
 		       const struct sink_session *s);
 /* Everything in the order in which it comes. After an error nothing more is to be written. */
 int capture_writer_take(struct capture_writer *w, const struct capture_item *item);
+/*
+ * A batch that is still in its ring, verified and not small: as one packet, without a copy. 1: it is
+ * taken; 0: it cannot be, and has to be taken as others are; -errno.
+ */
+struct capture_lender;
+int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
+			const struct capture_item *item, const struct capture_loan *loan);
 int capture_writer_flush(struct capture_writer *w);
 /* Nothing is written. */
 void capture_writer_free(struct capture_writer *w);

@@ -12,7 +12,9 @@
 #include "message.h"
 
 #define RING_BUDGET (256u << 10) /* bytes of a ring per pass, in batches */
+#define LEND_BUDGET (1u << 20)   /* likewise, without copying */
 #define BATCH_COST 4096u         /* what a batch counts for at least */
+#define LEND_FROM (32u << 10)    /* in a ring; less is copied */
 #define SCHEMA_NS 100000000ULL   /* between two looks at a changed schema */
 #define SCHEMA_TRIES 3
 #define NAMES_NS 200000000ULL
@@ -359,6 +361,7 @@ __u64 live_close(struct live *s, bool look)
 {
 	__u64 left = 0;
 
+	session_take_back(s->session, true);
 	for (unsigned int i = 0; i < s->nr_rings; i++) {
 		struct live_ring *r = &s->ring[i];
 
@@ -371,14 +374,24 @@ __u64 live_close(struct live *s, bool look)
 
 /* -------------------------------------------------------------------------------------- reading */
 
-static int take_batch(struct live *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
-		      bool unverified, struct live_pass *pass)
+static int take_batch(struct live *s, unsigned int ring, const struct htrace_batch *b, bool lent,
+		      __u64 now, bool unverified, struct live_pass *pass)
 {
 	pass->events += b->events;
 	pass->lost |= b->overwritten || b->dropped || b->corrupt || b->unfinished;
 	if (b->events)
 		schema_for_batch(s, now);
+	if (lent)
+		return session_lent(s->session, ring, s->ring[ring].consumer, b, now, unverified);
 	return session_batch(s->session, ring, b, now, unverified, 0);
+}
+
+/* What is not much is better copied. */
+static bool is_worth_lending(const struct live *s, const struct live_ring *r)
+{
+	__u64 head = __atomic_load_n(&r->header->head, __ATOMIC_RELAXED);
+
+	return session_lends(s->session) && head - htrace_consumer_position(r->consumer) >= LEND_FROM;
 }
 
 static void give_up(struct live *s, unsigned int ring, __u64 now)
@@ -417,6 +430,7 @@ static void end_life(struct live *s, unsigned int ring, __u64 now)
 	struct live_ring *r = &s->ring[ring];
 	char text[160];
 
+	session_take_back(s->session, true);
 	r->drained = true;
 	htrace_view_drained(s->view, &r->image, r->owner.generation);
 	htrace_consumer_get_stats(r->consumer, &st);
@@ -452,23 +466,25 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 		     struct live_pass *pass)
 {
 	struct live_ring *r = &s->ring[ring];
+	bool lent = is_worth_lending(s, r);
 	__u32 used = 0;
 	int ret = 0;
 
 	if (rests(r))
 		return 0;
-	while (used < RING_BUDGET) {
+	while (used < (lent ? LEND_BUDGET : RING_BUDGET)) {
 		struct htrace_batch b;
 
 		if (!session_has_room(s->session, ring))
 			return 2;
-		ret = htrace_consumer_read(r->consumer, &b);
+		ret = lent ? htrace_consumer_borrow(r->consumer, &b) :
+			     htrace_consumer_read(r->consumer, &b);
 		if (!ret && go_direct(s, r))
 			continue;
 		if (ret != 1)
 			break;
 		used += b.len > BATCH_COST ? b.len : BATCH_COST;
-		ret = take_batch(s, ring, &b, now, unverified, pass);
+		ret = take_batch(s, ring, &b, lent, now, unverified, pass);
 		if (ret)
 			break;
 		ret = 1;
@@ -480,6 +496,8 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 		give_up(s, ring, now);
 		return 0;
 	}
+	if (ret == -ENOBUFS) /* so many are out: when some are back */
+		return 2;
 	if (ret == -EOWNERDEAD) /* retired for another reader, before we had read it */
 		return begin_life(r);
 	if (!ret && r->finished && !r->backlog)
@@ -543,6 +561,7 @@ int live_read(struct live *s, __u64 now, bool all, bool unverified, struct live_
 		pass->cut |= ret == 2;
 		pass->drained &= ret == 0;
 	}
+	session_take_back(s->session, false);
 	pass->backlog = live_backlog(s);
 	return 0;
 }

@@ -134,6 +134,7 @@ static int begin(struct reader *r)
 		.filter = o->filter,
 		.sync = o->sync,
 		.several = o->nr_sources > 1,
+		.copy = o->copy,
 	};
 	r->source = calloc(o->nr_sources, sizeof(*r->source));
 	r->statistics = calloc(o->nr_sources, sizeof(*r->statistics));

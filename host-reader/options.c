@@ -23,11 +23,12 @@ static const char usage[] =
 	"Shows what guest-agent traces in a virtual machine, live, from shared memory.\n"
 	"\n"
 	"SOURCE:\n"
-	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID]\n"
+	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID][,trusted]\n"
 	"                        the file behind a VM's ivshmem device. The guest's RAM is found\n"
 	"                        through the process that maps PATH, unless that process (pid=) or\n"
 	"                        the file of its RAM (ram=) is given. Commas in paths are doubled.\n"
-	"  local:PATH            a region of processes of this machine\n"
+	"                        trusted: -o raw:DIR writes from the guest's memory, without a copy\n"
+	"  local:PATH[,trusted]  a region of processes of this machine\n"
 	"  file:DIR              a capture that -o raw:DIR made\n"
 	"\n"
 	"Options:\n"
@@ -45,6 +46,7 @@ static const char usage[] =
 	"                        pid and cpu; all are counted\n"
 	"      --sync POLICY     when to look for events: adaptive[:MAX_USEC], timer:USEC, spin, or\n"
 	"                        kvm-exit[:MAX_USEC], of vCPUs that left guest mode (default: adaptive)\n"
+	"      --copy            copy and check what trusted sources wrote, too\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
 	"      --stats SEC       a line of statistics on standard error at this interval\n"
 	"  -h, --help            this text\n"
@@ -58,6 +60,7 @@ enum {
 	OPT_EVENTS,
 	OPT_FILTER,
 	OPT_SYNC,
+	OPT_COPY,
 	OPT_DURATION,
 	OPT_STATS,
 };
@@ -68,6 +71,7 @@ static const struct option long_options[] = {
 	{ "events", required_argument, NULL, OPT_EVENTS },
 	{ "filter", required_argument, NULL, OPT_FILTER },
 	{ "sync", required_argument, NULL, OPT_SYNC },
+	{ "copy", no_argument, NULL, OPT_COPY },
 	{ "duration", required_argument, NULL, OPT_DURATION },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "help", no_argument, NULL, 'h' },
@@ -119,8 +123,13 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		say("'%s' is not a process id in source '%s'", option + 4, arg);
 		return USAGE_ERROR;
 	}
+	if (s->kind != SOURCE_FILE && !strcmp(option, "trusted")) {
+		s->trusted = true;
+		return 0;
+	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
-	    s->kind == SOURCE_IVSHMEM ? "; there are ram= and pid=" : "");
+	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid= and trusted" :
+	    s->kind == SOURCE_LOCAL ? "; there is trusted" : "");
 	return USAGE_ERROR;
 }
 
@@ -257,6 +266,9 @@ static int parse_option(struct options *o, int c, int *status)
 	case OPT_SYNC:
 		o->sync = optarg;
 		return check_sync(optarg);
+	case OPT_COPY:
+		o->copy = true;
+		return 0;
 	case OPT_DURATION:
 		return parse_seconds("--duration", optarg, 0.001, &o->duration_ns);
 	case OPT_STATS:

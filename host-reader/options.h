@@ -22,6 +22,7 @@ struct source_spec {
 	char *path;
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
 	int pid;   /* the VMM; 0: found by the region's file */
+	bool trusted; /* what its producers wrote may go to disk without a copy that is checked */
 	unsigned int of; /* of a capture the source with this number; 0: the only one */
 };
 
@@ -39,6 +40,7 @@ struct options {
 	const char *sync;
 	const char *events; /* patterns, or NULL: all */
 	struct htrace_filter *filter; /* NULL: show all */
+	bool copy; /* whoever is trusted */
 	__u64 duration_ns;  /* 0: no end */
 	__u64 stats_ns;     /* 0: none */
 };

@@ -127,6 +127,22 @@ void sinks_captured(struct sinks *s, const struct sink_session *session,
 			s->sink[i].ops->captured(&s->sink[i], session, item);
 }
 
+bool sinks_lends(const struct sinks *s)
+{
+	return s->nr == 1 && s->sink[0].ops->lend;
+}
+
+bool sinks_lend(struct sinks *s, const struct sink_session *session,
+		const struct capture_item *item, const struct capture_loan *loan)
+{
+	return s->sink[0].ops->lend(&s->sink[0], session, item, loan);
+}
+
+void sinks_take_back(struct sinks *s, bool all)
+{
+	s->sink[0].ops->take_back(&s->sink[0], all);
+}
+
 bool sinks_capture(const struct sinks *s)
 {
 	for (unsigned int i = 0; i < s->nr; i++)

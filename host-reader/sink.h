@@ -111,6 +111,31 @@ struct capture_end {
 	__u64 unread;      /* bytes that stayed in its rings */
 };
 
+/* Records of a batch by their first four bytes: id, flags and length. */
+struct capture_tally {
+	__u32 key, nr;
+};
+
+#define CAPTURE_TALLIES 48
+
+/* A batch that is still in its ring. */
+struct capture_lent {
+	struct htrace_batch batch;
+	__u32 nr;
+	struct capture_tally tally[CAPTURE_TALLIES];
+};
+
+/* Who gets it back; copied by whoever takes it. */
+struct capture_loan {
+	/* Was it as it should be until now, all of it? From now on it may be overwritten. */
+	bool (*give_back)(const struct capture_loan *l, const struct capture_lent *what);
+	/* It could not be written: it stays unread. */
+	void (*forfeit)(const struct capture_loan *l, const struct capture_lent *what);
+	void *session;
+	struct htrace_consumer *consumer;
+	unsigned int ring;
+};
+
 struct capture_item {
 	enum capture_kind kind;
 	__u64 arrival; /* host time */
@@ -147,6 +172,14 @@ struct sink_ops {
 	/* All that is read, as it is, when it is read: neither merged, nor named, nor chosen. */
 	void (*captured)(struct sink *s, const struct sink_session *session,
 			 const struct capture_item *item);
+	/*
+	 * A batch that is still in its ring, for @loan to get it back once it is written. False: it is
+	 * not taken, and has to come by captured().
+	 */
+	bool (*lend)(struct sink *s, const struct sink_session *session,
+		     const struct capture_item *item, const struct capture_loan *loan);
+	/* Give back what is written, without waiting, or, with @all, everything that was lent. */
+	void (*take_back)(struct sink *s, bool all);
 	void (*note)(struct sink *s, const struct sink_note *n);
 	void (*session_end)(struct sink *s, const struct sink_session *session);
 };
@@ -177,6 +210,12 @@ void sinks_loss(struct sinks *s, const struct sink_loss *l);
 void sinks_note(struct sinks *s, const struct sink_note *n);
 void sinks_captured(struct sinks *s, const struct sink_session *session,
 		    const struct capture_item *item);
+/* As the ops; only where sinks_lends(). */
+bool sinks_lend(struct sinks *s, const struct sink_session *session,
+		const struct capture_item *item, const struct capture_loan *loan);
+void sinks_take_back(struct sinks *s, bool all);
+/* Is one that takes batches in their rings the only output? Others need copies. */
+bool sinks_lends(const struct sinks *s);
 /* Does any of them capture, or show events? */
 bool sinks_capture(const struct sinks *s);
 bool sinks_show(const struct sinks *s);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "capture_write.h"
+#include "capture_span.h"
 #include "options.h"
 #include "outdir.h"
 #include "sink.h"
@@ -19,6 +19,7 @@ struct raw {
 	struct outdir dir;
 	struct raw_session *sessions; /* that go on */
 	unsigned int nr[MAX_SOURCES]; /* sessions of each source so far */
+	struct capture_lender *lender;
 	int error;                    /* -errno: the first one; nothing is written any more */
 };
 
@@ -29,8 +30,11 @@ static int raw_open(struct sink *s)
 
 	if (!r)
 		return -ENOMEM;
-	ret = outdir_open(&r->dir, s->path);
+	ret = capture_lender_new(&r->lender);
+	if (!ret)
+		ret = outdir_open(&r->dir, s->path);
 	if (ret) {
+		capture_lender_free(r->lender);
 		free(r);
 		return ret;
 	}
@@ -43,6 +47,7 @@ static void raw_abandon(struct sink *s)
 	struct raw *r = s->state;
 
 	outdir_abandon(&r->dir, s->path);
+	capture_lender_free(r->lender);
 	free(r);
 }
 
@@ -107,16 +112,42 @@ static struct raw_session *begin_session(struct raw *r, const struct sink_sessio
 	return rs;
 }
 
-static void raw_captured(struct sink *s, const struct sink_session *session,
-			 const struct capture_item *item)
+/* The session's writer; NULL: nothing is written any more. */
+static struct capture_writer *writer_of(struct raw *r, const struct sink_session *session)
 {
-	struct raw *r = s->state;
 	struct raw_session *rs = *find(r, session);
 
 	if (!rs && !r->error)
 		rs = begin_session(r, session);
-	if (rs && !r->error)
-		note_error(r, capture_writer_take(rs->writer, item));
+	return rs && !r->error ? rs->writer : NULL;
+}
+
+static void raw_captured(struct sink *s, const struct sink_session *session,
+			 const struct capture_item *item)
+{
+	struct raw *r = s->state;
+	struct capture_writer *w = writer_of(r, session);
+
+	if (w)
+		note_error(r, capture_writer_take(w, item));
+}
+
+static bool raw_lend(struct sink *s, const struct sink_session *session,
+		     const struct capture_item *item, const struct capture_loan *loan)
+{
+	struct raw *r = s->state;
+	struct capture_writer *w = writer_of(r, session);
+	int ret = w ? capture_writer_lend(w, r->lender, item, loan) : 0;
+
+	note_error(r, ret);
+	return ret == 1;
+}
+
+static void raw_take_back(struct sink *s, bool all)
+{
+	struct raw *r = s->state;
+
+	note_error(r, capture_lender_take_back(r->lender, all));
 }
 
 static void end_session(struct raw *r, struct raw_session **at)
@@ -147,6 +178,7 @@ static int raw_close(struct sink *s)
 		end_session(r, &r->sessions);
 	ret = r->error;
 	outdir_close(&r->dir);
+	capture_lender_free(r->lender);
 	free(r);
 	return ret;
 }
@@ -160,5 +192,7 @@ const struct sink_ops sink_raw = {
 	.error = raw_error,
 	.close = raw_close,
 	.captured = raw_captured,
+	.lend = raw_lend,
+	.take_back = raw_take_back,
 	.session_end = raw_session_end,
 };

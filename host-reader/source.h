@@ -45,6 +45,7 @@ struct source_config {
 	const char *sync; /* for messages */
 	struct kvm_exits *exits; /* that say when to read; or NULL */
 	bool several;     /* sources: name them in the output */
+	bool copy;        /* also what trusted guests wrote */
 };
 
 struct source;

@@ -63,6 +63,7 @@ int source_open_session(struct source *s, const struct session_facts *facts, cha
 		.selection = s->config->selection,
 		.filter = s->config->filter,
 		.quota = &s->quota,
+		.lend = s->spec->trusted && !s->config->copy,
 	};
 	int ret = session_open(&s->session, &c, err, errlen);
 
