@@ -8,7 +8,7 @@
 #include "capture_span.h"
 #include "capture_writer.h"
 
-#define SLOTS 64u /* a power of two, above CAPTURE_TALLIES */
+#define SLOTS 256u /* a power of two, above CAPTURE_TALLIES */
 #define KEY_SIZE(key) ((key) >> 16 & 0xfff8)
 #define KEY_EXTENDED(key) ((key) >> 16 & HTRACE_REC_EXTENDED)
 
@@ -31,7 +31,7 @@ struct scan {
 static struct kind *find_kind(struct scan *s, __u32 key)
 {
 	const struct capture_class *class;
-	__u32 at = key * 0x9e3779b1u >> 26;
+	__u32 at = key * 0x9e3779b1u >> 24;
 
 	while (s->kind[at].key && s->kind[at].key != key)
 		at = (at + 1) % SLOTS;
@@ -115,7 +115,7 @@ int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
 {
 	const struct htrace_batch *b = item->batch;
 	struct captured_ring *r = &w->ring[item->ring];
-	struct capture_lent lent = { .batch = *b };
+	struct capture_lent lent;
 	struct capture_run run = {
 		.data = b->data, .len = b->len, .position = b->pos, .base = b->base,
 		.overwritten = b->overwritten, .dropped = b->dropped, .corrupt = b->corrupt,
@@ -131,6 +131,7 @@ int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
 	s.time = b->base;
 	if (!scan(&s, b, r->time, &run.begin))
 		return 0;
+	lent.batch = *b;
 	tally(&s, &lent);
 	run.end = s.time;
 	run.unused = s.last->unused;

@@ -223,7 +223,9 @@ int capture_span_add(struct capture_lender *l, struct capture_stream *st,
 	if (!s)
 		return -ENOMEM;
 	p = &s->packet[s->nr++];
-	p->lent = *lent;
+	p->lent.batch = lent->batch;
+	p->lent.nr = lent->nr;
+	memcpy(p->lent.tally, lent->tally, lent->nr * sizeof(*lent->tally));
 	p->loan = *loan;
 	p->ahead = ahead;
 	p->lapped = st->lapped;

@@ -116,7 +116,7 @@ struct capture_tally {
 	__u32 key, nr;
 };
 
-#define CAPTURE_TALLIES 48
+#define CAPTURE_TALLIES 192
 
 /* A batch that is still in its ring. */
 struct capture_lent {

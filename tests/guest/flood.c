@@ -140,6 +140,7 @@ int main(int argc, char **argv)
 	o.policy = strcmp(argv[2], "discard") ? HTRACE_OVERWRITE : HTRACE_DISCARD;
 	o.ring_size = strtoull(argv[3], NULL, 10);
 	o.block_size = strtoull(argv[4], NULL, 10);
+	o.clock_id = HTRACE_CLOCK_MONOTONIC; /* the same for all readers */
 	o.nr_rings = threads = (__u32)strtoul(argv[5], NULL, 10);
 	records = strtoull(argv[6], NULL, 10);
 	payload = strtoull(argv[7], NULL, 10);
