@@ -147,7 +147,7 @@ int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
 	if (ret)
 		return ret;
 	w->ordinal++;
-	r->time = run.end;
+	r->time = *loan->time = run.end;
 	if (run.end > w->latest)
 		w->latest = run.end;
 	return 1;

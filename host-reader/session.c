@@ -329,6 +329,7 @@ int session_lent(struct session *s, unsigned int ring, struct htrace_consumer *c
 {
 	const struct capture_loan loan = {
 		.give_back = give_back, .forfeit = forfeit, .session = s, .consumer = c, .ring = ring,
+		.time = &s->ring[ring].time,
 	};
 	struct capture_item item = {
 		.kind = CAPTURE_BATCH, .arrival = now, .asked = s->asked, .ring = ring, .batch = b,

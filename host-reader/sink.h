@@ -134,6 +134,7 @@ struct capture_loan {
 	void *session;
 	struct htrace_consumer *consumer;
 	unsigned int ring;
+	__u64 *time; /* of the ring's last record; whoever takes the batch sets it */
 };
 
 struct capture_item {

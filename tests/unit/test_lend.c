@@ -272,7 +272,7 @@ START_TEST(test_discard)
 		fill(&l, 15);
 		ck_assert_uint_ge(lend(&l), 14);
 		ck_assert_uint_eq(l.stats.cpu[0].events, events);
-		ck_assert_uint_eq(l.box.ring->consumed, before);
+		ck_assert_uint_le(l.box.ring->consumed, before + 64); /* a block's end */
 		session_take_back(l.session, true);
 		ck_assert_uint_eq(l.box.ring->consumed, l.box.ring->head);
 		ck_assert_uint_eq(l.stats.cpu[0].events, l.box.seq);
