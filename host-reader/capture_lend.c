@@ -23,6 +23,7 @@ struct scan {
 	__u32 stream;
 	__u64 base, time;
 	struct kind *last; /* of the record before */
+	__u32 size;        /* likewise */
 	__u32 nr;          /* kinds */
 	struct kind kind[SLOTS];
 };
@@ -64,25 +65,31 @@ static __u64 load(const unsigned char *p)
 static inline __u32 scan_record(struct scan *s, const unsigned char *at, __u32 left)
 {
 	__u64 head = load(at), time = s->base;
-	__u32 key = (__u32)head, size;
+	__u32 key = (__u32)head;
 
-	/* Most are as the one before: where the next one is does not have to wait for this load then. */
+	/*
+	 * Most are as long as the one before. Then where the next one is does not depend on this load:
+	 * the processor need not wait for it (the compiler is kept from making one case of the two).
+	 */
+	if (KEY_SIZE(key) != s->size) {
+		s->size = KEY_SIZE(key);
+		__asm__ volatile("" : "+r"(s->size));
+	}
 	if (!s->last || key != s->last->key) {
 		s->last = find_kind(s, key);
 		if (!s->last)
 			return 0;
 	}
-	size = KEY_SIZE(s->last->key);
-	if (size > left || size < HTRACE_REC_HDR * (1 + KEY_EXTENDED(s->last->key)))
+	if (s->size > left || s->size < HTRACE_REC_HDR * (1 + KEY_EXTENDED(key)))
 		return 0;
-	if (KEY_EXTENDED(s->last->key))
+	if (KEY_EXTENDED(key))
 		time = load(at + 8);
 	else
 		time += (__u64)(__s64)(__s32)((__u32)(head >> 32) - (__u32)time);
 	if (!follows(s, time))
 		return 0;
 	s->last->nr++;
-	return size;
+	return s->size;
 }
 
 static bool scan(struct scan *s, const struct htrace_batch *b, __u64 after, __u64 *begin)

@@ -69,6 +69,11 @@ void capture_lender_free(struct capture_lender *l)
 	free(l);
 }
 
+bool capture_lender_is_async(const struct capture_lender *l)
+{
+	return uring_is_async(l->q);
+}
+
 /* --------------------------------------------------------------------------- the end of a packet */
 
 static int write_at(int fd, __u64 at, const void *p, size_t len)

@@ -24,6 +24,7 @@ struct capture_lender;
 int capture_lender_new(struct capture_lender **out);
 /* Nothing may be lent any more. */
 void capture_lender_free(struct capture_lender *l);
+bool capture_lender_is_async(const struct capture_lender *l);
 /* Begin to write what was gathered, and give back what is written; with @all, everything. 0, or -errno. */
 int capture_lender_take_back(struct capture_lender *l, bool all);
 

@@ -430,7 +430,8 @@ static void end_life(struct live *s, unsigned int ring, __u64 now)
 	struct live_ring *r = &s->ring[ring];
 	char text[160];
 
-	session_take_back(s->session, true);
+	if (!session_take_back(s->session, true))
+		return;
 	r->drained = true;
 	htrace_view_drained(s->view, &r->image, r->owner.generation);
 	htrace_consumer_get_stats(r->consumer, &st);

@@ -354,10 +354,9 @@ int session_lent(struct session *s, unsigned int ring, struct htrace_consumer *c
 	return session_batch(s, ring, &copy, now, unverified, 0);
 }
 
-void session_take_back(struct session *s, bool all)
+bool session_take_back(struct session *s, bool all)
 {
-	if (session_lends(s))
-		sinks_take_back(s->c.sinks, all);
+	return !session_lends(s) || sinks_take_back(s->c.sinks, all);
 }
 
 /* ---------------------------------------------------------------------------------------- marks */

@@ -138,9 +138,14 @@ bool sinks_lend(struct sinks *s, const struct sink_session *session,
 	return s->sink[0].ops->lend(&s->sink[0], session, item, loan);
 }
 
-void sinks_take_back(struct sinks *s, bool all)
+const char *sinks_lends_by(const struct sinks *s)
 {
-	s->sink[0].ops->take_back(&s->sink[0], all);
+	return s->sink[0].ops->lends_by(&s->sink[0]);
+}
+
+bool sinks_take_back(struct sinks *s, bool all)
+{
+	return s->sink[0].ops->take_back(&s->sink[0], all);
 }
 
 bool sinks_capture(const struct sinks *s)

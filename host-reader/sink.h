@@ -179,8 +179,12 @@ struct sink_ops {
 	 */
 	bool (*lend)(struct sink *s, const struct sink_session *session,
 		     const struct capture_item *item, const struct capture_loan *loan);
-	/* Give back what is written, without waiting, or, with @all, everything that was lent. */
-	void (*take_back)(struct sink *s, bool all);
+	const char *(*lends_by)(const struct sink *s); /* for messages: what writes it */
+	/*
+	 * Give back what is written, without waiting, or, with @all, everything that was lent. False: some
+	 * of it could not be written, and stays unread.
+	 */
+	bool (*take_back)(struct sink *s, bool all);
 	void (*note)(struct sink *s, const struct sink_note *n);
 	void (*session_end)(struct sink *s, const struct sink_session *session);
 };
@@ -214,7 +218,8 @@ void sinks_captured(struct sinks *s, const struct sink_session *session,
 /* As the ops; only where sinks_lends(). */
 bool sinks_lend(struct sinks *s, const struct sink_session *session,
 		const struct capture_item *item, const struct capture_loan *loan);
-void sinks_take_back(struct sinks *s, bool all);
+bool sinks_take_back(struct sinks *s, bool all);
+const char *sinks_lends_by(const struct sinks *s);
 /* Is one that takes batches in their rings the only output? Others need copies. */
 bool sinks_lends(const struct sinks *s);
 /* Does any of them capture, or show events? */

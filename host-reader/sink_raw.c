@@ -143,11 +143,19 @@ static bool raw_lend(struct sink *s, const struct sink_session *session,
 	return ret == 1;
 }
 
-static void raw_take_back(struct sink *s, bool all)
+static const char *raw_lends_by(const struct sink *s)
+{
+	const struct raw *r = s->state;
+
+	return capture_lender_is_async(r->lender) ? "io_uring" : "ordinary writes";
+}
+
+static bool raw_take_back(struct sink *s, bool all)
 {
 	struct raw *r = s->state;
 
 	note_error(r, capture_lender_take_back(r->lender, all));
+	return !r->error;
 }
 
 static void end_session(struct raw *r, struct raw_session **at)
@@ -193,6 +201,7 @@ const struct sink_ops sink_raw = {
 	.close = raw_close,
 	.captured = raw_captured,
 	.lend = raw_lend,
+	.lends_by = raw_lends_by,
 	.take_back = raw_take_back,
 	.session_end = raw_session_end,
 };

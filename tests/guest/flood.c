@@ -10,7 +10,7 @@
  *   live    begins when a reader has come; a full ring is waited for, so nothing is dropped; then closes
  *   scribble  likewise, while another thread changes bytes that are committed
  *
- * Prints the number of records that are in, or were in, the rings. Each has its number in its ring, and
+ * Prints the number of records, and of tries that found no room and were made again (they count as dropped). Each has its number in its ring, and
  * bytes that follow from it.
  */
 #include <pthread.h>
@@ -32,7 +32,7 @@ struct record {
 
 static struct htrace_region *region;
 static __u32 id;
-static __u64 records, payload, rate;
+static __u64 records, payload, rate, refused;
 static bool wait_for_room;
 static bool over;
 
@@ -95,8 +95,10 @@ static void push(struct htrace_producer *p, __u64 seq)
 	words[1] = seq * 0x9e3779b97f4a7c15ULL;
 	for (__u64 i = 2; i < size / 8; i++)
 		words[i] = seq + i;
-	while (htrace_push(p, id, words, (__u32)size) && wait_for_room)
+	while (htrace_push(p, id, words, (__u32)size) && wait_for_room) {
+		__atomic_fetch_add(&refused, 1, __ATOMIC_RELAXED);
 		usleep(20);
+	}
 }
 
 static void *work(void *arg)
@@ -166,6 +168,6 @@ int main(int argc, char **argv)
 		pthread_join(other, NULL);
 	if (strcmp(argv[9], "fill"))
 		htrace_region_set_state(region, HTRACE_GUEST_CLOSING);
-	printf("%llu\n", records * threads);
+	printf("%llu %llu\n", records * threads, refused);
 	return 0;
 }
