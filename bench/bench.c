@@ -110,6 +110,20 @@ void bench_touch(void *mem, size_t size)
 		bench_die("madvise", errno);
 }
 
+const char *bench_beside(char *path, size_t size, const char *name)
+{
+	ssize_t len = readlink("/proc/self/exe", path, size - 1);
+	char *base;
+
+	path[len > 0 ? len : 0] = 0;
+	base = strrchr(path, '/');
+	base = base ? base + 1 : path;
+	if (strlen(name) >= size - (size_t)(base - path))
+		bench_die(name, ENAMETOOLONG);
+	strcpy(base, name);
+	return path;
+}
+
 double bench_tick_ns(void)
 {
 	static double ns;

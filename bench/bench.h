@@ -38,6 +38,8 @@ void bench_skip(const char *bench, const char *name, const char *params, const c
 void *bench_memory(size_t size);
 /* Let all pages of @mem be there, so that no fault is measured. */
 void bench_touch(void *mem, size_t size);
+/* The path, in @path, of a file that lies beside this program. */
+const char *bench_beside(char *path, size_t size, const char *name);
 
 static inline uint64_t bench_clock(clockid_t id)
 {

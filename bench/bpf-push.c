@@ -360,21 +360,6 @@ static int set_up_rings(struct bench *b)
 	return err ? fail("cannot prepare the BPF object", err) : 0;
 }
 
-/* The object lies beside this program. */
-static struct bpf_object *open_object(void)
-{
-	char path[4096];
-	ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 16);
-	char *slash;
-
-	path[len > 0 ? len : 0] = 0;
-	slash = strrchr(path, '/');
-	if (!slash)
-		return NULL;
-	strcpy(slash + 1, "bpf-push.bpf.o");
-	return bpf_object__open(path);
-}
-
 static int silent(enum libbpf_print_level level, const char *format, va_list args)
 {
 	return level == LIBBPF_WARN && getenv("BPF_PUSH_DEBUG") ? vfprintf(stderr, format, args) : 0;
@@ -384,11 +369,12 @@ static int silent(enum libbpf_print_level level, const char *format, va_list arg
 static int set_up(struct bench *b, const char **why)
 {
 	struct bpf_map *map;
+	char path[4096];
 	int err;
 
 	libbpf_set_print(silent);
 	*why = "no BPF object beside the program";
-	b->obj = open_object();
+	b->obj = bpf_object__open(bench_beside(path, sizeof(path), "bpf-push.bpf.o"));
 	if (!b->obj)
 		return -errno;
 	/* What is for guest-agent --stack and --filter, as it does without these. */

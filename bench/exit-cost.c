@@ -143,21 +143,6 @@ static void run(struct way *w, unsigned long calls)
 		w->wrong = "the epoch does not tell the calls";
 }
 
-/* The object lies beside this program. */
-static struct bpf_object *open_object(void)
-{
-	char path[4096];
-	ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 20);
-	char *slash;
-
-	path[len > 0 ? len : 0] = 0;
-	slash = strrchr(path, '/');
-	if (!slash)
-		return NULL;
-	strcpy(slash + 1, "exit-cost.bpf.o");
-	return bpf_object__open(path);
-}
-
 static int silent(enum libbpf_print_level level, const char *format, va_list args)
 {
 	(void)level, (void)format, (void)args;
@@ -176,12 +161,13 @@ static void skip(const char *what, int err)
 int main(int argc, char **argv)
 {
 	unsigned long calls = CALLS, rounds = 21;
+	char path[4096];
 	int cpu, err;
 
 	if (argc > 1 && !strcmp(argv[1], "--quick"))
 		calls = QUICK, rounds = 3;
 	libbpf_set_print(silent);
-	obj = open_object();
+	obj = bpf_object__open(bench_beside(path, sizeof(path), "exit-cost.bpf.o"));
 	if (!obj)
 		bench_die("the BPF object beside the program", errno);
 	err = bpf_object__load(obj);

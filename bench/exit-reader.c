@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,11 +19,16 @@
 #include "kvm_exits.h"
 #include "sync_kvm_exit.h"
 
+#include "../tests/guest/l2/l2.h"
+
 #define MAX_RINGS 8
 #define MAX_RECORDS (1u << 22)
 
 static struct htrace_consumer *rings[MAX_RINGS];
+static struct htrace_host_ring *words[MAX_RINGS];
 static unsigned int nr_rings;
+static int bell = -1;
+static unsigned long long bells;
 static struct kvm_exits *exits;
 static struct kvm_vm *vm;
 static __u32 *age; /* ns */
@@ -65,11 +71,47 @@ static struct htrace_view *attach(const char *path)
 
 		if (htrace_view_ring(v, 0, i, &image))
 			fail(path, "a ring");
-		opts.consumed = &htrace_view_host_ring(v, image.slot)->consumed;
+		words[i] = htrace_view_host_ring(v, image.slot);
+		opts.consumed = &words[i]->consumed;
 		if (htrace_consumer_new(&rings[nr_rings++], &image, &opts))
 			fail(path, "a consumer");
 	}
 	return v;
+}
+
+static void take_bells(void)
+{
+	__u64 count;
+
+	if (bell >= 0 && read(bell, &count, sizeof(count)) == sizeof(count))
+		bells += count;
+}
+
+static int arm(void *ctx, struct htrace_bell *b, int max, bool *all)
+{
+	(void)ctx;
+	(void)max;
+	(void)all;
+	take_bells();
+	*b = (struct htrace_bell){ .fd = bell };
+	for (unsigned int i = 0; i < nr_rings; i++)
+		htrace_consumer_arm(rings[i], &words[i]->event_idx);
+	htrace_sync_armed();
+	return 1;
+}
+
+/* The VMM's end of it, for QEMU's would come by the device's socket. */
+static void use_bell(struct htrace_view *v)
+{
+	struct htrace_guest g;
+	int vmm;
+
+	htrace_view_guest(v, &g, false);
+	vmm = (int)syscall(SYS_pidfd_open, g.agent_pid, 0);
+	bell = (int)syscall(SYS_pidfd_getfd, vmm, L2_BELL_FD, 0);
+	if (vmm < 0 || bell < 0 || htrace_view_set_sync(v, HTRACE_SYNC_RING))
+		fail("doorbell", "the VMM has none: l2vmm -b");
+	close(vmm);
 }
 
 static __u64 read_ring(unsigned int i)
@@ -135,16 +177,16 @@ static void report(const char *policy, __u64 took, double cpu)
 	}
 	qsort(age, nr_ages, sizeof(*age), by_age);
 	if (!nr_ages)
-		age[nr_ages++] = 0;
-	printf("exit-reader: %s received %u p50 %u p99 %u p999 %u max %u percent %.1f epochs %llu out %llu "
-	       "returned %llu inside %llu\n", policy, nr_ages, age[nr_ages / 2],
-	       age[(__u64)nr_ages * 99 / 100], age[(__u64)nr_ages * 999 / 1000], age[nr_ages - 1], 100 * cpu / ((double)took / 1e9), sum.exits, sum.out, sum.returned,
-	       sum.inside);
+		fail(policy, "no record was received");
+	printf("exit-reader: %s received %u p50 %u p99 %u p999 %u max %u percent %.1f bells %llu epochs %llu "
+	       "out %llu returned %llu inside %llu\n", policy, nr_ages, age[nr_ages / 2],
+	       age[(__u64)nr_ages * 99 / 100], age[(__u64)nr_ages * 999 / 1000], age[nr_ages - 1],
+	       100 * cpu / ((double)took / 1e9), bells, sum.exits, sum.out, sum.returned, sum.inside);
 }
 
 int main(int argc, char **argv)
 {
-	struct htrace_sync_target target = { .sz = sizeof(target), .ready = ready };
+	struct htrace_sync_target target = { .sz = sizeof(target), .ready = ready, .arm = arm };
 	struct htrace_sync *s;
 	struct htrace_view *v;
 	char err[256] = "";
@@ -167,6 +209,8 @@ int main(int argc, char **argv)
 		fail(argv[2], err);
 	if (htrace_sync_new(&s, argv[2], &target))
 		fail(argv[2], "no such policy");
+	if (!strcmp(argv[2], "doorbell"))
+		use_bell(v);
 	htrace_view_announce(v, HTRACE_HOST_ATTACHED, htrace_view_super(v)->session, false,
 			     HTRACE_REASON_NONE);
 	start = clock_now();
@@ -178,6 +222,7 @@ int main(int argc, char **argv)
 		events = look(closing);
 		htrace_sync_did(s, events, 0);
 	} while (!closing);
+	take_bells();
 	report(argv[2], clock_now() - start, cpu_seconds() - cpu);
 	htrace_view_session_drained(v);
 	htrace_sync_free(s);

@@ -32,7 +32,7 @@ static void make_consumer(struct queue *q, unsigned i)
 		bench_die("htrace_consumer_new", ret);
 }
 
-static void *make(const struct push_config *c)
+static void *make_region(const struct push_config *c, bool bell)
 {
 	struct htrace_region_opts opts = {
 		.sz = sizeof(opts),
@@ -41,6 +41,7 @@ static void *make(const struct push_config *c)
 		.kind = HTRACE_RING_PER_THREAD,
 		.ring_size = PUSH_CAPACITY,
 		.clock_id = c->clock == PUSH_TSC ? HTRACE_CLOCK_TSC : HTRACE_CLOCK_MONOTONIC,
+		.bell = bell,
 	};
 	struct queue *q = calloc(1, sizeof(*q));
 	char err[256];
@@ -66,6 +67,17 @@ static void *make(const struct push_config *c)
 		make_consumer(q, i);
 	}
 	return q;
+}
+
+static void *make(const struct push_config *c)
+{
+	return make_region(c, false);
+}
+
+/* A reader may ask to be woken, and does not. */
+static void *make_with_bell(const struct push_config *c)
+{
+	return make_region(c, true);
 }
 
 static void end(void *arg)
@@ -196,6 +208,27 @@ const struct push_queue push_htrace_single = {
 	.single = true,
 	.make = make,
 	.burst = burst_single,
+	.ready = ready,
+	.drain = drain,
+	.free = end,
+};
+
+const struct push_queue push_htrace_single_bell = {
+	.name = "htrace single, may wake",
+	.single = true,
+	.make = make_with_bell,
+	.burst = burst_single,
+	.ready = ready,
+	.drain = drain,
+	.free = end,
+};
+
+const struct push_queue push_htrace_bell = {
+	.name = "htrace, may wake",
+	.multi = true,
+	.single = true,
+	.make = make_with_bell,
+	.burst = burst,
 	.ready = ready,
 	.drain = drain,
 	.free = end,

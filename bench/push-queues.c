@@ -25,7 +25,7 @@
 #define ENOUGH_NS 60000000000ull /* no further round then */
 
 static const struct push_queue *const queues[] = {
-	&push_htrace, &push_htrace_single,
+	&push_htrace, &push_htrace_single, &push_htrace_bell, &push_htrace_single_bell,
 #ifdef HAVE_CK
 	&push_ck_spsc, &push_ck_mpsc, &push_ck_mpmc,
 #endif

@@ -46,7 +46,7 @@ struct push_queue {
 	const char *(*missing)(void); /* why it cannot run here; NULL: it can */
 };
 
-extern const struct push_queue push_htrace, push_htrace_single;
+extern const struct push_queue push_htrace, push_htrace_single, push_htrace_bell, push_htrace_single_bell;
 extern const struct push_queue push_ck_spsc, push_ck_mpsc, push_ck_mpmc;
 extern const struct push_queue push_rte_spsc, push_rte_mpsc, push_rte_mpmc;
 extern const struct push_queue push_lttng;

@@ -10,9 +10,12 @@
 #include "agent_internal.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -133,6 +136,7 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	    find_module(a, o, l, &module_fits) ||
 	    agent_open_region(a, a->module.fd < 0 ? o->region : a->module.info.pci))
 		return -1;
+	bell_open(&a->bell, a->bar ? htrace_bar_pci(a->bar) : NULL, &a->module);
 	agent_try_adopt(a, o, module_fits);
 	if (!a->adopted) {
 		old = a->rings;
@@ -156,8 +160,9 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	if (loader_has_stacks(l) && loader_uses_trampolines(l))
 		symbols_attached(a->region);
 	relays = a->mode == MODE_RELAY || a->mode == MODE_AUTO;
-	if (relays &&
-	    relay_init(&a->relay, a->region, &a->rings, a->mode == MODE_AUTO))
+	if (bell_start(&a->bell, a->region, &a->rings) ||
+	    (relays &&
+	     relay_init(&a->relay, a->region, &a->rings, &a->bell, a->mode == MODE_AUTO)))
 		return -1;
 	health_init(&a->health, a->region, l, &a->rings, &a->geometry,
 		    relays ? &a->relay : NULL, a->mode != MODE_MODULE);
@@ -171,19 +176,44 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	return 0;
 }
 
+/* Do what is due; returns nanoseconds until more is. */
+static __u64 work(struct agent *a)
+{
+	__u64 relay = relay_work(&a->relay), ns = health_work(&a->health), bell = UINT64_MAX;
+
+	if (a->mode == MODE_DIRECT || (a->mode == MODE_AUTO && !relay_active(&a->relay)))
+		bell = bell_watch(&a->bell);
+	if (bell < ns)
+		ns = bell;
+	return relay < ns ? relay : ns;
+}
+
+/* Until a signal comes: true; or @ns are over, or the host interrupts: there is something to do. */
+static bool wait_for_end(struct agent *a, struct pollfd fds[2], __u64 ns)
+{
+	struct timespec t = {(time_t)(ns / 1000000000ULL), (long)(ns % 1000000000ULL)};
+
+	if (ppoll(fds, 2, &t, NULL) <= 0)
+		return false;
+	if (fds[1].revents && module_interrupts(&a->module))
+		health_listen(&a->health);
+	else if (fds[1].revents)
+		fds[1].fd = -1; /* the device goes: its memory tells */
+	return fds[0].revents;
+}
+
 static void idle(struct agent *a)
 {
-	for (;;) {
-		__u64 relay = relay_work(&a->relay), ns = health_work(&a->health);
-		struct timespec t;
+	struct pollfd fds[2] = {{.fd = signalfd(-1, &a->stop, SFD_CLOEXEC), .events = POLLIN},
+				{.fd = a->module.fd, .events = POLLIN}};
 
-		if (relay < ns)
-			ns = relay;
-		t = (struct timespec) {(time_t)(ns / 1000000000ULL), (long)(ns % 1000000000ULL)};
-
-		if (sigtimedwait(&a->stop, NULL, &t) >= 0)
-			return;
+	if (fds[0].fd < 0) {
+		say("cannot wait for signals, so this ends: %s", strerror(errno));
+		return;
 	}
+	while (!wait_for_end(a, fds, work(a)))
+		;
+	close(fds[0].fd);
 }
 
 /* Let a reader that is there read the rings to their end. */
@@ -197,8 +227,7 @@ static void wait_for_reader(struct agent *a)
 		if (__atomic_load_n(&host->drained, __ATOMIC_ACQUIRE) == session)
 			return;
 		usleep(10000);
-		relay_work(&a->relay); /* under discard, room may come up only now */
-		health_work(&a->health);
+		work(a); /* under discard, a mirror may have room only now */
 	}
 }
 
@@ -208,10 +237,7 @@ static void wait_for_reader(struct agent *a)
  */
 static void keep_up(void *arg)
 {
-	struct agent *a = arg;
-
-	relay_work(&a->relay);
-	health_work(&a->health);
+	work(arg);
 }
 
 static void stop(struct agent *a, struct loader *l)
@@ -243,6 +269,7 @@ static void give_up(struct agent *a)
 		htrace_region_set_state(a->region, HTRACE_GUEST_CLOSED);
 	}
 	relay_free(&a->relay);
+	bell_close(&a->bell);
 	htrace_builder_free(a->schema);
 	htrace_region_release(a->region);
 	rings_close(&a->rings);

@@ -96,6 +96,17 @@ static bool adopt_from_module(struct agent *a, bool fits)
 	return false;
 }
 
+/* Its reader sleeps until it is rung for: we must be able to. */
+static bool bell_fits(const struct agent *a)
+{
+	if (!(htrace_region_super(a->region)->features_optional & HTRACE_OPTIONAL_BELL) ||
+	    bell_exists(&a->bell))
+		return true;
+	say("the session of an earlier agent ends: it had a doorbell to wake the host's reader; a new one "
+	    "begins");
+	return false;
+}
+
 /* The session that an earlier agent left, if both its region and its rings are still there. */
 void agent_try_adopt(struct agent *a, const struct options *o, bool module_fits)
 {
@@ -107,7 +118,7 @@ void agent_try_adopt(struct agent *a, const struct options *o, bool module_fits)
 		a->adopted = adopt_from_module(a, module_fits);
 	else
 		a->adopted = pinned && a->region && mode_of(a, &a->mode) &&
-			     shape_of(a, &a->geometry) && rings_match(a);
+			     shape_of(a, &a->geometry) && rings_match(a) && bell_fits(a);
 	if (a->adopted) {
 		wait_for_quiet(&a->rings);
 		if ((o->mode != MODE_AUTO && o->mode != a->mode) ||

@@ -11,6 +11,7 @@
 
 #include <htrace/region.h>
 
+#include "bell.h"
 #include "health.h"
 #include "module.h"
 #include "pins.h"
@@ -30,6 +31,7 @@ struct agent {
 	enum mode mode;
 	struct health health;
 	struct relay relay;
+	struct bell bell;
 	struct module module; /* fd -1: there is none, or it has bound another device */
 	sigset_t stop;
 };

@@ -279,6 +279,18 @@ __u64 health_work(struct health *h)
 	return next > now ? next - now : 0;
 }
 
+/* Once a millisecond: it can interrupt as often as it likes. */
+void health_listen(struct health *h)
+{
+	__u64 now = monotonic_ns();
+
+	if (h->listened > now) /* it is about to */
+		return;
+	h->listened = h->listened + MS > now ? h->listened + MS : now;
+	if (h->listened < h->next_beat)
+		h->next_beat = h->listened;
+}
+
 void health_final(struct health *h)
 {
 	publish_counters(h);

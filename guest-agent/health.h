@@ -25,7 +25,7 @@ struct health {
 	__u64 misses_before[HTRACE_MAX_PROGS];
 	size_t nr_progs;
 
-	__u64 host_beat, host_beat_time;
+	__u64 host_beat, host_beat_time, listened;
 	__u32 host_state;
 
 	/* discard policy */
@@ -43,6 +43,8 @@ void health_init(struct health *h, struct htrace_region *region, const struct lo
 		 struct relay *relay, bool forwards);
 /* Do what is due; returns nanoseconds until more is. */
 __u64 health_work(struct health *h);
+/* The host says that it has written something: look now, not with the next heartbeat. */
+void health_listen(struct health *h);
 /* Counters one last time. */
 void health_final(struct health *h);
 /* Is there a reader that serves our session and lives? */

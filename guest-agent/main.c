@@ -8,6 +8,7 @@
 #include <htrace/version.h>
 
 #include "agent.h"
+#include "follow.h"
 #include "message.h"
 
 #define EXIT_USAGE 2
@@ -44,6 +45,8 @@ static void usage(FILE *out)
 		"  --policy POLICY   overwrite (default): when a ring is full the oldest events go;\n"
 		"                    discard: the newest\n"
 		"  --buffer SIZE     ring size per CPU, a power of two from 4K to 1G (default: 4M)\n"
+		"  --follow-host     record nothing; show this machine's own exits from guest mode and the\n"
+		"                    time that was stolen from it, as far as the host tells of them\n"
 		"  -v, --verbose     say more\n"
 		"  -h, --help        this text\n"
 		"  -V, --version     the version\n"
@@ -133,7 +136,7 @@ static int parse_filter(const char *text, struct options *o)
 
 enum {
 	OPT_EVENTS = 256, OPT_BPF, OPT_FILTER, OPT_STACK, OPT_REGION, OPT_MODE, OPT_POLICY,
-	OPT_BUFFER,
+	OPT_BUFFER, OPT_FOLLOW_HOST,
 };
 
 static const struct option long_options[] = {
@@ -145,6 +148,7 @@ static const struct option long_options[] = {
 	{"mode", required_argument, NULL, OPT_MODE},
 	{"policy", required_argument, NULL, OPT_POLICY},
 	{"buffer", required_argument, NULL, OPT_BUFFER},
+	{"follow-host", no_argument, NULL, OPT_FOLLOW_HOST},
 	{"verbose", no_argument, NULL, 'v'},
 	{"help", no_argument, NULL, 'h'},
 	{"version", no_argument, NULL, 'V'},
@@ -194,6 +198,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case OPT_BUFFER:
 			bad = parse_buffer(optarg, o);
 			break;
+		case OPT_FOLLOW_HOST:
+			o->follow_host = true;
+			break;
 		case 'v':
 			verbose = true;
 			break;
@@ -218,6 +225,13 @@ static int parse_options(int argc, char **argv, struct options *o)
 	if (!bad && events && !strcmp(events, "help")) {
 		loader_list(&loader, stdout, true);
 		return EXIT_SUCCESS;
+	}
+	if (!bad && o->follow_host) {
+		if (!events && !nr_files && !nr_stacks && !o->filter && !o->policy_given && !o->buffer_given &&
+		    o->mode == MODE_AUTO)
+			return follow_run(o);
+		say("--follow-host records nothing, and goes with --region only; start another guest-agent to record");
+		bad = 1;
 	}
 	for (int i = 0; !bad && i < nr_files; i++)
 		if (loader_open_file(&loader, files[i]))

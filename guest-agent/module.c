@@ -13,7 +13,7 @@
 int module_open(struct module *m, char *why, size_t len)
 {
 	memset(m, 0, sizeof(*m));
-	m->fd = open(HTRACE_MODULE_DEVICE, O_RDWR | O_CLOEXEC);
+	m->fd = open(HTRACE_MODULE_DEVICE, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (m->fd < 0) {
 		snprintf(why, len, "%s: %s%s", HTRACE_MODULE_DEVICE, strerror(errno),
 			 errno == ENOENT || errno == ENODEV || errno == ENXIO ?
@@ -73,6 +73,13 @@ void module_stop(const struct module *m)
 
 	if (m->fd > 0)
 		ioctl(m->fd, HTRACE_MODULE_RINGS, &none);
+}
+
+bool module_interrupts(const struct module *m)
+{
+	__u64 count;
+
+	return read(m->fd, &count, sizeof(count)) == sizeof(count);
 }
 
 const char *module_caching(const struct module *m)

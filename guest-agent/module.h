@@ -25,6 +25,8 @@ __u64 module_session(const struct module *m);
 int module_start(const struct module *m, struct htrace_region *r);
 /* Have them write nowhere. */
 void module_stop(const struct module *m);
+/* Has the host interrupted since the last call? */
+bool module_interrupts(const struct module *m);
 /* How it has the memory mapped, in words. */
 const char *module_caching(const struct module *m);
 

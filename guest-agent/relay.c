@@ -7,12 +7,8 @@
 
 #include "health.h"
 #include "message.h"
+#include "pace.h"
 
-#define MS 1000000ULL
-#define POLL_NS MS             /* while events flow: what the relay adds to their delay */
-#define TRICKLE_BYTES 512      /* a poll that finds less may have seen no more than itself traced */
-#define TRICKLE_NS (4 * MS)    /* then at most */
-#define IDLE_NS (16 * MS)      /* at most, while there are none */
 #define FAST_NS_PER_BYTE 10    /* a burst of 100 MB/s out of silence must not overtake us */
 #define BUDGET (256u << 10)    /* bytes of a ring before the next one has its turn */
 #define ROUNDS 64              /* of that, until the heart has to beat */
@@ -23,10 +19,11 @@ static void resume(struct relay *r)
 		htrace_relay_resume(r->mirror[i]);
 	r->active = true;
 	r->next = 0;
-	r->every = POLL_NS;
+	r->every = PACE_NS;
 }
 
-int relay_init(struct relay *r, struct htrace_region *region, const struct rings *rings, bool option)
+int relay_init(struct relay *r, struct htrace_region *region, const struct rings *rings,
+	       struct bell *bell, bool option)
 {
 	const struct htrace_ringset *set = htrace_region_super(region)->ringset;
 	__u64 fill = (1ULL << set->ring_shift) / 2 * FAST_NS_PER_BYTE;
@@ -34,10 +31,14 @@ int relay_init(struct relay *r, struct htrace_region *region, const struct rings
 	memset(r, 0, sizeof(*r));
 	r->region = region;
 	r->rings = rings;
+	r->bell = bell;
 	r->option = option;
-	r->idle_most = fill < POLL_NS ? POLL_NS : fill < IDLE_NS ? fill : IDLE_NS;
-	r->every = POLL_NS;
+	r->idle_most = fill < PACE_NS ? PACE_NS : fill;
+	r->every = PACE_NS;
 	r->mirror = calloc(rings->nr, sizeof(*r->mirror));
+	r->told = calloc(rings->nr, sizeof(*r->told));
+	if (!r->told)
+		relay_free(r);
 	for (__u32 i = 0; r->mirror && i < rings->nr; i++) {
 		if (htrace_relay_new(&r->mirror[i], region, option ? 1 : 0, i, rings_at(rings, i))) {
 			relay_free(r);
@@ -60,8 +61,26 @@ void relay_free(struct relay *r)
 	for (__u32 i = 0; r->mirror && i < r->rings->nr; i++)
 		htrace_relay_free(r->mirror[i]);
 	free(r->mirror);
+	free(r->told);
 	r->mirror = NULL;
+	r->told = NULL;
 	r->active = false;
+}
+
+/* What was copied is visible: wake the reader, once, if a mirror has passed where it sleeps. */
+static void wake_reader(struct relay *r)
+{
+	__u32 first = r->option ? r->rings->nr : 0;
+	bool due = false;
+
+	for (__u32 i = 0; i < r->rings->nr; i++) {
+		__u64 pos = htrace_relay_position(r->mirror[i]);
+
+		due |= bell_due(r->bell, first + i, r->told[i], pos);
+		r->told[i] = pos;
+	}
+	if (due)
+		bell_ring(r->bell);
 }
 
 /* One turn of each ring. Is there more at once? @bytes grows by what was copied. */
@@ -82,17 +101,8 @@ static bool copy_round(struct relay *r, __u64 *bytes)
 	}
 	/* What is still in write-combining buffers is on its way from here on. */
 	htrace_region_fence(r->region);
+	wake_reader(r);
 	return more;
-}
-
-/* Twice as long each time, up to @most. */
-static __u64 back_off(const struct relay *r, __u64 most)
-{
-	__u64 longer = 2 * r->every;
-
-	if (most > r->idle_most)
-		most = r->idle_most;
-	return longer < most ? longer : most;
 }
 
 __u64 relay_work(struct relay *r)
@@ -107,7 +117,7 @@ __u64 relay_work(struct relay *r)
 		return r->next - now;
 	for (int i = 0; i < ROUNDS && copy_round(r, &bytes); i++)
 		;
-	r->every = bytes >= TRICKLE_BYTES ? POLL_NS : back_off(r, bytes ? TRICKLE_NS : IDLE_NS);
+	r->every = pace_next(r->every, bytes, r->idle_most);
 	r->next = monotonic_ns() + r->every;
 	return r->every;
 }

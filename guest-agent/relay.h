@@ -10,12 +10,15 @@
 
 #include <htrace/relay.h>
 
+#include "bell.h"
 #include "pins.h"
 
 struct relay {
 	struct htrace_region *region;
 	const struct rings *rings;
+	struct bell *bell;
 	struct htrace_relay **mirror; /* one per ring; NULL: there is no relay */
+	__u64 *told; /* position for which the bell was thought of */
 	bool option;      /* direct placement is possible too */
 	bool active;
 	bool reader; /* a host reads the session */
@@ -27,7 +30,8 @@ struct relay {
 };
 
 /* @option: of a region with direct placement too. 0, or -1 after saying why. */
-int relay_init(struct relay *r, struct htrace_region *region, const struct rings *rings, bool option);
+int relay_init(struct relay *r, struct htrace_region *region, const struct rings *rings,
+	       struct bell *bell, bool option);
 void relay_free(struct relay *r);
 /* Copy what is due; returns nanoseconds until more is. */
 __u64 relay_work(struct relay *r);

@@ -237,7 +237,8 @@ void kvm_vm_unwatch(struct kvm_vm *vm, struct exit_count *count)
 		count[i].inside += vm->vcpu[i].count.inside;
 		count[i].used = true;
 	}
-	kvm_programs_untell(vm->exits->programs, vm->pid);
+	if (!vm->gone)
+		kvm_programs_untell(vm->exits->programs, vm->pid);
 	memset(&vm->exits->taken[vm->first], false, vm->nr_numbers);
 	while (*at != vm)
 		at = &(*at)->next;

@@ -111,6 +111,7 @@ static int find_by_file(const struct htrace_view *v, unsigned int *scratch, int 
 int kvm_process_find(struct kvm_process *p, const struct htrace_view *v, int pid, char *err,
 		     size_t errlen)
 {
+	__u64 dev, ino;
 	int nr = 1;
 
 	p->pid = pid ? pid : find_by_file(v, p->vcpu, &nr);
@@ -130,8 +131,9 @@ int kvm_process_find(struct kvm_process *p, const struct htrace_view *v, int pid
 		snprintf(err, errlen, "process %d: %s", p->pid, strerror(errno));
 		return ret;
 	}
+	htrace_view_file(v, &dev, &ino);
 	p->nr_vcpus = list_vcpus(p->pid, p->vcpu);
-	if (p->nr_vcpus)
+	if (p->nr_vcpus && (pid || maps_file(p->pid, dev, ino)))
 		return 0;
 	close(p->pidfd);
 	snprintf(err, errlen, "process %d has no virtual CPUs of KVM's that we may see", p->pid);

@@ -2,123 +2,49 @@
 #include "kvm_programs.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #ifdef HAVE_LIBBPF
 
 #include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 
-#define EPOCHS_SIZE (KVM_EXIT_VCPUS * sizeof(struct kvm_exit_epoch))
+#include "host_bpf.h"
 
 struct kvm_programs {
-	struct bpf_object *object;
-	struct bpf_link *link[2]; /* as they come in the object: kvm_exit, kvm_entry */
-	int program_fd[2];
+	struct host_bpf bpf; /* kvm_exit, kvm_entry; the map is of epochs */
 	int vms_fd, epochs_fd;
 	int stats_fd; /* while it is open, the kernel measures; or -1 */
 	struct exit_cost before;
-	const struct kvm_exit_epoch *epoch; /* the programs' map, read-only */
-	struct kvm_exit_vms vms;            /* as they have it */
+	struct kvm_exit_vms vms; /* as the programs have it */
 };
 
 extern const char kvm_exit_bpf_start[], kvm_exit_bpf_end[];
 
-static int quiet(enum libbpf_print_level level, const char *fmt, va_list args)
-{
-	(void)level, (void)fmt, (void)args; /* what it means is said in our own words */
-	return 0;
-}
-
-static const char *hint(int err)
-{
-	switch (err) {
-	case -EPERM:
-	case -EACCES:
-		return "; are you root?";
-	default:
-		return "; is this x86, Linux 5.16 or later, and does the kernel have BTF, also of its "
-		       "kvm module?";
-	}
-}
-
-static int load(struct kvm_programs *p, char *err, size_t errlen)
-{
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "kvm_exit");
-	struct bpf_program *prog;
-	int ret, i = 0;
-
-	p->object = bpf_object__open_mem(kvm_exit_bpf_start,
-					 (size_t)(kvm_exit_bpf_end - kvm_exit_bpf_start), &opts);
-	if (!p->object) {
-		ret = -errno;
-		snprintf(err, errlen, "opening the BPF programs: %s", strerror(-ret));
-		return ret;
-	}
-	ret = bpf_object__load(p->object);
-	if (ret) {
-		snprintf(err, errlen, "loading the BPF programs: %s%s", strerror(-ret), hint(ret));
-		return ret;
-	}
-	p->vms_fd = bpf_object__find_map_fd_by_name(p->object, "kvm_vms");
-	p->epochs_fd = bpf_object__find_map_fd_by_name(p->object, "kvm_epochs");
-	bpf_object__for_each_program(prog, p->object) {
-		p->program_fd[i] = bpf_program__fd(prog);
-		p->link[i] = bpf_program__attach(prog);
-		if (!p->link[i++]) {
-			ret = -errno;
-			snprintf(err, errlen, "attaching to %s: %s%s", bpf_program__name(prog),
-				 strerror(-ret), hint(ret));
-			return ret;
-		}
-	}
-	return 0;
-}
-
-static int map_epochs(struct kvm_programs *p, char *err, size_t errlen)
-{
-	void *mem = mmap(NULL, EPOCHS_SIZE, PROT_READ, MAP_SHARED, p->epochs_fd, 0);
-
-	if (mem == MAP_FAILED) {
-		int ret = -errno;
-
-		snprintf(err, errlen, "mapping the programs' map: %s", strerror(-ret));
-		return ret;
-	}
-	p->epoch = mem;
-	return 0;
-}
-
 int kvm_programs_open(struct kvm_programs **out, char *err, size_t errlen)
 {
-	struct kvm_programs *p;
+	struct kvm_programs *p = calloc(1, sizeof(*p));
 	int ret;
 
 	*out = NULL;
-	if (access("/sys/module/kvm", F_OK)) {
-		snprintf(err, errlen, "KVM is not loaded (modprobe kvm)");
-		return -ENOENT;
-	}
-	p = calloc(1, sizeof(*p));
 	if (!p) {
 		snprintf(err, errlen, "%s", strerror(ENOMEM));
 		return -ENOMEM;
 	}
 	p->stats_fd = -1;
-	libbpf_set_print(quiet);
-	ret = load(p, err, errlen);
-	if (!ret)
-		ret = map_epochs(p, err, errlen);
-	if (ret)
+	ret = host_bpf_open(&p->bpf, "kvm_exit", kvm_exit_bpf_start, kvm_exit_bpf_end, "kvm_epochs",
+			    KVM_EXIT_VCPUS * sizeof(struct kvm_exit_epoch), "is this x86, Linux 5.16 or later, "
+			    "and does the kernel have BTF, also of its kvm module?", err, errlen);
+	if (ret) {
 		kvm_programs_close(p);
-	else
-		*out = p;
-	return ret;
+		return ret;
+	}
+	p->vms_fd = host_bpf_map_fd(&p->bpf, "kvm_vms");
+	p->epochs_fd = host_bpf_map_fd(&p->bpf, "kvm_epochs");
+	*out = p;
+	return 0;
 }
 
 void kvm_programs_close(struct kvm_programs *p)
@@ -127,17 +53,13 @@ void kvm_programs_close(struct kvm_programs *p)
 		return;
 	if (p->stats_fd >= 0)
 		close(p->stats_fd);
-	if (p->epoch)
-		munmap((void *)p->epoch, EPOCHS_SIZE);
-	for (int i = 0; i < 2; i++)
-		bpf_link__destroy(p->link[i]);
-	bpf_object__close(p->object);
+	host_bpf_close(&p->bpf);
 	free(p);
 }
 
 const struct kvm_exit_epoch *kvm_programs_epochs(const struct kvm_programs *p)
 {
-	return p->epoch;
+	return p->bpf.map;
 }
 
 /* Of @pid's slots the one with this in it: @pid or, 0, nothing. NULL: none. */
@@ -204,8 +126,8 @@ static struct exit_cost cost_so_far(const struct kvm_programs *p)
 {
 	struct exit_cost c = { 0 };
 
-	account(p->program_fd[0], &c.exits, &c.exits_ns);
-	account(p->program_fd[1], &c.entries, &c.entries_ns);
+	account(p->bpf.program_fd[0], &c.exits, &c.exits_ns);
+	account(p->bpf.program_fd[1], &c.entries, &c.entries_ns);
 	return c;
 }
 

@@ -26,6 +26,7 @@ struct live_ring {
 	struct htrace_consumer *consumer;
 	const struct htrace_ring *header;
 	__u64 size;
+	__u32 slot; /* of its words in the host area */
 	const __u64 *handover; /* of the mirror that is read, until the agent hands over; or NULL */
 	__u32 set, index;
 	__u64 backlog; /* as of the last look */
@@ -247,6 +248,7 @@ static bool go_direct(struct live *s, struct live_ring *r)
 	    htrace_consumer_move(r->consumer, &image, consumed_word(s, &image)))
 		return false;
 	r->header = image.ring;
+	r->slot = image.slot;
 	r->handover = NULL;
 	return true;
 }
@@ -282,6 +284,7 @@ static int open_ring(struct live *s, struct live_ring *r, __u32 set, __u32 index
 	opts.consumed = consumed_word(s, &image);
 	r->header = image.ring;
 	r->image = image;
+	r->slot = image.slot;
 	r->size = 1ULL << htrace_view_super(s->view)->ringset[set].ring_shift;
 	ret = htrace_consumer_new(&r->consumer, &image, &opts);
 	if (ret)
@@ -581,6 +584,24 @@ bool live_ready(const struct live *s)
 		    (s->ring[i].handover && load_handover(s->ring[i].handover)))
 			return true;
 	return false;
+}
+
+bool live_arm(const struct live *s)
+{
+	bool all = true;
+
+	for (unsigned int i = 0; i < s->nr_rings; i++) {
+		const struct live_ring *r = &s->ring[i];
+		struct htrace_host_ring *words = htrace_view_host_ring(s->view, r->slot);
+
+		if (!words)
+			all = false;
+		else if (r->drained) /* where its next life begins */
+			__atomic_store_n(&words->event_idx, 0, __ATOMIC_RELAXED);
+		else
+			htrace_consumer_arm(r->consumer, &words->event_idx);
+	}
+	return all;
 }
 
 __u64 live_backlog(const struct live *s)

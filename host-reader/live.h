@@ -63,6 +63,11 @@ void live_look_at_owners(struct live *s, bool all);
 unsigned int live_relayed(const struct live *s);
 /* Is there something in the rings? A load per ring. */
 bool live_ready(const struct live *s);
+/*
+ * The next record of each ring is to wake us. Then htrace_sync_armed(), and live_ready() once more.
+ * False: there are rings whose producers cannot be told.
+ */
+bool live_arm(const struct live *s);
 /* Bytes that were in the rings when they were last looked at. */
 __u64 live_backlog(const struct live *s);
 

@@ -35,6 +35,7 @@ struct reader {
 	unsigned int nr; /* of the sources that were opened */
 	struct htrace_sync *sync, *idle;
 	struct kvm_exits *exits; /* or NULL */
+	struct teller *teller;   /* or NULL */
 	__u64 started, next_flush, next_stats, next_progress;
 	bool output_failed, warned_unused;
 };
@@ -93,7 +94,26 @@ static bool any_ready(void *ctx)
 	return false;
 }
 
+/* Before the policy sleeps until it is rung. */
+static int arm_all(void *ctx, struct htrace_bell *bell, int max, bool *all)
+{
+	const struct reader *r = ctx;
+	int nr = 0;
+
+	for (unsigned int i = 0; i < r->nr; i++)
+		if (!source_arm(&r->source[i], bell, &nr, max))
+			*all = false;
+	htrace_sync_armed();
+	return nr;
+}
+
 /* ------------------------------------------------------------------------------------- the loop */
+
+static enum source_bell bell_of(const char *policy)
+{
+	return !strcmp(policy, "futex") ? SOURCE_WORD :
+	       !strcmp(policy, "doorbell") ? SOURCE_DOORBELL_FD : SOURCE_NO_BELL;
+}
 
 /* What cannot be watched is no reason to read nothing. */
 static void begin_exits(struct reader *r)
@@ -107,6 +127,15 @@ static void begin_exits(struct reader *r)
 		r->options.sync = "adaptive";
 	}
 	sync_kvm_exit_use(r->exits);
+}
+
+/* Likewise: what cannot be told is no reason to read nothing. */
+static void begin_telling(struct reader *r)
+{
+	char err[256] = "";
+
+	if (r->options.tell_guest && teller_open(&r->teller, err, sizeof(err)))
+		say("guests cannot be told of their exits: %s; going on without", err);
 }
 
 /* Nothing is written before all that can be refused was looked at. */
@@ -127,12 +156,15 @@ static int begin(struct reader *r)
 	if (source_file_expand(o))
 		return 1;
 	begin_exits(r);
+	begin_telling(r);
 	r->config = (struct source_config){
 		.exits = r->exits,
+		.teller = r->teller,
 		.sinks = o->view == VIEW_EVENTS ? &r->sinks : NULL,
 		.selection = r->selection,
 		.filter = o->filter,
 		.sync = o->sync,
+		.bell = bell_of(o->sync),
 		.several = o->nr_sources > 1,
 		.copy = o->copy,
 	};
@@ -175,7 +207,7 @@ static int begin(struct reader *r)
 static int begin_sync(struct reader *r)
 {
 	struct htrace_sync_target target = {
-		.sz = sizeof(target), .ready = any_ready, .ctx = r
+		.sz = sizeof(target), .ready = any_ready, .arm = arm_all, .ctx = r
 	};
 	int ret = htrace_sync_new(&r->sync, r->options.sync, &target);
 
@@ -413,6 +445,7 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < r.nr; i++)
 		source_close(&r.source[i]);
 	kvm_exits_close(r.exits);
+	teller_close(r.teller);
 	free(r.source);
 	free(r.statistics);
 	selection_free(r.selection);

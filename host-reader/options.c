@@ -16,6 +16,7 @@
 #include "message.h"
 
 #define USAGE_ERROR 2
+#define DOORBELL_SIZE (64ULL << 20)
 
 static const char usage[] =
 	"Usage: host-reader [options] SOURCE...\n"
@@ -28,6 +29,10 @@ static const char usage[] =
 	"                        through the process that maps PATH, unless that process (pid=) or\n"
 	"                        the file of its RAM (ram=) is given. Commas in paths are doubled.\n"
 	"                        trusted: -o raw:DIR writes from the guest's memory, without a copy\n"
+	"  doorbell:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID][,trusted]\n"
+	"                        an ivshmem device with a doorbell, whose server host-reader is, for\n"
+	"                        one VM: memory of SIZE (64M), for QEMU's -chardev socket,path=SOCKET.\n"
+	"                        Start host-reader first; see --sync doorbell\n"
 	"  local:PATH[,trusted]  a region of processes of this machine\n"
 	"  file:DIR              a capture that -o raw:DIR made\n"
 	"\n"
@@ -36,6 +41,7 @@ static const char usage[] =
 	"                          text[:FILE]  one line per event\n"
 	"                          json[:FILE]  one JSON object per line\n"
 	"                          ctf:DIR      traces for babeltrace2 and Trace Compass\n"
+	"                          perfetto:FILE  a trace for ui.perfetto.dev\n"
 	"                          raw:DIR      a capture of all there is, for file:DIR to show\n"
 	"                                       later, and for babeltrace2\n"
 	"      --view VIEW       summary: show the final summary instead of the events\n"
@@ -45,8 +51,11 @@ static const char usage[] =
 	"                        'comm == \"kworker*\" && !(flags & 4)': fields of the event, comm, tid,\n"
 	"                        pid and cpu; all are counted\n"
 	"      --sync POLICY     when to look for events: adaptive[:MAX_USEC], timer:USEC, spin, or\n"
-	"                        kvm-exit[:MAX_USEC], of vCPUs that left guest mode (default: adaptive)\n"
+	"                        kvm-exit[:MAX_USEC], of vCPUs that left guest mode, or when producers\n"
+	"                        wake the reader: futex (local:), doorbell (default: adaptive)\n"
 	"      --copy            copy and check what trusted sources wrote, too\n"
+	"      --tell-guest      tell each guest of its own vCPUs' exits and stolen time, for guest-agent\n"
+	"                        --follow-host; never of other guests (needs KVM and root)\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
 	"      --stats SEC       a line of statistics on standard error at this interval\n"
 	"  -h, --help            this text\n"
@@ -61,6 +70,7 @@ enum {
 	OPT_FILTER,
 	OPT_SYNC,
 	OPT_COPY,
+	OPT_TELL_GUEST,
 	OPT_DURATION,
 	OPT_STATS,
 };
@@ -72,6 +82,7 @@ static const struct option long_options[] = {
 	{ "filter", required_argument, NULL, OPT_FILTER },
 	{ "sync", required_argument, NULL, OPT_SYNC },
 	{ "copy", no_argument, NULL, OPT_COPY },
+	{ "tell-guest", no_argument, NULL, OPT_TELL_GUEST },
 	{ "duration", required_argument, NULL, OPT_DURATION },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "help", no_argument, NULL, 'h' },
@@ -110,17 +121,50 @@ static bool parse_pid(const char *text, int *pid)
 	return true;
 }
 
+/* A power of two, as PCI wants it. */
+static bool parse_size(const char *text, __u64 *size)
+{
+	const char *units = "KMGT", *unit;
+	unsigned long long v;
+	unsigned int shift;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	v = strtoull(text, &end, 10);
+	unit = *end ? strchr(units, *end) : NULL;
+	shift = unit ? 10 * (unsigned int)(unit - units + 1) : 0;
+	if (errno || v > HTRACE_REGION_MAX >> shift || (*end && (!unit || end[1])))
+		return false;
+	v <<= shift;
+	*size = v;
+	return v >= HTRACE_REGION_MIN && v <= HTRACE_REGION_MAX && !(v & (v - 1));
+}
+
+static bool of_vm(const struct source_spec *s)
+{
+	return s->kind == SOURCE_IVSHMEM || s->kind == SOURCE_DOORBELL;
+}
+
 static int parse_source_option(struct source_spec *s, const char *arg, const char *option)
 {
-	if (s->kind == SOURCE_IVSHMEM && !strncmp(option, "ram=", 4) && option[4]) {
+	if (of_vm(s) && !strncmp(option, "ram=", 4) && option[4]) {
 		free(s->ram);
 		s->ram = strcmp(option + 4, "auto") ? strdup(option + 4) : NULL;
 		return 0;
 	}
-	if (s->kind == SOURCE_IVSHMEM && !strncmp(option, "pid=", 4)) {
+	if (of_vm(s) && !strncmp(option, "pid=", 4)) {
 		if (parse_pid(option + 4, &s->pid))
 			return 0;
 		say("'%s' is not a process id in source '%s'", option + 4, arg);
+		return USAGE_ERROR;
+	}
+	if (s->kind == SOURCE_DOORBELL && !strncmp(option, "size=", 5)) {
+		if (parse_size(option + 5, &s->size))
+			return 0;
+		say("'%s' in source '%s' is not a size that a device can have; give a power of two from 1M "
+		    "on, as in size=64M", option + 5, arg);
 		return USAGE_ERROR;
 	}
 	if (s->kind != SOURCE_FILE && !strcmp(option, "trusted")) {
@@ -129,6 +173,7 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
 	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid= and trusted" :
+	    s->kind == SOURCE_DOORBELL ? "; there are size=, ram=, pid= and trusted" :
 	    s->kind == SOURCE_LOCAL ? "; there is trusted" : "");
 	return USAGE_ERROR;
 }
@@ -146,6 +191,10 @@ static int parse_source(struct options *o, const char *arg)
 	if (!strncmp(arg, "ivshmem:", 8)) {
 		s->kind = SOURCE_IVSHMEM;
 		rest = copy = strdup(arg + 8);
+	} else if (!strncmp(arg, "doorbell:", 9)) {
+		s->kind = SOURCE_DOORBELL;
+		s->size = DOORBELL_SIZE;
+		rest = copy = strdup(arg + 9);
 	} else if (!strncmp(arg, "local:", 6)) {
 		s->kind = SOURCE_LOCAL;
 		rest = copy = strdup(arg + 6);
@@ -153,7 +202,8 @@ static int parse_source(struct options *o, const char *arg)
 		s->kind = SOURCE_FILE;
 		rest = copy = strdup(arg + 5);
 	} else {
-		say("unknown source '%s'; sources are ivshmem:PATH, local:PATH and file:DIR", arg);
+		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, "
+		    "local:PATH and file:DIR", arg);
 		return USAGE_ERROR;
 	}
 	part = cut(&rest);
@@ -216,7 +266,7 @@ static bool never_ready(void *ctx)
 }
 
 /* Whether there is such a policy is the library's to say. */
-static int check_sync(const char *policy)
+static int check_sync(struct options *o, const char *policy)
 {
 	struct htrace_sync_target target = { .sz = sizeof(target), .ready = never_ready };
 	struct htrace_sync *s;
@@ -224,6 +274,12 @@ static int check_sync(const char *policy)
 
 	if (!ret)
 		htrace_sync_free(s);
+	if (ret == -ENOSYS) {
+		say("sync policy '%s' needs a newer kernel (futex_waitv, Linux 5.16); sync adaptive instead",
+		    policy);
+		o->sync = "adaptive";
+		return 0;
+	}
 	if (ret == -ENOENT)
 		say("unknown sync policy '%s'; there are: %s", policy, htrace_sync_names());
 	else if (ret)
@@ -265,9 +321,12 @@ static int parse_option(struct options *o, int c, int *status)
 		return parse_filter(o, optarg);
 	case OPT_SYNC:
 		o->sync = optarg;
-		return check_sync(optarg);
+		return check_sync(o, optarg);
 	case OPT_COPY:
 		o->copy = true;
+		return 0;
+	case OPT_TELL_GUEST:
+		o->tell_guest = true;
 		return 0;
 	case OPT_DURATION:
 		return parse_seconds("--duration", optarg, 0.001, &o->duration_ns);

@@ -15,11 +15,13 @@ enum source_kind {
 	SOURCE_IVSHMEM, /* a file that backs an ivshmem device, or lies where one would */
 	SOURCE_LOCAL,   /* a region of this machine's processes */
 	SOURCE_FILE,    /* a capture */
+	SOURCE_DOORBELL, /* an ivshmem device with a doorbell, which we serve */
 };
 
 struct source_spec {
 	enum source_kind kind;
 	char *path;
+	__u64 size; /* of the device that is served */
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
 	int pid;   /* the VMM; 0: found by the region's file */
 	bool trusted; /* what its producers wrote may go to disk without a copy that is checked */
@@ -38,6 +40,7 @@ struct options {
 	unsigned int nr_outputs;
 	enum view_kind view;
 	const char *sync;
+	bool tell_guest;
 	const char *events; /* patterns, or NULL: all */
 	struct htrace_filter *filter; /* NULL: show all */
 	bool copy; /* whoever is trusted */

@@ -9,7 +9,12 @@
 #define FAILURE 1
 #define USAGE_ERROR 2
 
-static const struct sink_ops *const kinds[] = { &sink_text, &sink_json, &sink_ctf, &sink_raw };
+static const struct sink_ops *const kinds[] = {
+	&sink_text, &sink_json, &sink_ctf, &sink_raw,
+#ifdef HAVE_PROTOBUF_C
+	&sink_perfetto,
+#endif
+};
 
 static const char *name_of(const struct sink *s)
 {
@@ -29,13 +34,18 @@ static int parse(struct sink *s, const char *spec)
 	size_t len = strcspn(spec, ":");
 
 	s->ops = find_kind(spec, len);
+	if (!s->ops && len == 8 && !memcmp(spec, "perfetto", len)) {
+		say("output '%s': this host-reader was built without protobuf-c, which it needs", spec);
+		return USAGE_ERROR;
+	}
 	if (!s->ops) {
-		say("unknown output '%s'; there are: text[:FILE], json[:FILE], ctf:DIR, raw:DIR", spec);
+		say("unknown output '%s'; there are: text[:FILE], json[:FILE], ctf:DIR, raw:DIR, "
+		    "perfetto:FILE", spec);
 		return USAGE_ERROR;
 	}
 	s->path = spec[len] ? spec + len + 1 : NULL;
 	if (s->path ? !*s->path : s->ops->open != NULL) {
-		say("output '%s' names no %s", spec, s->ops->open ? "directory" : "file");
+		say("output '%s' names no %s", spec, s->ops->open && !s->ops->file ? "directory" : "file");
 		return USAGE_ERROR;
 	}
 	return 0;

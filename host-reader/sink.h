@@ -155,9 +155,10 @@ struct sink;
 
 struct sink_ops {
 	const char *name;
+	bool file; /* it has open(), and wants a file, which is its `out` */
 	/*
 	 * NULL, as are the next five then: the sink writes lines into its `out`. Else it writes into
-	 * a directory in a way of its own.
+	 * a directory, or a file, in a way of its own.
 	 */
 	int (*open)(struct sink *s);    /* touch nothing that is there. 0 or -errno */
 	void (*abandon)(struct sink *s); /* close, as if it had not been opened */
@@ -196,7 +197,7 @@ struct sink {
 	void *state;
 };
 
-extern const struct sink_ops sink_text, sink_json, sink_ctf, sink_raw;
+extern const struct sink_ops sink_text, sink_json, sink_ctf, sink_raw, sink_perfetto;
 
 /* All outputs of the command line. */
 struct sinks {

@@ -239,12 +239,15 @@ static void notice_absence(struct source *s, __u64 now)
 static void region_round(struct source *s, __u64 now, struct source_round *round)
 {
 	notice_absence(s, now);
+	source_serve(s, now);
 	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
 		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
 	if (source_emit_ending(s, now)) {
 		round->more = true;
-		if (s->state != SOURCE_FAILED)
+		if (s->state != SOURCE_FAILED) {
 			keep_house(s, now);
+			source_tell(s, now);
+		}
 		return; /* another session's have to come behind them */
 	}
 	switch (s->state) {
@@ -270,6 +273,7 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 	round->more |= s->ending != NULL;
 	if (s->state == SOURCE_FAILED)
 		return;
+	source_tell(s, now);
 	if (s->session) {
 		if (htrace_view_current(s->view))
 			live_refresh(s->live, now);
@@ -358,6 +362,7 @@ static void region_finish(struct source *s, __u64 now)
 		    s->spec->path, (uint64_t)s->stats.unwritten);
 	if (s->quota.unsaid)
 		say("%s: %llu more messages", s->spec->path, s->quota.unsaid);
+	source_tell_end(s, now);
 	if (s->state != SOURCE_FAILED && source_may_write(s, now))
 		htrace_view_announce(s->view, HTRACE_HOST_GONE, 0, false, HTRACE_REASON_NONE);
 }
@@ -374,9 +379,11 @@ static bool region_ready(const struct source *s)
 
 static __u64 region_due(const struct source *s)
 {
+	__u64 due = s->session ? session_due(s->session) : UINT64_MAX, tell = source_tell_due(s);
+
 	if (s->ending)
 		return 0;
-	return s->session ? session_due(s->session) : UINT64_MAX;
+	return due < tell ? due : tell;
 }
 
 static const char *region_awaits(const struct source *s)
@@ -395,15 +402,23 @@ static const char *region_awaits(const struct source *s)
 	}
 }
 
+static void region_close(struct source *s)
+{
+	source_close_view(s);
+	bell_server_close(s->server);
+	s->server = NULL;
+}
+
 const struct source_ops source_live = {
 	.open = source_open_region,
 	.begin = source_begin_region,
 	.round = region_round,
 	.finish_some = region_finish_some,
 	.finish = region_finish,
-	.close = source_close_view,
+	.close = region_close,
 	.is_reading = region_is_reading,
 	.ready = region_ready,
+	.arm = source_arm_region,
 	.due = region_due,
 	.awaits = region_awaits,
 };

@@ -19,6 +19,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <htrace/sync.h>
+
+#include "bell_server.h"
 #include "kvm_exits.h"
 #include "live.h"
 #include "message.h"
@@ -27,6 +30,7 @@
 #include "session.h"
 #include "sink.h"
 #include "stats.h"
+#include "tell_kvm.h"
 
 enum source_state {
 	SOURCE_WAITING,   /* for a session that was not read yet */
@@ -38,12 +42,21 @@ enum source_state {
 	SOURCE_DONE, /* nothing more can come */
 };
 
+/* How producers may wake us. */
+enum source_bell {
+	SOURCE_NO_BELL,
+	SOURCE_WORD,     /* in a local region */
+	SOURCE_DOORBELL_FD, /* of a device that we serve */
+};
+
 struct source_config {
 	struct sinks *sinks; /* NULL: events are not shown */
 	struct selection *selection;
 	const struct htrace_filter *filter; /* or NULL */
 	const char *sync; /* for messages */
+	enum source_bell bell; /* what its policy is woken by */
 	struct kvm_exits *exits; /* that say when to read; or NULL */
+	struct teller *teller;   /* guests are told of their exits; or NULL */
 	bool several;     /* sources: name them in the output */
 	bool copy;        /* also what trusted guests wrote */
 };
@@ -68,6 +81,7 @@ struct source_ops {
 	void (*close)(struct source *s);
 	bool (*is_reading)(const struct source *s);
 	bool (*ready)(const struct source *s);
+	bool (*arm)(struct source *s, struct htrace_bell *bell, int *nr, int max);
 	__u64 (*due)(const struct source *s);
 	const char *(*awaits)(const struct source *s);
 };
@@ -92,7 +106,12 @@ struct source {
 	bool announced;     /* a reader, in a region that waits for a guest */
 	struct session *session;
 	struct live *live;      /* what reads it, of a region */
+	struct bell_server *server; /* that gave the VM its device; or NULL */
+	bool has_bell;          /* producers of this session ring */
+	__u32 bell_seen;
 	struct kvm_vm *vm;      /* whose exits say when; or NULL */
+	struct told_vm *told;   /* that is told of its exits; or NULL */
+	struct tell *tell;      /* what it is told, while there is one */
 	struct replay *replay;  /* or a capture */
 	struct session *ending; /* its records still go out */
 	struct say_quota quota;
@@ -127,6 +146,10 @@ struct source {
 	__u64 next_try;  /* of what is tried again and again */
 	__u64 next_map;  /* likewise, of what costs more */
 	__u64 next_vm;
+	__u64 next_tell; /* look for exits to tell of, or for a VM */
+	__u64 tell_pause;
+	__u64 next_vcpus; /* look whether it still has those */
+	bool said_untold;
 	__u64 next_scan; /* of a whole file */
 	__u64 closed_at; /* a session was found that was over */
 	__u64 heartbeat, heart_beat_at; /* its last value, and when it changed */
@@ -188,6 +211,15 @@ static inline bool source_is_reading(const struct source *s)
 static inline bool source_ready(const struct source *s)
 {
 	return s->ops->ready(s);
+}
+
+/*
+ * The next record is to wake us: adds to the @nr bells what its producers ring, if they do. False: nobody
+ * rings for some of its rings. Then htrace_sync_armed().
+ */
+static inline bool source_arm(struct source *s, struct htrace_bell *bell, int *nr, int max)
+{
+	return !s->ops->arm || s->ops->arm(s, bell, nr, max); /* a capture: there is nothing to wait for */
 }
 
 static inline __u64 source_due(const struct source *s)

@@ -29,6 +29,8 @@ static const char *hint(int err, enum source_kind kind)
 {
 	switch (err) {
 	case -ENOENT:
+		if (kind == SOURCE_DOORBELL)
+			return "; is its directory there?";
 		return kind == SOURCE_LOCAL ? "; start the tracer first" :
 					      "; start the VM first, or make the file";
 	case -EACCES:
@@ -47,7 +49,10 @@ static int open_view(struct source *s, bool follow)
 	char err[256] = "";
 	int ret;
 
-	s->fd = region_file_open(s->spec->path, follow, &s->writable, err, sizeof(err));
+	if (s->spec->kind == SOURCE_DOORBELL)
+		s->fd = source_open_server(s, err, sizeof(err));
+	else
+		s->fd = region_file_open(s->spec->path, follow, &s->writable, err, sizeof(err));
 	if (s->fd < 0) {
 		say("cannot open region '%s': %s%s", s->spec->path, err,
 		    hint(s->fd, s->spec->kind));
@@ -189,10 +194,10 @@ static void find_vm(struct source *s, __u64 now)
 			rings = super->ringset[i].nr_rings;
 	if (!s->config->exits || s->vm_tries == VM_TRIES)
 		return;
-	if (!rings) {
+	if (!rings || s->no_ram) {
 		s->vm_tries = VM_TRIES;
-		say_within(&s->quota, "%s: exits cannot be watched: its rings are those of threads; looking "
-			   "as sync adaptive does", s->spec->path);
+		say_within(&s->quota, "%s: exits cannot be watched: its rings are %s; looking as sync "
+			   "adaptive does", s->spec->path, rings ? "copied by the agent" : "those of threads");
 		return;
 	}
 	s->next_vm = now + (VM_NS << s->vm_tries);
@@ -259,12 +264,14 @@ static void start_session(struct source *s, __u64 now)
 	s->vm_gone = false;
 	s->vm_tries = 0;
 	find_vm(s, now);
+	source_tell(s, now); /* likewise */
 	if (open_session(s, err, sizeof(err))) {
 		kvm_vm_unwatch(s->vm, NULL);
 		s->vm = NULL;
 		source_fail(s, HTRACE_REASON_INVALID, err, now);
 		return;
 	}
+	source_ask_bell(s);
 	source_look_at_guest(s, now);
 	s->was_read = s->closing = s->drained = s->salvaged = s->said_stale = false;
 	s->salvaged_events = 0;
@@ -313,8 +320,10 @@ static bool may_follow(struct source *s)
 /* The file was made anew beside us, as by a VM that was started again: go over to it. */
 static void follow_file(struct source *s, __u64 now)
 {
-	if (!region_file_replaced(s->view, s->spec->path) || !may_follow(s))
+	if (s->server || !region_file_replaced(s->view, s->spec->path) || !may_follow(s))
 		return;
+	source_tell_end(s, now);
+	s->next_tell = s->tell_pause = 0;
 	source_close_view(s);
 	if (open_view(s, s->linked) || check_contents(s)) {
 		s->state = SOURCE_FAILED;

@@ -28,6 +28,7 @@ void source_end_session(struct source *s, __u64 now)
 void source_fail(struct source *s, enum htrace_host_reason reason, const char *why, __u64 now)
 {
 	say("%s: %s", s->spec->path, why);
+	source_tell_end(s, now);
 	if (reason && source_may_write(s, now))
 		htrace_view_announce(s->view, HTRACE_HOST_REFUSED, s->session_id, false, reason);
 	source_end_session(s, now);
@@ -55,9 +56,11 @@ bool source_may_write(struct source *s, __u64 now)
 void source_announce(struct source *s, __u64 now)
 {
 	s->announced = source_may_write(s, now);
-	if (s->announced)
-		htrace_view_announce(s->view, HTRACE_HOST_WAITING, 0, false,
-				     HTRACE_REASON_NONE);
+	if (!s->announced)
+		return;
+	htrace_view_announce(s->view, HTRACE_HOST_WAITING, 0, false, HTRACE_REASON_NONE);
+	if (!s->told && htrace_view_host(s->view)) /* a reader that was killed told of exits, perhaps */
+		__atomic_store_n(&htrace_view_host(s->view)->telling, 0, __ATOMIC_RELEASE);
 }
 
 /* Wait for another session. Guest RAM is let go: it may be that of a VM that is gone. */

@@ -24,12 +24,28 @@ void source_close_view(struct source *s);
 /* In SOURCE_WAITING and SOURCE_MAPPING: the next step, if it is possible. */
 void source_try_attach(struct source *s, __u64 now);
 void source_try_map(struct source *s, __u64 now);
+/* A session begins: ask its producers to wake us, if the policy wants that, and say if they cannot. */
+void source_ask_bell(struct source *s);
+/* Make the device's memory, and serve it. A descriptor of it, or -errno with one line in @err. */
+int source_open_server(struct source *s, char *err, size_t errlen);
+/* See source_arm(). */
+bool source_arm_region(struct source *s, struct htrace_bell *bell, int *nr, int max);
+/* VMs that come to the device that we serve, and go. */
+void source_serve(struct source *s, __u64 now);
 /* Say once when the agent has handed over. */
 void source_watch_relay(struct source *s, __u64 now);
 /* Say once when the process is gone whose exits are watched. */
 void source_watch_vm(struct source *s, __u64 now);
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s);
+
+/* source_tell.c */
+/* Tell the guest of its exits, if that is wanted, and time for it. Finds its VM by itself. */
+void source_tell(struct source *s, __u64 now);
+/* When it is time again; UINT64_MAX: never. */
+__u64 source_tell_due(const struct source *s);
+/* Tell what is left, and then that this was all. */
+void source_tell_end(struct source *s, __u64 now);
 
 /* source_end.c */
 /* Forget the session. From here on the memory of its rings is not touched. */

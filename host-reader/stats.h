@@ -50,6 +50,7 @@ struct stats {
 	__u64 clock_bound, clock_used, clock_refused;
 	unsigned int broken; /* rings that were quarantined */
 	unsigned int sessions;
+	__u64 rings; /* times that producers rang to wake us */
 	__u64 attached_ns; /* host time during which a session was attached */
 
 	/* Of BPF programs. */

@@ -343,6 +343,11 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 		 st->sessions, st->sessions == 1 ? "" : "s");
 	row(o, "duration", text);
 	write_cpu(o, st, elapsed_ns, reader_cpu_ns);
+	if (s->config->bell && s->spec->kind != SOURCE_FILE) {
+		snprintf(text, sizeof(text), "%llu times by producers%s", (ull)st->rings,
+			 s->has_bell ? "" : ", which do not ring");
+		row(o, "woken", text);
+	}
 	out_newline(o);
 	write_events(o, st);
 	write_rings(o, s->local ? "CPU" : "vCPU", st->cpu,

@@ -196,7 +196,7 @@ static int map_host_area(struct htrace_view *v, char *err, size_t errlen)
 		v->host = NULL;
 		return htrace_errf(err, errlen, "cannot map the host area: %s", strerror(e)), -e;
 	}
-	return htrace_sigbus_guard(v->host, len, true, &v->shrunk);
+	return htrace_sigbus_guard(v->host, len, true, &v->shrunk, err, errlen);
 }
 
 static int open_fd(struct htrace_view **out, int fd, bool writable_host, char *err, size_t errlen)
@@ -219,6 +219,7 @@ static int open_fd(struct htrace_view **out, int fd, bool writable_host, char *e
 	if (!v)
 		return -ENOMEM;
 	v->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	v->lock = -1;
 	v->size = (size_t)st.st_size;
 	v->dev = st.st_dev;
 	v->ino = st.st_ino;
@@ -229,7 +230,7 @@ static int open_fd(struct htrace_view **out, int fd, bool writable_host, char *e
 		htrace_errf(err, errlen, "cannot map: %s", strerror(-ret));
 		goto fail;
 	}
-	ret = htrace_sigbus_guard(v->mem, v->size, false, &v->shrunk);
+	ret = htrace_sigbus_guard(v->mem, v->size, false, &v->shrunk, err, errlen);
 	if (!ret && writable_host)
 		ret = map_host_area(v, err, errlen);
 	if (ret)
@@ -281,6 +282,8 @@ void htrace_view_close(struct htrace_view *v)
 	}
 	if (v->fd >= 0)
 		close(v->fd);
+	if (v->lock >= 0)
+		close(v->lock);
 	free(v);
 }
 
@@ -309,6 +312,11 @@ static bool awaits_guest(const struct htrace_view *v)
 		if (w[i])
 			return false;
 	return true;
+}
+
+bool htrace_view_may_write(const struct htrace_view *v)
+{
+	return load_magic(v) == HTRACE_MAGIC || awaits_guest(v);
 }
 
 int htrace_view_attach(struct htrace_view *v, char *err, size_t errlen)
@@ -388,6 +396,8 @@ void htrace_view_guest(const struct htrace_view *v, struct htrace_guest *copy, b
 	size_t len = arrays ? sizeof(*copy) : offsetof(struct htrace_guest, clock);
 
 	memset(copy, 0, sizeof(*copy));
+	if (!v->attached)
+		return;
 	htrace_copy_once(copy, guest(v), len);
 	if (copy->nr_progs > HTRACE_MAX_PROGS)
 		copy->nr_progs = HTRACE_MAX_PROGS;
@@ -397,17 +407,17 @@ void htrace_view_guest(const struct htrace_view *v, struct htrace_guest *copy, b
 
 __u64 htrace_view_heartbeat(const struct htrace_view *v)
 {
-	return __atomic_load_n(&guest(v)->heartbeat, __ATOMIC_ACQUIRE);
+	return v->attached ? __atomic_load_n(&guest(v)->heartbeat, __ATOMIC_ACQUIRE) : 0;
 }
 
 __u32 htrace_view_state(const struct htrace_view *v)
 {
-	return __atomic_load_n(&guest(v)->state, __ATOMIC_ACQUIRE);
+	return v->attached ? __atomic_load_n(&guest(v)->state, __ATOMIC_ACQUIRE) : HTRACE_GUEST_NONE;
 }
 
 int htrace_view_clock(const struct htrace_view *v, struct htrace_clock_sample *s)
 {
-	for (int i = 0; i < 8; i++) {
+	for (int i = 0; v->attached && i < 8; i++) {
 		__u64 head = __atomic_load_n(&guest(v)->clock_head, __ATOMIC_ACQUIRE);
 
 		if (!head)
@@ -425,9 +435,12 @@ int htrace_view_clock(const struct htrace_view *v, struct htrace_clock_sample *s
 int htrace_view_clock_samples(const struct htrace_view *v, __u64 *next,
 			      struct htrace_clock_sample s[HTRACE_CLOCK_SAMPLES])
 {
-	__u64 head = __atomic_load_n(&guest(v)->clock_head, __ATOMIC_ACQUIRE), from = *next, kept;
+	__u64 head, from = *next, kept;
 	int nr = 0;
 
+	if (!v->attached)
+		return 0;
+	head = __atomic_load_n(&guest(v)->clock_head, __ATOMIC_ACQUIRE);
 	/* One slot may be written already, of the next that comes. */
 	kept = head < HTRACE_CLOCK_SAMPLES ? head : HTRACE_CLOCK_SAMPLES - 1;
 	if (from > head || head - from > kept)
@@ -452,10 +465,14 @@ int htrace_view_schema(const struct htrace_view *v, __u64 *generation, void **bu
 {
 	const struct htrace_schema_area *a =
 		(const void *)((const char *)v->mem + v->super.schema.off);
-	__u64 gen = __atomic_load_n(&a->generation, __ATOMIC_ACQUIRE);
-	__u64 room = v->super.schema.len - sizeof(*a);
-	__u32 bytes = __atomic_load_n(&a->bytes, __ATOMIC_RELAXED) & ~7u;
+	__u64 gen, room;
+	__u32 bytes;
 
+	if (!v->attached)
+		return 0;
+	gen = __atomic_load_n(&a->generation, __ATOMIC_ACQUIRE);
+	room = (v->super.schema.len - sizeof(*a)) & ~7ULL; /* words are what is copied */
+	bytes = __atomic_load_n(&a->bytes, __ATOMIC_RELAXED) & ~7u;
 	if (gen == *generation)
 		return 0;
 	if (bytes > room)
@@ -474,11 +491,14 @@ int htrace_view_schema(const struct htrace_view *v, __u64 *generation, void **bu
 int htrace_view_names(const struct htrace_view *v, __u64 *generation, struct htrace_name **names)
 {
 	const struct htrace_names *t = (const void *)((const char *)v->mem + v->super.names.off);
-	__u64 gen = __atomic_load_n(&t->generation, __ATOMIC_ACQUIRE);
-	__u64 room = (v->super.names.len - sizeof(*t)) / sizeof(struct htrace_name);
+	__u64 gen, room;
 	__u32 nr;
 
 	*names = NULL;
+	if (!v->attached)
+		return -EAGAIN;
+	gen = __atomic_load_n(&t->generation, __ATOMIC_ACQUIRE);
+	room = (v->super.names.len - sizeof(*t)) / sizeof(struct htrace_name);
 	if (gen & 1)
 		return -EAGAIN;
 	nr = __atomic_load_n(&t->nr, __ATOMIC_RELAXED);
@@ -543,7 +563,7 @@ static __u64 anchor_at(const struct htrace_view *v, __u64 off)
 
 int htrace_view_ring(const struct htrace_view *v, __u32 set, __u32 index, struct htrace_image *img)
 {
-	const struct htrace_ringset *s = &v->super.ringset[set];
+	const struct htrace_ringset *s = &v->super.ringset[set < HTRACE_MAX_RINGSETS ? set : 0];
 	__u64 off;
 
 	if (!v->attached || set >= v->super.nr_ringsets || index >= s->nr_rings)

@@ -458,12 +458,14 @@ int htrace_clock_ns(struct htrace_clock *c, __u64 time, __u64 *ns, __u64 *bound)
 int htrace_clock_get_line(const struct htrace_clock *c, struct htrace_clock_line *l)
 {
 	struct htrace_clock_line line = {
-		.sz = l->sz && l->sz < sizeof(line) ? l->sz : sizeof(line),
+		.sz = l->sz < sizeof(line) ? l->sz : sizeof(line),
 		.hz = 1000000000, .time = c->mono, .mono = c->mono,
 		.used = c->used, .refused = c->refused, .bound = c->worst,
 	};
 	int ret = htrace_clock_usable(c) ? 0 : -EAGAIN;
 
+	if (line.sz < sizeof(line.sz))
+		return -EINVAL;
 	if (c->clock_id == HTRACE_CLOCK_TSC) {
 		const struct knot *k = c->nr_knots ? &c->knot[c->nr_knots - 1] : &c->first;
 

@@ -266,6 +266,22 @@ static void skip_consumed(struct htrace_consumer *c, const struct htrace_image *
 		c->pos = beg;
 }
 
+/* Does all that is read by it lie in the image? A view's images are sure to; a caller's may be anything. */
+static bool shape_ok(const struct htrace_geometry *g)
+{
+	__u64 blocks;
+
+	if (g->block_shift < HTRACE_BLOCK_SHIFT_MIN || g->block_shift > HTRACE_BLOCK_SHIFT_MAX ||
+	    g->ring_shift <= g->block_shift || g->ring_shift > HTRACE_RING_SHIFT_MAX ||
+	    g->ring_mask != (1ULL << g->ring_shift) - 1 ||
+	    (g->policy != HTRACE_DISCARD && g->policy != HTRACE_OVERWRITE))
+		return false;
+	blocks = 1ULL << (g->ring_shift - g->block_shift);
+	return blocks <= HTRACE_MAX_BLOCKS && !(g->desc_off % 64) && !(g->data_off % 64) &&
+	       g->desc_off >= sizeof(struct htrace_ring) &&
+	       htrace_inside(g->desc_off, blocks * sizeof(struct htrace_block), g->data_off);
+}
+
 int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image *img,
 			const struct htrace_consumer_opts *opts)
 {
@@ -273,8 +289,7 @@ int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image 
 	struct htrace_consumer *c;
 	__u64 head, block;
 
-	if (!img || !img->ring || img->geometry.block_shift > HTRACE_BLOCK_SHIFT_MAX ||
-	    img->geometry.ring_shift <= img->geometry.block_shift ||
+	if (!img || !img->ring || !shape_ok(&img->geometry) ||
 	    (opts && (opts->sz < sizeof(opts->sz) || opts->sz > sizeof(o))))
 		return -EINVAL;
 	if (opts)
@@ -731,7 +746,7 @@ static int read_once(struct htrace_consumer *c, struct htrace_batch *b, bool in_
 		return -EOWNERDEAD;
 	if (c->over)
 		return 0;
-	if (head < c->pos || head > 1ULL << 62)
+	if (head < c->pos || head > 1ULL << 62 || head & 7)
 		return quarantine(c, "head went backwards, or is absurd");
 	c->head = head;
 	if (head == c->pos) {
@@ -882,11 +897,18 @@ bool htrace_consumer_ready(const struct htrace_consumer *c)
 	return !c->quarantined && __atomic_load_n(&c->ring->head, __ATOMIC_RELAXED) != c->pos;
 }
 
+void htrace_consumer_arm(const struct htrace_consumer *c, __u64 *event_idx)
+{
+	__atomic_store_n(event_idx, c->over ? 0 : c->pos, __ATOMIC_RELAXED);
+}
+
 void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_consumer_stats *s)
 {
 	struct htrace_consumer_stats now = c->stats;
-	size_t sz = s->sz && s->sz < sizeof(now) ? s->sz : sizeof(now);
+	size_t sz = s->sz < sizeof(now) ? s->sz : sizeof(now);
 
+	if (sz < sizeof(sz)) /* its size was not set: not a byte of it is known to be there */
+		return;
 	now.sz = sz;
 	now.refused = __atomic_load_n(&c->ring->refused, __ATOMIC_RELAXED);
 	now.position = htrace_consumer_position(c);

@@ -70,7 +70,8 @@ __u64 htrace_random(void);
  * SIGBUS in a guarded range (the file behind it shrank) puts zero pages there and raises the flag,
  * instead of killing the process.
  */
-int htrace_sigbus_guard(void *mem, size_t len, bool writable, volatile bool *shrunk);
+int htrace_sigbus_guard(void *mem, size_t len, bool writable, volatile bool *shrunk, char *err,
+			size_t errlen);
 void htrace_sigbus_unguard(void *mem);
 
 /* Of a process's stat in its directory of /proc. */
@@ -103,6 +104,7 @@ bool htrace_judge_taker_dead(struct htrace_judge *j, __u64 owner);
 /* A reader's mapping of a region. */
 struct htrace_view {
 	int fd;
+	int lock; /* another descriptor of the file, of the reader that claimed it; or -1 */
 	void *mem; /* read-only */
 	size_t size;
 	void *host; /* host area, writable, or NULL */
@@ -124,6 +126,8 @@ struct htrace_view {
 	__u64 judged_at;
 };
 
+/* Is what is in the file a region, or nothing yet, as htrace_view_attach() sees it? */
+bool htrace_view_may_write(const struct htrace_view *v);
 /* Take a sample of the clocks, unless there is a recent one. Any thread. */
 void htrace_region_sample(struct htrace_region *r);
 /* As htrace_region_host_ring(), for who retires a ring. */

@@ -12,6 +12,12 @@
 _Static_assert(sizeof(struct htrace_ring) == 256, "ring header: four lines");
 _Static_assert(sizeof(struct htrace_block) == 64, "a descriptor is a line");
 _Static_assert(sizeof(struct htrace_host) <= HTRACE_GRANULE, "host header fits its granule");
+_Static_assert(sizeof(struct htrace_host) <= HTRACE_TOLD_OFF - HTRACE_HOST_OFF, "no ring in it");
+_Static_assert(HTRACE_TOLD_OFF + HTRACE_TOLD_DATA_OFF + (1u << HTRACE_TOLD_RING_SHIFT) <=
+		       HTRACE_HOST_RINGS_OFF,
+	       "the told ring fits the host header's granule");
+_Static_assert(HTRACE_TOLD_DESC_OFF + (64u << (HTRACE_TOLD_RING_SHIFT - HTRACE_TOLD_BLOCK_SHIFT)) <=
+		       HTRACE_TOLD_DATA_OFF, "its descriptors fit");
 _Static_assert(sizeof(struct htrace_host_ring) == 64, "a slot is a line");
 _Static_assert(sizeof(struct htrace_host_ring) * HTRACE_MAX_RINGS <= HTRACE_GRANULE, "slots fit");
 _Static_assert(sizeof(struct htrace_guest) <= HTRACE_GRANULE, "guest header fits its granule");

@@ -2,6 +2,8 @@
 /* Regions in files and memfds of this machine: which files may be made into one. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -113,18 +115,33 @@ static bool deserted(const struct htrace_view *v, const struct htrace_guest *g)
 	return htrace_judge_dead(&judge, g->agent_pid, g->agent_ns, 0) && rings_deserted(v, &judge);
 }
 
+/* One that was made, and never published: its maker may have died over it. */
+static bool attach_unpublished(struct htrace_view *v)
+{
+	struct htrace_super s;
+
+	htrace_copy_once(&s, v->mem, sizeof(s));
+	if (s.magic || htrace_super_check(&s, v->size, NULL, 0))
+		return false;
+	v->super = s;
+	v->attached = true;
+	return true;
+}
+
 /* A region whose session is closed, or its maker and all who produced into it dead? */
 static bool over(int fd)
 {
 	struct htrace_view *v;
 	struct htrace_guest g;
 	bool yes = false;
+	int ret;
 
 	if (htrace_view_open_fd(&v, fd, false, NULL, 0))
 		return false;
-	if (htrace_view_attach(v, NULL, 0) == 0) {
+	ret = htrace_view_attach(v, NULL, 0);
+	if (!ret || (ret == -EAGAIN && attach_unpublished(v))) {
 		htrace_view_guest(v, &g, false);
-		yes = g.state == HTRACE_GUEST_CLOSED || deserted(v, &g);
+		yes = (!ret && g.state == HTRACE_GUEST_CLOSED) || deserted(v, &g);
 	}
 	htrace_view_close(v);
 	return yes;
@@ -171,6 +188,33 @@ static int open_file(const char *path, size_t *size, bool *made)
 	return err;
 }
 
+/*
+ * All of the file's blocks: a store for which its file system has none left is a SIGBUS, and the end of
+ * the program that is traced. Its size stays. Signals wait: each would make it begin anew.
+ */
+static int reserve(int fd, size_t size)
+{
+	sigset_t all, before;
+	int err = 0;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size))
+		err = -errno;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return err == -EOPNOTSUPP || err == -ENOSYS ? 0 : err; /* then there is no way to */
+}
+
+/* Give back what was reserved behind the end of a file that was there before. */
+static void unreserve(int fd)
+{
+	struct stat st;
+
+	if (!fstat(fd, &st) && ftruncate(fd, st.st_size))
+		htrace_log(HTRACE_LOG_WARN, "cannot give back a file's reserved blocks: %s",
+			   strerror(errno));
+}
+
 int htrace_region_create_local(struct htrace_region **out, const char *path, size_t size,
 			       const struct htrace_region_opts *opts, int *fd_out)
 {
@@ -188,9 +232,21 @@ int htrace_region_create_local(struct htrace_region **out, const char *path, siz
 	if (err)
 		goto fail;
 	mem = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (mem == MAP_FAILED || ftruncate(fd, (off_t)size) ||
+	if (mem == MAP_FAILED) {
+		err = -errno;
+		goto fail;
+	}
+	err = path ? reserve(fd, size) : 0; /* a memfd is in no file system that could be full */
+	if (err) {
+		if (!made)
+			unreserve(fd);
+		goto fail;
+	}
+	if (ftruncate(fd, (off_t)size) ||
 	    mmap(mem, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
 		err = -errno;
+		if (!made)
+			unreserve(fd);
 		goto fail;
 	}
 	if (!path) /* a reader need not fear SIGBUS then */

@@ -4,6 +4,8 @@
  * words, docs/memory-ordering.md why nobody meets another's leavings.
  */
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -52,7 +54,7 @@ static int map_process_word(void)
 }
 
 /* The word, and what it holds in this process and in no other that has its memory. */
-static int identify(struct htrace_producer *p)
+static int identify(const __u64 **process, __u64 *process_id)
 {
 	__u64 *word = __atomic_load_n(&process_word, __ATOMIC_ACQUIRE), id;
 	int err;
@@ -69,9 +71,28 @@ static int identify(struct htrace_producer *p)
 		if (!htrace_cas(word, 0, id))
 			id = __atomic_load_n(word, __ATOMIC_RELAXED);
 	}
-	p->process = word;
-	p->process_id = id;
+	*process = word;
+	*process_id = id;
 	return 0;
+}
+
+/*
+ * From here on what is recorded by @p goes nowhere, as in a child: the words that tell this are never
+ * those of a process, nor the generation the ring's, so nothing is written there. In this order, for a
+ * signal handler that comes in between.
+ */
+static void detach(struct htrace_producer *p)
+{
+	static const struct htrace_ring nowhere;
+	static const __u64 nobody;
+
+	htrace_store(&p->process, &nobody);
+	htrace_store(&p->process_id, ~0ULL);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	htrace_store(&p->generation, ~0ULL);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	htrace_store(&p->ring, (struct htrace_ring *)&nowhere);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
 /* -------------------------------------------------------------------------------------- taking */
@@ -182,18 +203,39 @@ static bool take_dead(struct taker *t, struct htrace_ring *ring, const struct ht
 	return true;
 }
 
+/* --------------------------------------------------------------------------- waking the reader */
+
+/* Whoever waits for the word; also from signal handlers: errno is theirs. */
+static void ring_futex(struct htrace_producer *p)
+{
+	__u32 *word = &htrace_region_guest(p->region)->bell;
+	int saved = errno;
+
+	if (!(__atomic_load_n(&htrace_region_host(p->region)->sync, __ATOMIC_RELAXED) &
+	      HTRACE_SYNC_RING))
+		return;
+	__atomic_fetch_add(word, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	errno = saved;
+}
+
+/* ------------------------------------------------------------------------------------------------ */
+
 int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u32 set, int index)
 {
 	const struct htrace_super *s = htrace_region_super(r);
 	const struct htrace_ringset *of = &s->ringset[set < HTRACE_MAX_RINGSETS ? set : 0];
 	__u32 first = index < 0 ? 0 : (__u32)index, end = index < 0 ? of->nr_rings : first + 1;
+	const __u64 *process;
+	__u64 process_id;
 	struct taker t;
 	int err;
 
+	detach(p);
 	if (set >= s->nr_ringsets || of->placement == HTRACE_PLACEMENT_VSHMEM ||
 	    of->kind != HTRACE_RING_PER_THREAD || end > of->nr_rings)
 		return -ENXIO;
-	err = identify(p);
+	err = identify(&process, &process_id);
 	if (err)
 		return err;
 	prepare(&t, s);
@@ -207,10 +249,16 @@ int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u3
 			continue;
 		p->ring = ring;
 		p->consumed = &host->consumed;
+		p->event_idx = &host->event_idx;
+		p->bell = s->features_optional & HTRACE_OPTIONAL_BELL &&
+			  of->placement == HTRACE_PLACEMENT_LOCAL ? ring_futex : NULL;
 		p->clock_id = s->clock_id;
-		p->schema = (__u32)htrace_region_schema(r)->generation;
+		p->schema = (__u32)htrace_load(&htrace_region_schema(r)->generation);
 		p->region = r;
 		p->generation = htrace_load(&ring->generation);
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+		htrace_store(&p->process_id, process_id);
+		htrace_store(&p->process, process); /* last: now signal handlers may record by it */
 		htrace_region_sample(r);
 		return 0;
 	}
@@ -219,11 +267,14 @@ int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u3
 
 void htrace_producer_put(struct htrace_producer *p)
 {
-	if (htrace_producer_is_ours(p)) {
+	bool ours = htrace_producer_is_ours(p);
+	struct htrace_ring *ring = p->ring;
+
+	if (ours)
 		htrace_region_sample(p->region);
-		htrace_store_release(&p->ring->owner, 0);
-	}
-	p->ring = NULL;
+	detach(p); /* before another thread may take the ring */
+	if (ours)
+		htrace_store_release(&ring->owner, 0);
 }
 
 int htrace_region_reap(struct htrace_region *r)

@@ -418,7 +418,7 @@ static int map_runs(struct htrace_view *v, const struct ram_file *f, char *err, 
 		}
 		at += n;
 	}
-	ret = htrace_sigbus_guard(base, len, false, &v->shrunk);
+	ret = htrace_sigbus_guard(base, len, false, &v->shrunk, err, errlen);
 	if (ret)
 		goto fail;
 	v->space = base;

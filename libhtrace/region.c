@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -115,6 +116,8 @@ static int lay_out(struct htrace_super *s, __u64 size, const struct htrace_regio
 
 	if (size < HTRACE_REGION_MIN)
 		return -ENOSPC;
+	if (size > HTRACE_REGION_MAX)
+		return -EINVAL;
 	place(&s->guest, &at, sizeof(struct htrace_guest));
 	place(&s->schema, &at, clamp(size / 16, HTRACE_GRANULE, 1 << 20));
 	place(&s->names, &at, clamp(size / 16, HTRACE_GRANULE, 4 << 20));
@@ -244,6 +247,8 @@ int htrace_region_plan(struct htrace_region **out, size_t size,
 	s = &r->super;
 	s->version_major = HTRACE_ABI_MAJOR;
 	s->version_minor = HTRACE_ABI_MINOR;
+	if (o.bell)
+		s->features_optional |= HTRACE_OPTIONAL_BELL;
 	s->super_size = sizeof(*s);
 	s->region_size = size;
 	s->session = htrace_random();
@@ -253,6 +258,9 @@ int htrace_region_plan(struct htrace_region **out, size_t size,
 	err = choose_clock(&s->clock_id, &o);
 	if (!err)
 		err = lay_out(s, size, &o);
+	/* What a reader would refuse is no region. */
+	if (!err && htrace_super_check(s, size, NULL, 0))
+		err = -EINVAL;
 	if (err) {
 		free(r);
 		return err;
@@ -285,8 +293,11 @@ void htrace_region_write(struct htrace_region *r, void *mem)
 int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 			 const struct htrace_region_opts *opts)
 {
-	int err = htrace_region_plan(out, size, opts);
+	int err;
 
+	if (!mem || (uintptr_t)mem % 4096)
+		return -EINVAL;
+	err = htrace_region_plan(out, size, opts);
 	if (!err)
 		htrace_region_write(*out, mem);
 	return err;
@@ -294,13 +305,12 @@ int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
 
 int htrace_region_fits(size_t size, const struct htrace_region_opts *opts)
 {
-	struct htrace_region_opts o = { 0 };
-	struct htrace_super s = { 0 };
+	struct htrace_region *r;
+	int err = htrace_region_plan(&r, size, opts);
 
-	if (!opts || opts->sz < sizeof(opts->sz) || opts->sz > sizeof(o))
-		return -EINVAL;
-	memcpy(&o, opts, opts->sz);
-	return lay_out(&s, size, &o);
+	if (!err)
+		htrace_region_release(r);
+	return err;
 }
 
 void htrace_region_publish(struct htrace_region *r)
@@ -415,7 +425,7 @@ const struct htrace_host_ring *htrace_region_host_ring(const struct htrace_regio
 struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32 index,
 				       struct htrace_geometry *g)
 {
-	const struct htrace_ringset *s = &r->super.ringset[set];
+	const struct htrace_ringset *s = &r->super.ringset[set < HTRACE_MAX_RINGSETS ? set : 0];
 
 	if (set >= r->super.nr_ringsets || index >= s->nr_rings ||
 	    s->placement == HTRACE_PLACEMENT_VSHMEM)
@@ -457,8 +467,12 @@ static void put_sample(struct htrace_region *r, const struct htrace_clock_sample
 {
 	struct htrace_guest *g = htrace_region_guest(r);
 	__u64 head = g->clock_head;
+	const __u64 *from = (const __u64 *)s;
+	__u64 *to = (__u64 *)&g->clock[head % HTRACE_CLOCK_SAMPLES];
 
-	g->clock[head % HTRACE_CLOCK_SAMPLES] = *s;
+	/* By words: another thread may look at what was here 64 samples ago. */
+	for (size_t i = 0; i < sizeof(*s) / 8; i++)
+		htrace_store(&to[i], from[i]);
 	htrace_region_fence(r);
 	__atomic_store_n(&g->clock_head, head + 1, __ATOMIC_RELEASE);
 }
@@ -489,7 +503,7 @@ void htrace_region_sample(struct htrace_region *r)
 
 	if (r->io_memory)
 		return;
-	last = head ? g->clock[(head - 1) % HTRACE_CLOCK_SAMPLES].mono : 0;
+	last = head ? htrace_load(&g->clock[(head - 1) % HTRACE_CLOCK_SAMPLES].mono) : 0;
 	htrace_clock_take(&s);
 	pause = (s.mono - r->began) / HTRACE_CLOCK_SAMPLES;
 	if (s.mono - last >= (pause > SAMPLE_PAUSE_NS ? pause : SAMPLE_PAUSE_NS))

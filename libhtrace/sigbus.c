@@ -75,7 +75,8 @@ static void on_sigbus(int sig, siginfo_t *info, void *ctx)
 
 static int install(void)
 {
-	struct sigaction sa = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct sigaction sa = { .sa_sigaction = on_sigbus,
+				.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
 
 	if (installed)
 		return 0;
@@ -87,17 +88,22 @@ static int install(void)
 	return 0;
 }
 
-int htrace_sigbus_guard(void *mem, size_t len, bool writable, volatile bool *shrunk)
+int htrace_sigbus_guard(void *mem, size_t len, bool writable, volatile bool *shrunk, char *err,
+			size_t errlen)
 {
 	int ret;
 
 	pthread_mutex_lock(&lock);
 	ret = install();
+	if (ret)
+		htrace_errf(err, errlen, "cannot handle SIGBUS: %s", strerror(-ret));
 	for (int i = 0; !ret; i++) {
 		struct guard *g = &guards[i];
 
 		if (i == MAX_GUARDS) {
-			ret = -ENOSPC;
+			htrace_errf(err, errlen, "this process has %d mappings of regions; close a view "
+				    "first", MAX_GUARDS);
+			ret = -EMFILE;
 		} else if (!g->len) {
 			g->start = (uintptr_t)mem;
 			g->writable = writable;

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <htrace/sync.h>
 
 #include "sync_adaptive.h"
+#include "sync_internal.h"
 
 #define MAX_POLICIES 32
 #define MAX_NAME 32
@@ -45,19 +45,6 @@ struct waiter {
 	__u64 polled; /* time of the last poll */
 };
 
-static __u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (__u64)ts.tv_sec * 1000000000 + (__u64)ts.tv_nsec;
-}
-
-static __u64 add_time(__u64 time, __u64 ns)
-{
-	return ns > UINT64_MAX - time ? UINT64_MAX : time + ns;
-}
-
 static void relax(void)
 {
 #if defined(__x86_64__)
@@ -88,7 +75,7 @@ static int sleep_until(struct waiter *w, __u64 until)
 	};
 
 	while (!take_woken(w)) {
-		if (now_ns() >= until)
+		if (htrace_sync_now() >= until)
 			return 0;
 		/* BITSET, because its timeout is absolute. Does not sleep if wake came before. */
 		if (syscall(SYS_futex, &w->woken, FUTEX_WAIT_BITSET_PRIVATE, 0, &ts, NULL,
@@ -116,7 +103,7 @@ static int waiter_new(void **priv, const struct htrace_sync_target *target)
 	if (!w)
 		return -ENOMEM;
 	w->target = *target;
-	w->polled = now_ns();
+	w->polled = htrace_sync_now();
 	*priv = w;
 	return 0;
 }
@@ -169,7 +156,7 @@ static bool rested_look(struct waiter *w, __u64 now)
 
 	while (now < until) {
 		relax();
-		now = now_ns();
+		now = htrace_sync_now();
 	}
 	w->looked = now;
 	if (!is_ready(w)) {
@@ -186,7 +173,7 @@ static bool rested_look(struct waiter *w, __u64 now)
 static int spin_wait(void *priv, __u64 max_ns)
 {
 	struct waiter *w = priv;
-	__u64 now = now_ns(), deadline = add_time(now, max_ns);
+	__u64 now = htrace_sync_now(), deadline = htrace_sync_add(now, max_ns);
 
 	if (w->found && max_ns) {
 		w->found = rested_look(w, now);
@@ -208,7 +195,7 @@ static int spin_wait(void *priv, __u64 max_ns)
 			relax();
 		}
 		w->stream = false;
-		if (now_ns() >= deadline)
+		if (htrace_sync_now() >= deadline)
 			return 0;
 	}
 }
@@ -244,7 +231,7 @@ static int timer_arm(void **priv, const struct htrace_sync_target *target, const
 /* On a grid, so that reading takes nothing from the rate; ticks that were missed are left out. */
 static void timer_next(struct waiter *w)
 {
-	__u64 now = now_ns();
+	__u64 now = htrace_sync_now();
 
 	w->next += w->period;
 	if (w->next <= now)
@@ -253,7 +240,7 @@ static void timer_next(struct waiter *w)
 
 static int timer_wait(void *priv, __u64 max_ns)
 {
-	__u64 deadline = add_time(now_ns(), max_ns);
+	__u64 deadline = htrace_sync_add(htrace_sync_now(), max_ns);
 	struct waiter *w = priv;
 	int ret;
 
@@ -299,7 +286,7 @@ static int adaptive_arm(void **priv, const struct htrace_sync_target *target, co
 
 static void adaptive_polled(struct waiter *w, __u64 events, bool backlog)
 {
-	__u64 now = now_ns();
+	__u64 now = htrace_sync_now();
 
 	htrace_adaptive_polled(&w->adaptive, events, now - w->polled, backlog);
 	w->polled = now;
@@ -308,7 +295,7 @@ static void adaptive_polled(struct waiter *w, __u64 events, bool backlog)
 
 static int adaptive_wait(void *priv, __u64 max_ns)
 {
-	__u64 deadline = add_time(now_ns(), max_ns);
+	__u64 deadline = htrace_sync_add(htrace_sync_now(), max_ns);
 	struct waiter *w = priv;
 	int ret;
 
@@ -342,11 +329,11 @@ static const struct htrace_sync_ops adaptive_ops = {
 /* ------------------------------------------------------------------------------------ registry */
 
 static const struct htrace_sync_ops *policies[MAX_POLICIES] = {
-	&spin_ops, &adaptive_ops, &timer_ops,
+	&spin_ops, &adaptive_ops, &timer_ops, &htrace_sync_futex, &htrace_sync_doorbell,
 };
 static struct htrace_sync_ops registered[MAX_POLICIES]; /* of this library's size */
-static size_t nr_policies = 3;
-static char all_names[MAX_POLICIES * (MAX_NAME + 2)] = "spin, adaptive, timer";
+static size_t nr_policies = 5;
+static char all_names[MAX_POLICIES * (MAX_NAME + 2)] = "spin, adaptive, timer, futex, doorbell";
 
 static const struct htrace_sync_ops *find(const char *name, size_t len)
 {

@@ -17,6 +17,7 @@ LIB = os.path.join(TOP, 'libhtrace')
 RING = 'include/htrace/ring.h'
 READER = 'include/htrace/consumer.h'
 CONSUMER = 'consumer.c'
+SYNC = 'include/htrace/sync.h'
 
 
 @dataclass
@@ -169,6 +170,18 @@ MUTATIONS = [
              [(READER, '(__u64)(__s64)(__s32)(', '(__u64)(')], unit='test_ring'),
     Mutation('range', 'the range of the short form', ('time', ' LONG_RANGE'),
              [(RING, '>= 3ULL << 30', '>= 5ULL << 30')], stress='plain'),
+    Mutation('wake-fence', "the producer's fence between commit and event_idx",
+             ('wake', ' RECORDS=2 NO_PRODUCER_FENCE'),
+             [(RING, '''{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return htrace_ring_needs_bell''', '''{
+	return htrace_ring_needs_bell''')], unit=''),
+    Mutation('armed-fence', "the reader's fence between event_idx and head",
+             ('wake', ' RECORDS=2 NO_READER_FENCE'),
+             [(SYNC, '	__atomic_thread_fence(__ATOMIC_SEQ_CST);\n', '')], unit=''),
+    Mutation('late-seen', 'the bell is loaded before event_idx is stored', ('wake', ' RECORDS=2 LATE_SEEN')),
+    Mutation('no-look', 'the look at head after event_idx', ('wake', ' RECORDS=2 NO_LOOK')),
+    Mutation('no-poll', 'not sleeping over what is not committed yet', ('wake', ' RECORDS=2 NO_POLL')),
 ]
 
 

@@ -65,7 +65,7 @@ class Results:
 
 # Of how large pages a unit test is made to believe the machine's to be, by tests/unit/bigpages.c;
 # those of which it makes a difference.
-PAGES = {'unit.': None, 'pages16k.': 16384, 'pages64k.': 65536, 'sanitized.': None}
+PAGES = {'unit.': None, 'pages16k.': 16384, 'pages64k.': 65536, 'sanitized.': None, 'clang.': None}
 MAPPING = ['test_owner', 'test_region', 'test_relay', 'test_ring', 'test_sync', 'test_vshmem']
 
 
@@ -186,7 +186,7 @@ def expected_skips():
 def all_tests(args, results):
     """(name, function that runs it into Results)"""
     for label in PAGES:
-        build = args.sanitized if label == 'sanitized.' else args.build
+        build = {'sanitized.': args.sanitized, 'clang.': args.clang}.get(label, args.build)
         if not build:
             continue
         units = sorted(p for p in glob.glob(os.path.join(build, 'tests', 'test_*'))
@@ -204,8 +204,8 @@ def all_tests(args, results):
 
 # Long ones that need one core and no particular speed: the first run in a process of their own while the
 # second run here. All others have the machine to themselves.
-BESIDE = 'sanitized.', 'aarch64.'
-MEANWHILE = 'unit.', 'pages16k.', 'pages64k.', 'model.', 'mutated.unit['
+BESIDE = 'sanitized.', 'clang.', 'aarch64.'
+MEANWHILE = 'unit.', 'pages16k.', 'pages64k.', 'model.', 'mutated.unit[', 'fuzz.'
 
 
 def split(tests):
@@ -256,6 +256,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--build', default=os.path.join(os.path.dirname(HERE), 'build'))
     parser.add_argument('--sanitized', help='build directory with sanitizers: unit tests only')
+    parser.add_argument('--clang', help='build directory of another compiler: unit tests only')
     parser.add_argument('--only', default='', help='regular expression on test names')
     parser.add_argument('--list', action='store_true')
     args = parser.parse_args()

@@ -165,8 +165,11 @@ def describe_format(cc, include):
 
 def describe_library(cc, include, library, format_items):
     headers = sorted(h for h in os.listdir(os.path.join(include, 'htrace')) if h.endswith('.h'))
+    limits = [c for h in headers if h not in FORMAT_HEADERS for c in
+              re.findall(r'^#define (HTRACE_\w+) +\d', read(os.path.join(include, 'htrace', h)), re.M)
+              if not c.startswith('HTRACE_VERSION_')]
     with tempfile.TemporaryDirectory() as dir:
-        obj, out = compile_headers(cc, include, headers, [], dir)
+        obj, out = compile_headers(cc, include, headers, limits, dir)
         out.update(Dwarf(obj).described())
     symbols = run('readelf', '--dyn-syms', '--wide', library)
     for m in re.finditer(r' (FUNC|OBJECT) +GLOBAL +DEFAULT +\d+ (\w+)@@(\S+)', symbols):

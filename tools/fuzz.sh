@@ -55,7 +55,7 @@ for t in "${targets[@]}"; do
 done
 [ ${#targets[@]} -gt 0 ] || targets=("${known[@]}")
 
-seconds=$(awk -v m="$minutes" 'BEGIN { s = int(m * 60); print s > 0 ? s : 1 }')
+seconds=$(awk -v m="$minutes" 'BEGIN { s = int(m * 60); print (s > 0 ? s : 1) }')
 commit=$(git -C "$top" describe --always --dirty 2>/dev/null || echo unknown)
 python3 "$top/tests/fuzz/targets.py" build fuzz "$build" "${targets[@]}"
 while read -r setting; do

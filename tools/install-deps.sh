@@ -27,7 +27,7 @@ die() { say "error: $*"; exit 1; }
 packages=(
 	# the build
 	meson ninja-build gcc libc6-dev pkg-config clang
-	libbpf-dev libelf-dev zlib1g-dev liburing-dev
+	libbpf-dev libelf-dev zlib1g-dev liburing-dev libprotobuf-c-dev protobuf-c-compiler
 	# a guest: its kernel, its initramfs, QEMU with its firmware
 	qemu-system-x86 qemu-system-data seabios ipxe-qemu
 	busybox-static cpio kmod gzip xz-utils zstd ca-certificates
@@ -37,7 +37,7 @@ print=
 while [ $# -gt 0 ]; do
 	case $1 in
 	--tests)
-		packages+=(check python3 make g++ babeltrace2 spin groff-base)
+		packages+=(check python3 make g++ babeltrace2 protobuf-compiler spin groff-base)
 		packages+=(libclang-rt-dev llvm) # libFuzzer, and its coverage
 		# kernel modules; tools/fetch-headers.sh fetches the headers
 		packages+=(gcc-12 binutils dkms lz4 ovmf)

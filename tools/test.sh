@@ -64,4 +64,5 @@ build build-asan gcc -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -
 rm -f "$log"
 
 step 'tests'
-exec "$top/tests/run.py" --build "$top/build-test" --sanitized "$top/build-asan" "${only[@]}"
+exec "$top/tests/run.py" --build "$top/build-test" --sanitized "$top/build-asan" \
+	--clang "$top/build-clang" "${only[@]}"

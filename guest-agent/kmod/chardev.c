@@ -208,6 +208,8 @@ static long dev_ioctl(struct file *file, unsigned int request, unsigned long arg
 {
 	struct reader *r = file->private_data;
 
+	if (request != HTRACE_MODULE_INFO && !(file->f_mode & FMODE_WRITE))
+		return -EBADF;
 	switch (request) {
 	case HTRACE_MODULE_INFO:
 		return get_info(r->d, (void __user *)arg);

@@ -4,7 +4,8 @@
  *
  * The device's memory is mapped with mmap(): offset 0 is the start of BAR2, shared mappings only.
  * read() waits for an interrupt from the host and gives the number of all so far (__u64); poll()
- * tells when there are more than the last read() gave.
+ * tells when there are more than the last read() gave. All requests but HTRACE_MODULE_INFO want a file
+ * that is open for writing (-EBADF).
  */
 #ifndef HTRACE_MODULE_H
 #define HTRACE_MODULE_H

@@ -37,6 +37,10 @@ struct rings {
 	u32 nr;
 	const struct htrace_host_ring *host;
 	struct htrace_geometry geometry;
+	/* The bell: what the host wants, and how; regs NULL: the device has none. */
+	const u32 *sync;
+	void __iomem *regs;
+	u32 vectors;
 };
 
 /*
@@ -54,6 +58,44 @@ static struct htrace_ring *this_ring(const struct rings **rings, unsigned int *c
 	if (!*rings || *cpu >= (*rings)->nr)
 		return NULL;
 	return (void *)((*rings)->first + *cpu * (*rings)->stride);
+}
+
+/*
+ * The host could want a bell with each record, and each costs an exit. So a CPU rings once in BELL_NS
+ * in the long run, BELL_BURST_NS / BELL_NS times at once. No reader that sleeps and is woken in between
+ * is as fast; one that is rung for in vain is woken by its own bound.
+ */
+#define BELL_NS 10000
+#define BELL_BURST_NS 10000000
+static DEFINE_PER_CPU(u64, bells_until);
+
+/* An NMI in between makes this forget a bell: no harm. */
+static bool may_ring(void)
+{
+	u64 now = ktime_get_mono_fast_ns(), until = __this_cpu_read(bells_until);
+
+	if ((s64)(until - now) > BELL_BURST_NS)
+		return false;
+	__this_cpu_write(bells_until, ((s64)(until - now) > 0 ? until : now) + BELL_NS);
+	return true;
+}
+
+/* @slot is committed in the ring of @cpu: wake the host's reader, if it sleeps and waits for this. */
+static void wake_reader(const struct rings *r, unsigned int cpu, const struct htrace_slot *slot)
+{
+	u32 sync, vector;
+
+	if (!r->regs)
+		return;
+	smp_mb__after_atomic(); /* the commit, then what the reader wants: it does the reverse */
+	sync = READ_ONCE(*r->sync);
+	if (!(sync & HTRACE_SYNC_RING))
+		return;
+	vector = sync >> HTRACE_SYNC_VECTOR_SHIFT & 0xffff;
+	if (vector < r->vectors &&
+	    htrace_ring_needs_bell(slot->from, slot->to, READ_ONCE(r->host[cpu].event_idx)) &&
+	    may_ring())
+		writel(vector, r->regs + REG_DOORBELL); /* of peer 0 */
 }
 
 #pragma GCC diagnostic push
@@ -82,6 +124,7 @@ __bpf_kfunc int htrace_write(u32 id, u32 schema, const void *data, u32 data__sz)
 		if (to) {
 			memcpy(to, data, data__sz);
 			htrace_commit(&slot);
+			wake_reader(rings, cpu, &slot);
 			ret = 0;
 		}
 	}
@@ -194,6 +237,9 @@ static struct rings *make_rings(struct htrace_dev *d, const struct htrace_module
 	rings->nr = r->nr_rings;
 	rings->host = (void *)(d->mem + HTRACE_HOST_RINGS_OFF);
 	rings->host += r->first_slot;
+	rings->sync = &((struct htrace_host *)(d->mem + HTRACE_HOST_OFF))->sync;
+	rings->regs = d->flags & HTRACE_MODULE_DOORBELL ? d->regs : NULL;
+	rings->vectors = d->vectors;
 	rings->geometry = (struct htrace_geometry){
 		.ring_mask = (1ULL << r->ring_shift) - 1,
 		.ring_shift = r->ring_shift,

@@ -66,6 +66,7 @@ static void use_areas(struct htrace_view *v)
 	htrace_view_clock(v, &sample);
 	if (htrace_view_schema(v, &generation, &buf, &len) == 1) {
 		CHECK(len <= htrace_view_size(v));
+		check_written(buf, len);
 		if (!htrace_schema_parse(&schema, buf, len, err, sizeof(err)))
 			htrace_schema_free(schema);
 		free(buf);
@@ -133,6 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	__u64 how = take(&in, 1), more = take(&in, 1);
 	struct guest *g = guest_get(how % NR_SHAPES);
 	bool shrink = (how >> 4) == 15, empty = (more & 14) == 14;
+	struct htrace_image none;
 	struct htrace_view *v;
 	char err[256] = "";
 	int ret;
@@ -162,7 +164,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (const char *p = err; *p; p++)
 		CHECK(*p >= ' ' && *p <= '~');
 	CHECK(htrace_view_current(v) == !ret);
-	if (!ret) {
+	if (ret) {
+		use_areas(v);
+		CHECK(htrace_view_ring(v, 0, 0, &none) == -ENXIO);
+		CHECK(htrace_view_claim(v) == (more & 2 ? -EINVAL : -EACCES));
+	} else {
 		if (shrink)
 			CHECK(!ftruncate(g->fd, (off_t)(more << 12)));
 		take_patches(&g->memory, &in, shrink ? 0 : 8); /* after it was checked */

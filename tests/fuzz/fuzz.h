@@ -107,6 +107,17 @@ void take_patches(struct memory *m, struct input *in, unsigned int most);
 /* The @nth allocation, or mapping, from now on fails; 0: none does. Only of the code under test. */
 void fail_allocation(unsigned int nth);
 
+/* All of it was written: MemorySanitizer knows, where the target was built with it. */
+#if defined(__has_feature)
+#if __has_feature(memory_sanitizer)
+#include <sanitizer/msan_interface.h>
+#define check_written(p, len) __msan_check_mem_is_initialized((p), (len))
+#endif
+#endif
+#ifndef check_written
+#define check_written(p, len) ((void)(p), (void)(len))
+#endif
+
 /* A directory of this process that goes at its end; files in it are made at first. */
 const char *fuzz_dir(void);
 /* Remove what is in the directory @path, and it too if @itself. */

@@ -127,14 +127,15 @@ static void change_some(struct guest *g, struct input *in)
 
 /* ------------------------------------------------------------------------------------- the reader */
 
-static void read_some(struct live *l, struct reader *r, bool unverified)
+static void read_some(struct live *l, struct reader *r, bool all, bool unverified)
 {
 	struct live_pass pass;
-	int ret = live_read(l, r->now, unverified, &pass);
+	int ret = live_read(l, r->now, all, unverified, &pass);
 
 	CHECK(!ret || ret == -ESTALE || ret == -ENOMEM);
 	CHECK(live_backlog(l) >= pass.backlog || ret);
-	live_ready(l);
+	if (!live_ready(l))
+		live_arm(l);
 	live_relayed(l);
 }
 
@@ -149,7 +150,7 @@ static void follow(struct htrace_view *v, struct live *l, struct reader *r, stru
 
 		switch (op % 8) {
 		case 0: case 1: case 2:
-			read_some(l, r, op & 8);
+			read_some(l, r, (op & 48) != 48, op & 8);
 			break;
 		case 3:
 			live_refresh(l, r->now);

@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include "fuzz.h"
+#include "fuzz_kernel.h"
 #include "fuzz_schema.h"
 #include "fuzz_session.h"
+#include "perfetto.pb-c.h"
 
 #define BATCH_ROOM 32768u
 #define LINE_MOST (64u * 1024 + 64)
@@ -241,6 +243,60 @@ static void check_lines(const char *text, size_t len, bool json)
 	}
 }
 
+static void check_string(const char *s)
+{
+	size_t len = 0;
+
+	for (; s && *s; s++, len++)
+		CHECK(*s >= ' ' && *s <= '~');
+	CHECK(len < 8192);
+}
+
+/* All text in a message, and in those in it, is harmless. */
+static void check_message(const ProtobufCMessage *m)
+{
+	for (unsigned int i = 0; i < m->descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+		const void *at = (const char *)m + f->offset;
+		bool many = f->label == PROTOBUF_C_LABEL_REPEATED;
+		size_t nr = many ? *(const size_t *)((const char *)m + f->quantifier_offset) : 1;
+		void *const *list = many ? *(void *const *const *)at : (void *const *)at;
+
+		if (f->type != PROTOBUF_C_TYPE_STRING && f->type != PROTOBUF_C_TYPE_MESSAGE)
+			continue;
+		for (size_t n = 0; n < nr; n++) {
+			if (f->type == PROTOBUF_C_TYPE_STRING)
+				check_string(list[n]);
+			else if (list[n])
+				check_message(list[n]);
+		}
+	}
+}
+
+/* It is a trace, and each number stands for a name that was told before. */
+static void check_trace(const char *data, size_t len)
+{
+	Pf__Trace *t = pf__trace__unpack(NULL, len, (const uint8_t *)data);
+	uint64_t last[8] = { 0 };
+
+	CHECK(t && t->n_packet && t->packet[0]->clock_snapshot);
+	check_message(&t->base);
+	for (size_t i = 1; i < t->n_packet; i++) {
+		const Pf__TracePacket *k = t->packet[i];
+		const Pf__InternedData *d = k->interned_data;
+		uint64_t *iid = &last[k->machine_id % ARRAY_SIZE(last)];
+
+		CHECK(k->machine_id && k->trusted_packet_sequence_id == k->machine_id + 1);
+		if (k->sequence_flags & PF__SEQUENCE_FLAGS__SEQ_INCREMENTAL_STATE_CLEARED)
+			*iid = 0;
+		*iid += d ? d->n_event_names + d->n_debug_annotation_names : 0;
+		CHECK(!k->track_event || k->track_event->name_iid <= *iid);
+		for (size_t n = 0; k->track_event && n < k->track_event->n_debug_annotations; n++)
+			CHECK(k->track_event->debug_annotations[n]->name_iid <= *iid);
+	}
+	pf__trace__free_unpacked(t, NULL);
+}
+
 static void check_output(int fd, bool json)
 {
 	struct stat st;
@@ -251,7 +307,10 @@ static void check_output(int fd, bool json)
 		return;
 	text = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
 	CHECK(text != MAP_FAILED);
-	check_lines(text, (size_t)st.st_size, json);
+	if (!strcmp(SINK, "perfetto"))
+		check_trace(text, (size_t)st.st_size);
+	else
+		check_lines(text, (size_t)st.st_size, json);
 	munmap(text, (size_t)st.st_size);
 }
 
@@ -272,6 +331,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			snprintf(spec, sizeof(spec), SINK ":/proc/self/fd/%d", fd);
 	}
 	maker.len = maker.nr_types = maker.nr_events = 0;
+	if (how & 128 && !strcmp(SINK, "perfetto"))
+		kernel_schema(&maker);
 	if (reader_open(&r, spec, NULL, how)) {
 		hand_schema(&r, &in, &generation);
 		while (in.left)

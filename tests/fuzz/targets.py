@@ -44,6 +44,7 @@ TARGETS = {
     'text': Target('sinks.c', 'records as text', ['-DSINK="text"']),
     'json': Target('sinks.c', 'records as JSON', ['-DSINK="json"']),
     'ctf': Target('sinks.c', 'records as CTF', ['-DSINK="ctf"']),
+    'perfetto': Target('sinks.c', 'records as a Perfetto trace', ['-DSINK="perfetto"']),
     'raw': Target('sinks.c', 'records into a capture', ['-DSINK="raw"']),
     'capture': Target('capture.c', 'a capture\'s files'),
     'tracepoint': Target('tracepoint.c', 'format files of tracefs'),
@@ -58,10 +59,12 @@ SANITIZERS = {
 }
 FLAVOURS = {
     'fuzz': ['-O1', '-fsanitize=fuzzer-no-link,address,undefined', '-fno-sanitize-recover=all'],
+    # What is used without having been written. Of targets without libraries, which are not built so.
+    'memory': ['-O1', '-fsanitize=fuzzer-no-link,memory', '-fsanitize-memory-track-origins', '-fno-sanitize-recover=all'],
     'coverage': ['-O1', '-fsanitize=fuzzer-no-link', '-fprofile-instr-generate', '-fcoverage-mapping'],
 }
 # What has no decisions to find, and long loops: libFuzzer does not watch it.
-UNWATCHED = ('stats.c', 'out.c')
+UNWATCHED = ('stats.c', 'out.c', 'perfetto.pb-c.c')
 # Of the code under test only, so that an input can make one fail.
 ALLOCATIONS = [f'-D{f}=fuzz_{f}' for f in ('malloc', 'calloc', 'realloc')]
 MAPPINGS = ['-Dmmap=fuzz_mmap'] # what the SIGBUS handler maps must not fail
@@ -89,25 +92,28 @@ def sources():
     lib = [p for p in glob.glob(os.path.join(LIB, '*.c'))
            if os.path.basename(p) not in ('bar.c', 'schema_btf.c')]
     reader = [p for p in glob.glob(os.path.join(READER, '*.c'))
-              if os.path.basename(p) not in ('main.c', 'message.c')]
+              if os.path.basename(p) not in ('main.c', 'message.c', 'host_bpf.c')]
     own = [os.path.join(HERE, 'fuzz.c'), os.path.join(HERE, 'fuzz_region.c')]
     return sorted(lib) + own, sorted(reader) + [os.path.join(AGENT, 'tracepoint_format.c')]
 
 
 class Build:
-    """Targets of one flavour, in a directory. @library: another libhtrace than the tree's."""
+    """Targets of one flavour, in a directory."""
 
-    def __init__(self, directory, flavour='fuzz', library=LIB):
-        self.dir, self.flavour, self.library = directory, flavour, library
+    def __init__(self, directory, flavour='fuzz'):
+        self.dir, self.flavour = directory, flavour
         os.makedirs(directory, exist_ok=True)
-        headers = [h for d in (os.path.join(library, 'include', 'htrace'), library, READER, HERE)
+        headers = [h for d in (os.path.join(LIB, 'include', 'htrace'), LIB, READER, HERE)
                    for h in glob.glob(os.path.join(d, '*.h'))]
         self.headers = max(os.path.getmtime(p) for p in headers + [os.path.abspath(__file__)])
         self.flags = [
             clang(), '-std=gnu11', '-D_GNU_SOURCE', '-g', '-fno-omit-frame-pointer', '-UNDEBUG',
             '-Wall', '-Wextra', '-Wno-unused-parameter', '-Wno-missing-field-initializers',
             '-Wno-gnu-zero-variadic-macro-arguments', *FLAVOURS[flavour], '-DHAVE_ZLIB', '-DHAVE_LIBELF',
-            '-I' + os.path.join(library, 'include'), '-I' + library, '-I' + READER, '-I' + directory]
+            '-DHAVE_PROTOBUF_C',
+            '-I' + os.path.join(LIB, 'include'), '-I' + LIB, '-I' + READER, '-I' + directory]
+        # of the programs that were made: name -> its harness, and source -> object of what they share
+        self.harness, self.common = {}, {}
 
     def _run(self, *args):
         run = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -118,8 +124,6 @@ class Build:
             print(run.stdout, file=sys.stderr)
 
     def _compile(self, source, defines=(), name=None):
-        if source.startswith(LIB):
-            source = os.path.join(self.library, os.path.relpath(source, LIB))
         part = os.path.basename(os.path.dirname(source))
         to = os.path.join(self.dir, name or f'{part}-{os.path.basename(source)[:-2]}.o')
         if part != 'fuzz':
@@ -136,23 +140,36 @@ class Build:
         with open(os.path.join(self.dir, 'syscall-names.h'), 'w', encoding='utf-8') as f:
             subprocess.run([os.path.join(READER, 'gen-syscalls.sh'),
                             os.path.join(READER, 'syscalls-x86_64.list'), clang()], stdout=f, check=True)
-        link = ['-lelf', '-lz', '-pthread']
+        self._run('protoc-c', f'--proto_path={READER}', f'--c_out={self.dir}',
+                  os.path.join(READER, 'perfetto.proto'))
         own = {n: os.path.join(HERE, TARGETS[n].source) for n in names}
 
         with concurrent.futures.ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
             lib, reader = sources()
+            reader = reader + [os.path.join(self.dir, 'perfetto.pb-c.c')]
             if all(TARGETS[n].library_only for n in names):
                 reader = []
-            objects = [pool.submit(self._compile, s) for s in lib + reader]
+            objects = {s: pool.submit(self._compile, s) for s in lib + reader}
             harness = {n: pool.submit(self._compile, own[n], TARGETS[n].defines, f'target-{n}.o')
                        for n in names}
-            common = [o.result() for o in objects]
-            exes = {n: os.path.join(self.dir, n) for n in names}
-            linked = [pool.submit(self._run, *self.flags, '-fsanitize=fuzzer', harness[n].result(), *common,
-                                  '-o', exes[n], *link) for n in names]
-            for done in linked:
-                done.result()
-        return exes
+            self.common = {s: o.result() for s, o in objects.items()}
+            self.harness = {n: o.result() for n, o in harness.items()}
+            linked = {n: pool.submit(self._link, n, self.common, n) for n in names}
+            return {n: exe.result() for n, exe in linked.items()}
+
+    def _link(self, name, objects, to):
+        exe = os.path.join(self.dir, to)
+        libraries = ['-lelf', '-lz', '-lprotobuf-c'] if self.flavour != 'memory' else []
+        self._run(*self.flags, '-fsanitize=fuzzer', self.harness[name], *objects.values(), '-o', exe,
+                  *libraries, '-pthread')
+        return exe
+
+    def make_other(self, name, source, other):
+        """The target @name, which was made, with the file @other in the place of @source."""
+        to = f'other-{name}'
+        self._run(*self.flags, '-w', *ALLOCATIONS, *MAPPINGS, '-I' + os.path.dirname(source), '-c', other,
+                  '-o', os.path.join(self.dir, to + '.o'))
+        return self._link(name, {**self.common, source: os.path.join(self.dir, to + '.o')}, to)
 
 
 def corpus_of(name):

@@ -84,6 +84,21 @@ static void check_requests(void)
 	check(false, "a request whose buffer is in the device's memory");
 }
 
+/* Who may not write the memory may not say where programs write, nor ring. */
+static void check_read_only(void)
+{
+	struct htrace_module_info info;
+	struct htrace_module_rings none = { 0 };
+	struct htrace_module_bell bell = { 0 };
+	int fd = open_device(O_RDONLY);
+
+	check(!ioctl(fd, HTRACE_MODULE_INFO, &info), "HTRACE_MODULE_INFO of a read-only file");
+	check(ioctl(fd, HTRACE_MODULE_RINGS, &none) && errno == EBADF,
+	      "refusing HTRACE_MODULE_RINGS of a read-only file");
+	check(ioctl(fd, HTRACE_MODULE_BELL, &bell) && errno == EBADF,
+	      "refusing HTRACE_MODULE_BELL of a read-only file");
+}
+
 static void check_mappings(void)
 {
 	int fd = open_device(O_RDONLY), both = open_device(O_RDWR);
@@ -109,6 +124,7 @@ int main(void)
 	check(!ioctl(open_device(O_RDWR), HTRACE_MODULE_INFO, &info), "HTRACE_MODULE_INFO");
 	size = info.size;
 	check_requests();
+	check_read_only();
 	check_mappings();
 	puts("devmap: all right");
 	return 0;

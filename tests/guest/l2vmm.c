@@ -3,11 +3,12 @@
  * A VMM for the small guest l2/l2.c, straight on /dev/kvm: its real exits are what a reader on this
  * machine may watch. The guest writes into a region in a file of ours, which is memory of it.
  *
- *	l2vmm [-w] [-p NS] REGION ROUNDS RECORDS PAUSE WORK...
+ *	l2vmm [-w] [-b] [-p NS] [-s USEC] [-2] REGION ROUNDS RECORDS PAUSE WORK...
  *
  * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt or busy. -w waits for a
  * reader before the start, and at the end until it has read all. -p: rounds begin so many ns after
- * each other, if they can.
+ * each other, if they can. -b: the guest wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each
+ * I/O exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing.
  *
  * Prints for each virtual CPU what it did, and what the VMM saw of it.
  */
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -52,7 +54,7 @@ struct vcpu {
 	pthread_t thread;
 	int fd;
 	bool done;
-	unsigned long long io, mmio, hlt, windows, signals, injected, ns;
+	unsigned long long io, mmio, hlt, windows, signals, injected, ns, run_delay, tid;
 	unsigned long long exits; /* as KVM counts them */
 	int khz; /* of its TSC */
 };
@@ -61,6 +63,8 @@ static struct vcpu vcpus[L2_MAX_CPUS];
 static unsigned int nr_vcpus;
 static char *ram;
 static int kvm, vm;
+static unsigned int io_sleep; /* us */
+static bool bell;
 
 static void fail(const char *what)
 {
@@ -167,6 +171,17 @@ static void make_vm(void)
 		table[1024 + i] = i << 21 | 0x83;
 }
 
+/* As QEMU's ivshmem-doorbell under KVM: the exit is handled in the kernel. */
+static void make_bell(void)
+{
+	int fd = dup2(eventfd(0, EFD_NONBLOCK), L2_BELL_FD);
+	struct kvm_ioeventfd e = {
+		.addr = L2_PORT_BELL, .len = 1, .fd = fd, .flags = KVM_IOEVENTFD_FLAG_PIO,
+	};
+
+	check(fd >= 0 && !ioctl(vm, KVM_IOEVENTFD, &e), "KVM_IOEVENTFD");
+}
+
 static void set_registers(const struct vcpu *v, __u64 cpu)
 {
 	struct kvm_segment code = {
@@ -250,6 +265,10 @@ static void make_vcpu(struct vcpu *v, __u64 cpu, const struct l2_cpu *orders, st
 	ring = (const char *)htrace_region_ring(r, 0, (__u32)cpu, &c->geometry);
 	c->ring = L2_REGION + (__u64)(ring - base);
 	c->consumed = L2_REGION + (__u64)((const char *)&words->consumed - base);
+	if (bell) {
+		c->event_idx = L2_REGION + (__u64)((const char *)&words->event_idx - base);
+		c->sync = L2_REGION + (__u64)((const char *)&htrace_region_host(r)->sync - base);
+	}
 	v->fd = ioctl(vm, KVM_CREATE_VCPU, cpu);
 	check(v->fd >= 0, "KVM_CREATE_VCPU");
 	v->run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
@@ -329,6 +348,8 @@ static bool handle(struct vcpu *v, bool *pending)
 		if (v->run->io.port == L2_PORT_FAULT)
 			tell_fault(v->account);
 		v->io++;
+		if (io_sleep)
+			usleep(io_sleep);
 		return v->run->io.port != L2_PORT_DONE;
 	case KVM_EXIT_MMIO:
 		v->mmio++;
@@ -346,6 +367,19 @@ static bool handle(struct vcpu *v, bool *pending)
 	exit(1);
 }
 
+/* What this thread waited for a CPU, by the scheduler's own account. */
+static __u64 run_delay(void)
+{
+	FILE *f = fopen("/proc/thread-self/schedstat", "re");
+	unsigned long long ran, delay = 0;
+
+	if (f && fscanf(f, "%llu %llu", &ran, &delay) != 2)
+		delay = 0;
+	if (f)
+		fclose(f);
+	return delay;
+}
+
 static void *run_vcpu(void *arg)
 {
 	bool pending = false, more = true;
@@ -357,6 +391,7 @@ static void *run_vcpu(void *arg)
 	pthread_setname_np(pthread_self(), name); /* for who moves it to another CPU */
 	if (v->account->work == L2_INTERRUPT)
 		start_ticks();
+	v->tid = (unsigned long long)syscall(SYS_gettid);
 	start = monotonic();
 	while (more) {
 		inject(v, &pending);
@@ -370,6 +405,7 @@ static void *run_vcpu(void *arg)
 	}
 	v->ns = monotonic() - start;
 	v->exits = count_exits(v);
+	v->run_delay = run_delay();
 	__atomic_store_n(&v->done, true, __ATOMIC_RELEASE);
 	return NULL;
 }
@@ -425,9 +461,11 @@ static void report(const struct vcpu *v)
 	const struct l2_cpu *c = v->account;
 
 	printf("l2vmm: cpu %u %s records %llu irq_records %llu made %llu irqs %llu waited %llu "
-	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu exits %llu ns %llu cost %llu\n",
+	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu exits %llu ns %llu cost %llu "
+	       "run_delay %llu tid %llu\n",
 	       c->cpu, works[c->work], c->seq, c->irq_seq, c->made, c->irqs, c->waited, v->io, v->mmio,
-	       v->hlt, v->windows, v->signals, v->injected, v->exits, v->ns, median_cost(v));
+	       v->hlt, v->windows, v->signals, v->injected, v->exits, v->ns, median_cost(v), v->run_delay,
+	       v->tid);
 }
 
 static __u32 work_named(const char *name)
@@ -451,15 +489,19 @@ static void run_all(struct htrace_region *r)
 int main(int argc, char **argv)
 {
 	struct sigaction tick = { .sa_handler = on_tick };
-	bool wait_reader = false;
+	bool wait_reader = false, two = false;
 	struct l2_cpu orders = { 0 };
 	struct htrace_region *r;
 	int c;
 
-	while ((c = getopt(argc, argv, "wp:")) != -1) {
+	while ((c = getopt(argc, argv, "wbp:s:2")) != -1) {
 		wait_reader |= c == 'w';
+		bell = bell || c == 'b';
 		if (c == 'p')
 			orders.period = strtoull(optarg, NULL, 0);
+		if (c == 's')
+			io_sleep = (unsigned int)strtoul(optarg, NULL, 0);
+		two = two || c == '2';
 		if (c == '?')
 			return 2;
 	}
@@ -472,6 +514,9 @@ int main(int argc, char **argv)
 	nr_vcpus = (unsigned int)argc - 4;
 	sigaction(SIGUSR1, &tick, NULL);
 	make_vm();
+	if (bell)
+		make_bell();
+	check(!two || ioctl(kvm, KVM_CREATE_VM, 0) >= 0, "another VM");
 	r = make_region(argv[0], &orders.event, &orders.irq_event);
 	orders.rounds = strtoull(argv[1], NULL, 0);
 	orders.records = (__u32)strtoul(argv[2], NULL, 0);

@@ -6,6 +6,9 @@
  *   workload mix SECONDS [N [R]]   N pairs of tasks per CPU (default 2): calls, pipes, sleeps, forks;
  *                                  at most R rounds of about 22 events per second and pair
  *   workload count N VALUE         on each CPU: N times getpgid(VALUE, i)
+ *   workload pace RATE SECONDS VALUE [CPUS]
+ *                                  on each CPU, or the first CPUS: getpgid(VALUE, i), RATE times a
+ *                                  second; prints how many
  *   workload calls N               N cheap system calls; prints their nanoseconds
  *   workload nest N VALUE          N times getpgid(VALUE, i) in nest_inner, of nest_middle, of nest_outer
  *   workload spin SECONDS          computes, in spin_here
@@ -150,6 +153,34 @@ static int mix(double seconds, int pairs, double rate, int cpus)
 	return 0;
 }
 
+/* What is due is made up for at once: the rate is kept where the machine is fast enough. */
+static void pace_one(double rate, double seconds, long value)
+{
+	double start = now(), t;
+	long i = 0, due;
+
+	while ((t = now() - start) < seconds) {
+		for (due = (long)(t * rate) - i; due > 0; due--, i++)
+			syscall(SYS_getpgid, value, i, 0, 0, 0, 0);
+		t = start + (double)(i + 1) / rate - now();
+		if (t > 1e-4) /* else a sleep takes longer than that */
+			nap((long)(t * 1e9) % 999999999);
+	}
+	printf("paced %ld in %.3f s\n", i, now() - start);
+}
+
+static int pace(double rate, double seconds, long value, int cpus)
+{
+	for (int cpu = 0; cpu < cpus; cpu++) {
+		if (fork())
+			continue;
+		pin(cpu);
+		pace_one(rate, seconds, value);
+		exit(0);
+	}
+	return wait_all();
+}
+
 static int calls(long n)
 {
 	double start;
@@ -286,6 +317,9 @@ int main(int argc, char **argv)
 			   argc > 4 ? atof(argv[4]) : 0, cpus);
 	if (!strcmp(what, "count") && argc == 4)
 		return count(atol(argv[2]), atol(argv[3]), cpus);
+	if (!strcmp(what, "pace") && argc >= 5)
+		return pace(atof(argv[2]), atof(argv[3]), atol(argv[4]),
+			    argc > 5 ? atoi(argv[5]) : cpus);
 	if (!strcmp(what, "calls") && argc == 3)
 		return calls(atol(argv[2]));
 	if (!strcmp(what, "nest") && argc == 4)

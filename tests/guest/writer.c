@@ -104,7 +104,7 @@ static bool push(struct htrace_producer *p, __u32 id, __u32 seq)
 	memcpy(at, &m, sizeof(m));
 	memset(at + sizeof(m), 'a' + (int)(seq % 26), text);
 	at[sizeof(m) + text] = 0;
-	htrace_commit(&slot);
+	htrace_producer_commit(p, &slot);
 	return true;
 }
 
@@ -112,7 +112,7 @@ int main(int argc, char **argv)
 {
 	struct htrace_region_opts o = {
 		.sz = sizeof(o), .placement = HTRACE_PLACEMENT_LOCAL, .kind = HTRACE_RING_PER_THREAD,
-		.nr_rings = RINGS, .ring_size = 16384, .block_size = 2048,
+		.nr_rings = RINGS, .ring_size = 16384, .block_size = 2048, .bell = true,
 	};
 	const struct timespec pause = { 2, 200000000 };
 	struct htrace_producer p[RINGS];

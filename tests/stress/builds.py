@@ -17,6 +17,8 @@ from mutations import mutate  # noqa: E402
 
 STRESS = os.path.join(HERE, 'stress.c')
 OWNERS = os.path.join(HERE, 'owners.c')
+WAKE = os.path.join(HERE, 'wake.c')
+HANDLES = os.path.join(HERE, 'handles.c')
 UNIT = os.path.join(TESTS, 'unit')
 SANITIZERS = {
     'plain': ['-O2'],

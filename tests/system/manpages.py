@@ -10,9 +10,10 @@ HEADERS = os.path.join(TOP, 'libhtrace', 'include', 'htrace')
 PAGES = os.path.join(TOP, 'docs', 'man')
 
 # Of macros and inline functions, what authors of tracers are meant to use. The rest of ring.h is the
-# producer's inside, for htrace.bpf.h and the format's document; so is what drops a forked child's record.
+# producer's inside, for htrace.bpf.h and the format's document; so is what drops or refuses a record.
 USER_MACROS = re.compile(r'HTRACE_(VERSION_M\w+|VERSION_PATCH|STRUCT|UNION|VALUE|FIELD(_[A-Z]+)*|BORROW_MAX|FILTER_(MAX|DEPTH|TERMS))$')
-USER_INLINES = re.compile(r'htrace_(clock|iter|producer(?!_drop$)|push)\w*$|htrace_commit(_single)?$')
+USER_INLINES = re.compile(
+    r'htrace_(clock|iter|producer(?!_(drop|knows|refuse)$)|push|sync)\w*$|htrace_commit(_single)?$')
 
 
 def squeeze(text):

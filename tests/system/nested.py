@@ -7,8 +7,10 @@ runs L2, a guest without an operating system. Exits of L2 are real ones, also wh
 import json
 import os
 import re
+import shutil
 import subprocess
 import tarfile
+import tempfile
 
 from vm import BUILD, READER, VM
 
@@ -218,3 +220,22 @@ def check_all(found, accounts):
         assert got == {'l2_record': account['records'], 'l2_interrupt': account['irq_records']}, \
             (got, account)
     return sum(sum(w.values()) for w in want)
+
+
+def refused(*options):
+    """What host-reader says that is refused BPF, and has read all of a region even so."""
+    with tempfile.TemporaryDirectory(dir='/dev/shm') as d:
+        os.chmod(d, 0o755)
+        region, reader = os.path.join(d, 'region'), os.path.join(d, 'host-reader')
+        shutil.copy(READER, reader)  # where others may come
+        wrote = subprocess.run([WRITER, region, 'overwrite', '20'], stdout=subprocess.PIPE, text=True,
+                               check=True).stdout.splitlines()
+        os.chmod(region, 0o644)
+        command = [reader, *options, '--duration', '1', '-o', 'json', 'local:' + region]
+        if os.getuid() == 0:
+            command = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups',
+                       '--bounding-set', '-all', '--inh-caps', '-all'] + command
+        run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        assert len(events(run.stdout)[0]) == len(wrote) > 40
+        return run.stderr

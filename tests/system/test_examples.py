@@ -155,7 +155,7 @@ def test_refusals():
                 ((histogram, dir + '/none', *FUNCTIONS), 1, 'No such file'),
                 ((histogram, path, 'x', 'function_exit', 'id'), 1, 'x: the region has no such event'),
                 ((histogram, path, 'function_entry', 'function_exit', 'x'), 1, 'no integer field'),
-                ((policy, path, 'nope'), 1, 'there are: spin, adaptive, timer, backoff'),
+                ((policy, path, 'nope'), 1, 'there are: spin, adaptive, timer, futex, doorbell, backoff'),
                 ((policy, path, 'backoff:'), 1, 'Invalid'), ((policy, path, 'backoff:1'), 1, 'Invalid'),
                 ((policy, path, 'backoff:900x'), 1, 'Invalid'),
                 ((policy, dir + '/Makefile', 'backoff'), 1, 'too few for a region')):

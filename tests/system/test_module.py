@@ -263,8 +263,14 @@ agent_stop
 
 @params('6.1', '6.12')
 def test_device(kernel):
-    """/dev/htrace: requests whose buffers are in its memory return; read-only and refused mappings."""
+    """/dev/htrace: keeps the module while it is open; requests whose buffers are in its memory return;
+    read-only and refused mappings."""
     script = LOAD + """
+sleep 60 < /dev/htrace &
+sleep 0.5
+rmmod htrace && exit 1
+kill $!
+wait $!
 devmap || exit 1
 rmmod htrace || exit 1
 dmesg | grep -E 'WARNING|BUG|Oops' && exit 1
@@ -387,7 +393,7 @@ true
                               console)) == 2, console[-3000:]
         assert len(re.findall('without the kernel module: raw_syscalls:sys_enter cannot', console)) == 1
         assert len(re.findall('tracing, session adopted .*, module: ', console)) == 1
-        found = re.findall(rf'raw_syscalls_sys_enter: .*\b({VALUE}|{VALUE:#x})\b.*', reader.out())
+        found = re.findall(rf'raw_syscalls_sys_enter: id=121 .*\b({VALUE}|{VALUE:#x})\b.*', reader.out())
         assert len(found) == calls, (len(found), reader.err())
         say(f'{len(found)} calls by name, behind a session of the module')
 

@@ -3,9 +3,7 @@
 
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 
 import nested
 from harness import params, say
@@ -44,7 +42,7 @@ def check_epochs(said, exits):
     total = sum(e[0] for e in seen.values())
     cost = nested.bpf_cost(said)
     for runs, ns in cost:  # of the first second, which may begin before the VM is known to the programs
-        assert 0 < runs <= total + 10 and 0 < ns < 100000, said
+        assert 0 < runs <= total + 10 and 0 < ns < 10000000, said
     return '; '.join(f'vCPU {cpu}: {e[0]} exits, {e[1]} reads, while out {e[2][0]} %'
                      for cpu, e in seen.items()) + f'; BPF {cost[0][1]} + {cost[1][1]} ns'
 
@@ -61,12 +59,15 @@ def check_run(files, name, policy, works):
         check_exits(account, exits[cpu])
     assert re.search(r'^lost +0 ', files[name + '.err'], re.M), files[name + '.err']
     watched = check_epochs(files[name + '.err'], exits) if policy == 'kvm-exit' else ''
+    share = None
     if watched and works[0] in LEAVING and len(works) == 1:
-        assert nested.epochs(files[name + '.err'])[0][2][0] > 50, watched
+        share, returned, _ = nested.epochs(files[name + '.err'])[0][2]
+        assert share > returned, watched  # of the reads that an exit asked for
     say(f'{name}: {records} records, {sum(sum(e.values()) for e in exits.values())} exits', watched)
     if 'interrupt' in works:
         say(f'{accounts[0]["irqs"]} interrupts, {accounts[0]["irq_records"]} with a record')
         assert accounts[0]['irq_records'] > 10, accounts
+    return share
 
 
 @params('6.1', '6.12')
@@ -89,14 +90,14 @@ def test_records(kernel):
             script += '(until pidof l2vmm >/dev/null; do sleep 0.01; done; migrate moved) &\nmover=$!\n'
         run = f'nested {name} {policy} {ROUNDS} {RECORDS} {pause} {" ".join(works)} || exit 1'
         if policy == 'kvm-exit' and len(works) == 1 and works[0] in LEAVING:
-            # Where other work takes the CPU from the reader, it comes whenever it comes.
-            run = f'for try in $(seq 10); do {run}; mostly_out {name} && break; done'
+            # Where other work takes the CPU from the reader, it comes when it comes: the bound asks, not the exit.
+            run = f'for try in 1 2 3 4; do {run}; mostly_out {name} && break; done'
         script += run + '\n'
     with nested.L1(script + 'wait $mover\n', kernel) as vm:
         status, files = vm.run()
         assert status == 0, vm.console()[-3000:]
-    for name, (policy, works) in runs.items():
-        check_run(files, name, policy, works)
+    shares = [check_run(files, name, policy, works) for name, (policy, works) in runs.items()]
+    assert max(share for share in shares if share is not None) > 50, shares  # of all reads
     assert int(files['moved.moved']) > 10, files['moved.moved']
     say(f'vCPUs were moved {files["moved.moved"].strip()} times')
 
@@ -165,24 +166,11 @@ def test_killed():
 
 def test_refused():
     """Without permission for BPF: said, and everything is read all the same."""
-    with tempfile.TemporaryDirectory(dir='/dev/shm') as d:
-        os.chmod(d, 0o755)
-        region, reader = os.path.join(d, 'region'), os.path.join(d, 'host-reader')
-        shutil.copy(READER, reader)  # where others may come
-        wrote = subprocess.run([nested.WRITER, region, 'overwrite', '20'], stdout=subprocess.PIPE, text=True,
-                               check=True).stdout.splitlines()
-        os.chmod(region, 0o644)
-        command = [reader, '--sync', 'kvm-exit', '--duration', '1', '-o', 'json', 'local:' + region]
-        if os.getuid() == 0:
-            command = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups',
-                       '--bounding-set', '-all', '--inh-caps', '-all'] + command
-        run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
-        assert run.returncode == 0, run.stderr
-        assert len(nested.events(run.stdout)[0]) == len(wrote) > 40
-        said = re.search(r'host-reader: exits cannot be watched: .*', run.stderr)[0]
-        say(said)
-        assert re.search('(are you root|modprobe kvm).*; sync adaptive instead of kvm-exit', said)
-        assert '; sync adaptive' in run.stderr.split(said)[1]
+    err = nested.refused('--sync', 'kvm-exit')
+    said = re.search(r'host-reader: exits cannot be watched: .*', err)[0]
+    say(said)
+    assert re.search('(are you root|modprobe kvm).*; sync adaptive instead of kvm-exit', said)
+    assert '; sync adaptive' in err.split(said)[1]
     bad = subprocess.run([READER, '--sync', 'kvm-exit:10', 'local:/x'], stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, text=True, check=False)
     assert bad.returncode == 2 and "sync policy 'kvm-exit:10': wrong argument" in bad.stderr, bad.stderr

@@ -32,12 +32,14 @@ static void setup(void)
 {
 	strcpy(path + sizeof(path) - 7, "XXXXXX");
 	sink = (struct sink){ .ops = &SINK, .path = path };
-	if (SINK.open) {
+	if (SINK.open && !SINK.file)
 		ck_assert_ptr_nonnull(mkdtemp(path));
+	else
+		close(mkstemp(path));
+	if (SINK.open) {
 		ck_assert_int_eq(SINK.open(&sink), 0);
 		ck_assert_int_eq(SINK.begin(&sink), 0);
 	} else {
-		close(mkstemp(path));
 		ck_assert_int_eq(out_open(&sink.out, path), 0);
 	}
 	names = names_new();

@@ -230,7 +230,7 @@ static struct htrace_clock_sample sample(struct machine *m, __u64 t, double widt
 	double inside = (chance(m) - 0.5) * width_ns;
 	struct htrace_clock_sample s = {
 		.tsc = ticks_at(m, t),
-		.mono = m->mono + (__u64)(mono_at(m, t) + inside),
+		.mono = m->mono + (__u64)(__s64)(mono_at(m, t) + inside),
 		.width = (__u64)(width_ns * m->hz / 1e9) + 1,
 	};
 

@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -231,6 +233,40 @@ static void of_guest(struct htrace_super *s, struct htrace_guest *g, struct htra
 	s->ringset[0].placement = HTRACE_PLACEMENT_IVSHMEM;
 }
 
+/* Its maker died before it was published, whatever the state says. */
+static void unpublished(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r)
+{
+	(void)r;
+	s->magic = 0;
+	g->state = HTRACE_GUEST_NONE;
+}
+
+static void unpublished_living(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r)
+{
+	unpublished(s, g, r);
+	r->owner = 0;
+	g->agent_pid = (__u32)getpid();
+	g->state = HTRACE_GUEST_CLOSED;
+}
+
+static void unpublished_child(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r)
+{
+	unpublished(s, g, r);
+	ring_living(s, g, r);
+}
+
+static void unpublished_rebooted(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r)
+{
+	unpublished(s, g, r);
+	rebooted(s, g, r);
+}
+
+static void half_written(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r)
+{
+	unpublished(s, g, r);
+	s->nr_cpus = 0;
+}
+
 static const struct {
 	void (*change)(struct htrace_super *s, struct htrace_guest *g, struct htrace_ring *r);
 	int want;
@@ -249,6 +285,11 @@ static const struct {
 	{ rebooted, 0 },
 	{ of_no_boot, -EEXIST },
 	{ of_guest, -EEXIST },
+	{ unpublished, 0 },
+	{ unpublished_living, -EEXIST },
+	{ unpublished_child, -EEXIST },
+	{ unpublished_rebooted, 0 },
+	{ half_written, -EEXIST },
 };
 
 /* The region of a process that was killed with a ring of its own, and what is changed in it. */
@@ -296,8 +337,28 @@ static void too_many(struct htrace_region_opts *o)
 	o->nr_rings = HTRACE_MAX_RINGS + 1;
 }
 
-/* Larger than all of a process's addresses. */
-static void no_memory(struct htrace_region_opts *o)
+/* More than this process may have. */
+static void __attribute__((unused)) no_memory(struct htrace_region_opts *o)
+{
+	const struct rlimit small = { 1ULL << 30, 1ULL << 30 };
+
+	(void)o;
+	ck_assert_int_eq(setrlimit(RLIMIT_AS, &small), 0);
+}
+static bool limited(void)
+{
+	void *mem = mmap(NULL, 1ULL << 32, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return mem == MAP_FAILED;
+}
+
+#ifdef __SANITIZE_ADDRESS__ /* which has more than that itself */
+#define SHORT_OF_MEMORY { no_space, 2 * SIZE, -EFBIG }
+#else
+#define SHORT_OF_MEMORY { no_memory, 1ULL << 32, -ENOMEM }
+#endif
+
+static void too_large(struct htrace_region_opts *o)
 {
 	(void)o;
 }
@@ -318,7 +379,8 @@ static const struct {
 	int want;
 } vain[] = {
 	{ no_such_clock, SIZE / 2, -EINVAL }, { no_such_policy, SIZE / 2, -EINVAL },
-	{ too_many, SIZE / 2, -EINVAL },      { no_memory, 1ULL << 56, -ENOMEM },
+	{ too_many, SIZE / 2, -EINVAL },      SHORT_OF_MEMORY,
+	{ too_large, HTRACE_REGION_MAX + 4096, -EINVAL },
 	{ no_space, 2 * SIZE, -EFBIG },
 };
 
@@ -338,12 +400,84 @@ START_TEST(test_in_vain)
 	ck_assert_ptr_nonnull(before);
 	memcpy(before, now, SIZE);
 	vain[_i].change(&o);
+	if (vain[_i].want == -ENOMEM && !limited())
+		return; /* an emulator, which heeds no such limit */
 	ck_assert_int_eq(htrace_region_create_local(&r, path, vain[_i].size, &o, NULL), vain[_i].want);
 	ck_assert_int_eq(file_size(), SIZE);
 	ck_assert_int_eq(memcmp(before, now, SIZE), 0);
 	munmap(now, SIZE);
 	free(before);
 	unlink(path);
+}
+END_TEST
+
+/* -------------------------------------------------------------------------- a full file system */
+
+#define NOT_HERE 77
+
+/* In this process only: a file system of @size at @dir. */
+static bool mount_small(const char *dir, const char *size)
+{
+	return (!unshare(CLONE_NEWNS) || !unshare(CLONE_NEWUSER | CLONE_NEWNS)) &&
+	       !mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+	       !mount("none", dir, "tmpfs", 0, size);
+}
+
+#define SURE(x) ((x) ? (void)0 : _exit(__LINE__ % 64 + 1))
+
+/* What does not fit is refused, with what was there as it was; what is made can be filled. */
+static void fill(const char *dir)
+{
+	struct htrace_region_opts o = opts;
+	static char before[SIZE], now[SIZE], rest[SIZE];
+	struct htrace_producer p;
+	struct htrace_region *r;
+	int fd;
+
+	if (!mount_small(dir, "size=3m"))
+		_exit(NOT_HERE);
+	SURE(!chdir(dir));
+	SURE(htrace_region_create_local(&r, "region", 2 * SIZE, &o, NULL) == -ENOSPC);
+	SURE(access("region", F_OK)); /* made in vain, and gone */
+	SURE(!htrace_region_create_local(&r, "region", SIZE, &o, &fd));
+	htrace_region_set_state(r, HTRACE_GUEST_CLOSED);
+	htrace_region_publish(r);
+	htrace_region_release(r);
+	SURE(pread(fd, before, SIZE, 0) == SIZE);
+	SURE(htrace_region_create_local(&r, "region", 2 * SIZE, &o, NULL) == -ENOSPC);
+	SURE(lseek(fd, 0, SEEK_END) == SIZE);
+	SURE(pread(fd, now, SIZE, 0) == SIZE && !memcmp(before, now, SIZE));
+	close(fd);
+
+	o.ring_size = 0;
+	o.nr_rings = 1;
+	SURE(!htrace_region_create_local(&r, "region", SIZE, &o, NULL));
+	fd = open("rest", O_RDWR | O_CREAT, 0600); /* somebody else takes what is left */
+	while (write(fd, rest, SIZE) > 0)
+		;
+	SURE(errno == ENOSPC);
+	SURE(!htrace_producer_get(&p, r, 0, 0));
+	for (int i = 0; i < SIZE / 512; i++)
+		htrace_push(&p, 1, rest, 1000);
+	_exit(0);
+}
+
+START_TEST(test_full)
+{
+	char dir[] = "/tmp/htrace-unit-XXXXXX";
+	int status;
+	pid_t pid;
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	pid = fork();
+	if (!pid)
+		fill(dir);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	rmdir(dir);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == NOT_HERE)
+		fprintf(stderr, "# full: skipped, no mounts of its own for this process\n");
+	else
+		ck_assert_int_eq(status, 0);
 }
 END_TEST
 
@@ -431,6 +565,7 @@ int main(void)
 	tcase_add_loop_test(t, test_judged, 0, (int)(sizeof(cases) / sizeof(*cases)));
 	tcase_add_test(t, test_private);
 	tcase_add_test(t, test_fork);
+	tcase_add_test(t, test_full);
 	tcase_add_loop_test(t, test_in_vain, 0, (int)(sizeof(vain) / sizeof(*vain)));
 	suite_add_tcase(s, t);
 	return unit_run(s);

@@ -356,6 +356,13 @@ START_TEST(test_filled)
 		ck_assert_uint_eq(*(size_t *)at, sz);
 		ck_assert_msg(!memcmp(at + 8, whole + 8, sz - 8), "%s of %zu bytes differs", name, sz);
 	}
+	for (size_t sz = 0; sz < 8; sz++) { /* the caller forgot it */
+		at = cut("", 0, 64, 0x5a);
+		memcpy(at, &sz, sizeof(sz));
+		filled[_i].get(at);
+		ck_assert_msg(*(size_t *)at == sz && at[8] == 0x5a && !memcmp(at + 8, at + 9, 55),
+			      "%s that says %zu", name, sz);
+	}
 	at = cut("", 0, larger, 0x5a);
 	ck_assert_msg(filled[_i].get(at) == (filled[_i].larger ? 0 : -EINVAL), "%s, larger", name);
 	if (filled[_i].larger) {

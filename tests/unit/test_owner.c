@@ -137,6 +137,97 @@ START_TEST(test_refused)
 }
 END_TEST
 
+static struct htrace_producer handled;
+static int handled_said;
+
+static void on_signal(int sig)
+{
+	(void)sig;
+	handled_said = htrace_push(&handled, ID, "", 1);
+}
+
+static void expect_nowhere(struct htrace_producer *p)
+{
+	struct htrace_slot slot;
+
+	ck_assert_int_eq(htrace_producer_is_ours(p), 0);
+	ck_assert_int_eq(htrace_push(p, ID, "", 1), -1);
+	ck_assert_int_eq(htrace_push(p, 0, "", 1), -1);
+	ck_assert_int_eq(htrace_push_single(p, ID, "", 1), -1);
+	ck_assert_ptr_null(htrace_producer_reserve(p, ID, 100000, &slot));
+	htrace_producer_put(p);
+	htrace_producer_put(p);
+	ck_assert_int_eq(htrace_push(p, ID, "", 1), -1);
+}
+
+/* A handle that has no ring, or no more, takes records, loses them, and leaves the rings alone. */
+START_TEST(test_without_ring)
+{
+	struct htrace_producer p, other;
+	void (*before)(int);
+
+	open_all(HTRACE_OVERWRITE);
+	before = signal(SIGUSR1, on_signal);
+	memset(&p, 0xa5, sizeof(p));
+	ck_assert_int_eq(htrace_producer_get(&p, region, 9, 0), -ENXIO);
+	expect_nowhere(&p);
+	ck_assert_int_eq(htrace_producer_get(&handled, region, 0, 0), 0);
+	memset(&p, 0xa5, sizeof(p));
+	ck_assert_int_eq(htrace_producer_get(&p, region, 0, 0), -EBUSY);
+	expect_nowhere(&p);
+	raise(SIGUSR1);
+	ck_assert_int_eq(handled_said, 0);
+	htrace_producer_put(&handled);
+	ck_assert_uint_eq(ring(0)->owner, 0);
+	raise(SIGUSR1);
+	ck_assert_int_eq(handled_said, -1);
+	expect_nowhere(&handled);
+	/* What is another's now is not given back by it, nor written to. */
+	ck_assert_int_eq(htrace_producer_get(&other, region, 0, 0), 0);
+	expect_nowhere(&handled);
+	ck_assert_uint_ne(ring(0)->owner, 0);
+	ck_assert_uint_eq(ring(0)->head, 16);
+	ck_assert_uint_eq(ring(0)->dropped + ring(0)->refused, 0);
+	/* And it may have a ring again. */
+	ck_assert_int_eq(htrace_producer_get(&handled, region, 0, -1), 0);
+	ck_assert_int_eq(htrace_push(&handled, ID, "", 1), 0);
+	signal(SIGUSR1, before);
+	close_all();
+}
+END_TEST
+
+/* Ids that no event has would cost a reader the block; none of them gets into the ring. */
+static const __u32 ids[] = { 0, HTRACE_MAX_EVENTS + 1, 65535, 65536, 65537, (__u32)-EINVAL, ~0u };
+
+START_TEST(test_ids)
+{
+	struct htrace_consumer_stats st = { .sz = sizeof(st) };
+	struct htrace_consumer *c;
+	struct htrace_producer p;
+	struct htrace_slot slot;
+	struct htrace_batch b;
+	__u64 word = 1;
+
+	open_all(HTRACE_OVERWRITE);
+	ck_assert_int_eq(htrace_producer_get(&p, region, 0, 0), 0);
+	ck_assert_int_eq(htrace_push(&p, 1, &word, 8), 0);
+	ck_assert_int_eq(htrace_push(&p, ids[_i], &word, 8), -1);
+	ck_assert_int_eq(htrace_push_single(&p, ids[_i], &word, 8), -1);
+	ck_assert_ptr_null(htrace_producer_reserve(&p, ids[_i], 8, &slot));
+	ck_assert_ptr_null(htrace_producer_reserve_single(&p, ids[_i], 8, &slot));
+	ck_assert_int_eq(htrace_push_single(&p, HTRACE_MAX_EVENTS, &word, 8), 0);
+	ck_assert_int_eq(htrace_consumer_new(&c, &img, NULL), 0);
+	ck_assert_int_eq(htrace_consumer_read(c, &b), 1);
+	ck_assert_uint_eq(b.events, 2);
+	htrace_consumer_get_stats(c, &st);
+	ck_assert_uint_eq(st.refused, 4);
+	ck_assert_uint_eq(st.corrupt, 0);
+	ck_assert_uint_eq(ring(0)->dropped, 4);
+	htrace_consumer_free(c);
+	close_all();
+}
+END_TEST
+
 /* A dead one's ring is free for nobody until it was read; then it begins anew. Both policies. */
 START_TEST(test_life)
 {
@@ -620,6 +711,8 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, test_give_back);
 	tcase_add_test(t, test_refused);
+	tcase_add_test(t, test_without_ring);
+	tcase_add_loop_test(t, test_ids, 0, (int)(sizeof(ids) / sizeof(*ids)));
 	tcase_add_loop_test(t, test_life, 0, 2);
 	tcase_add_test(t, test_other_reader);
 	tcase_add_test(t, test_borrowed_past_the_end);

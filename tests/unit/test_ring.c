@@ -704,6 +704,12 @@ START_TEST(test_head_absurd)
 	b.ring->head = 1ULL << 63;
 	ck_assert_int_eq(htrace_consumer_read(b.c, &batch), -EILSEQ);
 	box_free(&b);
+	/* in the midst of a word: what was copied ends before the header does */
+	box_init(&b, RING, BLOCK, policies[_i]);
+	box_push(&b, 16);
+	b.ring->head += 2;
+	ck_assert_int_eq(htrace_consumer_read(b.c, &batch), -EILSEQ);
+	box_free(&b);
 	/* plausible as a number, but not backed by what is in the ring: never a record */
 	box_init(&b, RING, BLOCK, policies[_i]);
 	box_push(&b, 16);
@@ -776,6 +782,36 @@ START_TEST(test_geometry)
 }
 END_TEST
 
+/* A shape that no view gives out, and that would lead outside. */
+#define SHAPE(field, value) \
+	{ #field, offsetof(struct htrace_geometry, field), \
+	  sizeof(((struct htrace_geometry *)0)->field), value }
+static const struct {
+	const char *what;
+	size_t off, width;
+	__u64 value;
+} bad_shapes[] = {
+	SHAPE(ring_shift, 63), SHAPE(ring_shift, 200), SHAPE(ring_shift, 41), SHAPE(ring_shift, 9),
+	SHAPE(block_shift, 0), SHAPE(block_shift, 8), SHAPE(block_shift, 21), SHAPE(block_shift, 200),
+	SHAPE(ring_mask, 0),   SHAPE(ring_mask, ~0ULL), SHAPE(desc_off, 0), SHAPE(desc_off, 257),
+	SHAPE(desc_off, ~63u), SHAPE(data_off, 0), SHAPE(data_off, 256), SHAPE(data_off, 4097),
+	SHAPE(policy, 0),      SHAPE(policy, 3),
+};
+
+START_TEST(test_bad_shape)
+{
+	struct htrace_consumer *c;
+	struct htrace_image img;
+	struct ringbox b;
+
+	box_init(&b, 8192, 1024, HTRACE_OVERWRITE);
+	img = b.image;
+	memcpy((char *)&img.geometry + bad_shapes[_i].off, &bad_shapes[_i].value, bad_shapes[_i].width);
+	ck_assert_msg(htrace_consumer_new(&c, &img, NULL) == -EINVAL, "%s", bad_shapes[_i].what);
+	box_free(&b);
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
 	Suite *s = suite_create("ring");
@@ -812,6 +848,7 @@ static Suite *make_suite(void)
 	tcase_add_loop_test(bad, test_head_absurd, 0, 2);
 	tcase_add_test(bad, test_quarantine);
 	tcase_add_test(bad, test_anchor);
+	tcase_add_loop_test(bad, test_bad_shape, 0, (int)(sizeof(bad_shapes) / sizeof(*bad_shapes)));
 	suite_add_tcase(s, bad);
 	return s;
 }

@@ -389,6 +389,48 @@ START_TEST(test_adaptive_rule)
 }
 END_TEST
 
+/* Polls in a second of the rule's time, at @rate; each interval within its bounds. */
+static __u64 polls_per_second(struct htrace_adaptive *a, __u64 rate)
+{
+	__u64 polls = 0, ns = 0;
+	double events = 0;
+
+	for (; ns < 1000000000; polls++) {
+		__u64 interval = a->interval_ns, whole;
+
+		ck_assert_uint_ge(interval, HTRACE_ADAPTIVE_MIN_NS);
+		ck_assert_uint_le(interval, a->max_ns);
+		ns += interval;
+		events += (double)rate * (double)interval / 1e9;
+		whole = (__u64)events;
+		events -= (double)whole;
+		htrace_adaptive_polled(a, whole, interval, false);
+	}
+	return polls;
+}
+
+/* The rate of polls follows that of events, 64 at a time, from 1 / MAX_USEC to 20000; a change within a second. */
+START_TEST(test_adaptive_follows)
+{
+	static const __u64 max_usec[] = { 50, 2000, 1000000 };
+	static const __u64 rates[] = { 0, 100, 10000000, 1000, 100000, 1000000, 10000, 0 };
+	const __u64 max_ns = max_usec[_i] * 1000;
+	struct htrace_adaptive a;
+
+	htrace_adaptive_init(&a, max_ns);
+	for (unsigned int i = 0; i < sizeof(rates) / sizeof(*rates); i++) {
+		__u64 least = 1000000000 / max_ns, most = 20000, want = rates[i] / HTRACE_ADAPTIVE_BATCH, polls;
+
+		for (int s = 0; s < (max_usec[_i] > 2000 ? 60 : 1); s++) /* by far slower: it looks so rarely */
+			polls_per_second(&a, rates[i]);
+		polls = polls_per_second(&a, rates[i]);
+		want = want < least ? least : want > most ? most : want;
+		ck_assert_msg(polls >= want * 8 / 10 && polls <= want * 12 / 10 + 1, "%llu events: %llu polls, not %llu",
+			      (unsigned long long)rates[i], (unsigned long long)polls, (unsigned long long)want);
+	}
+}
+END_TEST
+
 /* A policy is told what was read, and uses it. */
 START_TEST(test_adaptive_did)
 {
@@ -434,7 +476,7 @@ START_TEST(test_names)
 		{ "spin", 0 }, { "adaptive", 0 }, { "adaptive:50", 0 }, { "adaptive:1000000", 0 },
 		{ "timer:1", 0 }, { "timer:1000000", 0 }, { "timer:0001", 0 },
 		{ "", -ENOENT }, { "spi", -ENOENT }, { "spinn", -ENOENT }, { "Spin", -ENOENT },
-		{ ":5", -ENOENT }, { "doorbell", -ENOENT }, { "spin:", -EINVAL },
+		{ ":5", -ENOENT }, { "doorbel", -ENOENT }, { "doorbell", 0 }, { "spin:", -EINVAL },
 		{ "spin:5", -EINVAL }, { "timer", -EINVAL }, { "timer:", -EINVAL },
 		{ "timer:0", -EINVAL }, { "timer:1000001", -EINVAL }, { "timer:-1", -EINVAL },
 		{ "timer:+1", -EINVAL }, { "timer: 1", -EINVAL }, { "timer:1ms", -EINVAL },
@@ -451,7 +493,7 @@ START_TEST(test_names)
 		ck_assert_int_eq(s != NULL, ret == 0);
 		htrace_sync_free(s);
 	}
-	ck_assert_str_eq(htrace_sync_names(), "spin, adaptive, timer");
+	ck_assert_str_eq(htrace_sync_names(), "spin, adaptive, timer, futex, doorbell");
 }
 END_TEST
 
@@ -509,7 +551,7 @@ START_TEST(test_custom)
 	ck_assert_int_eq(htrace_sync_new(&s, "my-own_1", &target), -ENOENT);
 	ck_assert_int_eq(htrace_sync_register(&ops), 0);
 	ck_assert_int_eq(htrace_sync_register(&ops), -EEXIST);
-	ck_assert_str_eq(htrace_sync_names(), "spin, adaptive, timer, my-own_1");
+	ck_assert_str_eq(htrace_sync_names(), "spin, adaptive, timer, futex, doorbell, my-own_1");
 	ck_assert_int_eq(htrace_sync_new(&s, "my-own_1:bad", &target), -EINVAL);
 	s = make("my-own_1:a:b");
 	ck_assert_str_eq(custom.arg, "a:b");
@@ -586,9 +628,9 @@ START_TEST(test_many)
 		else
 			ck_assert_int_eq(htrace_sync_register(&ops[i]), -ENOSPC);
 	}
-	ck_assert_int_eq(registered, 29);
+	ck_assert_int_eq(registered, 27);
 	ck_assert_uint_eq(strlen(htrace_sync_names()),
-			  strlen("spin, adaptive, timer") + 29 * strlen(", ") + 29 * 32);
+			  strlen("spin, adaptive, timer, futex, doorbell") + 27 * strlen(", ") + 27 * 32);
 }
 END_TEST
 
@@ -613,6 +655,7 @@ int main(void)
 	tcase_add_test(each, test_timer_rate);
 	tcase_add_test(each, test_adaptive_idle);
 	tcase_add_test(each, test_adaptive_rule);
+	tcase_add_loop_test(each, test_adaptive_follows, 0, 3);
 	tcase_add_test(each, test_adaptive_did);
 	tcase_add_test(each, test_adaptive_uncommitted);
 	suite_add_tcase(s, each);

@@ -30,6 +30,8 @@
 
 /* features_required: a ring set mirrors another (htrace_ringset.relays). */
 #define HTRACE_FEATURE_RELAY 1ULL
+/* features_optional: producers ring if htrace_host.sync asks, as event_idx says. */
+#define HTRACE_OPTIONAL_BELL 1ULL
 
 #define HTRACE_CACHELINE 64
 
@@ -140,6 +142,16 @@ enum htrace_host_state {
 	HTRACE_HOST_GONE = 4,     /* it ended properly */
 };
 
+/*
+ * htrace_host.sync. 0: ring never. Else producers ring for records that pass event_idx: by the
+ * device's doorbell, at peer 0 (the reader serves the device), at the vector given here; in a local
+ * region by htrace_guest.bell.
+ */
+enum htrace_sync_word {
+	HTRACE_SYNC_RING = 1,
+	HTRACE_SYNC_VECTOR_SHIFT = 8, /* 16 bits; all others are 0, and not looked at */
+};
+
 enum htrace_host_reason {
 	HTRACE_REASON_NONE = 0,
 	HTRACE_REASON_NO_RAM = 1,     /* guest RAM cannot be mapped */
@@ -159,14 +171,62 @@ struct htrace_host {
 	__u64 session; /* the superblock's session that state speaks of */
 	__u64 verified; /* == session: all anchors were found; direct placement is in use */
 	__u32 reason;   /* enum htrace_host_reason */
-	__u32 sync;     /* reserved for the reader's wake-up policy */
+	__u32 sync; /* how to wake the reader: enum htrace_sync_word (relaxed) */
 	__u64 heartbeat;  /* incremented at least once a second (relaxed) */
 	__u64 names_wanted; /* incremented when the names table should be written anew */
 	__u64 drained;   /* == session: everything of a closing session was read */
 	__u64 clock_ping; /* ping-pong of clocks: host's request counter */
 	__u64 clock_tsc;  /* host's TSC at that request */
 	__u64 command;    /* control: command counter, 0 = none yet */
-	__u64 reserved[4];
+	/*
+	 * 0: the guest is told nothing of its exits. Else the ring at HTRACE_TOLD_OFF holds what it
+	 * is told; another number whenever that began anew (release, after the ring was zeroed).
+	 */
+	__u64 telling;
+	__u64 told_clock; /* the ring's clock when something was last put there (release) */
+	__u64 reserved[2];
+};
+
+/*
+ * What a host tells its guest of its own virtual CPUs: one ring of this fixed shape, behind the host
+ * header in the same granule. Writer: the host's reader, which never reads it; reader: the guest.
+ * Policy: overwrite. Times are ns since the host began to tell. Records say nothing of who else runs
+ * on the host.
+ */
+#define HTRACE_TOLD_OFF (HTRACE_HOST_OFF + 4096)
+#define HTRACE_TOLD_RING_SHIFT 15u
+#define HTRACE_TOLD_BLOCK_SHIFT 11u
+#define HTRACE_TOLD_DESC_OFF 256u
+#define HTRACE_TOLD_DATA_OFF 4096u
+
+enum htrace_told_id {
+	HTRACE_TOLD_EXIT = 1,  /* struct htrace_told_exit, its time: when guest mode was left */
+	HTRACE_TOLD_TOTAL = 2, /* struct htrace_told_total */
+};
+
+/* What the numbers of reasons are those of; as KVM's tracepoint has it. */
+enum htrace_told_isa {
+	HTRACE_ISA_VMX = 1, /* the basic exit reason, 16 bits */
+	HTRACE_ISA_SVM = 2, /* the exit code */
+};
+
+#define HTRACE_TOLD_OTHER 0xfffffffeu /* in totals: reasons of numbers that are not told apart */
+
+/* One exit, told when the virtual CPU is back. What is left of out_ns the host spent on the exit. */
+struct htrace_told_exit {
+	__u32 reason;
+	__u16 vcpu; /* KVM's number of it (x86: the APIC id) */
+	__u16 isa;  /* enum htrace_told_isa */
+	__u64 out_ns; /* out of guest mode; of these: */
+	__u64 preempted_ns; /* runnable, not running: another was put in its place */
+	__u64 woken_ns;     /* runnable, not running: had slept, was woken, and waited for a CPU */
+	__u64 slept_ns;     /* waited for what it was out for: an interrupt, the VMM's input or output */
+};
+
+/* All exits of a virtual CPU for one reason so far; of those that are not over, only the number. */
+struct htrace_told_total {
+	struct htrace_told_exit sum; /* its times added up */
+	__u64 exits;
 };
 
 /*
@@ -179,7 +239,12 @@ struct htrace_host_ring {
 	 * when the host has said `drained`.
 	 */
 	__u64 consumed;
-	__u64 event_idx; /* wake-up: ring the doorbell when head passes this position (release) */
+	/*
+	 * Wake-up: the record that takes head from this position or before it to behind it rings, once
+	 * it is committed. Who sleeps stores here where it has read to, fences, and looks again; who is
+	 * busy leaves it behind head, and nobody rings.
+	 */
+	__u64 event_idx;
 	__u64 exit_epoch; /* exits of the vCPU so far; odd while it is out of guest mode (release) */
 	/*
 	 * 1 + the generation of the ring's life that was read to its end after its owner had died
@@ -246,7 +311,13 @@ struct htrace_guest {
 	/* Of writers of samples among themselves: who is at it, pid namespace << 32 | pid; or 0. */
 	__u64 clock_lock;
 	__u64 agent_ns;      /* agent_pid's namespaces, as a ring's owner_ns; 0: not known */
-	__u64 reserved[2];
+	/*
+	 * Local regions: a futex, not a private one. Who rings adds 1 (atomic, release) and wakes all who
+	 * wait. The reader waits for it to change.
+	 */
+	__u32 bell;
+	__u32 reserved32;
+	__u64 reserved[1];
 	char release[64];  /* uname -r; bytes of any value, not necessarily terminated */
 	char hostname[64]; /* uname -n; likewise */
 	struct htrace_clock_sample clock[HTRACE_CLOCK_SAMPLES];
@@ -492,7 +563,7 @@ struct htrace_ring {
 	__u64 pad0[7];
 	/* Line 1. Writers: producers (atomic add). Reader: consumer (acquire). */
 	__u64 dropped; /* events dropped so far, for whatever reason */
-	__u64 refused; /* of these: larger than a block or than the slack allows */
+	__u64 refused; /* of these: too large, or of an id that no event has */
 	__u64 pad1[6];
 	/*
 	 * Line 2. vshmem: the agent forwards the host's consumed here (release); producers read it

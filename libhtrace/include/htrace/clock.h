@@ -141,7 +141,9 @@ struct htrace_clock_line {
 	__u64 bound; /* the largest that htrace_clock_ns() gave, and error that a sample proved */
 };
 
-/* Fill in *@l, as far as its sz reaches. -EAGAIN: not usable yet; used and refused are filled in. */
+/*
+ * Fill in *@l, as far as its sz reaches. -EAGAIN: not usable yet; used and refused are filled in. -EINVAL: sz.
+ */
 int htrace_clock_get_line(const struct htrace_clock *c, struct htrace_clock_line *l);
 
 #endif /* __STDC_HOSTED__ */

@@ -66,7 +66,7 @@ struct htrace_consumer_stats {
 	__u64 events; /* delivered */
 	__u64 bytes;  /* of their records */
 	__u64 overwritten, dropped, corrupt, before; /* events, as in the batches */
-	__u64 refused;        /* of dropped: too large */
+	__u64 refused;        /* of dropped: too large, or of an id that no event has */
 	__u64 corrupt_blocks; /* blocks that did not validate */
 	__u64 lapped;         /* times that the producers overtook us */
 	__u64 position;       /* up to which the ring was read */
@@ -117,7 +117,13 @@ __u64 htrace_consumer_position(const struct htrace_consumer *c);
 __u64 htrace_consumer_backlog(const struct htrace_consumer *c);
 /* Is there something to read? One load of head; what adaptive waiting polls. */
 bool htrace_consumer_ready(const struct htrace_consumer *c);
-/* Fill in *@s, as far as its sz (set by the caller) reaches. */
+/*
+ * Before the reader sleeps: the next record is to wake it, says the ring's @event_idx in the host's words
+ * (htrace_view_host_ring()). After all rings htrace_sync_armed(), and htrace_consumer_ready() of each again:
+ * only if none is, it may sleep.
+ */
+void htrace_consumer_arm(const struct htrace_consumer *c, __u64 *event_idx);
+/* Fill in *@s, as far as its sz (set by the caller) reaches; nothing if that is below sizeof(size_t). */
 void htrace_consumer_get_stats(const struct htrace_consumer *c, struct htrace_consumer_stats *s);
 /* Why it was quarantined or what last did not validate; never NULL. */
 const char *htrace_consumer_error(const struct htrace_consumer *c);

@@ -28,7 +28,9 @@ struct htrace_region;
 
 /*
  * A producer's handle: its ring and the ring's shape. Belongs to the process that took it. Threads
- * may share one; signal handlers may use it.
+ * may share one; signal handlers may use it. htrace_producer_get() makes it valid: what is recorded by
+ * a handle that it failed for, or that was given back, is dropped, and counted nowhere. Before the first
+ * htrace_producer_get() it is none, zeroed or not.
  *
  * It is not inherited over fork(): what a child records through its parent's handle is dropped, and
  * counted in the parent's ring. A child takes a ring of its own. Do not fork between a reserve and
@@ -45,9 +47,18 @@ struct htrace_producer {
 	const __u64 *process; /* holds process_id in the process that took the ring, in no other */
 	__u64 process_id;
 	__u64 generation; /* of the ring, since it was taken */
+	/*
+	 * Called for a record that passes *event_idx, to wake the reader; NULL: never. Set by
+	 * htrace_producer_get() if the region is a local one made with the option `bell`. In another
+	 * region whoever knows how to ring may set it: it looks at htrace_region_host()'s sync first, and
+	 * returns without an effect on errno, as it may be called from a signal handler.
+	 */
+	const __u64 *event_idx;
+	void (*bell)(struct htrace_producer *p);
 };
 
 /*
+ * Any thread, also while others do so, or use the region's handle. Not in signal handlers.
  * Take ring @index of set @set, or with index -1 any one: a free one first, which goes on where it
  * is; else one whose process died, if a reader has read it to its end, which begins anew. Rings of
  * other pid namespaces are never taken for dead.
@@ -59,8 +70,9 @@ struct htrace_producer {
  */
 int htrace_producer_get(struct htrace_producer *p, struct htrace_region *r, __u32 set, int index);
 /*
- * Give the ring back; all reserved records must be committed. Another thread may take it then. In a
- * forked child the handle is given up, and the ring stays its parent's.
+ * Any thread, likewise. Give the ring back; all reserved records must be committed, and no other thread
+ * use this handle. Another may take the ring then. In a forked child the handle is given up, and the ring stays its
+ * parent's. A second time it does nothing.
  */
 void htrace_producer_put(struct htrace_producer *p);
 /*
@@ -89,15 +101,32 @@ HTRACE_INLINE void htrace_producer_drop(struct htrace_producer *p)
 		htrace_ring_drop(p->ring);
 }
 
+/* Could @id be an event's? A constant costs nothing; a reader gives up the block in which there is another. */
+HTRACE_INLINE int htrace_producer_knows(__u32 id)
+{
+	return __builtin_expect(id - 1 < HTRACE_MAX_EVENTS, 1);
+}
+
+HTRACE_INLINE void htrace_producer_refuse(struct htrace_producer *p)
+{
+	htrace_add(&p->ring->refused, 1);
+	htrace_ring_drop(p->ring);
+}
+
 /*
- * Reserve @len bytes for a record of event @id; NULL: dropped and counted. Fill it, then
- * htrace_commit(@slot). Any thread or signal handler, never waits.
+ * Reserve @len bytes for a record of event @id; NULL: dropped and counted, also as refused if @id is not
+ * 1 ... HTRACE_MAX_EVENTS, such as a negative error. Fill it, then htrace_producer_commit(@slot), or
+ * htrace_commit(@slot), which wakes nobody. Any thread or signal handler, never waits.
  */
 HTRACE_INLINE void *htrace_producer_reserve(struct htrace_producer *p, __u32 id, __u32 len,
 					    struct htrace_slot *slot)
 {
 	if (!htrace_producer_is_ours(p)) {
 		htrace_producer_drop(p);
+		return 0;
+	}
+	if (!htrace_producer_knows(id)) {
+		htrace_producer_refuse(p);
 		return 0;
 	}
 	return htrace_reserve(p->ring, &p->geometry, p->consumed, id, len, p->schema,
@@ -107,7 +136,7 @@ HTRACE_INLINE void *htrace_producer_reserve(struct htrace_producer *p, __u32 id,
 /*
  * The same for a ring into which only one thread writes, and the signal handlers that interrupt it in that
  * thread: without bus locks on x86-64, and so in half the time. All of them must use these; it is the ring
- * that is one thread's, whichever handle it is reached by. htrace_commit_single(@slot).
+ * that is one thread's, whichever handle it is reached by. htrace_producer_commit_single(@slot).
  */
 HTRACE_INLINE void *htrace_producer_reserve_single(struct htrace_producer *p, __u32 id, __u32 len,
 						   struct htrace_slot *slot)
@@ -116,8 +145,28 @@ HTRACE_INLINE void *htrace_producer_reserve_single(struct htrace_producer *p, __
 		htrace_producer_drop(p);
 		return 0;
 	}
+	if (!htrace_producer_knows(id)) {
+		htrace_producer_refuse(p);
+		return 0;
+	}
 	return htrace_reserve_single(p->ring, &p->geometry, p->consumed, id, len, p->schema,
 				     htrace_producer_now(p), slot);
+}
+
+/* Publish the record, and wake the reader if it sleeps and this is what it waits for. */
+HTRACE_INLINE void htrace_producer_commit(struct htrace_producer *p, struct htrace_slot *slot)
+{
+	htrace_commit(slot);
+	if (__builtin_expect(p->bell != 0, 0) && htrace_slot_wakes(slot, p->event_idx))
+		p->bell(p);
+}
+
+/* Likewise, of what htrace_producer_reserve_single() reserved. */
+HTRACE_INLINE void htrace_producer_commit_single(struct htrace_producer *p, struct htrace_slot *slot)
+{
+	htrace_commit_single(slot);
+	if (__builtin_expect(p->bell != 0, 0) && htrace_slot_wakes_single(slot, p->event_idx))
+		p->bell(p);
 }
 
 HTRACE_INLINE void htrace_copy(void *to, const void *from, __u32 len)
@@ -154,7 +203,7 @@ HTRACE_INLINE int htrace_push(struct htrace_producer *p, __u32 id, const void *d
 	if (!at)
 		return -1;
 	htrace_copy(at, data, len);
-	htrace_commit(&slot);
+	htrace_producer_commit(p, &slot);
 	return 0;
 }
 
@@ -168,7 +217,7 @@ HTRACE_INLINE int htrace_push_single(struct htrace_producer *p, __u32 id, const 
 	if (!at)
 		return -1;
 	htrace_copy(at, data, len);
-	htrace_commit_single(&slot);
+	htrace_producer_commit_single(p, &slot);
 	return 0;
 }
 

@@ -3,7 +3,8 @@
  * Regions: memory that guest and host (or two processes) share. docs/format.md has the layout.
  *
  * Functions return 0 or -errno unless they say otherwise. None may be called from a signal
- * handler. A handle may be used by one thread at a time.
+ * handler. A handle may be used by one thread at a time; but while one thread uses a region's, any number
+ * may htrace_producer_get() and htrace_producer_put() (producer.h). It is released behind the last of them.
  */
 #ifndef HTRACE_REGION_H
 #define HTRACE_REGION_H
@@ -44,6 +45,11 @@ struct htrace_region_opts {
 	__u32 nr_cpus;    /* 0: those configured */
 	bool io_memory;   /* htrace_bar_io_memory(): no atomics, fences matter */
 	bool relay;       /* VSHMEM: also make mirrors of the rings in the region, as ring set 1 */
+	/*
+	 * Producers wake a reader that sleeps and asks for it: threads that htrace_producer_get() gives
+	 * a ring do; of other rings the caller promises it (docs/format.md, "Waking the reader").
+	 */
+	bool bell;
 };
 
 /* Geometry of a ring image for a ring and block size. -EINVAL if it cannot be. */
@@ -56,7 +62,9 @@ __u64 htrace_image_size(const struct htrace_geometry *g, size_t page_size);
  * Make a region anew in @size bytes at @mem (shared, writable, page-aligned), which stay the
  * caller's and must outlive it. An older session there ends. The superblock is *not* published
  * yet: fill the areas, then call htrace_region_publish().
- * -EINVAL: options make no sense. -ENOSPC: @size is too small for them. -EOPNOTSUPP: this machine
+ * -EINVAL: options make no sense, @size is above HTRACE_REGION_MAX (no reader would take it), or @mem is
+ * not aligned.
+ * -ENOSPC: @size is too small for them. -EOPNOTSUPP: this machine
  * does not have the clock that was asked for (htrace_clock_check() says why).
  */
 int htrace_region_format(struct htrace_region **out, void *mem, size_t size,
@@ -71,7 +79,7 @@ int htrace_region_adopt(struct htrace_region **out, void *mem, size_t size, bool
  * for 2 ms, for a second clock sample by which readers know how long ticks are.
  */
 void htrace_region_publish(struct htrace_region *r);
-/* Would htrace_region_format() find room in @size bytes? 0, -EINVAL, -ENOSPC. Touches no memory. */
+/* Would htrace_region_format() make one in @size bytes? 0, or its error. Touches no memory. */
 int htrace_region_fits(size_t size, const struct htrace_region_opts *opts);
 /* Give up the handle; the memory stays as it is. */
 void htrace_region_release(struct htrace_region *r);
@@ -82,12 +90,16 @@ void htrace_region_release(struct htrace_region *r);
  *
  * A file that is not there is created, for its owner only (mode 0600). An existing one is taken if it
  * is a regular file, no link, that this process may write, and
- *  - holds a region of a session that is closed; or whose maker is dead, and all who own one of its
- *    rings; or that was made before this machine last booted; or
+ *  - holds a region of a session that is closed; or whose maker is dead, before it was published
+ *    or later, and all who own one of its rings; or that was made before this machine last booted; or
  *  - is empty (0 bytes); or
  *  - holds zeroes only, or a superblock of zeroes and the words of a reader that waits: made for this
  *    by host-reader or `truncate -s`. @size must be its size, or 0, which means that.
  * All else is refused with -EEXIST, and not touched. -EINVAL: also a @size that is not the file's.
+ * -ENOSPC: also a file system that does not have the blocks. They are all reserved, where it can do that
+ * (tmpfs, ext4, XFS, btrfs can): where not, a producer that meets a full one dies of SIGBUS.
+ * So does one if somebody truncates the file, which is its maker's own: no handler is put into the
+ * program that is traced. A memfd's size is sealed.
  * Two processes must not make a region of one file at a time. Who cannot be judged (a process of
  * another pid or time namespace, a guest) is alive: such a file is taken when it is closed, or when
  * somebody has removed it. Of a maker's child that has not taken a ring yet nobody knows: daemons make
@@ -194,6 +206,8 @@ struct htrace_view;
  * rings then are read without telling the producers). @writable_host false maps all read-only.
  * The file may be empty of a guest yet: see htrace_view_attach().
  * -ENOENT, -EACCES...: as open(2). -ENOSPC: shorter than HTRACE_REGION_MIN. -EINVAL: not a file.
+ * -EMFILE: also, 256 mappings are there: a view takes one, one more if the host area is writable, and one
+ * more for guest RAM.
  */
 int htrace_view_open(struct htrace_view **out, const char *path, bool writable_host, char *err,
 		     size_t errlen);
@@ -207,7 +221,8 @@ void htrace_view_close(struct htrace_view *v);
  * Copy the superblock and validate everything in it.
  * 0: attached; -EAGAIN: no guest yet (nothing there, or being made); -EPROTO: not a region, or
  * refused, @err says what is wrong; -EPROTONOSUPPORT: another major version.
- * Can be called again (after the session changed), which invalidates what was handed out.
+ * Can be called again (after the session changed), which invalidates what was handed out. Of a view that
+ * never attached there is nothing to be had: functions below give zeroes, 0, -EAGAIN, -EINVAL or -ENXIO.
  */
 int htrace_view_attach(struct htrace_view *v, char *err, size_t errlen);
 /* The validated copy. */
@@ -254,11 +269,14 @@ struct htrace_host_ring *htrace_view_host_ring(struct htrace_view *v, __u32 slot
 
 /*
  * A region has one reader that says in the host's words what it does; others may look on, with views
- * that are read-only. These are for the one. Each is -EACCES if the view is mapped read-only.
+ * that are read-only. These are for the one. Each is -EACCES if the view is mapped read-only, and -EINVAL,
+ * with nothing written, if htrace_view_attach() would refuse the file as no region, or if it takes a session
+ * (all but htrace_view_beat() and the announcements WAITING, GONE and REFUSED) and the view is not attached.
  *
  * htrace_view_claim(): become it, after each attach, before consumers are made: an older session's
- * `consumed` and `drained` end, and the file is locked (flock(2)) as host-reader does. -EBUSY: another
- * process is.
+ * `consumed` and `drained` end, and the file is locked (flock(2)) as host-reader does, until the view is
+ * closed: by a descriptor of the view's own, unless the one that it was opened with holds the lock. -EBUSY:
+ * another reader is.
  *
  * htrace_view_announce(): what it does. HTRACE_HOST_WAITING and HTRACE_HOST_GONE leave the session as
  * it is: whoever comes next to it goes on from `consumed`. HTRACE_HOST_ATTACHED: it reads @session;
@@ -275,6 +293,13 @@ int htrace_view_announce(struct htrace_view *v, enum htrace_host_state state, __
 int htrace_view_beat(struct htrace_view *v);
 int htrace_view_session_drained(struct htrace_view *v);
 int htrace_view_ask_names(struct htrace_view *v);
+/*
+ * Ask producers to wake us, or with @sync 0 no more: HTRACE_SYNC_RING, of a device with the vector in it.
+ * htrace_view_claim(), HTRACE_HOST_WAITING and HTRACE_HOST_GONE store 0. Before htrace_consumer_arm().
+ */
+int htrace_view_set_sync(struct htrace_view *v, __u32 sync);
+/* The word that producers of a local region change to wake us; NULL: they do not. See sync.h. */
+const __u32 *htrace_view_bell(const struct htrace_view *v);
 
 /*
  * Map the vshmem space: @pid's guest RAM (0: found as the process that maps the region's file),

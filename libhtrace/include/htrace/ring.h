@@ -121,7 +121,16 @@ struct htrace_geometry {
 struct htrace_slot {
 	__u64 *commit;
 	__u64 add;
+#ifndef __bpf__
+	__u64 from, to; /* the ring's head before and after it */
+#endif
 };
+
+#ifdef __bpf__
+#define htrace_slot_span(slot, from_, to_) ((void)0)
+#else
+#define htrace_slot_span(slot, from_, to_) ((slot)->from = (from_), (slot)->to = (to_))
+#endif
 
 /* Bytes behind a ring's data that a verifier may believe a record to reach into (none does). */
 #define HTRACE_SLACK 4096u
@@ -130,6 +139,15 @@ struct htrace_slot {
 #define HTRACE_MAX_PAYLOAD(block_shift) \
 	((1u << (block_shift)) - 24u < HTRACE_REC_MAX - 16u ? (1u << (block_shift)) - 24u \
 							    : HTRACE_REC_MAX - 16u)
+
+/* Of the ring in which the host tells its guest. */
+#define HTRACE_TOLD_GEOMETRY \
+	{ \
+		.ring_mask = (1ULL << HTRACE_TOLD_RING_SHIFT) - 1, .ring_shift = HTRACE_TOLD_RING_SHIFT, \
+		.block_shift = HTRACE_TOLD_BLOCK_SHIFT, .desc_off = HTRACE_TOLD_DESC_OFF, \
+		.data_off = HTRACE_TOLD_DATA_OFF, \
+		.max_payload = HTRACE_MAX_PAYLOAD(HTRACE_TOLD_BLOCK_SHIFT), .policy = HTRACE_OVERWRITE, \
+	}
 
 HTRACE_INLINE struct htrace_block *htrace_ring_block(struct htrace_ring *r,
 						     const struct htrace_geometry *g, __u64 pos)
@@ -304,6 +322,7 @@ HTRACE_INLINE char *htrace_try_quick(int single, struct htrace_ring *r,
 	htrace_store((__u64 *)at, (id & 0xffffu) | (__u64)len << 16 | now << 32);
 	slot->commit = &b->commit; /* the usual case */
 	slot->add = (1ULL << 32) + len;
+	htrace_slot_span(slot, pos, pos + len);
 	htrace_own(htrace_ring_data(r, g, pos + len + HTRACE_OWN_AHEAD));
 	return at + HTRACE_REC_HDR;
 }
@@ -350,6 +369,7 @@ HTRACE_INLINE int htrace_try_reserve(int single, struct htrace_ring *r,
 		htrace_store((__u64 *)(at + 8), now);
 	slot->commit = &b->commit;
 	slot->add = (1ULL << 32) + len;
+	htrace_slot_span(slot, pos, beg + len);
 	*payload = at + HTRACE_REC_HDR + 8 * extended;
 	htrace_own(htrace_ring_data(r, g, beg + len + HTRACE_OWN_AHEAD));
 	return HTRACE_TRY_DONE;
@@ -366,5 +386,37 @@ HTRACE_INLINE void htrace_commit_single(struct htrace_slot *slot)
 {
 	htrace_add_single(slot->commit, slot->add);
 }
+
+/*
+ * Who moved head from @from to @to: must it wake a reader that sleeps at @event_idx, its position?
+ * Of all who move head exactly one passes it. Any distances, as positions run freely.
+ */
+HTRACE_INLINE int htrace_ring_needs_bell(__u64 from, __u64 to, __u64 event_idx)
+{
+	return to - event_idx - 1 < to - from;
+}
+
+#ifndef __bpf__
+/*
+ * The same of a record, after its htrace_commit(). The full fence is for the reader, which stores
+ * event_idx, fences, and looks at head: it sees the record, or we its event_idx.
+ */
+HTRACE_INLINE int htrace_slot_wakes(const struct htrace_slot *slot, const __u64 *event_idx)
+{
+#if defined(__x86_64__)
+	__asm__ volatile("" ::: "memory"); /* the commit was a locked instruction */
+#else
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
+	return htrace_ring_needs_bell(slot->from, slot->to, htrace_load(event_idx));
+}
+
+/* Likewise, after htrace_commit_single(), which is no fence. */
+HTRACE_INLINE int htrace_slot_wakes_single(const struct htrace_slot *slot, const __u64 *event_idx)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return htrace_ring_needs_bell(slot->from, slot->to, htrace_load(event_idx));
+}
+#endif
 
 #endif /* HTRACE_RING_H */

@@ -53,6 +53,14 @@ static void wait_for_room(struct l2_cpu *c)
 	}
 }
 
+/* As an ivshmem device's doorbell: an exit, for the one record for which the reader sleeps. */
+static void ring_reader(const struct l2_cpu *c, const struct htrace_slot *slot)
+{
+	if (c->event_idx && htrace_slot_wakes(slot, (const __u64 *)c->event_idx) &&
+	    *(const volatile __u32 *)c->sync & HTRACE_SYNC_RING)
+		outb(L2_PORT_BELL, 0);
+}
+
 static void push(struct l2_cpu *c, __u32 event, __u64 seq)
 {
 	struct htrace_slot slot;
@@ -67,6 +75,7 @@ static void push(struct l2_cpu *c, __u32 event, __u64 seq)
 	r->cpu = c->cpu;
 	r->work = c->work;
 	htrace_commit(&slot);
+	ring_reader(c, &slot);
 }
 
 struct frame;

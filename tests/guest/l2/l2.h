@@ -25,6 +25,8 @@
 #define L2_PORT_WORK 0x10
 #define L2_PORT_DONE 0x11
 #define L2_PORT_FAULT 0x12 /* an exception came: see l2_cpu.fault */
+#define L2_PORT_BELL 0x13  /* an eventfd of the VMM, L2_BELL_FD: the exit ends in the kernel */
+#define L2_BELL_FD 100
 #define L2_HYPERCALL 1000 /* KVM knows none of this number, and says so */
 
 /* How a virtual CPU leaves guest mode after each round of records. */
@@ -74,6 +76,7 @@ struct l2_cpu {
 	/* from the VMM */
 	__u64 ring;     /* addresses in the guest */
 	__u64 consumed;
+	__u64 event_idx, sync; /* of the host; 0: nobody is to be woken */
 	struct htrace_geometry geometry;
 	__u32 cpu;
 	__u32 work;    /* enum l2_work */
