@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a packet says of its records, found out where they are. Their writers can change them at any
- * time: each word is read once, and however it changes, no step leads out of the batch.
+ * What a packet says of its records. If all that can come is declared, and the block's own words say the
+ * rest, the records are not looked at. Else it is found out where they are. Their writers can change them
+ * at any time: each word is read once, and however it changes, no step leads out of the batch.
  */
 #include <string.h>
 
@@ -38,7 +39,7 @@ static struct kind *find_kind(struct scan *s, __u32 key)
 		at = (at + 1) % SLOTS;
 	if (s->kind[at].key)
 		return &s->kind[at];
-	class = key && s->nr < CAPTURE_TALLIES ?
+	class = (__u16)(key - 1) < HTRACE_MAX_EVENTS && s->nr < CAPTURE_TALLIES ?
 			capture_metadata_class(&s->w->metadata, s->w->session, s->stream, key) : NULL;
 	if (!class)
 		return NULL;
@@ -80,7 +81,8 @@ static inline __u32 scan_record(struct scan *s, const unsigned char *at, __u32 l
 		if (!s->last)
 			return 0;
 	}
-	if (s->size > left || s->size < HTRACE_REC_HDR * (1 + KEY_EXTENDED(key)))
+	if (s->size > left || s->size < HTRACE_REC_HDR * (1 + KEY_EXTENDED(key)) ||
+	    (key >> 16 & HTRACE_REC_FLAGS) > HTRACE_REC_EXTENDED)
 		return 0;
 	if (KEY_EXTENDED(key))
 		time = load(at + 8);
@@ -94,18 +96,18 @@ static inline __u32 scan_record(struct scan *s, const unsigned char *at, __u32 l
 
 static bool scan(struct scan *s, const struct htrace_batch *b, __u64 after, __u64 *begin)
 {
-	__u32 size = scan_record(s, b->data, b->len);
+	__u32 size = scan_record(s, b->data, b->len), nr = 1;
 
 	/* The first one can be long after what came before; not a moment earlier. */
 	if (!size || s->time < after)
 		return false;
 	*begin = s->time;
-	for (__u32 off = size; off < b->len; off += size) {
+	for (__u32 off = size; off < b->len; off += size, nr++) {
 		size = scan_record(s, b->data + off, b->len - off);
 		if (!size)
 			return false;
 	}
-	return true;
+	return nr == b->events;
 }
 
 static void tally(const struct scan *s, struct capture_lent *lent)
@@ -115,6 +117,49 @@ static void tally(const struct scan *s, struct capture_lent *lent)
 		if (s->kind[i].nr)
 			lent->tally[lent->nr++] = (struct capture_tally){ s->kind[i].key,
 									  s->kind[i].nr };
+}
+
+static bool is_foreseen(struct capture_writer *w, __u32 stream)
+{
+	if (w->foresight[stream] == NOT_ASKED)
+		w->foresight[stream] =
+			capture_metadata_declare_all(&w->metadata, w->session, stream) ? FORESEEN : NOT_FORESEEN;
+	return w->foresight[stream] == FORESEEN;
+}
+
+/*
+ * As its first record and its block's words have it. What cannot be known without a look is that no two
+ * records are 2^32 apart: they cannot be if all of them are not.
+ */
+static bool believe(struct capture_writer *w, __u32 stream, const struct htrace_batch *b, __u64 after,
+		    struct capture_run *run)
+{
+	struct htrace_record first;
+	struct htrace_iter it;
+
+	if (!b->until || b->until > CAPTURE_TIME_MAX || !is_foreseen(w, stream))
+		return false;
+	htrace_iter_init(&it, b);
+	if (!htrace_iter_next(&it, &first) || first.time < after || first.time > b->until ||
+	    b->until - first.time >= 1ULL << 32)
+		return false;
+	run->begin = first.time;
+	run->end = b->until;
+	run->unused = 0;
+	return true;
+}
+
+static bool look(struct capture_writer *w, __u32 stream, const struct htrace_batch *b, __u64 after,
+		 struct capture_run *run, struct capture_lent *lent)
+{
+	struct scan s = { .w = w, .stream = stream, .base = b->base, .time = b->base };
+
+	if (!scan(&s, b, after, &run->begin))
+		return false;
+	tally(&s, lent);
+	run->end = s.time;
+	run->unused = s.last->unused;
+	return true;
 }
 
 int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
@@ -130,18 +175,13 @@ int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
 		.schema = b->schema,
 		.how = { .arrival = item->arrival, .asked = item->asked, .len = b->len },
 	};
-	struct scan s = {
-		.w = w, .stream = capture_writer_stream_id(w, r, 0), .base = b->base,
-	};
+	__u32 stream = capture_writer_stream_id(w, r, 0);
 	int ret;
 
-	s.time = b->base;
-	if (!scan(&s, b, r->time, &run.begin))
+	lent.nr = 0;
+	if (!believe(w, stream, b, r->time, &run) && !look(w, stream, b, r->time, &run, &lent))
 		return 0;
 	lent.batch = *b;
-	tally(&s, &lent);
-	run.end = s.time;
-	run.unused = s.last->unused;
 	run.how.ordinal = w->ordinal;
 	ret = capture_writer_open_stream(w, r, 0);
 	if (!ret)

@@ -198,6 +198,7 @@ static int take_schema(struct capture_writer *w, const struct capture_item *item
 	struct capture_schema head = { .generation = item->generation };
 	int ret = write_entry(w, item->kind, item, &head, sizeof(head), item->data, item->len);
 
+	memset(w->foresight, 0, sizeof(w->foresight));
 	return ret ? ret : renew_metadata(w);
 }
 

@@ -36,6 +36,11 @@ void capture_metadata_add_stream(struct capture_metadata *m, __u32 stream);
 const struct capture_class *capture_metadata_class(struct capture_metadata *m,
 						   const struct sink_session *s, __u32 stream,
 						   __u32 key);
+/*
+ * Add all that the schema says of what can occur in @stream. False: that is not known, as some events
+ * have records of any length.
+ */
+bool capture_metadata_declare_all(struct capture_metadata *m, const struct sink_session *s, __u32 stream);
 void capture_metadata_free(struct capture_metadata *m);
 
 /* -------------------------------------------------------------------------------------- streams */

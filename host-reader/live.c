@@ -481,7 +481,7 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 
 		if (!session_has_room(s->session, ring))
 			return 2;
-		ret = lent ? htrace_consumer_borrow(r->consumer, &b) :
+		ret = lent ? htrace_consumer_borrow_unseen(r->consumer, &b) :
 			     htrace_consumer_read(r->consumer, &b);
 		if (!ret && go_direct(s, r))
 			continue;

@@ -144,6 +144,7 @@ int session_open(struct session **out, const struct session_config *config, char
 	};
 	memcpy(s->about.boot_id, facts->boot_id, sizeof(s->about.boot_id));
 	s->captured = s->c.sinks && sinks_capture(s->c.sinks);
+	s->about.lends = session_lends(s);
 	if (s->c.sinks && sinks_show(s->c.sinks)) {
 		s->merge = merge_new(nr, MERGE_DELAY_NS, MERGE_BYTES);
 		s->stacks = stacks_new();

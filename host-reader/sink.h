@@ -41,6 +41,7 @@ struct sink_session {
 	const char *source; /* as in struct origin */
 	unsigned int source_nr; /* on the command line, from 0 on */
 	bool ticks;         /* as in struct origin; known when the first event goes out */
+	bool lends;         /* batches that nobody has looked into */
 	__u8 boot_id[16];
 	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
 	char hostname[64], release[64];   /* as struct htrace_guest has them */
@@ -121,7 +122,7 @@ struct capture_tally {
 /* A batch that is still in its ring. */
 struct capture_lent {
 	struct htrace_batch batch;
-	__u32 nr;
+	__u32 nr; /* 0: nobody has looked */
 	struct capture_tally tally[CAPTURE_TALLIES];
 };
 

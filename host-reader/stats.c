@@ -52,6 +52,10 @@ void stats_lent(struct stats *s, struct ring_count *r, const struct capture_lent
 	}
 	r->events += lent->batch.events;
 	r->bytes += lent->batch.len;
+	if (!lent->nr) {
+		s->by_id[0].count += lent->batch.events;
+		s->by_id[0].bytes += lent->batch.len;
+	}
 	for (__u32 i = 0; i < lent->nr; i++) {
 		const struct capture_tally *t = &lent->tally[i];
 		struct event_count *n = &s->by_id[t->key & (IDS - 1)];
@@ -96,7 +100,9 @@ static void name_id(char *name, const struct htrace_schema *schema, __u32 id)
 {
 	const struct htrace_event *e = schema ? htrace_schema_event(schema, id) : NULL;
 
-	if (e)
+	if (!id) /* no record's */
+		snprintf(name, HTRACE_NAME_MAX, "(not looked at)");
+	else if (e)
 		snprintf(name, HTRACE_NAME_MAX, "%s", e->name);
 	else
 		snprintf(name, HTRACE_NAME_MAX, "event#%u", id);

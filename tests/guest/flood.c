@@ -4,7 +4,7 @@
  *
  *   flood PATH discard|overwrite RING BLOCK THREADS RECORDS PAYLOAD RATE MODE
  *
- * PAYLOAD: bytes, 0: of several sizes. RATE: records a second of each thread, 0: as they come. MODE:
+ * PAYLOAD: bytes, 0: of several sizes, and then the schema says of any. RATE: records a second of each thread, 0: as they come. MODE:
  *
  *   fill    without a reader, and that is it
  *   live    begins when a reader has come; a full ring is waited for, so nothing is dropped; then closes
@@ -54,7 +54,8 @@ static __u32 declare(void)
 
 	check(!htrace_builder_new(&b, NULL, 0), "the builder");
 	__u32 u64 = (__u32)htrace_builder_int(b, NULL, 8, false, HTRACE_HINT_NONE);
-	__u32 rest = (__u32)htrace_builder_array(b, (int)u64, 0);
+	__u32 nr = payload ? (__u32)payload / 8 - 2 : 0;
+	__u32 rest = (__u32)htrace_builder_array(b, (int)u64, nr);
 	const struct htrace_schema_member members[] = {
 		{ .type = u64, .name = "seq" },
 		{ .type = u64, .bit_off = 64, .name = "check" },
@@ -62,7 +63,7 @@ static __u32 declare(void)
 	};
 
 	event = htrace_builder_event(b, "record", htrace_builder_struct(b, "record", false,
-						sizeof(struct record), members, 3));
+						sizeof(struct record) + 8 * nr, members, 3));
 	check(event > 0, htrace_builder_error(b));
 	entries = htrace_builder_entries(b, &len);
 	check(!htrace_region_add_schema(region, entries, len), "the schema");
@@ -147,7 +148,7 @@ int main(int argc, char **argv)
 	records = strtoull(argv[6], NULL, 10);
 	payload = strtoull(argv[7], NULL, 10);
 	rate = strtoull(argv[8], NULL, 10);
-	check(threads <= MAX_THREADS && payload <= 512 && payload % 8 == 0, "threads and payload");
+	check(threads <= MAX_THREADS && payload <= 512 && payload % 8 == 0 && payload != 8 && payload != 16, "threads and payload");
 	check(!htrace_region_create_local(&region, argv[1], (2u << 20) + threads * (o.ring_size + (2u << 20)), &o,
 					  &fd), "making the region");
 	id = declare();
