@@ -110,13 +110,13 @@ static bool scan(struct scan *s, const struct htrace_batch *b, __u64 after, __u6
 	return nr == b->events;
 }
 
-static void tally(const struct scan *s, struct capture_lent *lent)
+static void tally(const struct scan *s, struct capture_lent *lent, struct capture_tally *tally)
 {
-	lent->nr = 0;
+	lent->tally = tally;
 	for (__u32 i = 0; i < SLOTS; i++)
 		if (s->kind[i].nr)
-			lent->tally[lent->nr++] = (struct capture_tally){ s->kind[i].key,
-									  s->kind[i].nr };
+			tally[lent->nr++] = (struct capture_tally){ s->kind[i].key,
+								    s->kind[i].nr };
 }
 
 static bool is_foreseen(struct capture_writer *w, __u32 stream)
@@ -150,13 +150,13 @@ static bool believe(struct capture_writer *w, __u32 stream, const struct htrace_
 }
 
 static bool look(struct capture_writer *w, __u32 stream, const struct htrace_batch *b, __u64 after,
-		 struct capture_run *run, struct capture_lent *lent)
+		 struct capture_run *run, struct capture_lent *lent, struct capture_tally *kinds)
 {
 	struct scan s = { .w = w, .stream = stream, .base = b->base, .time = b->base };
 
 	if (!scan(&s, b, after, &run->begin))
 		return false;
-	tally(&s, lent);
+	tally(&s, lent, kinds);
 	run->end = s.time;
 	run->unused = s.last->unused;
 	return true;
@@ -167,7 +167,8 @@ int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
 {
 	const struct htrace_batch *b = item->batch;
 	struct captured_ring *r = &w->ring[item->ring];
-	struct capture_lent lent;
+	struct capture_tally kinds[CAPTURE_TALLIES];
+	struct capture_lent lent = { .batch = *b };
 	struct capture_run run = {
 		.data = b->data, .len = b->len, .position = b->pos, .base = b->base,
 		.overwritten = b->overwritten, .dropped = b->dropped, .corrupt = b->corrupt,
@@ -178,10 +179,9 @@ int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
 	__u32 stream = capture_writer_stream_id(w, r, 0);
 	int ret;
 
-	lent.nr = 0;
-	if (!believe(w, stream, b, r->time, &run) && !look(w, stream, b, r->time, &run, &lent))
+	if (!believe(w, stream, b, r->time, &run) &&
+	    !look(w, stream, b, r->time, &run, &lent, kinds))
 		return 0;
-	lent.batch = *b;
 	run.how.ordinal = w->ordinal;
 	ret = capture_writer_open_stream(w, r, 0);
 	if (!ret)

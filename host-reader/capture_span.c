@@ -9,8 +9,8 @@
 #include "capture_stream.h"
 #include "uring.h"
 
-#define SPAN_PACKETS 16u       /* in one write */
-#define SPAN_BYTES (1u << 20)  /* and no more of them from this on: small writes cost more */
+#define SPAN_PACKETS 64u       /* in one write */
+#define SPAN_BYTES (4u << 20)  /* and no more of them from this on: small writes cost more */
 #define SPANS 12u              /* under way; HTRACE_BORROW_MAX batches of a ring can be lent */
 
 /* What lies behind a packet's body. */
@@ -27,6 +27,7 @@ struct packet {
 	struct behind behind;
 	struct capture_loan loan;
 	struct capture_lent lent;
+	struct capture_tally *kinds; /* its, if there are any */
 };
 
 struct capture_span {
@@ -146,6 +147,8 @@ static void end_span(struct capture_span *s)
 	st->first = s->next;
 	if (!st->first)
 		st->last = NULL;
+	for (unsigned int i = 0; i < s->nr; i++)
+		free(s->packet[i].kinds);
 	free(s);
 }
 
@@ -217,20 +220,28 @@ int capture_span_add(struct capture_lender *l, struct capture_stream *st,
 {
 	static const struct capture_packet later;
 	struct capture_span *s = st->last;
+	struct capture_tally *kinds = NULL;
 	struct packet *p;
 
 	if (st->error)
 		return st->error;
+	if (lent->nr) {
+		kinds = malloc(lent->nr * sizeof(*kinds));
+		if (!kinds)
+			return -ENOMEM;
+		memcpy(kinds, lent->tally, lent->nr * sizeof(*kinds));
+	}
 	if (!st->first)
 		st->good = st->size;
 	if (!s || s->begun)
 		s = new_span(l, st);
-	if (!s)
+	if (!s) {
+		free(kinds);
 		return -ENOMEM;
+	}
 	p = &s->packet[s->nr++];
-	p->lent.batch = lent->batch;
-	p->lent.nr = lent->nr;
-	memcpy(p->lent.tally, lent->tally, lent->nr * sizeof(*lent->tally));
+	p->lent = *lent;
+	p->lent.tally = p->kinds = kinds;
 	p->loan = *loan;
 	p->ahead = ahead;
 	p->lapped = st->lapped;

@@ -123,7 +123,7 @@ struct capture_tally {
 struct capture_lent {
 	struct htrace_batch batch;
 	__u32 nr; /* 0: nobody has looked */
-	struct capture_tally tally[CAPTURE_TALLIES];
+	const struct capture_tally *tally;
 };
 
 /* Who gets it back; copied by whoever takes it. */

@@ -71,9 +71,18 @@ static int restrict_to_writes(struct io_uring *ring)
 	       io_uring_register((unsigned int)ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
 
+#ifndef IORING_SETUP_TASKRUN_FLAG /* Linux 5.19 */
+#define IORING_SETUP_COOP_TASKRUN (1U << 8)
+#define IORING_SETUP_TASKRUN_FLAG (1U << 9)
+#endif
+
 static void open_ring(struct uring *q)
 {
-	if (io_uring_queue_init(q->depth, &q->ring, IORING_SETUP_R_DISABLED))
+	/* What is done does not interrupt us, we look for it; an older kernel does not know of that. */
+	const unsigned int quiet = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+
+	if (io_uring_queue_init(q->depth, &q->ring, IORING_SETUP_R_DISABLED | quiet) &&
+	    io_uring_queue_init(q->depth, &q->ring, IORING_SETUP_R_DISABLED))
 		return;
 	q->async = restrict_to_writes(&q->ring) >= 0;
 	if (!q->async)

@@ -17,7 +17,7 @@ static void lend(struct htrace_loans *out, const struct htrace_batch *b)
 	};
 }
 
-static int borrow(struct htrace_consumer *c, struct htrace_batch *b, enum htrace_take how)
+static int take_out(struct htrace_consumer *c, struct htrace_batch *b, enum htrace_take how)
 {
 	int ret;
 
@@ -39,12 +39,12 @@ static int borrow(struct htrace_consumer *c, struct htrace_batch *b, enum htrace
 
 int htrace_consumer_borrow(struct htrace_consumer *c, struct htrace_batch *b)
 {
-	return borrow(c, b, TAKE_IN_PLACE);
+	return take_out(c, b, TAKE_IN_PLACE);
 }
 
 int htrace_consumer_borrow_unseen(struct htrace_consumer *c, struct htrace_batch *b)
 {
-	return borrow(c, b, TAKE_UNSEEN);
+	return take_out(c, b, TAKE_UNSEEN);
 }
 
 static struct htrace_loan *find(struct htrace_loans *out, __u64 pos)
