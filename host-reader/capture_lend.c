@@ -195,6 +195,7 @@ int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
 		return ret;
 	w->ordinal++;
 	r->time = *loan->time = run.end;
+	r->taken = b->pos + b->len;
 	if (run.end > w->latest)
 		w->latest = run.end;
 	return 1;

@@ -123,10 +123,15 @@ static int write_packet(struct capture_stream *st, const struct capture_run *run
 	};
 	int ret = capture_spans_settle(st); /* what was lent before comes before */
 
-	if (ret)
-		return ret;
-	capture_packet_begin(st, run, nr, &head, &tail);
-	return write_all(st, v, 4);
+	if (!ret) {
+		capture_packet_begin(st, run, nr, &head, &tail);
+		ret = write_all(st, v, 4);
+	}
+	if (ret && !st->failed) {
+		st->failed = true;
+		st->failed_at = run->position;
+	}
+	return ret;
 }
 
 int capture_stream_flush(struct capture_stream *st)
@@ -138,6 +143,11 @@ int capture_stream_flush(struct capture_stream *st)
 	st->nr = 0;
 	st->held.data = st->body;
 	return write_packet(st, &st->held, st->how, nr);
+}
+
+__u64 capture_stream_unwritten(const struct capture_stream *st)
+{
+	return st->failed ? st->failed_at : st->nr ? st->held.position : ~0ULL;
 }
 
 /* Can it be told from one header and base what both are? */

@@ -18,6 +18,8 @@ struct capture_stream {
 	__u64 seq, discarded; /* likewise */
 	/* Packets of our own: what is held back. */
 	struct capture_run held; /* begins with the first run */
+	bool failed; /* to write one ... */
+	__u64 failed_at; /* ... which was there in the ring: the first one */
 	__u32 nr;
 	struct capture_batch how[HOLD_BATCHES];
 	unsigned char *body;

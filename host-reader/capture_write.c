@@ -459,7 +459,10 @@ static int take_batch(struct capture_writer *w, const struct capture_item *item)
 		c.base = b->base;
 		c.kind = item->unverified ? CAPTURE_UNVERIFIED : 0;
 	}
-	return end_cut(w, &c, at);
+	ret = end_cut(w, &c, at);
+	if (!ret)
+		r->taken = b->pos + b->len;
+	return ret;
 }
 
 /* ---------------------------------------------------------------------------------- the session */
@@ -535,6 +538,17 @@ int capture_writer_flush(struct capture_writer *w)
 			if (w->ring[i].stream[kind])
 				ret = capture_stream_flush(w->ring[i].stream[kind]);
 	return ret;
+}
+
+__u64 capture_writer_unwritten(const struct capture_writer *w, __u32 ring, bool failed)
+{
+	const struct captured_ring *r = &w->ring[ring];
+	__u64 at = failed ? r->taken : ~0ULL;
+
+	for (__u32 kind = 0; kind < CAPTURE_KINDS; kind++)
+		if (r->stream[kind] && capture_stream_unwritten(r->stream[kind]) < at)
+			at = capture_stream_unwritten(r->stream[kind]);
+	return at;
 }
 
 void capture_writer_free(struct capture_writer *w)

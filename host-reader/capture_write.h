@@ -64,6 +64,8 @@ struct capture_stream *capture_stream_new(int dir, const char *name, __u32 id, _
 /* Small runs are held back, and go out as one packet. */
 int capture_stream_add(struct capture_stream *st, const struct capture_run *run);
 int capture_stream_flush(struct capture_stream *st);
+/* Where in the ring the first record lies that was added and is not written; ~0: there is none. */
+__u64 capture_stream_unwritten(const struct capture_stream *st);
 void capture_stream_free(struct capture_stream *st);
 
 /* -------------------------------------------------------------------------------------- session */
@@ -83,6 +85,11 @@ struct capture_lender;
 int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
 			const struct capture_item *item, const struct capture_loan *loan);
 int capture_writer_flush(struct capture_writer *w);
+/*
+ * All records of the ring before this are written, but for those that are lent; ~0: all that were taken.
+ * @failed: an error has been told, and not all may have been taken.
+ */
+__u64 capture_writer_unwritten(const struct capture_writer *w, __u32 ring, bool failed);
 /* Nothing is written. */
 void capture_writer_free(struct capture_writer *w);
 

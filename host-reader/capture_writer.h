@@ -8,6 +8,7 @@
 struct captured_ring {
 	__u32 set, index;
 	__u64 time; /* of its last record */
+	__u64 taken; /* position behind it */
 	struct capture_stream *stream[CAPTURE_KINDS];
 };
 

@@ -30,6 +30,8 @@ struct live_ring {
 	const __u64 *handover; /* of the mirror that is read, until the agent hands over; or NULL */
 	__u32 set, index;
 	__u64 backlog; /* as of the last look */
+	/* Of a capture, under discard: what is read is told to producers once it is written. */
+	__u64 *told, read, told_last;
 	bool broken;
 	/* Of threads. */
 	struct htrace_image image;
@@ -195,6 +197,35 @@ static __u64 *consumed_word(const struct live *s, const struct htrace_image *ima
 	return words && image->geometry.policy == HTRACE_DISCARD ? &words->consumed : NULL;
 }
 
+/* Where the consumer tells it. */
+static __u64 *consumer_word(struct live *s, struct live_ring *r, const struct htrace_image *image)
+{
+	__u64 *word = consumed_word(s, image);
+
+	if (!word || !session_captures(s->session))
+		return word;
+	r->told = word;
+	r->told_last = 0;
+	r->read = __atomic_load_n(word, __ATOMIC_RELAXED);
+	return &r->read;
+}
+
+/* An error leaves what was not written to the next reader. */
+static void tell_written(struct live *s, unsigned int ring)
+{
+	struct live_ring *r = &s->ring[ring];
+	__u64 at = r->read;
+
+	if (!r->told || r->drained || at == r->told_last)
+		return;
+	if (session_unwritten(s->session, ring) < at)
+		at = session_unwritten(s->session, ring);
+	if (at <= r->told_last)
+		return;
+	__atomic_store_n(r->told, at, __ATOMIC_RELEASE);
+	r->told_last = at;
+}
+
 static __u64 load_handover(const __u64 *word)
 {
 	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
@@ -245,7 +276,7 @@ static bool go_direct(struct live *s, struct live_ring *r)
 	if (!at || htrace_consumer_position(r->consumer) < at - 1)
 		return false;
 	if (htrace_view_ring(s->view, r->set, r->index, &image) ||
-	    htrace_consumer_move(r->consumer, &image, consumed_word(s, &image)))
+	    htrace_consumer_move(r->consumer, &image, consumer_word(s, r, &image)))
 		return false;
 	r->header = image.ring;
 	r->slot = image.slot;
@@ -281,7 +312,7 @@ static int open_ring(struct live *s, struct live_ring *r, __u32 set, __u32 index
 	ret = choose_image(s, r, &image);
 	if (ret)
 		return ret;
-	opts.consumed = consumed_word(s, &image);
+	opts.consumed = consumer_word(s, r, &image);
 	r->header = image.ring;
 	r->image = image;
 	r->slot = image.slot;
@@ -368,6 +399,7 @@ __u64 live_close(struct live *s, bool look)
 	for (unsigned int i = 0; i < s->nr_rings; i++) {
 		struct live_ring *r = &s->ring[i];
 
+		tell_written(s, i);
 		left += look ? unread(r) : r->backlog;
 		htrace_consumer_free(r->consumer);
 	}
@@ -435,6 +467,7 @@ static void end_life(struct live *s, unsigned int ring, __u64 now)
 
 	if (!session_take_back(s->session, true))
 		return;
+	tell_written(s, ring);
 	r->drained = true;
 	htrace_view_drained(s->view, &r->image, r->owner.generation);
 	htrace_consumer_get_stats(r->consumer, &st);
@@ -455,6 +488,7 @@ static bool begin_life(struct live_ring *r)
 {
 	if (htrace_consumer_restart(r->consumer))
 		return false;
+	r->told_last = 0;
 	r->finished = r->drained = false;
 	return true;
 }
@@ -566,6 +600,8 @@ int live_read(struct live *s, __u64 now, bool all, bool unverified, struct live_
 		pass->drained &= ret == 0;
 	}
 	session_take_back(s->session, false);
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		tell_written(s, i);
 	pass->backlog = live_backlog(s);
 	return 0;
 }

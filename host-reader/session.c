@@ -357,7 +357,17 @@ int session_lent(struct session *s, unsigned int ring, struct htrace_consumer *c
 
 bool session_take_back(struct session *s, bool all)
 {
-	return !session_lends(s) || sinks_take_back(s->c.sinks, all);
+	return !s->captured || sinks_take_back(s->c.sinks, all);
+}
+
+bool session_captures(const struct session *s)
+{
+	return s->captured;
+}
+
+__u64 session_unwritten(const struct session *s, unsigned int ring)
+{
+	return s->captured ? sinks_unwritten(s->c.sinks, &s->about, ring) : ~0ULL;
 }
 
 /* ---------------------------------------------------------------------------------------- marks */

@@ -65,8 +65,14 @@ int session_batch(struct session *s, unsigned int ring, const struct htrace_batc
 bool session_lends(const struct session *s);
 int session_lent(struct session *s, unsigned int ring, struct htrace_consumer *c,
 		 const struct htrace_batch *b, __u64 now, bool unverified);
-/* Let what was lent go back, without waiting, or all of it. False: some was not written: it is unread. */
+/*
+ * Let what was lent go back, without waiting, or all of it, and what a capture held back is written. False: some
+ * was not written: it is unread.
+ */
 bool session_take_back(struct session *s, bool all);
+/* Is it captured? Then what is before session_unwritten(), but for what is lent, is in the capture's files. */
+bool session_captures(const struct session *s);
+__u64 session_unwritten(const struct session *s, unsigned int ring);
 /* The schema's entries, all of them. 0, or -errno with one line in @err; what holds stays then. */
 int session_schema(struct session *s, __u64 generation, const void *entries, size_t len, __u64 now,
 		   char *err, size_t errlen);

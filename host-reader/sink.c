@@ -155,7 +155,25 @@ const char *sinks_lends_by(const struct sinks *s)
 
 bool sinks_take_back(struct sinks *s, bool all)
 {
-	return s->sink[0].ops->take_back(&s->sink[0], all);
+	bool ok = true;
+
+	for (unsigned int i = 0; i < s->nr; i++)
+		if (s->sink[i].ops->take_back)
+			ok &= s->sink[i].ops->take_back(&s->sink[i], all);
+	return ok;
+}
+
+__u64 sinks_unwritten(struct sinks *s, const struct sink_session *session, unsigned int ring)
+{
+	__u64 first = ~0ULL;
+
+	for (unsigned int i = 0; i < s->nr; i++) {
+		__u64 at = s->sink[i].ops->unwritten ?
+				   s->sink[i].ops->unwritten(&s->sink[i], session, ring) : ~0ULL;
+
+		first = at < first ? at : first;
+	}
+	return first;
 }
 
 bool sinks_capture(const struct sinks *s)

@@ -183,10 +183,12 @@ struct sink_ops {
 		     const struct capture_item *item, const struct capture_loan *loan);
 	const char *(*lends_by)(const struct sink *s); /* for messages: what writes it */
 	/*
-	 * Give back what is written, without waiting, or, with @all, everything that was lent. False: some
-	 * of it could not be written, and stays unread.
+	 * Give back what is written, without waiting, or, with @all, everything that was lent, and write what
+	 * was held back. False: some of it could not be written, and stays unread.
 	 */
 	bool (*take_back)(struct sink *s, bool all);
+	/* Where in the ring the first record lies that was captured and is not written; ~0: there is none. */
+	__u64 (*unwritten)(struct sink *s, const struct sink_session *session, unsigned int ring);
 	void (*note)(struct sink *s, const struct sink_note *n);
 	void (*session_end)(struct sink *s, const struct sink_session *session);
 };
@@ -217,10 +219,11 @@ void sinks_loss(struct sinks *s, const struct sink_loss *l);
 void sinks_note(struct sinks *s, const struct sink_note *n);
 void sinks_captured(struct sinks *s, const struct sink_session *session,
 		    const struct capture_item *item);
-/* As the ops; only where sinks_lends(). */
+/* As the ops; the first and the last only where sinks_lends(). */
 bool sinks_lend(struct sinks *s, const struct sink_session *session,
 		const struct capture_item *item, const struct capture_loan *loan);
 bool sinks_take_back(struct sinks *s, bool all);
+__u64 sinks_unwritten(struct sinks *s, const struct sink_session *session, unsigned int ring);
 const char *sinks_lends_by(const struct sinks *s);
 /* Is one that takes batches in their rings the only output? Others need copies. */
 bool sinks_lends(const struct sinks *s);

@@ -150,10 +150,20 @@ static const char *raw_lends_by(const struct sink *s)
 	return capture_lender_is_async(r->lender) ? "io_uring" : "ordinary writes";
 }
 
+static __u64 raw_unwritten(struct sink *s, const struct sink_session *session, unsigned int ring)
+{
+	struct raw *r = s->state;
+	const struct raw_session *rs = *find(r, session);
+
+	return rs ? capture_writer_unwritten(rs->writer, ring, r->error) : r->error ? 0 : ~0ULL;
+}
+
 static bool raw_take_back(struct sink *s, bool all)
 {
 	struct raw *r = s->state;
 
+	if (all)
+		raw_flush(s);
 	note_error(r, capture_lender_take_back(r->lender, all));
 	return !r->error;
 }
@@ -203,5 +213,6 @@ const struct sink_ops sink_raw = {
 	.lend = raw_lend,
 	.lends_by = raw_lends_by,
 	.take_back = raw_take_back,
+	.unwritten = raw_unwritten,
 	.session_end = raw_session_end,
 };
