@@ -67,14 +67,14 @@ def babeltrace(path):
     return run.stdout, lost
 
 
-def records(path):
-    """{ring: [seq]} by babeltrace2, of records whose fields are what flood writes."""
+def records(path, fixed=0):
+    """{ring: [seq]} by babeltrace2, of records whose fields are what flood writes, @fixed: words of the rest."""
     rings = {}
     for m in re.finditer(r'ring = (\d+) \}, \{ seq = (\d+), check = (\d+), rest = \[(.*?)\] \}', babeltrace(path)[0]):
         ring, seq = int(m[1]), int(m[2])
         rest = [int(x) for x in re.findall(r'= (\d+)', m[4])]
         assert int(m[3]) == seq * 0x9e3779b97f4a7c15 % 2**64, m[0]
-        assert rest == list(range(seq + 2, seq + 2 + seq % 7)), m[0]
+        assert rest == list(range(seq + 2, seq + 2 + (fixed or seq % 7))), m[0]
         rings.setdefault(ring, []).append(seq)
     return rings
 
@@ -99,11 +99,12 @@ def streams(path):
     return [os.path.join(d, name) for name in sorted(os.listdir(d)) if name.startswith('ring')]
 
 
-@params('discard', 'overwrite')
+@params('discard', 'overwrite', 'fixed')
 def test_same(policy):
-    """The same ring, read with a copy, without one, and where io_uring is refused."""
+    """The same ring, read with a copy, without one (fixed: without a look), and where io_uring is refused."""
+    fixed = policy == 'fixed'
     with directory() as d:
-        with flood(d + '/region', policy, 1 << 22, 2, 150000, 0, 'fill') as f:
+        with flood(d + '/region', 'discard' if fixed else policy, 1 << 22, 2, 150000, 48 * fixed, 'fill') as f:
             f.communicate()
         ways = {'copied': ('', (), {}), 'not trusted': (',trusted', ('--copy',), {}),
                 'lent': (',trusted', (), {}), 'refused': (',trusted', (), {'preexec_fn': no_io_uring})}
@@ -113,6 +114,8 @@ def test_same(policy):
             said = capture(f'local:{d}/copy{suffix}', f'{d}/{name}', '--duration', '0.7', *args, **how)
             assert ('without a copy' in said) == (name in ('lent', 'refused')), said
             assert ('io_uring' in said) == (name == 'lent'), said
+            unseen = re.search(r'not looked at\) +(\d+)', said)
+            assert (int(unseen[1]) > 50000 if fixed and suffix and not args else not unseen), said
             json = f'{d}/json'
             subprocess.run([READER, f'file:{d}/{name}', '-o', f'json:{json}'], check=True,
                            stderr=subprocess.DEVNULL)
@@ -123,21 +126,22 @@ def test_same(policy):
         say(f'{shown["lent"][3]} events, the same in four ways, by babeltrace2 and file:')
 
 
-@params('lent', 'copied', 'refused')
+@params('lent', 'fixed', 'copied', 'refused')
 def test_live(way):
     """Producers that fill the rings all the time: all of it is there, once, in order."""
+    words = 2 * (way == 'fixed')
     with directory() as d:
         suffix, how = '' if way == 'copied' else ',trusted', {}
         if way == 'refused':
             how['preexec_fn'] = no_io_uring
-        with flood(d + '/region', 'discard', 1 << 20, 2, 400000, 0, 'live') as f:
+        with flood(d + '/region', 'discard', 1 << 20, 2, 400000, 16 * words, 'live') as f:
             while not os.path.exists(d + '/region'):
                 time.sleep(0.01)
             time.sleep(0.1)
             said = capture(f'local:{d}/region{suffix}', d + '/raw', '--duration', '6', **how)
             _, refused = map(int, f.communicate()[0].split())
         assert number('received', said) == 800000 and number('lost', said) == refused, said
-        rings = records(d + '/raw')
+        rings = records(d + '/raw', words)
         assert {r: list(range(400000)) for r in (0, 1)} == rings, {r: len(x) for r, x in rings.items()}
         sizes = list(itertools.chain(*map(packets, streams(d + '/raw'))))
         say(f'{len(sizes)} packets, {sum(s > 60000 for s in sizes)} of whole blocks')
