@@ -145,6 +145,12 @@ int capture_stream_flush(struct capture_stream *st)
 	return write_packet(st, &st->held, st->how, nr);
 }
 
+__u64 capture_stream_size(const struct capture_stream *st)
+{
+	return st->size + (st->nr ? sizeof(struct capture_packet) + st->held.len + sizeof(struct capture_tail) +
+				    st->nr * sizeof(*st->how) : 0);
+}
+
 __u64 capture_stream_unwritten(const struct capture_stream *st)
 {
 	return st->failed ? st->failed_at : st->nr ? st->held.position : ~0ULL;

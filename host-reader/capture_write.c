@@ -478,12 +478,10 @@ static void list_rings(struct capture_writer *w)
 		}
 }
 
-int capture_writer_new(struct capture_writer **out, int dir, unsigned int nr,
-		       const struct sink_session *s)
+int capture_writer_new(struct capture_writer **out, int dir, const char *name, const struct sink_session *s)
 {
 	unsigned int rings = session_facts_rings(&s->facts);
 	struct capture_writer *w = calloc(1, sizeof(*w) + rings * sizeof(*w->ring));
-	char name[CAPTURE_NAME];
 	int ret;
 
 	if (!w)
@@ -493,7 +491,6 @@ int capture_writer_new(struct capture_writer **out, int dir, unsigned int nr,
 	list_rings(w);
 	if (getrandom(w->metadata.uuid, 16, 0) != 16)
 		memcpy(w->metadata.uuid, s->facts.boot_id, 16);
-	snprintf(name, sizeof(name), CAPTURE_DIR, s->source_nr + 1, nr);
 	ret = w->dir = outdir_make(dir, name);
 	if (ret >= 0 && s->facts.clock_id != HTRACE_CLOCK_MONOTONIC)
 		ret = htrace_clock_new(&w->clock, s->facts.clock_id);
@@ -538,6 +535,17 @@ int capture_writer_flush(struct capture_writer *w)
 			if (w->ring[i].stream[kind])
 				ret = capture_stream_flush(w->ring[i].stream[kind]);
 	return ret;
+}
+
+__u64 capture_writer_size(const struct capture_writer *w)
+{
+	__u64 size = w->journal_size + w->metadata_size;
+
+	for (__u32 i = 0; i < w->nr_rings; i++)
+		for (__u32 kind = 0; kind < CAPTURE_KINDS; kind++)
+			if (w->ring[i].stream[kind])
+				size += capture_stream_size(w->ring[i].stream[kind]);
+	return size;
 }
 
 __u64 capture_writer_unwritten(const struct capture_writer *w, __u32 ring, bool failed)

@@ -64,6 +64,8 @@ struct capture_stream *capture_stream_new(int dir, const char *name, __u32 id, _
 /* Small runs are held back, and go out as one packet. */
 int capture_stream_add(struct capture_stream *st, const struct capture_run *run);
 int capture_stream_flush(struct capture_stream *st);
+/* Of its file, once all that was added is written. */
+__u64 capture_stream_size(const struct capture_stream *st);
 /* Where in the ring the first record lies that was added and is not written; ~0: there is none. */
 __u64 capture_stream_unwritten(const struct capture_stream *st);
 void capture_stream_free(struct capture_stream *st);
@@ -72,9 +74,10 @@ void capture_stream_free(struct capture_stream *st);
 
 struct capture_writer;
 
-/* A directory in @dir for the session @s, number @nr of its source. */
-int capture_writer_new(struct capture_writer **out, int dir, unsigned int nr,
-		       const struct sink_session *s);
+/* A directory in @dir, of this name, for the session @s. */
+int capture_writer_new(struct capture_writer **out, int dir, const char *name, const struct sink_session *s);
+/* Bytes in its files, with what is held back and under way. */
+__u64 capture_writer_size(const struct capture_writer *w);
 /* Everything in the order in which it comes. After an error nothing more is to be written. */
 int capture_writer_take(struct capture_writer *w, const struct capture_item *item);
 /*

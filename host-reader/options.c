@@ -92,8 +92,7 @@ static const struct option long_options[] = {
 
 /* ------------------------------------------------------------------------------------- sources */
 
-/* Cut off what comes before the first single comma, in place; doubled ones stand for themselves. */
-static char *cut(char **rest)
+char *options_cut(char **rest)
 {
 	char *start = *rest, *to = start, *from = start;
 
@@ -206,11 +205,11 @@ static int parse_source(struct options *o, const char *arg)
 		    "local:PATH and file:DIR", arg);
 		return USAGE_ERROR;
 	}
-	part = cut(&rest);
+	part = options_cut(&rest);
 	if (part && *part) {
 		s->path = strdup(part);
 		o->nr_sources++;
-		while (!ret && (part = cut(&rest)) != NULL)
+		while (!ret && (part = options_cut(&rest)) != NULL)
 			ret = parse_source_option(s, arg, part);
 	} else {
 		say("source '%s' names no file", arg);

@@ -48,6 +48,8 @@ struct options {
 	__u64 stats_ns;     /* 0: none */
 };
 
+/* Cut off what comes before the first single comma, in place; doubled ones stand for themselves. NULL: no more. */
+char *options_cut(char **rest);
 /* A further source, @like another. Its number, or -1: there are too many. */
 int options_add_source(struct options *o, const struct source_spec *like);
 /* 0: go on. Else *@status is what to exit with: --help, --version, or an error that was said. */

@@ -2,9 +2,11 @@
 #include "sink.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "message.h"
+#include "options.h"
 
 #define FAILURE 1
 #define USAGE_ERROR 2
@@ -32,6 +34,7 @@ static const struct sink_ops *find_kind(const char *spec, size_t len)
 static int parse(struct sink *s, const char *spec)
 {
 	size_t len = strcspn(spec, ":");
+	char *rest;
 
 	s->ops = find_kind(spec, len);
 	if (!s->ops && len == 8 && !memcmp(spec, "perfetto", len)) {
@@ -44,6 +47,12 @@ static int parse(struct sink *s, const char *spec)
 		return USAGE_ERROR;
 	}
 	s->path = spec[len] ? spec + len + 1 : NULL;
+	if (s->path && s->ops->options) {
+		rest = s->own = strdup(s->path);
+		s->path = options_cut(&rest);
+		if (s->ops->options(s, rest, spec))
+			return USAGE_ERROR;
+	}
 	if (s->path ? !*s->path : s->ops->open != NULL) {
 		say("output '%s' names no %s", spec, s->ops->open && !s->ops->file ? "directory" : "file");
 		return USAGE_ERROR;
@@ -78,6 +87,9 @@ int sinks_open(struct sinks *s, const char *const *specs, unsigned int nr)
 	memset(s, 0, sizeof(*s));
 	for (unsigned int i = 0; i < nr && !ret; i++)
 		ret = parse(&s->sink[i], specs[i]);
+	if (ret)
+		for (unsigned int i = 0; i < nr; i++)
+			free(s->sink[i].own);
 	for (unsigned int i = 0; i < nr && !ret; i++) {
 		ret = open_sink(&s->sink[i]);
 		s->nr += !ret;
@@ -224,6 +236,12 @@ bool sinks_failed(struct sinks *s)
 	return false;
 }
 
+static void free_paths(struct sinks *s)
+{
+	for (unsigned int i = 0; i < s->nr; i++)
+		free(s->sink[i].own);
+}
+
 void sinks_abandon(struct sinks *s)
 {
 	for (unsigned int i = 0; i < s->nr; i++)
@@ -231,6 +249,7 @@ void sinks_abandon(struct sinks *s)
 			s->sink[i].ops->abandon(&s->sink[i]);
 		else
 			out_abandon(s->sink[i].out, s->sink[i].path);
+	free_paths(s);
 	s->nr = 0;
 }
 
@@ -246,6 +265,7 @@ int sinks_close(struct sinks *s)
 			say_failed(k, -err);
 		ret |= err ? FAILURE : 0;
 	}
+	free_paths(s);
 	s->nr = 0;
 	return ret;
 }

@@ -154,9 +154,17 @@ struct capture_item {
 
 struct sink;
 
+/* raw:DIR,rotate=SIZE,rotate=SECs,keep=SIZE: rotation.h. 0: none. */
+struct rotation {
+	__u64 bytes, ns; /* of a part */
+	__u64 keep;      /* bytes of all there is, at most */
+};
+
 struct sink_ops {
 	const char *name;
 	bool file; /* it has open(), and wants a file, which is its `out` */
+	/* NULL: it has none. What is behind its path's first single comma. 0, or after having said why not, 2. */
+	int (*options)(struct sink *s, char *text, const char *spec);
 	/*
 	 * NULL, as are the next five then: the sink writes lines into its `out`. Else it writes into
 	 * a directory, or a file, in a way of its own.
@@ -197,7 +205,9 @@ struct sink {
 	const struct sink_ops *ops;
 	struct out *out;  /* NULL: it has a way of its own */
 	const char *path; /* NULL: standard output */
+	char *own; /* where it lies, if options were cut off it */
 	void *state;
+	struct rotation rotation;
 };
 
 extern const struct sink_ops sink_text, sink_json, sink_ctf, sink_raw, sink_perfetto;

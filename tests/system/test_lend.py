@@ -236,6 +236,67 @@ def test_killed(way):
             f'{sum(map(len, second.values()))} by the next')
 
 
+def size_of(path):
+    return sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(path) for f in files)
+
+
+def read_file(path):
+    """What file: says at the end; there must be nothing wrong with it."""
+    run = subprocess.run([READER, f'file:{path}', '--view', 'summary'], check=True, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True)
+    assert 'no end' not in run.stderr and 'missing' not in run.stderr, run.stderr
+    return run.stdout
+
+
+@params('lent', 'copied')
+def test_rotated(way):
+    """Parts by size within what is kept: always, each readable by itself, the latest without a gap."""
+    most = 0
+    with directory() as d:
+        with flood(d + '/region', 'discard', 1 << 20, 2, 400000, 0, 'live', 150000) as f:
+            while not os.path.exists(d + '/region'):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            source = f'local:{d}/region' + (',trusted' if way == 'lent' else '')
+            with subprocess.Popen([READER, source, '-o', f'raw:{d}/raw,rotate=4M,keep=12M', '--duration', '5'],
+                                  stderr=subprocess.PIPE, text=True) as reader:
+                while reader.poll() is None:
+                    with contextlib.suppress(FileNotFoundError):
+                        most = max(most, size_of(d + '/raw'))
+                    time.sleep(0.02)
+                said = reader.stderr.read()
+            assert reader.returncode == 0 and number('received', said) == 800000, said
+            f.wait()
+        parts = sorted(os.listdir(d + '/raw'), key=lambda name: int(name.split('.')[1]))
+        assert 2 <= len(parts) and parts[0] != 'source1-session1.2' and 8 << 20 < most <= 12 << 20, (parts, most)
+        rings, alone = records(d + '/raw'), {0: [], 1: []}
+        for name in parts:
+            part = records(f'{d}/raw/{name}')
+            assert number('received', read_file(f'{d}/raw/{name}')) == sum(map(len, part.values()))
+            for ring, seqs in part.items():
+                alone[ring] += seqs
+        assert alone == rings and number('received', read_file(d + '/raw')) == sum(map(len, rings.values()))
+        for seqs in rings.values():
+            assert seqs == list(range(seqs[0], 400000)), (seqs[0], len(seqs))
+        say(f'{len(parts)} parts are left, {most / 2**20:.1f} MiB at most')
+
+
+def test_rotated_by_time():
+    """Parts of a second, all of which are kept."""
+    with directory() as d:
+        with flood(d + '/region', 'discard', 1 << 20, 2, 150000, 48, 'live', 50000) as f:
+            while not os.path.exists(d + '/region'):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            said = capture(f'local:{d}/region,trusted', d + '/raw,rotate=1s', '--duration', '5')
+            assert f.wait() == 0
+        parts = os.listdir(d + '/raw')
+        assert 3 <= len(parts) <= 6 and number('received', said) == 300000, (parts, said)
+        assert records(d + '/raw', 4) == {r: list(range(150000)) for r in (0, 1)}
+        for name in parts:
+            assert records(f'{d}/raw/{name}', 4)
+
+
 def test_options():
     """Who can be trusted, and what it is good for."""
     with directory() as d:
@@ -245,6 +306,11 @@ def test_options():
             return run.stderr
         assert "unknown option 'trusted' in source" in refused(f'file:{d},trusted')
         assert 'there is trusted' in refused(f'local:{d}/x,trust')
+        for option, why in (('rotate=1K', 'neither a size'), ('rotate=5', 'neither a size'), ('rotate=0s', 'neither'),
+                            ('keep=60s', 'not a size'), ('keep=4M', 'two parts'), ('rotate=8M,keep=8M', 'two parts'),
+                            ('b', 'a comma of the path itself is doubled')):
+            assert why in refused(f'local:{d}/x', '-o', f'raw:{d}/a,{option}'), option
+        assert os.listdir(d) == []
         with flood(d + '/region', 'discard', 1 << 20, 1, 100, 0, 'fill') as f:
             f.communicate()
         said = capture(f'local:{d}/region,trusted', d + '/raw', '-o', 'text:/dev/null', '--duration', '0.3')
