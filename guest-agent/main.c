@@ -10,6 +10,7 @@
 #include "agent.h"
 #include "follow.h"
 #include "message.h"
+#include "probe.h"
 
 #define EXIT_USAGE 2
 
@@ -47,6 +48,8 @@ static void usage(FILE *out)
 		"  --buffer SIZE     ring size per CPU, a power of two from 4K to 1G (default: 4M)\n"
 		"  --follow-host     record nothing; show this machine's own exits from guest mode and the\n"
 		"                    time that was stolen from it, as far as the host tells of them\n"
+		"  --probe           say what this machine runs on, what can be traced here, and how\n"
+		"                    that gets to the host; changes nothing\n"
 		"  -v, --verbose     say more\n"
 		"  -h, --help        this text\n"
 		"  -V, --version     the version\n"
@@ -136,7 +139,7 @@ static int parse_filter(const char *text, struct options *o)
 
 enum {
 	OPT_EVENTS = 256, OPT_BPF, OPT_FILTER, OPT_STACK, OPT_REGION, OPT_MODE, OPT_POLICY,
-	OPT_BUFFER, OPT_FOLLOW_HOST,
+	OPT_BUFFER, OPT_FOLLOW_HOST, OPT_PROBE,
 };
 
 static const struct option long_options[] = {
@@ -149,6 +152,7 @@ static const struct option long_options[] = {
 	{"policy", required_argument, NULL, OPT_POLICY},
 	{"buffer", required_argument, NULL, OPT_BUFFER},
 	{"follow-host", no_argument, NULL, OPT_FOLLOW_HOST},
+	{"probe", no_argument, NULL, OPT_PROBE},
 	{"verbose", no_argument, NULL, 'v'},
 	{"help", no_argument, NULL, 'h'},
 	{"version", no_argument, NULL, 'V'},
@@ -201,6 +205,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case OPT_FOLLOW_HOST:
 			o->follow_host = true;
 			break;
+		case OPT_PROBE:
+			probe_print();
+			return EXIT_SUCCESS;
 		case 'v':
 			verbose = true;
 			break;

@@ -13,6 +13,7 @@
 #include <htrace/version.h>
 
 #include "filter.h"
+#include "list_vms.h"
 #include "message.h"
 
 #define USAGE_ERROR 2
@@ -56,6 +57,7 @@ static const char usage[] =
 	"      --copy            copy and check what trusted sources wrote, too\n"
 	"      --tell-guest      tell each guest of its own vCPUs' exits and stolen time, for guest-agent\n"
 	"                        --follow-host; never of other guests (needs KVM and root)\n"
+	"      --list            show the virtual machines of this host, and how each can be traced\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
 	"      --stats SEC       a line of statistics on standard error at this interval\n"
 	"  -h, --help            this text\n"
@@ -71,6 +73,7 @@ enum {
 	OPT_SYNC,
 	OPT_COPY,
 	OPT_TELL_GUEST,
+	OPT_LIST,
 	OPT_DURATION,
 	OPT_STATS,
 };
@@ -83,6 +86,7 @@ static const struct option long_options[] = {
 	{ "sync", required_argument, NULL, OPT_SYNC },
 	{ "copy", no_argument, NULL, OPT_COPY },
 	{ "tell-guest", no_argument, NULL, OPT_TELL_GUEST },
+	{ "list", no_argument, NULL, OPT_LIST },
 	{ "duration", required_argument, NULL, OPT_DURATION },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "help", no_argument, NULL, 'h' },
@@ -327,6 +331,9 @@ static int parse_option(struct options *o, int c, int *status)
 	case OPT_TELL_GUEST:
 		o->tell_guest = true;
 		return 0;
+	case OPT_LIST:
+		*status = list_vms();
+		return -1;
 	case OPT_DURATION:
 		return parse_seconds("--duration", optarg, 0.001, &o->duration_ns);
 	case OPT_STATS:

@@ -7,6 +7,7 @@ skipped tests are exactly those that tests/expected-skips names for a machine li
 """
 
 import argparse
+import fcntl
 import functools
 import glob
 import importlib.util
@@ -202,54 +203,87 @@ def all_tests(args, results):
         yield name, functools.partial(run_system, name, function, params)
 
 
-# Long ones that need one core and no particular speed: the first run in a process of their own while the
-# second run here. All others have the machine to themselves.
-BESIDE = 'sanitized.', 'clang.', 'aarch64.'
-MEANWHILE = 'unit.', 'pages16k.', 'pages64k.', 'model.', 'mutated.unit[', 'fuzz.'
+# Those that use all of a core, one by one; then guests and the rest, a suite at a time, since most of them wait most of
+# the time; then those that look at how long something takes, or want all cores, with the machine to themselves.
+COMPUTING = 'aarch64.', 'model.', 'fuzz.', 'sanitized.', 'mutated.unit[', 'unit.', 'clang.', 'pages16k.', 'pages64k.'
+ALONE = 'stress.', 'mutated.', 'cost.', 'bench.', 'bells.', 'hostile.', 'nested.'
+LONG = 'relay', 'module', 'sinks', 'survival', 'stacks', 'filter', 'drivers', 'loss', 'truth', 'capture'  # first
+LANES = min(os.cpu_count() or 1, 4)
 
 
 def split(tests):
-    beside = [t for t in tests if t[0].startswith(BESIDE)]
-    meanwhile = [t for t in tests if t[0].startswith(MEANWHILE)]
-    if not beside or not meanwhile or os.cpu_count() < 2:
+    """Jobs to be done side by side, in two turns, and what is to be done by itself then. A job is a list of tests."""
+    if LANES < 2 or len(tests) < 3:
         return [], [], tests
-    return beside, meanwhile, [t for t in tests if t not in beside and t not in meanwhile]
+    computing = sorted((t for t in tests if t[0].startswith(COMPUTING)),
+                       key=lambda t: [t[0].startswith(c) for c in COMPUTING].index(True))
+    alone = [t for t in tests if t[0].startswith(ALONE) and t not in computing]
+    suites = {}  # what the tests of one made, a module or a package, is used by all of it
+    for t in tests:
+        if t not in computing and t not in alone:
+            suites.setdefault(t[0].split('.')[0], []).append(t)
+    return [[t] for t in computing], [suites[name] for name in sorted(
+        suites, key=lambda name: LONG.index(name) if name in LONG else len(LONG))], alone
 
 
-def run_beside(tests):
-    """Returns what waits for them, shows what they printed, and adds their results."""
-    if not tests:
-        return lambda results: None
-    out, end = tempfile.TemporaryFile('w+'), tempfile.TemporaryFile()
-    sys.stdout.flush()
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
+def run_jobs(jobs, results, next_job, lock):
+    """In a process of its own: takes jobs as long as there are any, and shows what each printed when it is done."""
+    shown = os.dup(1)
+    while True:
+        number = os.read(next_job, 2)
+        if not number:
+            return
+        with tempfile.TemporaryFile() as out:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
-            own = Results()
-            for _, run in tests:
-                run(own)
-            pickle.dump(own, end)
-            end.flush()
+            for _, run in jobs[int.from_bytes(number, 'little')]:
+                run(results)
             sys.stdout.flush()
-            status = 0
-        except BaseException:  # whatever it is, this is not the caller's process
-            traceback.print_exc()
-        finally:
-            os._exit(status)
+            os.dup2(shown, 1)
+            os.dup2(shown, 2)
+            out.seek(0)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            sys.stdout.buffer.write(out.read())
+            sys.stdout.flush()
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
-    def join(results):
-        _, status = os.waitpid(pid, 0)
-        out.seek(0)
-        print(out.read(), end='', flush=True)
-        end.seek(0)
-        if status:
-            results.fail(f'the process that runs {" and ".join(BESIDE)}: status {status}')
-        else:
-            results.add(pickle.load(end))
-    return join
+
+def run_side_by_side(jobs, results):
+    if not jobs:
+        return
+    sys.stdout.flush()
+    reading, writing = os.pipe()
+    os.write(writing, b''.join(n.to_bytes(2, 'little') for n in range(len(jobs))))
+    os.close(writing)
+    lanes = []
+    with tempfile.NamedTemporaryFile() as lock:
+        for _ in range(LANES):
+            end = tempfile.TemporaryFile()
+            pid = os.fork()
+            if pid:
+                lanes.append((pid, end))
+                continue
+            status = 1
+            try:
+                own = Results()
+                with open(lock.name, 'rb') as own_lock:
+                    run_jobs(jobs, own, reading, own_lock)
+                pickle.dump(own, end)
+                end.flush()
+                status = 0
+            except BaseException:  # whatever it is, this is not the caller's process
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        os.close(reading)
+        for pid, end in lanes:
+            _, status = os.waitpid(pid, 0)
+            end.seek(0)
+            if status:
+                results.fail(f'a process that runs tests: status {status}')
+            else:
+                results.add(pickle.load(end))
+            end.close()
 
 
 def main():
@@ -268,13 +302,14 @@ def main():
     if args.list:
         print('\n'.join(name for name, _ in tests))
         return 0
-    beside, meanwhile, rest = split(tests)
-    join = run_beside(beside)
-    for _, run in meanwhile:
+    computing, suites, alone = split(tests)
+    run_side_by_side(computing, results)
+    run_side_by_side(suites, results)
+    for _, run in alone:
         run(results)
-    join(results)
-    for _, run in rest:
-        run(results)
+    for name in results.unsteady[UNSTEADY_ALLOWED:]:  # each process has that many
+        results.fail(name)
+        results.passed -= 1
 
     if not results.passed + results.failed + len(results.skipped):
         print(f'run.py: no test matches {args.only!r}; --list names them')

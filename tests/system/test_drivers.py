@@ -252,9 +252,21 @@ def test_virtio(kernel, cpus):
                     assert re.search(want, e[2]), e
 
 
+def probed(vm, platform, expect):
+    """guest-agent --probe says so of the machine, and as much of each of these."""
+    said = re.search(r'^Runs on (.*), Linux (\S+) \S+\n((?:\S.*:\n|  .*\n)+)', vm.console(), re.M)
+    assert said and said[1].startswith(platform), vm.console()[-2000:]
+    rows = {row[0]: row[1:] for row in re.findall(r'^  (\S.{13})  (.{4})  (.*)$', said[3], re.M)}
+    rows = {what.strip(): (answer.strip(), text) for what, (answer, text) in rows.items()}
+    for what, (answer, text) in expect.items():
+        assert rows[what][0] == answer and re.search(text, rows[what][1]), f'{what}: {rows[what]}'
+    say(f'{platform}: ' + ', '.join(f'{what} {rows[what][0]}' for what in rows))
+
+
 def test_modules_absent():
     """Without the drivers' modules their programs are left out, with a word on what to do."""
     script = '''
+guest-agent --probe
 guest-agent --events help | sed 's/^/HELP /'
 agent_start --events sched_switch,virtio_net,xen || exit 1
 agent_stop
@@ -262,6 +274,10 @@ agent_stop
     with VM(script) as vm:
         vm.start()
         assert vm.finish() == 0, vm.console()[-2000:]
+        probed(vm, "QEMU's emulator", {
+            'hypercalls': ('no', 'none'), 'callbacks': ('no', 'Xen'), 'stolen time': ('no', 'follow-host'),
+            'functions': ('yes', 'fentry, fexit, kprobes'), 'region': ('yes', 'ivshmem'),
+            'direct': ('yes', ''), 'module': ('no', '/dev/htrace'), 'relay': ('yes', '')})
         said = re.findall(r'guest-agent: (\S+ is left out: .*)', vm.console())
         for line in said:
             say(line)
@@ -326,6 +342,7 @@ END
 $IN sh /tmp/statistics
 ifconfig vif0.0 10.9.0.2 netmask 255.255.255.0 up
 ping -c 3 10.9.0.1 > /dev/null || exit 1
+guest-agent --probe
 agent_start --events sys_enter,xen || exit 1
 echo 'id == 121' > $T/events/raw_syscalls/sys_enter/filter
 echo '{' '.join(XEN.calls.values())}' > $T/set_ftrace_filter
@@ -390,6 +407,9 @@ def test_xen(kernel, channels):
         assert reader.stop() == 0, reader.err()
         assert status == 0, vm.console()[-2000:]
         assert 'left out' not in vm.console(), vm.console()[-2000:]
+        probed(vm, 'Xen PV dom0', {'hypercalls': ('yes', 'xen:xen_mc_'), 'callbacks': ('yes', 'upcall'),
+                                   'PV drivers': ('yes', r'\bvbd \(1\)|\bvif \(1\)'),
+                                   'stolen time': ('yes', 'xen_steal_clock'), 'region': ('yes', '16 MiB')})
         spans = XEN.compare(reader.out_path, vm.disk, 2,
                             ('xennet_interrupt',) if channels == 'split' else
                             ('xennet_tx_interrupt', 'xennet_rx_interrupt'))

@@ -2,6 +2,7 @@
 """host-reader on bad input: one line that says what, why and what to do; exit codes as designed."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -129,3 +130,63 @@ def test_help_and_version():
     code, out, err = run('--version')
     assert code == 0 and '0.1.0' in out
     say(out.strip())
+
+
+FAKE = """
+import mmap, sys, time
+maps = []
+for path in sys.argv[1].split(':'):
+    with open(path, 'r+b') as f:
+        maps.append(mmap.mmap(f.fileno(), 0))
+print('ready', flush=True)
+time.sleep(1000)
+"""
+
+
+def test_list():
+    """Processes that call themselves QEMU, with the ways to write its command line, what they map, and names that lie."""
+    with tempfile.TemporaryDirectory(dir='/dev/shm') as dir:
+        qemu, odd = os.path.join(dir, 'qemu-system-x86_64'), os.path.join(dir, 'a,b')
+        shutil.copy(os.path.realpath('/proc/self/exe'), qemu)
+        paths = [os.path.join(dir, name) for name in ('ram', 'none')]
+        make_file(paths[0], 32 << 20, os.urandom(4096))
+        make_file(paths[1], 1 << 20)
+        make_file(odd, 1 << 20, superblock(99))
+        vms = {
+            'plain': (['-name', 'guest=web,1,debug-threads=on'.replace(',1', ',,1'), '-object',
+                       f'memory-backend-file,id=m,size=1M,share=on,mem-path={paths[1]}', '-device',
+                       'ivshmem-plain,memdev=m'], [paths[0], paths[1]],
+                      ['web,1: qemu-system-x86_64, emulated, 32 MiB of shared memory',
+                       f'host-reader ivshmem:{paths[1]}    no guest-agent yet']),
+            'json': (['-name', 'two', '--object', '{"qom-type":"memory-backend-file","id":"s","mem-path":"%s"}' % odd,
+                      '-device', '{"driver":"ivshmem-plain","memdev":"s","bus":"pci.0"}'], [odd],
+                     ['two: qemu', f'host-reader ivshmem:{odd.replace(",", ",,")}    not for us: ', 'version 99',
+                      'its RAM is not shared']),
+            'bell': (['-chardev', 'socket,path=/tmp/so,,cket,id=c', '-device', 'ivshmem-doorbell,vectors=1,chardev=c'],
+                     [paths[1]], ['(no name)', 'host-reader doorbell:/tmp/so,,cket    has to serve']),
+            'evil': (['-name', '\x1b[2J\n1 root: KVM', '-device', 'ivshmem-plain,memdev=nowhere', '-smp',
+                       '3,sockets=1', '-object'], [paths[1]],
+                     ['\\x1b[2J\\x0a1 root', ', 3 vCPUs', 'no ivshmem device, or none that can be seen']),
+        }
+        processes = {}
+        try:
+            for name, (arguments, maps, _) in vms.items():
+                processes[name] = subprocess.Popen([qemu, '-c', FAKE, ':'.join(maps), *arguments],
+                                                   stdout=subprocess.PIPE, text=True)
+            for p in processes.values():
+                assert p.stdout.readline() == 'ready\n'
+            before = [open(p, 'rb').read() for p in (paths[1], odd)]
+            status, out, err = run('--list')
+            assert status == 0, err
+            shown = {line.split()[0]: text for text in re.split(r'^(?=\d)', out, flags=re.M)[1:] for line in [text]}
+            for name, (_, _, expect) in vms.items():
+                text = shown[str(processes[name].pid)]
+                say(text.rstrip().replace('\n', '\n     '))
+                for part in expect:
+                    assert part in text, f'{name}: no {part!r}'
+            assert '\x1b' not in out and [open(p, 'rb').read() for p in (paths[1], odd)] == before
+        finally:
+            for p in processes.values():
+                p.kill()
+                p.communicate()
+    assert all(str(p.pid) not in run('--list')[1].split() for p in processes.values())
