@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "session.h"
+#include "session_internal.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -19,45 +19,7 @@
 
 #define EXPIRE_NS 200000000ULL
 #define EMIT_NS 30000000
-#define LEND_BYTES 16384 /* of a batch: what is less is better copied, and put together with others */
 #define EMIT_LOOK 8 /* records between two looks at the clock */
-
-struct ring {
-	struct origin origin;
-	struct ring_count *count;
-	__u64 time; /* of the last record read */
-	bool broken;
-	/* As far as records were emitted: who runs there. */
-	bool switches; /* are recorded: so it is known until when a task runs */
-	bool task_known;
-	__u32 task;
-};
-
-struct session {
-	struct session_config c;
-	struct merge *merge; /* NULL: nobody wants records */
-	bool captured;
-	struct region_clock clock;
-	__u64 asked;         /* time of the last session_emit() */
-	struct names *names;
-	struct stacks *stacks; /* NULL, as symbols, where there is no merge */
-	struct symbols *symbols;
-	bool said_symbols;
-	struct sink_session about;
-	struct htrace_schema *schema;
-	struct events *events; /* what the reader knows of the schema's events */
-	struct filters *filters;
-	struct filter_said filter_said;
-	bool switch_filtered; /* the guest records some switches only: who runs then is not known */
-	size_t schema_len;     /* of what was parsed; entries are added only */
-	__u64 next_expire;
-	unsigned char *copy; /* of a batch that was lent and cannot stay where it is */
-	size_t copy_room;
-	unsigned int nr_broken;
-	unsigned int waiting; /* schemas and tables that did not take effect yet */
-	unsigned int nr_rings;
-	struct ring ring[];
-};
 
 /* What takes effect at its place between the records. */
 struct mark {
@@ -275,99 +237,6 @@ int session_batch(struct session *s, unsigned int ring, const struct htrace_batc
 	s->c.stats->backwards += raised;
 	capture(s, &item, now);
 	return s->merge ? merge_push(s->merge, ring, b, now, unverified) : 0;
-}
-
-/* ------------------------------------------------------------------------- what is still in a ring */
-
-bool session_lends(const struct session *s)
-{
-	return s->c.lend && s->c.sinks && sinks_lends(s->c.sinks);
-}
-
-static bool give_back(const struct capture_loan *l, const struct capture_lent *what)
-{
-	struct session *s = l->session;
-	bool intact = !htrace_consumer_release(l->consumer, &what->batch);
-
-	stats_lent(s->c.stats, s->ring[l->ring].count, what, intact);
-	return intact;
-}
-
-static void forfeit(const struct capture_loan *l, const struct capture_lent *what)
-{
-	struct session *s = l->session;
-
-	s->c.stats->unwritten += what->batch.events;
-}
-
-/* The records as they are now, in memory that nobody changes: framed as they were, or cut off. */
-static bool copy_lent(struct session *s, struct htrace_batch *b)
-{
-	struct htrace_record r;
-	struct htrace_iter it;
-	__u32 good = 0, nr = 0;
-
-	if (b->len > s->copy_room) {
-		unsigned char *more = realloc(s->copy, b->len);
-
-		if (!more)
-			return false;
-		s->copy = more;
-		s->copy_room = b->len;
-	}
-	memcpy(s->copy, b->data, b->len);
-	b->data = s->copy;
-	for (htrace_iter_init(&it, b); htrace_iter_next(&it, &r) && r.id - 1 < HTRACE_MAX_EVENTS; nr++)
-		good = it.off;
-	b->corrupt += b->events - (nr < b->events ? nr : b->events);
-	b->events = nr;
-	b->len = good;
-	return true;
-}
-
-int session_lent(struct session *s, unsigned int ring, struct htrace_consumer *c,
-		 const struct htrace_batch *b, __u64 now, bool unverified)
-{
-	const struct capture_loan loan = {
-		.give_back = give_back, .forfeit = forfeit, .session = s, .consumer = c, .ring = ring,
-		.time = &s->ring[ring].time,
-	};
-	struct capture_item item = {
-		.kind = CAPTURE_BATCH, .arrival = now, .asked = s->asked, .ring = ring, .batch = b,
-		.schema = s->about.reading,
-	};
-	struct htrace_batch copy = *b;
-
-	if (b->len >= LEND_BYTES && !unverified &&
-	    sinks_lend(s->c.sinks, &s->about, &item, &loan)) {
-		stats_loss(s->ring[ring].count, b);
-		return 0;
-	}
-	if (b->len && !copy_lent(s, &copy)) {
-		htrace_consumer_release(c, b);
-		return -ENOMEM;
-	}
-	if (htrace_consumer_release(c, b) == -ESTALE) {
-		copy.overwritten += b->events;
-		copy.corrupt = b->corrupt;
-		copy.len = copy.events = 0;
-	}
-	return session_batch(s, ring, &copy, now, unverified, 0);
-}
-
-bool session_take_back(struct session *s, bool all)
-{
-	return !s->captured || sinks_take_back(s->c.sinks, all);
-}
-
-bool session_captures(const struct session *s)
-{
-	return s->captured;
-}
-
-__u64 session_unwritten(const struct session *s, unsigned int ring)
-{
-	return s->captured ? sinks_unwritten(s->c.sinks, &s->about, ring) : ~0ULL;
 }
 
 /* ---------------------------------------------------------------------------------------- marks */

@@ -99,7 +99,8 @@ ELSEWHERE = {
         'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',
         'tsdl', 'ctf_stream', 'capture_write',
         'capture_stream', 'capture_metadata', 'capture_span', 'rotation', 'uring')},
-    'host-reader/capture_lend.c': 'records of who is trusted, walked within bounds; test_lend, lend.scribbled',
+    **{f'host-reader/{f}.c': 'records of who is trusted, walked within bounds; test_lend, lend.scribbled' for f in (
+        'capture_lend', 'session_lend')},
 }
 
 
