@@ -51,6 +51,8 @@
  */
 typedef __u32 htrace_tid_t; /* a task: shown with its name */
 typedef __u64 htrace_hex_t; /* in hexadecimal */
+typedef __u32 htrace_hex32_t;
+typedef __u16 htrace_hex16_t;
 typedef __u64 htrace_ptr_t; /* an address */
 typedef __s32 htrace_syscall_t; /* a system call's number: shown by name */
 typedef __u32 htrace_task_state_t; /* as sched_switch's prev_state: shown as ps(1) does */

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "message.h"
-#include "names.h"
+#include "proc_names.h"
 #include "symbols.h"
 
 #define DRAIN_NS 3000000000ULL
@@ -156,7 +156,7 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	/* Tasks that come up between the names and the attached programs: read the names again. */
 	if (loader_attach(l))
 		return -1;
-	names_update(a->region);
+	proc_names_update(a->region);
 	if (loader_has_stacks(l) && loader_uses_trampolines(l))
 		symbols_attached(a->region);
 	relays = a->mode == MODE_RELAY || a->mode == MODE_AUTO;
@@ -275,7 +275,7 @@ static void give_up(struct agent *a)
 	rings_close(&a->rings);
 	agent_close_region(a);
 	module_close(&a->module);
-	names_free();
+	proc_names_free();
 	symbols_free();
 	mappings_free();
 }

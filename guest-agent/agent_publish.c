@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "message.h"
-#include "names.h"
+#include "proc_names.h"
 #include "symbols.h"
 
 static int publish_pages(struct agent *a, const struct options *o)
@@ -72,7 +72,7 @@ int agent_publish_new(struct agent *a, const struct options *o, const struct loa
 	g->agent_starts = 1;
 	g->agent_start_mono = monotonic_ns();
 	g->heartbeat_ms = HEARTBEAT_MS;
-	names_update(a->region);
+	proc_names_update(a->region);
 	htrace_region_publish(a->region);
 	return 0;
 }

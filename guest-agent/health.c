@@ -5,7 +5,7 @@
 #include <time.h>
 
 #include "message.h"
-#include "names.h"
+#include "proc_names.h"
 #include "symbols.h"
 
 #define MS 1000000ULL
@@ -144,7 +144,7 @@ static void serve_names(struct health *h, __u64 now)
 
 	if (wanted == g->names_served || now < h->next_names)
 		return;
-	names_update(h->region);
+	proc_names_update(h->region);
 	__atomic_store_n(&g->names_served, wanted, __ATOMIC_RELEASE);
 	h->next_names = now + SEC;
 }

@@ -9,6 +9,7 @@
 #include <bpf/btf.h>
 
 #include "message.h"
+#include "misses.h"
 
 /* Sections whose hooks are found in BTF: what precedes the hook's name there. */
 static const struct {
@@ -61,50 +62,6 @@ bool loader_has_hook(struct btf *kernel, const char *section)
 		       in_modules(kernel, name, btf_hooks[i].kind);
 	}
 	return true;
-}
-
-/* Has struct or union @t, or an anonymous one within, a member @name? */
-static bool has_member(const struct btf *btf, const struct btf_type *t, const char *name, int depth)
-{
-	const struct btf_member *m = btf_members(t);
-
-	for (int i = 0; i < btf_vlen(t); i++) {
-		const struct btf_type *mt = btf__type_by_id(btf, m[i].type);
-
-		if (!strcmp(btf__name_by_offset(btf, m[i].name_off), name))
-			return true;
-		if (mt && btf_is_composite(mt) && depth && has_member(btf, mt, name, depth - 1))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Does this kernel count the calls that it skips of programs of @type (recursion_misses)?
- * - tp_btf, raw_tp, fentry, fexit: every kernel with the counter does, or skips nothing.
- * - lsm: nothing is ever skipped.
- * - kprobe, uprobe and tracepoint programs are skipped whenever another one runs on the CPU; this
- *   is counted since 6.7, which also gave the links' info a member `missed`.
- * - other types: not known.
- */
-static bool counts_misses(const struct btf *kernel, enum bpf_prog_type type)
-{
-	__s32 id;
-
-	switch (type) {
-	case BPF_PROG_TYPE_TRACING:
-	case BPF_PROG_TYPE_RAW_TRACEPOINT:
-	case BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE:
-	case BPF_PROG_TYPE_LSM:
-		return true;
-	case BPF_PROG_TYPE_KPROBE:
-	case BPF_PROG_TYPE_TRACEPOINT:
-		id = btf__find_by_name_kind(kernel, "bpf_link_info", BTF_KIND_STRUCT);
-		return id > 0 &&
-		       has_member(kernel, btf__type_by_id(kernel, (__u32)id), "missed", 5);
-	default:
-		return false;
-	}
 }
 
 void loader_leave_out(struct loader *l, size_t i)

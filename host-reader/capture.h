@@ -105,12 +105,16 @@ struct capture_entry {
 #define CAPTURE_START 1u /* struct capture_start and the source's path; the first entry */
 #define CAPTURE_ENTRY_MAX (17u << 20)
 
+/* In struct capture_start, of struct session_facts. */
+#define CAPTURE_IS_LOCAL 1u
+#define CAPTURE_IS_HOST 2u
+
 struct capture_start {
 	__u64 session;
 	__u8 boot_id[16];
 	__u8 uuid[16]; /* of the streams */
 	__u64 begun_real, begun_mono; /* host time */
-	__u32 clock_id, nr_cpus, local, nr_sets;
+	__u32 clock_id, nr_cpus, facts, nr_sets;
 	struct session_set set[HTRACE_MAX_RINGSETS];
 };
 

@@ -115,6 +115,17 @@ static bool take_guest(struct capture_reader *r, size_t len, struct capture_next
 	return true;
 }
 
+static bool good_vm(const unsigned char *buf, size_t len)
+{
+	size_t head = offsetof(struct session_vm, vcpu);
+	struct session_vm vm;
+
+	if (len < head)
+		return false;
+	memcpy(&vm, buf, head);
+	return vm.nr <= sizeof(vm.vcpu) / sizeof(vm.vcpu[0]) && len == head + vm.nr * sizeof(vm.vcpu[0]);
+}
+
 static bool take_content(struct capture_reader *r, size_t len, struct capture_next *n)
 {
 	size_t head = 0;
@@ -136,6 +147,10 @@ static bool take_content(struct capture_reader *r, size_t len, struct capture_ne
 		    len / sizeof(struct htrace_clock_sample) > HTRACE_CLOCK_SAMPLES + 1)
 			return false;
 		break;
+	case CAPTURE_HOST:
+		if (!len || len % sizeof(struct host_word) || len / sizeof(struct host_word) > HTRACE_CLOCK_SAMPLES)
+			return false;
+		break;
 	case CAPTURE_GUEST:
 		if (!take_guest(r, len, n))
 			return false;
@@ -146,6 +161,10 @@ static bool take_content(struct capture_reader *r, size_t len, struct capture_ne
 			return false;
 		memcpy(&n->item.ring, r->buf, sizeof(n->item.ring));
 		if (n->item.ring >= session_facts_rings(&r->facts))
+			return false;
+		break;
+	case CAPTURE_VM:
+		if (!good_vm(r->buf, len))
 			return false;
 		break;
 	case CAPTURE_END:
@@ -247,7 +266,8 @@ static int read_start(struct capture_reader *r, char *err, size_t errlen)
 	r->expected = l->ordinal + 1;
 	r->facts = (struct session_facts){
 		.session = start.session, .clock_id = start.clock_id, .nr_cpus = start.nr_cpus,
-		.nr_sets = start.nr_sets, .local = start.local != 0,
+		.nr_sets = start.nr_sets, .local = (start.facts & CAPTURE_IS_LOCAL) != 0,
+		.host = (start.facts & CAPTURE_IS_HOST) != 0,
 	};
 	memcpy(r->facts.boot_id, start.boot_id, sizeof(start.boot_id));
 	memcpy(r->facts.set, start.set, sizeof(start.set));

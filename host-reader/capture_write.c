@@ -142,7 +142,7 @@ static int begin_journal(struct capture_writer *w)
 		.begun_mono = item.arrival,
 		.clock_id = f->clock_id,
 		.nr_cpus = f->nr_cpus,
-		.local = f->local,
+		.facts = (f->local ? CAPTURE_IS_LOCAL : 0) | (f->host ? CAPTURE_IS_HOST : 0),
 		.nr_sets = f->nr_sets,
 	};
 	const char *path = w->session->path;

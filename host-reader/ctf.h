@@ -19,7 +19,8 @@
 /* Kinds of streams: bits, and the ids of the stream classes. */
 #define CTF_RING 1u /* of a ring that is no CPU's */
 #define CTF_UNVERIFIED 2u /* of events of a guest that gave no sign of life any more */
-#define CTF_STREAM_KINDS 4
+#define CTF_VCPU 4u /* whose events say what their virtual CPU did */
+#define CTF_STREAM_KINDS 8
 
 struct ctf_trace_info {
 	const struct sink_session *session;
@@ -42,7 +43,7 @@ struct ctf_layout;
 void ctf_put_fields(struct tsdl *t, const struct htrace_event *e, const struct ctf_layout *l);
 /* Fields of events that are not made from a record. */
 extern const char ctf_fields_none[], ctf_fields_raw[], ctf_fields_undecoded[],
-	ctf_fields_process_state[];
+	ctf_fields_process_state[], ctf_fields_note[];
 
 /* -------------------------------------------------------------------------------------- layout */
 

@@ -233,6 +233,7 @@ struct ctf_classes *ctf_classes_new(const struct ctf_trace_info *info)
 	set_fixed(t, CTF_DUMP_START, "lttng_statedump_start", ctf_fields_none);
 	set_fixed(t, CTF_DUMP_TASK, "lttng_statedump_process_state", ctf_fields_process_state);
 	set_fixed(t, CTF_DUMP_END, "lttng_statedump_end", ctf_fields_none);
+	set_fixed(t, CTF_NOTE, "htrace_note", ctf_fields_note);
 	t->info = *info;
 	return t;
 }

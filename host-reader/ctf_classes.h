@@ -20,6 +20,7 @@ enum ctf_fixed {
 	CTF_DUMP_START,
 	CTF_DUMP_TASK,
 	CTF_DUMP_END,
+	CTF_NOTE, /* what befell the source */
 	CTF_FIXED,
 };
 

@@ -58,7 +58,20 @@ static const char stream_head[] =
 	"\tevent.context := struct {\n"
 	"\t\t" S32 " _pid;\n"
 	"\t\t" S32 " _tid;\n"
-	"\t\tstring _procname;\n"
+	"\t\tstring _procname;\n";
+
+/* As enum vcpu_state and struct vcpu_view have it. */
+static const char vcpu_context[] =
+	"\t\t" U32 " _vm;\n"
+	"\t\t" U32 " _vcpu;\n"
+	"\t\t" S32 " _vcpu_thread;\n"
+	"\t\tenum : " U8 " { \"unknown\" = 0, \"running\" = 1, \"out\" = 2, \"preempted\" = 3, "
+	"\"asleep\" = 4 } _vcpu_state;\n"
+	"\t\tstring _vcpu_why;\n"
+	"\t\t" U64 " _vcpu_out_ns;\n"
+	"\t\t" U64 " _vcpu_preempted_ns;\n";
+
+static const char packet_head[] =
 	"\t};\n"
 	"\tpacket.context := struct {\n"
 	"\t\t" TIMESTAMP " timestamp_begin;\n"
@@ -74,6 +87,7 @@ static const char stream_head[] =
 
 const char ctf_fields_none[] = "struct { }";
 const char ctf_fields_raw[] = "struct {\n" RAW "\t}";
+const char ctf_fields_note[] = "struct {\n\t\tstring text;\n\t}";
 const char ctf_fields_undecoded[] = "struct {\n\t\t" U32 " _id;\n" RAW "\t}";
 const char ctf_fields_process_state[] =
 	"struct {\n"
@@ -124,6 +138,9 @@ void ctf_put_stream(struct tsdl *t, unsigned int kind)
 {
 	tsdl_put(t, "stream {\n\tid = %u;\n", kind);
 	put_text(t, stream_head);
+	if (kind & CTF_VCPU)
+		put_text(t, vcpu_context);
+	put_text(t, packet_head);
 	tsdl_put(t, "\t\t" U32 " %s;\n", kind & CTF_RING ? "ring" : "cpu_id");
 	if (kind & CTF_UNVERIFIED)
 		tsdl_put(t, "\t\t" U8 " unverified;\n");

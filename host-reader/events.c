@@ -22,6 +22,8 @@ static const struct known {
 	{ "sched_process_exec", ROLE_EXEC, "tid", NULL, "comm", "tid" },
 	{ "task_rename", ROLE_RENAME, "tid", NULL, "comm", "pid" },
 	{ "sched_process_exit", ROLE_EXIT, "tid", NULL, NULL, NULL },
+	{ "kvm_vcpu", ROLE_EXEC, "tid", NULL, "comm", "vm" },
+	{ "kvm_sched_out", ROLE_SWITCH, "tid", "next_tid", "next_comm", NULL },
 	/* Their tid is a task that someone else wakes. */
 	{ "sched_waking", ROLE_NONE, NULL, NULL, NULL, NULL },
 	{ "sched_wakeup", ROLE_NONE, NULL, NULL, NULL, NULL },
@@ -173,8 +175,11 @@ void event_before(const struct event_info *info, struct names *names, struct sin
 	case ROLE_EXEC:
 		set_name(names, info, info->tid, e);
 		break;
-	case ROLE_TASK:
 	case ROLE_SWITCH:
+		if (info->comm)
+			set_name(names, info, info->other, e);
+		break;
+	case ROLE_TASK:
 	case ROLE_EXIT:
 		break;
 	case ROLE_NONE:

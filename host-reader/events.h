@@ -15,7 +15,7 @@
 enum event_role {
 	ROLE_NONE,
 	ROLE_TASK,   /* happened in the task that field tid names */
-	ROLE_SWITCH, /* prev_tid, next_tid */
+	ROLE_SWITCH, /* prev_tid, next_tid, perhaps next_comm */
 	ROLE_FORK,   /* parent_tid, child_tid, child_comm, perhaps child_pid */
 	ROLE_EXEC,   /* tid, comm; who calls exec leads its process from then on */
 	ROLE_RENAME, /* tid, comm, perhaps pid; not necessarily its own */

@@ -22,12 +22,12 @@ struct filters {
 	} bound[];
 };
 
-void filter_error(const char *text, const struct htrace_filter_error *err)
+void filter_error(const char *option, const char *text, const struct htrace_filter_error *err)
 {
 	char place[256];
 
 	htrace_filter_point(text, err->column, place, sizeof(place));
-	say("--filter: column %u: %s\n%s", err->column, err->msg, place);
+	say("%s: column %u: %s\n%s", option, err->column, err->msg, place);
 }
 
 /* ------------------------------------------------------------------------------------ what is said */
@@ -40,7 +40,7 @@ static void check_own(const struct filters *f, struct filter_said *said)
 	    !htrace_filter_check(f->own, f->schema, &err))
 		return;
 	said->own = true;
-	filter_error(htrace_filter_text(f->own), &err);
+	filter_error(said->option, htrace_filter_text(f->own), &err);
 }
 
 /* Names of the events that are left to us, stacks aside, which no filter is about; "": none. */

@@ -13,11 +13,12 @@
 #include "message.h"
 #include "sink.h"
 
-/* What is wrong with --filter @text, and where. */
-void filter_error(const char *text, const struct htrace_filter_error *err);
+/* What is wrong with the @text of @option, and where. */
+void filter_error(const char *option, const char *text, const struct htrace_filter_error *err);
 
 /* What a session has said of filters, so that it is said once. */
 struct filter_said {
+	const char *option; /* that the own one was given by */
 	bool own;
 	char guest[64]; /* the beginning of the last one */
 	unsigned int times;

@@ -5,18 +5,29 @@
 
 #include <stddef.h>
 
-#define HOST_BPF_PROGRAMS 4 /* at most */
+#define HOST_BPF_PROGRAMS 16 /* at most */
 
 struct bpf_object;
 struct bpf_link;
 
 struct host_bpf {
 	struct bpf_object *object;
-	struct bpf_link *link[HOST_BPF_PROGRAMS]; /* as the programs come in the object */
+	/* As the programs come in the object; of one that was not loaded, nothing and no descriptor. */
+	struct bpf_link *link[HOST_BPF_PROGRAMS];
 	int program_fd[HOST_BPF_PROGRAMS];
 	const void *map; /* read-only */
 	size_t map_size;
 };
+
+/*
+ * The steps of it, for who has to do something between them: open what lies between @start and @end as
+ * @name; load it; attach all that was loaded; attach no more. Likewise.
+ */
+int host_bpf_read(struct host_bpf *b, const char *name, const char *start, const char *end, const char *need,
+		  char *err, size_t errlen);
+int host_bpf_load(struct host_bpf *b, const char *need, char *err, size_t errlen);
+int host_bpf_attach(struct host_bpf *b, const char *need, char *err, size_t errlen);
+void host_bpf_detach(struct host_bpf *b);
 
 /*
  * Load what lies between @start and @end as @name, attach all, and map the first @map_size bytes of the map

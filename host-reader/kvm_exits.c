@@ -150,24 +150,11 @@ __u64 kvm_exits_sum(const struct kvm_exits *e, bool *inside)
 
 /* --------------------------------------------------------------------------------------- one VM */
 
-/* So many neighbours that are free, from the first on; KVM_EXIT_VCPUS: there are none. */
-static unsigned int find_numbers(const struct kvm_exits *e, unsigned int nr)
-{
-	unsigned int run = 0;
-
-	for (unsigned int i = 0; i < KVM_EXIT_VCPUS; i++) {
-		run = e->taken[i] ? 0 : run + 1;
-		if (run == nr)
-			return i + 1 - nr;
-	}
-	return KVM_EXIT_VCPUS;
-}
-
 static int new_vm(struct kvm_vm **out, struct kvm_exits *e, const struct kvm_process *p,
 		  unsigned int nr_rings)
 {
 	unsigned int numbers = p->vcpu[p->nr_vcpus - 1] + 1;
-	unsigned int first = find_numbers(e, numbers);
+	unsigned int first = kvm_process_place(e->taken, KVM_EXIT_VCPUS, numbers);
 	unsigned int nr = p->nr_vcpus < nr_rings ? p->nr_vcpus : nr_rings;
 	struct kvm_vm *vm;
 

@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,4 +137,16 @@ int kvm_process_find(struct kvm_process *p, const struct htrace_view *v, int pid
 	close(p->pidfd);
 	snprintf(err, errlen, "process %d has no virtual CPUs of KVM's that we may see", p->pid);
 	return -ENOENT;
+}
+
+unsigned int kvm_process_place(const bool *taken, unsigned int all, unsigned int nr)
+{
+	unsigned int run = 0;
+
+	for (unsigned int i = 0; i < all; i++) {
+		run = taken[i] ? 0 : run + 1;
+		if (run == nr)
+			return i + 1 - nr;
+	}
+	return all;
 }

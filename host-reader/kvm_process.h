@@ -3,6 +3,7 @@
 #ifndef READER_KVM_PROCESS_H
 #define READER_KVM_PROCESS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <htrace/region.h>
@@ -22,5 +23,8 @@ struct kvm_process {
  */
 int kvm_process_find(struct kvm_process *p, const struct htrace_view *v, int pid, char *err,
 		     size_t errlen);
+
+/* The first of @nr neighbours that are free, of @all numbers of virtual CPUs; @all: there are none. */
+unsigned int kvm_process_place(const bool *taken, unsigned int all, unsigned int nr);
 
 #endif

@@ -416,6 +416,7 @@ static int take_batch(struct live *s, unsigned int ring, const struct htrace_bat
 	pass->lost |= b->overwritten || b->dropped || b->corrupt || b->unfinished;
 	if (b->events)
 		schema_for_batch(s, now);
+	unverified |= b->doubtful != 0;
 	if (lent)
 		return session_lent(s->session, ring, s->ring[ring].consumer, b, now, unverified);
 	return session_batch(s->session, ring, b, now, unverified, 0);
@@ -436,6 +437,13 @@ static void give_up(struct live *s, unsigned int ring, __u64 now)
 	r->broken = true;
 	r->backlog = 0;
 	session_broken(s->session, ring, htrace_consumer_error(r->consumer), now);
+}
+
+void live_salvage(struct live *s)
+{
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		if (!s->ring[i].broken && !s->ring[i].finished)
+			htrace_consumer_salvage(s->ring[i].consumer);
 }
 
 /* ---------------------------------------------------------------------------- rings of threads */

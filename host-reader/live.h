@@ -42,6 +42,8 @@ int live_open(struct live **out, struct session *session, const struct live_conf
  */
 __u64 live_close(struct live *s, bool look);
 
+/* Its machine is dead: from now on what looks like events in unfinished blocks is read, too. */
+void live_salvage(struct live *s);
 /*
  * Read a bounded amount of each ring, or, unless @all, of those that the exits of the VM leave.
  * @unverified: from a guest that may be dead. -ESTALE: ring

@@ -17,6 +17,8 @@
 #include "source.h"
 #include "summary.h"
 #include "sync_kvm_exit.h"
+#include "vcpus.h"
+#include "view.h"
 
 #define MS 1000000ULL
 #define TICK_NS (100 * MS)  /* the longest sleep: heartbeats, states */
@@ -30,17 +32,20 @@ struct reader {
 	struct sinks sinks;
 	struct selection *selection;
 	struct source_config config;
+	struct snapshot_config snapshot;
 	struct source *source;
 	struct statistics *statistics;
 	unsigned int nr; /* of the sources that were opened */
 	struct htrace_sync *sync, *idle;
 	struct kvm_exits *exits; /* or NULL */
 	struct teller *teller;   /* or NULL */
+	struct order *order;
+	struct vcpu_hosts *hosts;
 	__u64 started, next_flush, next_stats, next_progress;
 	bool output_failed, warned_unused;
 };
 
-static volatile sig_atomic_t stop;
+static volatile sig_atomic_t stop, snapshot;
 static struct htrace_sync *volatile waiting[2]; /* for the handler to wake */
 
 static __u64 clock_ns(clockid_t id)
@@ -60,14 +65,26 @@ static void on_signal(int sig)
 			htrace_sync_wake(waiting[i]);
 }
 
-static void catch_signals(void)
+static void on_snapshot(int sig)
+{
+	snapshot = sig;
+	for (int i = 0; i < 2; i++)
+		if (waiting[i])
+			htrace_sync_wake(waiting[i]);
+}
+
+/* SIGUSR1 ends a reader that has no flight recorder, as it ends most programs. */
+static void catch_signals(bool recorder)
 {
 	struct sigaction sa = { .sa_handler = on_signal };
+	struct sigaction usr = { .sa_handler = on_snapshot };
 
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGHUP, &sa, NULL);
+	if (recorder)
+		sigaction(SIGUSR1, &usr, NULL);
 	signal(SIGPIPE, SIG_IGN); /* writing says EPIPE */
 	signal(SIGXFSZ, SIG_IGN); /* and EFBIG, which is told */
 }
@@ -138,6 +155,21 @@ static void begin_telling(struct reader *r)
 		say("guests cannot be told of their exits: %s; going on without", err);
 }
 
+/* 0, or an exit status after having said why. */
+static int begin_recorder(struct reader *r)
+{
+	const struct options *o = &r->options;
+
+	r->snapshot = (struct snapshot_config){
+		.bytes = o->snapshot.bytes, .filter = o->snapshot.filter,
+	};
+	if (!o->snapshot.events || !selection_new(&r->snapshot.events, o->snapshot.events))
+		return 0;
+	say("--snapshot '%s': which event? Give names such as 'sched_switch', or SIZE alone",
+	    o->snapshot.events);
+	return 2;
+}
+
 /* Nothing is written before all that can be refused was looked at. */
 static int begin(struct reader *r)
 {
@@ -150,6 +182,9 @@ static int begin(struct reader *r)
 		    o->events);
 		return 2;
 	}
+	ret = begin_recorder(r);
+	if (ret)
+		return ret;
 	ret = sinks_open(&r->sinks, o->output, o->nr_outputs);
 	if (ret)
 		return ret;
@@ -157,20 +192,26 @@ static int begin(struct reader *r)
 		return 1;
 	begin_exits(r);
 	begin_telling(r);
+	r->order = order_new();
+	r->hosts = vcpu_hosts_new();
 	r->config = (struct source_config){
 		.exits = r->exits,
 		.teller = r->teller,
-		.sinks = o->view == VIEW_EVENTS ? &r->sinks : NULL,
+		.hosts = r->hosts,
+		.sinks = o->view == VIEW_SUMMARY ? NULL : &r->sinks,
 		.selection = r->selection,
 		.filter = o->filter,
+		.snapshot = o->snapshot.bytes ? &r->snapshot : NULL,
 		.sync = o->sync,
 		.bell = bell_of(o->sync),
 		.several = o->nr_sources > 1,
 		.copy = o->copy,
+		.order = r->order,
+		.host_clock = o->nr_sources > 1 || o->clock,
 	};
 	r->source = calloc(o->nr_sources, sizeof(*r->source));
 	r->statistics = calloc(o->nr_sources, sizeof(*r->statistics));
-	if (!r->source || !r->statistics) {
+	if (!r->source || !r->statistics || !r->order || !r->hosts) {
 		say("out of memory");
 		return 1;
 	}
@@ -198,6 +239,10 @@ static int begin(struct reader *r)
 	if (!any)
 		return 1;
 	ret = sinks_begin(&r->sinks);
+	if (!ret && o->tables && views_open(&r->sinks, o->tables, o->stats_ns, r->started)) {
+		say("out of memory");
+		ret = 1;
+	}
 	for (unsigned int i = 0; i < r->nr && !ret; i++)
 		if (r->source[i].state != SOURCE_FAILED)
 			source_begin(&r->source[i], r->started);
@@ -260,6 +305,7 @@ static void flush(struct reader *r, __u64 now)
 
 	if (all)
 		r->next_flush = now + FLUSH_NS;
+	views_refresh(&r->sinks, now);
 	sinks_flush(&r->sinks, all);
 	r->output_failed = sinks_failed(&r->sinks);
 }
@@ -293,6 +339,15 @@ static bool all_failed(const struct reader *r)
 	return true;
 }
 
+static void take_snapshots(struct reader *r, __u64 now)
+{
+	if (!snapshot)
+		return;
+	snapshot = 0;
+	for (unsigned int i = 0; i < r->nr; i++)
+		source_snapshot(&r->source[i], "SIGUSR1", now);
+}
+
 /* Said once: as soon as the only source's events are known, else at the end. */
 static void warn_unused(struct reader *r)
 {
@@ -323,6 +378,9 @@ static bool run(struct reader *r)
 		if (now >= end)
 			return false;
 		wait = round_of_all(r, now, &reading, &alive);
+		if (snapshot)
+			wait = 0;
+		take_snapshots(r, now);
 		if (!alive)
 			return all_failed(r);
 		if (reading && r->nr == 1)
@@ -405,6 +463,7 @@ static int finish(struct reader *r, bool failed)
 	if (r->options.view == VIEW_SUMMARY && !r->output_failed)
 		for (unsigned int i = 0; i < r->sinks.nr; i++)
 			write_summary(r, r->sinks.sink[i].out, now - r->started);
+	views_close(&r->sinks, !r->output_failed);
 	ret = sinks_close(&r->sinks);
 	if ((r->options.view != VIEW_SUMMARY || ret) && !out_open_fd(&err, STDERR_FILENO)) {
 		write_summary(r, err, now - r->started);
@@ -434,9 +493,10 @@ int main(int argc, char **argv)
 	if (!ret)
 		ret = begin_sync(&r);
 	if (!ret) {
-		catch_signals();
+		catch_signals(r.options.snapshot.bytes != 0);
 		ret = finish(&r, run(&r));
 	} else {
+		views_close(&r.sinks, false);
 		sinks_abandon(&r.sinks);
 	}
 	waiting[0] = waiting[1] = NULL;
@@ -444,11 +504,14 @@ int main(int argc, char **argv)
 	htrace_sync_free(r.idle);
 	for (unsigned int i = 0; i < r.nr; i++)
 		source_close(&r.source[i]);
+	order_free(r.order);
 	kvm_exits_close(r.exits);
 	teller_close(r.teller);
+	vcpu_hosts_free(r.hosts);
 	free(r.source);
 	free(r.statistics);
 	selection_free(r.selection);
+	selection_free(r.snapshot.events);
 	options_free(&r.options);
 	return ret;
 }

@@ -15,7 +15,7 @@ struct chunk {
 	unsigned int ring;
 	void *mark; /* not a batch */
 	struct htrace_batch batch;
-	bool unverified;
+	bool unverified, quiet;
 	unsigned char data[] __attribute__((aligned(8)));
 };
 
@@ -180,6 +180,7 @@ static bool advance(struct merge *m, struct queue *q, bool begin)
 	while (q->head) {
 		q->next.is_loss = false;
 		q->next.unverified = q->head->unverified;
+		q->next.quiet = q->head->quiet;
 		q->next.arrival = q->head->arrival;
 		if (begin && begin_chunk(m, q))
 			return true;
@@ -220,7 +221,7 @@ static void append(struct merge *m, struct chunk *c, __u64 now)
 }
 
 int merge_push(struct merge *m, unsigned int ring, const struct htrace_batch *b, __u64 now,
-	       bool unverified)
+	       bool unverified, bool quiet)
 {
 	struct chunk *c = malloc(sizeof(*c) + b->len);
 
@@ -231,6 +232,7 @@ int merge_push(struct merge *m, unsigned int ring, const struct htrace_batch *b,
 	c->batch = *b;
 	c->batch.data = c->data;
 	c->unverified = unverified;
+	c->quiet = quiet;
 	if (b->len)
 		memcpy(c->data, b->data, b->len);
 	append(m, c, now);
@@ -298,9 +300,14 @@ static void pop_first(struct merge *m, struct merge_item *item)
 	m->popped = true;
 }
 
-bool merge_pop(struct merge *m, __u64 now, bool all, struct merge_item *item)
+void merge_ask(struct merge *m, __u64 now, bool all)
 {
 	m->asked = all ? UINT64_MAX : now;
+}
+
+bool merge_pop(struct merge *m, __u64 now, bool all, struct merge_item *item)
+{
+	merge_ask(m, now, all);
 	for (;;) {
 		__u64 until = m->waiting ? m->waiting->asked : m->asked;
 

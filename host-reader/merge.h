@@ -37,6 +37,7 @@ struct merge_item {
 	__u64 time;
 	bool late; /* its time is before that of the item that went out before it */
 	bool unverified;
+	bool quiet;
 	bool is_loss;
 	struct htrace_record record;
 	__u64 overwritten, dropped, corrupt, unfinished; /* events */
@@ -47,13 +48,15 @@ struct merge *merge_new(unsigned int nr_rings, __u64 delay_ns, size_t max_bytes)
 void merge_free(struct merge *m);
 /* May more of this ring be read, or does it hold too much? */
 bool merge_has_room(const struct merge *m, unsigned int ring);
-/* Copy a batch that arrived at @now. -ENOMEM. */
+/* Copy a batch that arrived at @now. @unverified, @quiet: its items will say so. -ENOMEM. */
 int merge_push(struct merge *m, unsigned int ring, const struct htrace_batch *b, __u64 now,
-	       bool unverified);
+	       bool unverified, bool quiet);
 /* Let @mark, which is not NULL, go out at this place among what is pushed. -ENOMEM. */
 int merge_mark(struct merge *m, void *mark, __u64 now);
 /* Marks that did not go out yet. */
 unsigned int merge_marks(const struct merge *m);
+/* What is pushed from now on comes after what is due at @now, as if merge_pop() had been called. */
+void merge_ask(struct merge *m, __u64 now, bool all);
 /* The next item that is due at @now, or, if @all, the next there is. */
 bool merge_pop(struct merge *m, __u64 now, bool all, struct merge_item *item);
 /* Host time at which the next item will be due; UINT64_MAX: nothing is held. */

@@ -56,6 +56,8 @@ void say_within(struct say_quota *q, const char *fmt, ...)
 	va_list args;
 	size_t len;
 
+	if (!q)
+		return;
 	if (!may_say(q)) {
 		q->unsaid++;
 		return;

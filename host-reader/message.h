@@ -17,6 +17,7 @@ struct say_quota {
 	unsigned long long unsaid;
 };
 
+/* @q NULL: nothing is said. */
 __attribute__((format(printf, 2, 3))) void say_within(struct say_quota *q, const char *fmt, ...);
 
 /* The line that shows what is being waited for; on a terminal only. The next say() removes it. */

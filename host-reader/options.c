@@ -15,9 +15,13 @@
 #include "filter.h"
 #include "list_vms.h"
 #include "message.h"
+#include "view.h"
 
 #define USAGE_ERROR 2
 #define DOORBELL_SIZE (64ULL << 20)
+#define SNAPSHOT_SIZE (4ULL << 20)
+#define SNAPSHOT_MIN (64ULL << 10)
+#define SNAPSHOT_MAX (1ULL << 30)
 
 static const char usage[] =
 	"Usage: host-reader [options] SOURCE...\n"
@@ -35,6 +39,10 @@ static const char usage[] =
 	"                        one VM: memory of SIZE (64M), for QEMU's -chardev socket,path=SOCKET.\n"
 	"                        Start host-reader first; see --sync doorbell\n"
 	"  local:PATH[,trusted]  a region of processes of this machine\n"
+	"  kvm[,pid=PID][,aggregate]\n"
+	"                        exits and entries of this host's VMs, or of process PID's: why, how\n"
+	"                        long, and when their vCPUs' threads do not run. aggregate: exits for\n"
+	"                        hypercalls, I/O and MMIO are one event each, with their entry\n"
 	"  file:DIR              a capture that -o raw:DIR made\n"
 	"\n"
 	"Options:\n"
@@ -47,12 +55,21 @@ static const char usage[] =
 	"                                       a capture of all there is, for file:DIR to show\n"
 	"                                       later, and for babeltrace2; rotate=64M, rotate=60s: in\n"
 	"                                       parts; keep=1G: the oldest are deleted\n"
-	"      --view VIEW       summary: show the final summary instead of the events\n"
+	"      --view VIEW       what text outputs show instead of the events:\n"
+	"                          summary      the final summary\n"
+	"                          exits        of sources kvm (and captures of it): why vCPUs leave\n"
+	"                                       guest mode, how often, how long, where in the guest;\n"
+	"                                       on a terminal every second, else at the end, or as\n"
+	"                                       --stats says\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
 	"                        'sched_*,sys_enter'; all are counted\n"
 	"      --filter EXPR     show only events that match, as in 'prev_tid != 0 && cpu < 2' or\n"
 	"                        'comm == \"kworker*\" && !(flags & 4)': fields of the event, comm, tid,\n"
 	"                        pid and cpu; all are counted\n"
+	"      --snapshot [SIZE:]WHEN\n"
+	"                        flight recorder: hold the last SIZE (4M) of each vCPU's records, write\n"
+	"                        them at SIGUSR1, when the guest dies, and at an event WHEN says, as\n"
+	"                        'sched_switch if prev_tid == 7'; with SIZE alone at no event\n"
 	"      --sync POLICY     when to look for events: adaptive[:MAX_USEC], timer:USEC, spin, or\n"
 	"                        kvm-exit[:MAX_USEC], of vCPUs that left guest mode, or when producers\n"
 	"                        wake the reader: futex (local:), doorbell (default: adaptive)\n"
@@ -60,6 +77,8 @@ static const char usage[] =
 	"      --tell-guest      tell each guest of its own vCPUs' exits and stolen time, for guest-agent\n"
 	"                        --follow-host; never of other guests (needs KVM and root)\n"
 	"      --list            show the virtual machines of this host, and how each can be traced\n"
+	"      --clock           show the host's CLOCK_MONOTONIC, as several sources are shown anyway, and\n"
+	"                        at the end how each source's clock goes beside it, and within what\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
 	"      --stats SEC       a line of statistics on standard error at this interval\n"
 	"  -h, --help            this text\n"
@@ -72,10 +91,12 @@ enum {
 	OPT_VIEW = 256,
 	OPT_EVENTS,
 	OPT_FILTER,
+	OPT_SNAPSHOT,
 	OPT_SYNC,
 	OPT_COPY,
 	OPT_TELL_GUEST,
 	OPT_LIST,
+	OPT_CLOCK,
 	OPT_DURATION,
 	OPT_STATS,
 };
@@ -85,10 +106,12 @@ static const struct option long_options[] = {
 	{ "view", required_argument, NULL, OPT_VIEW },
 	{ "events", required_argument, NULL, OPT_EVENTS },
 	{ "filter", required_argument, NULL, OPT_FILTER },
+	{ "snapshot", required_argument, NULL, OPT_SNAPSHOT },
 	{ "sync", required_argument, NULL, OPT_SYNC },
 	{ "copy", no_argument, NULL, OPT_COPY },
 	{ "tell-guest", no_argument, NULL, OPT_TELL_GUEST },
 	{ "list", no_argument, NULL, OPT_LIST },
+	{ "clock", no_argument, NULL, OPT_CLOCK },
 	{ "duration", required_argument, NULL, OPT_DURATION },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "help", no_argument, NULL, 'h' },
@@ -127,7 +150,7 @@ static bool parse_pid(const char *text, int *pid)
 }
 
 /* A power of two, as PCI wants it. */
-static bool parse_size(const char *text, __u64 *size)
+static bool parse_size(const char *text, __u64 min, __u64 max, __u64 *size)
 {
 	const char *units = "KMGT", *unit;
 	unsigned long long v;
@@ -140,11 +163,11 @@ static bool parse_size(const char *text, __u64 *size)
 	v = strtoull(text, &end, 10);
 	unit = *end ? strchr(units, *end) : NULL;
 	shift = unit ? 10 * (unsigned int)(unit - units + 1) : 0;
-	if (errno || v > HTRACE_REGION_MAX >> shift || (*end && (!unit || end[1])))
+	if (errno || v > max >> shift || (*end && (!unit || end[1])))
 		return false;
 	v <<= shift;
 	*size = v;
-	return v >= HTRACE_REGION_MIN && v <= HTRACE_REGION_MAX && !(v & (v - 1));
+	return v >= min && v <= max && !(v & (v - 1));
 }
 
 static bool of_vm(const struct source_spec *s)
@@ -159,27 +182,32 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		s->ram = strcmp(option + 4, "auto") ? strdup(option + 4) : NULL;
 		return 0;
 	}
-	if (of_vm(s) && !strncmp(option, "pid=", 4)) {
+	if (s->kind == SOURCE_KVM && !strcmp(option, "aggregate")) {
+		s->aggregate = true;
+		return 0;
+	}
+	if ((of_vm(s) || s->kind == SOURCE_KVM) && !strncmp(option, "pid=", 4)) {
 		if (parse_pid(option + 4, &s->pid))
 			return 0;
 		say("'%s' is not a process id in source '%s'", option + 4, arg);
 		return USAGE_ERROR;
 	}
 	if (s->kind == SOURCE_DOORBELL && !strncmp(option, "size=", 5)) {
-		if (parse_size(option + 5, &s->size))
+		if (parse_size(option + 5, HTRACE_REGION_MIN, HTRACE_REGION_MAX, &s->size))
 			return 0;
 		say("'%s' in source '%s' is not a size that a device can have; give a power of two from 1M "
 		    "on, as in size=64M", option + 5, arg);
 		return USAGE_ERROR;
 	}
-	if (s->kind != SOURCE_FILE && !strcmp(option, "trusted")) {
+	if (s->kind != SOURCE_FILE && s->kind != SOURCE_KVM && !strcmp(option, "trusted")) {
 		s->trusted = true;
 		return 0;
 	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
 	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid= and trusted" :
 	    s->kind == SOURCE_DOORBELL ? "; there are size=, ram=, pid= and trusted" :
-	    s->kind == SOURCE_LOCAL ? "; there is trusted" : "");
+	    s->kind == SOURCE_LOCAL ? "; there is trusted" :
+	    s->kind == SOURCE_KVM ? "; there are pid= and aggregate" : "");
 	return USAGE_ERROR;
 }
 
@@ -206,14 +234,17 @@ static int parse_source(struct options *o, const char *arg)
 	} else if (!strncmp(arg, "file:", 5)) {
 		s->kind = SOURCE_FILE;
 		rest = copy = strdup(arg + 5);
+	} else if (!strcmp(arg, "kvm") || !strncmp(arg, "kvm,", 4)) {
+		s->kind = SOURCE_KVM;
+		rest = copy = strdup(arg);
 	} else {
 		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, "
-		    "local:PATH and file:DIR", arg);
+		    "local:PATH, kvm and file:DIR", arg);
 		return USAGE_ERROR;
 	}
 	part = options_cut(&rest);
 	if (part && *part) {
-		s->path = strdup(part);
+		s->path = strdup(s->kind == SOURCE_KVM ? arg : part); /* several are told apart by it */
 		o->nr_sources++;
 		while (!ret && (part = options_cut(&rest)) != NULL)
 			ret = parse_source_option(s, arg, part);
@@ -256,12 +287,12 @@ static int parse_seconds(const char *option, const char *arg, double min, __u64 
 
 static int parse_view(struct options *o, const char *arg)
 {
-	if (strcmp(arg, "summary")) {
-		say("unknown view '%s'; there is: summary", arg);
-		return USAGE_ERROR;
-	}
-	o->view = VIEW_SUMMARY;
-	return 0;
+	o->tables = view_find(arg);
+	o->view = o->tables ? VIEW_TABLES : VIEW_SUMMARY;
+	if (o->tables || !strcmp(arg, "summary"))
+		return 0;
+	say("unknown view '%s'; there are: summary, exits", arg);
+	return USAGE_ERROR;
 }
 
 static bool never_ready(void *ctx)
@@ -303,7 +334,41 @@ static int parse_filter(struct options *o, const char *arg)
 	}
 	if (!htrace_filter_parse(&o->filter, arg, &err))
 		return 0;
-	filter_error(arg, &err);
+	filter_error("--filter", arg, &err);
+	return USAGE_ERROR;
+}
+
+/* [SIZE][:][EVENTS [if EXPR]]; no event's name begins with a digit. */
+static int parse_snapshot(struct options *o, const char *arg)
+{
+	size_t len = *arg >= '0' && *arg <= '9' ? strcspn(arg, ":") : 0;
+	struct htrace_filter_error err;
+	char size[32], *cond;
+
+	if (o->snapshot.bytes) {
+		say("--snapshot: given twice; one condition can name several events, as in 'a,b if x == 1'");
+		return USAGE_ERROR;
+	}
+	snprintf(size, sizeof(size), "%.*s", (int)len, arg);
+	o->snapshot.bytes = SNAPSHOT_SIZE;
+	if (len && (len >= sizeof(size) || !parse_size(size, SNAPSHOT_MIN, SNAPSHOT_MAX,
+						       &o->snapshot.bytes))) {
+		say("--snapshot '%s': the size is no power of two from 64K to 1G", arg);
+		return USAGE_ERROR;
+	}
+	arg += len + (arg[len] == ':');
+	if (!*arg && len && arg[-1] != ':')
+		return 0;
+	o->snapshot.events = strdup(arg);
+	if (!o->snapshot.events)
+		return USAGE_ERROR;
+	cond = strstr(o->snapshot.events, " if ");
+	if (!cond)
+		return 0;
+	*cond = 0;
+	if (!htrace_filter_parse(&o->snapshot.filter, cond + 4, &err))
+		return 0;
+	filter_error("--snapshot", cond + 4, &err);
 	return USAGE_ERROR;
 }
 
@@ -324,6 +389,8 @@ static int parse_option(struct options *o, int c, int *status)
 		return 0;
 	case OPT_FILTER:
 		return parse_filter(o, optarg);
+	case OPT_SNAPSHOT:
+		return parse_snapshot(o, optarg);
 	case OPT_SYNC:
 		o->sync = optarg;
 		return check_sync(o, optarg);
@@ -336,6 +403,9 @@ static int parse_option(struct options *o, int c, int *status)
 	case OPT_LIST:
 		*status = list_vms();
 		return -1;
+	case OPT_CLOCK:
+		o->clock = true;
+		return 0;
 	case OPT_DURATION:
 		return parse_seconds("--duration", optarg, 0.001, &o->duration_ns);
 	case OPT_STATS:
@@ -350,6 +420,33 @@ static int parse_option(struct options *o, int c, int *status)
 		return -1;
 	}
 	return USAGE_ERROR;
+}
+
+/* What is not text can be had beside such a view, but not in one stream with it. */
+static int place_view(struct options *o)
+{
+	bool text = false, taken = false, host = false;
+
+	for (unsigned int i = 0; i < o->nr_sources; i++)
+		host |= o->source[i].kind == SOURCE_KVM || o->source[i].kind == SOURCE_FILE;
+	if (!host) {
+		say("--view %s shows what the host says of VMs: give the source kvm, too, or a capture of it",
+		    o->tables->name);
+		return USAGE_ERROR;
+	}
+	for (unsigned int i = 0; i < o->nr_outputs; i++) {
+		text |= !strncmp(o->output[i], "text", 4);
+		taken |= !strcmp(o->output[i], "json");
+	}
+	if (text)
+		return 0;
+	if (taken || o->nr_outputs == MAX_OUTPUTS) {
+		say("--view %s is text on standard output, as is -o json; give one of them a file, as in "
+		    "-o json:FILE or -o text:FILE", o->tables->name);
+		return USAGE_ERROR;
+	}
+	o->output[o->nr_outputs++] = "text";
+	return 0;
 }
 
 /* getopt's own messages begin with the path that we were started as, so we say it. */
@@ -393,6 +490,12 @@ int options_parse(struct options *o, int argc, char **argv, int *status)
 		say("--view summary is text; it cannot be written as '%s'", o->output[i]);
 		ret = USAGE_ERROR;
 	}
+	if (!ret && o->view == VIEW_TABLES)
+		ret = place_view(o);
+	if (!ret && o->view == VIEW_SUMMARY && o->snapshot.bytes) {
+		say("--snapshot writes events, and --view summary shows none; leave one of them out");
+		ret = USAGE_ERROR;
+	}
 	if (!o->nr_outputs)
 		o->output[o->nr_outputs++] = "text";
 	return ret;
@@ -405,4 +508,6 @@ void options_free(struct options *o)
 		free(o->source[i].ram);
 	}
 	htrace_filter_free(o->filter);
+	free(o->snapshot.events);
+	htrace_filter_free(o->snapshot.filter);
 }

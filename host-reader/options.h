@@ -16,6 +16,7 @@ enum source_kind {
 	SOURCE_LOCAL,   /* a region of this machine's processes */
 	SOURCE_FILE,    /* a capture */
 	SOURCE_DOORBELL, /* an ivshmem device with a doorbell, which we serve */
+	SOURCE_KVM,      /* what this host's KVM does */
 };
 
 struct source_spec {
@@ -23,7 +24,8 @@ struct source_spec {
 	char *path;
 	__u64 size; /* of the device that is served */
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
-	int pid;   /* the VMM; 0: found by the region's file */
+	int pid;   /* the VMM; 0: found by the region's file; of KVM: all */
+	bool aggregate; /* KVM's exits with what they were for */
 	bool trusted; /* what its producers wrote may go to disk without a copy that is checked */
 	unsigned int of; /* of a capture the source with this number; 0: the only one */
 };
@@ -31,7 +33,10 @@ struct source_spec {
 enum view_kind {
 	VIEW_EVENTS, /* no --view: events as they come */
 	VIEW_SUMMARY,
+	VIEW_TABLES, /* in the place of text */
 };
+
+struct view_ops;
 
 struct options {
 	struct source_spec source[MAX_SOURCES];
@@ -39,11 +44,18 @@ struct options {
 	const char *output[MAX_OUTPUTS]; /* SINK[:FILE] */
 	unsigned int nr_outputs;
 	enum view_kind view;
+	const struct view_ops *tables;
 	const char *sync;
 	bool tell_guest;
+	bool clock;         /* show the host's times, and at the end by which model */
 	const char *events; /* patterns, or NULL: all */
 	struct htrace_filter *filter; /* NULL: show all */
 	bool copy; /* whoever is trusted */
+	struct {
+		__u64 bytes; /* that are held of each ring; 0: no flight recorder */
+		char *events; /* patterns of those that ask for a snapshot, or NULL */
+		struct htrace_filter *filter; /* that they have to match, or NULL */
+	} snapshot;
 	__u64 duration_ns;  /* 0: no end */
 	__u64 stats_ns;     /* 0: none */
 };

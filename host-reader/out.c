@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -176,6 +177,17 @@ int out_error(const struct out *o)
 bool out_is_terminal(const struct out *o)
 {
 	return ((const struct output *)o)->terminal;
+}
+
+int out_terminal_size(const struct out *o, unsigned int *rows, unsigned int *columns)
+{
+	struct winsize w;
+
+	if (ioctl(((const struct output *)o)->fd, TIOCGWINSZ, &w))
+		return -errno;
+	*rows = w.ws_row;
+	*columns = w.ws_col;
+	return w.ws_row && w.ws_col ? 0 : -ENODATA;
 }
 
 bool out_is_file(const struct out *o, __u64 dev, __u64 ino)

@@ -45,6 +45,8 @@ void out_limit_line(struct out *o, size_t most);
 bool out_line_full(const struct out *o);
 int out_error(const struct out *o);
 bool out_is_terminal(const struct out *o);
+/* Of a terminal. 0 or -errno: it does not know. */
+int out_terminal_size(const struct out *o, unsigned int *rows, unsigned int *columns);
 /* Is it the file @dev, @ino? */
 bool out_is_file(const struct out *o, __u64 dev, __u64 ino);
 

@@ -2,8 +2,8 @@
 /*
  * Perfetto's trace format as its sink writes it, in parts: packets, tracks and interned names
  * (perfetto_packet.c); the kernel's events, which the format knows, per CPU (perfetto_ftrace.c);
- * all others, with their fields as annotations (perfetto_args.c); and which tasks were told of so
- * far (perfetto_tasks.c). sink_perfetto.c puts them together; docs/perfetto.md says what becomes
+ * all others, with their fields as annotations (perfetto_args.c); virtual CPUs (perfetto_vcpus.c);
+ * and which tasks were told of so far (perfetto_tasks.c). sink_perfetto.c puts them together; docs/perfetto.md says what becomes
  * what.
  *
  * A machine of the trace is a VM from one boot to the next, whatever number of sessions. Everything
@@ -37,7 +37,10 @@ enum pf_track {
 	PF_EVENTS, /* of a ring: whatever has no form of its own */
 	PF_LOST,
 	PF_RATE,
-	PF_TRACKS,
+	PF_TRACKS, /* those of rings, and of the machine */
+	PF_VM = PF_TRACKS, /* by its process */
+	PF_VCPU, /* by the follower's number, likewise */
+	PF_STEAL,
 };
 
 /* The tracks' numbers are of the whole file. */
@@ -131,6 +134,7 @@ struct pf_machine {
 	__u64 last;
 	struct pf_names names;
 	struct pf_tasks tasks;
+	struct pf_vcpus *vcpus; /* NULL: of none was said anything */
 	struct pf_lane *lane[2][HTRACE_MAX_RINGS]; /* of CPUs, of others */
 };
 
@@ -174,6 +178,9 @@ void pf_put_host(struct pf *p);
 /* The beginning of a machine: its clocks, what it is called, its track. */
 void pf_put_machine(struct pf *p, struct pf_machine *m);
 void pf_put_system(struct pf *p, const struct pf_machine *m);
+/* A track of @parent's, a counter if it has a @unit. */
+void pf_describe(struct pf *p, struct pf_machine *m, __u64 uuid, __u64 parent, const char *name,
+		 const char *unit);
 /* The number of a lane's track, which is described first if it was not. */
 __u64 pf_track(struct pf *p, struct pf_machine *m, struct pf_lane *l, enum pf_track track);
 /*
@@ -213,6 +220,11 @@ enum pf_gap {
 /* What was true until the lane's last time may not be true behind it: events are missing. */
 void pf_ftrace_gap(struct pf *p, struct pf_machine *m, struct pf_lane *l, enum pf_gap why);
 void pf_ftrace_flush(struct pf *p, struct pf_machine *m, struct pf_lane *l);
+
+/* A virtual CPU is in another state. */
+void pf_vcpu(struct pf *p, struct pf_machine *m, const struct vcpu_change *c, __u64 time);
+/* Slices that are open end. */
+void pf_vcpus_end(struct pf *p, struct pf_machine *m);
 
 /* Has it fields that name stacks? */
 bool pf_has_stacks(const struct htrace_event *e);

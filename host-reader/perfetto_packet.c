@@ -158,8 +158,8 @@ static void clear_state(struct pf *p, struct pf_machine *m, bool first)
 	pf_put(p, m, &packet);
 }
 
-static void describe(struct pf *p, struct pf_machine *m, __u64 uuid, __u64 parent, const char *name,
-		     const char *unit)
+void pf_describe(struct pf *p, struct pf_machine *m, __u64 uuid, __u64 parent, const char *name,
+		 const char *unit)
 {
 	Pf__TracePacket packet = PF__TRACE_PACKET__INIT;
 	Pf__TrackDescriptor track = PF__TRACK_DESCRIPTOR__INIT;
@@ -181,7 +181,7 @@ void pf_put_machine(struct pf *p, struct pf_machine *m)
 	clear_state(p, m, true);
 	put_clocks(p, m);
 	pf_put_system(p, m);
-	describe(p, m, pf_uuid(m->id, PF_MACHINE, false, 0), 0, m->name, NULL);
+	pf_describe(p, m, pf_uuid(m->id, PF_MACHINE, false, 0), 0, m->name, NULL);
 }
 
 __u64 pf_track(struct pf *p, struct pf_machine *m, struct pf_lane *l, enum pf_track track)
@@ -195,7 +195,7 @@ __u64 pf_track(struct pf *p, struct pf_machine *m, struct pf_lane *l, enum pf_tr
 	l->described[track] = true;
 	snprintf(name, sizeof(name), "%s %u %s", l->per_cpu ? "CPU" : "ring", l->ring,
 		 names[track]);
-	describe(p, m, uuid, pf_uuid(m->id, PF_MACHINE, false, 0), name,
+	pf_describe(p, m, uuid, pf_uuid(m->id, PF_MACHINE, false, 0), name,
 		 track == PF_RATE ? "events/s" : NULL);
 	return uuid;
 }

@@ -3,30 +3,43 @@
 
 #include <string.h>
 
-int region_clock_open(struct region_clock *c, __u32 clock_id)
+int region_clock_open(struct region_clock *c, __u32 clock_id, bool wants_host)
 {
 	memset(c, 0, sizeof(*c));
+	c->wants_host = wants_host;
 	return clock_id == HTRACE_CLOCK_MONOTONIC ? 0 : htrace_clock_new(&c->clock, clock_id);
 }
 
 void region_clock_close(struct region_clock *c)
 {
+	host_clock_close(&c->host);
 	htrace_clock_free(c->clock);
 	c->clock = NULL;
 }
 
 bool region_clock_begin(struct region_clock *c)
 {
-	if (!c->clock || c->shown)
+	if (c->shown)
 		return false;
 	c->shown = true;
-	c->ticks = !htrace_clock_usable(c->clock);
-	return c->ticks;
+	c->on_host = c->wants_host && host_clock_usable(&c->host);
+	c->ticks = c->clock && !htrace_clock_usable(c->clock) && !(c->on_host && !c->host.same);
+	c->on_host &= !c->ticks;
+	return true;
 }
 
 __u64 region_clock_time(struct region_clock *c, __u64 time)
 {
-	__u64 ns;
+	__u64 ns = time, bound = 0;
+	int ret = 0;
 
-	return c->clock && !c->ticks && !htrace_clock_ns(c->clock, time, &ns, NULL) ? ns : time;
+	if (c->on_host && !c->host.same)
+		ret = host_clock_time(&c->host, time, &ns, &bound);
+	else if (c->clock && !c->ticks)
+		ret = htrace_clock_ns(c->clock, time, &ns, &bound);
+	if (ret)
+		return time;
+	if (bound > c->bound)
+		c->bound = bound;
+	return ns;
 }

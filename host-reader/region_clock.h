@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The times of a session, as its outputs show them: CLOCK_MONOTONIC of its machine, whatever clock its
- * region has. Where that is ticks, and the region has no samples to convert them by when the first of
- * them is shown, they stay ticks to the session's end: times of both kinds have no order.
+ * region has, or, if that is wanted, of the host. Where the region's is ticks, and there are no samples
+ * to convert them by when the first of them is shown, they stay ticks to the session's end, and where
+ * the host's is not known then, they stay the machine's own: times of two kinds have no order.
  */
 #ifndef READER_REGION_CLOCK_H
 #define READER_REGION_CLOCK_H
@@ -11,16 +12,22 @@
 
 #include <htrace/clock.h>
 
+#include "host_clock.h"
+
 struct region_clock {
 	struct htrace_clock *clock; /* NULL: times are ns as they are */
+	struct host_clock host;
+	bool wants_host;
 	bool shown; /* a time was */
 	bool ticks; /* and is: as it was */
+	bool on_host; /* the host's */
+	__u64 bound; /* of all times so far, where on_host; ns */
 };
 
 /* -ENOMEM. */
-int region_clock_open(struct region_clock *c, __u32 clock_id);
+int region_clock_open(struct region_clock *c, __u32 clock_id, bool wants_host);
 void region_clock_close(struct region_clock *c);
-/* Returns true the one time at which it turns out that they have to stay ticks. */
+/* Before the first time: as what they go out now holds. Returns true that one time. */
 bool region_clock_begin(struct region_clock *c);
 /* After that. */
 __u64 region_clock_time(struct region_clock *c, __u64 time);

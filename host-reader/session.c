@@ -2,6 +2,7 @@
 #include "session_internal.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,22 +14,27 @@
 #include "merge.h"
 #include "message.h"
 #include "names.h"
+#include "order.h"
+#include "recorder.h"
 #include "region_clock.h"
+#include "session_internal.h"
 #include "stacks.h"
 #include "symbols.h"
+#include "vcpus.h"
 
 #define EXPIRE_NS 200000000ULL
 #define EMIT_NS 30000000
-#define EMIT_LOOK 8 /* records between two looks at the clock */
 
 /* What takes effect at its place between the records. */
 struct mark {
-	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK } kind;
+	struct mark *next;
+	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK, MARK_HOST } kind;
 	struct htrace_schema *schema;
-	__u32 nr; /* names; bytes of text; samples */
+	__u32 nr; /* names; bytes of text; samples; words */
 	union {
 		struct htrace_name name[0];
 		struct htrace_clock_sample sample[0];
+		struct host_word word[0];
 		char text[0]; /* of a schema: the entries that are new */
 	};
 };
@@ -63,6 +69,8 @@ unsigned int session_facts_rings(const struct session_facts *f)
 	return nr;
 }
 
+static const struct order_ops order_ops;
+
 static void add_ring(struct session *s, __u32 set, __u32 index)
 {
 	struct ring *r = &s->ring[s->nr_rings++];
@@ -96,6 +104,7 @@ int session_open(struct session **out, const struct session_config *config, char
 	if (!s)
 		return -ENOMEM;
 	s->c = *config;
+	s->last_note = &s->notes;
 	s->names = names_new();
 	s->about = (struct sink_session){
 		.path = s->c.origin,
@@ -105,6 +114,7 @@ int session_open(struct session **out, const struct session_config *config, char
 		.facts = *facts,
 	};
 	memcpy(s->about.boot_id, facts->boot_id, sizeof(s->about.boot_id));
+	s->filter_said.option = s->c.filter_option ? s->c.filter_option : "--filter";
 	s->captured = s->c.sinks && sinks_capture(s->c.sinks);
 	s->about.lends = session_lends(s);
 	if (s->c.sinks && sinks_show(s->c.sinks)) {
@@ -115,10 +125,24 @@ int session_open(struct session **out, const struct session_config *config, char
 	for (__u32 set = 0; set < facts->nr_sets; set++)
 		for (__u32 i = 0; i < facts->set[set].nr_rings; i++)
 			add_ring(s, set, i);
-	if (region_clock_open(&s->clock, facts->clock_id) || !s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
+	if (facts->host && s->merge)
+		s->vcpus = vcpus_open(s->c.hosts, facts->boot_id);
+	if (region_clock_open(&s->clock, facts->clock_id, config->host_clock) || !s->names || (s->c.sinks && sinks_show(s->c.sinks) &&
 			  (!s->merge || !s->stacks || !s->symbols))) {
 		session_close(s);
 		return -ENOMEM;
+	}
+	s->order.ops = &order_ops;
+	s->order.patient = config->patient;
+	if (s->merge) /* what is held for a snapshot is of another time than what others show */
+		order_join(config->snapshot ? NULL : config->order, &s->order);
+	if (s->c.snapshot && s->c.sinks) {
+		int ret = recorder_new(&s->recorder, s, &s->c, err, errlen);
+
+		if (ret) {
+			session_close(s);
+			return ret;
+		}
 	}
 	*out = s;
 	return 0;
@@ -131,6 +155,7 @@ static void free_mark(struct mark *m)
 }
 
 static void use_mark(struct session *s, struct mark *m);
+static void show_notes(struct session *s);
 
 static bool is_shown(struct session *s, __u32 id)
 {
@@ -147,6 +172,8 @@ static void count_unwritten(struct session *s)
 {
 	struct merge_item item;
 
+	if (s->order.have)
+		s->c.stats->unwritten += !s->next.is_loss && is_shown(s, s->next.record.id);
 	while (s->merge && merge_pop(s->merge, 0, true, &item)) {
 		if (item.mark)
 			use_mark(s, item.mark);
@@ -159,7 +186,10 @@ void session_close(struct session *s)
 {
 	if (!s)
 		return;
+	order_leave(&s->order);
 	count_unwritten(s);
+	recorder_free(s->recorder);
+	show_notes(s);
 	if (s->nr_broken > 1)
 		say_within(s->c.quota, "%s: %u rings were broken in this session", s->c.path,
 			   s->nr_broken);
@@ -167,8 +197,12 @@ void session_close(struct session *s)
 		s->c.stats->stacks_forgotten += stacks_forgotten(s->stacks);
 	if (s->c.sinks)
 		sinks_session_end(s->c.sinks, &s->about);
+	vcpus_close(s->vcpus);
+	vcpu_events_free(s->vcpu_events);
 	stats_fold(s->c.stats, s->schema);
-	stats_clock(s->c.stats, s->clock.clock);
+	stats_clock(s->c.stats, &s->clock);
+	if (s->early)
+		free_mark(s->early);
 	region_clock_close(&s->clock);
 	merge_free(s->merge);
 	filters_free(s->filters);
@@ -186,14 +220,26 @@ bool session_wants_names(const struct session *s)
 	return s->merge || s->captured;
 }
 
-bool session_has_room(const struct session *s, unsigned int ring)
+bool session_merge_has_room(const struct session *s, unsigned int ring)
 {
 	return !s->merge || merge_has_room(s->merge, ring);
 }
 
+bool session_has_room(const struct session *s, unsigned int ring)
+{
+	return session_merge_has_room(s, ring) &&
+	       (!s->recorder || recorder_has_room(s->recorder, ring));
+}
+
+/* That looks for events that ask for a snapshot; or NULL. */
+static struct session *watch_of(const struct session *s)
+{
+	return s->recorder ? recorder_watch(s->recorder) : NULL;
+}
+
 bool session_is_behind(const struct session *s)
 {
-	return s->waiting != 0;
+	return s->waiting != 0 || (watch_of(s) && watch_of(s)->waiting);
 }
 
 unsigned int session_ring_number(const struct session *s, unsigned int ring)
@@ -220,10 +266,26 @@ void session_tell(struct session *s, enum capture_kind kind, const void *data, s
 	capture(s, &(struct capture_item){ .kind = kind, .data = data, .len = len }, now);
 }
 
-int session_batch(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
-		  bool unverified, __u32 raised)
+/*
+ * Told when it is read, not when it goes out: what happened meanwhile, and goes out before, is not
+ * known either. Without a record behind the loss it lies before now.
+ */
+static void lose_vcpus(struct session *s, const struct ring *r, const struct htrace_batch *b,
+		       __u64 now)
 {
-	struct ring *r = &s->ring[ring];
+	struct htrace_record first = { .time = now };
+	struct htrace_iter it;
+
+	if (!s->vcpus || !(b->overwritten || b->dropped || b->corrupt || b->unfinished))
+		return;
+	htrace_iter_init(&it, b);
+	htrace_iter_next(&it, &first);
+	vcpus_lose(s->vcpus, r->time, first.time);
+}
+
+int session_let_in(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
+		   bool unverified, __u32 raised, bool quiet)
+{
 	struct capture_item item = {
 		.kind = CAPTURE_BATCH,
 		.ring = ring,
@@ -233,10 +295,22 @@ int session_batch(struct session *s, unsigned int ring, const struct htrace_batc
 		.schema = s->about.reading,
 	};
 
+	if (!quiet)
+		capture(s, &item, now);
+	return s->merge ? merge_push(s->merge, ring, b, now, unverified, quiet) : 0;
+}
+
+int session_batch(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
+		  bool unverified, __u32 raised)
+{
+	struct ring *r = &s->ring[ring];
+
+	lose_vcpus(s, r, b, now);
 	stats_batch(s->c.stats, r->count, b, unverified, &r->time);
 	s->c.stats->backwards += raised;
-	capture(s, &item, now);
-	return s->merge ? merge_push(s->merge, ring, b, now, unverified) : 0;
+	if (s->recorder)
+		return recorder_batch(s->recorder, ring, b, now, unverified, raised);
+	return session_let_in(s, ring, b, now, unverified, raised, false);
 }
 
 /* ---------------------------------------------------------------------------------------- marks */
@@ -291,6 +365,8 @@ int session_schema(struct session *s, __u64 generation, const void *entries, siz
 	s->about.reading = m->schema;
 	capture(s, &item, now);
 	put_mark(s, m, now);
+	if (watch_of(s))
+		session_schema(watch_of(s), generation, entries, len, now, err, errlen);
 	return 0;
 }
 
@@ -300,6 +376,8 @@ void session_names(struct session *s, const struct htrace_name *table, __u32 nr,
 	struct mark *m;
 
 	session_tell(s, CAPTURE_NAMES, table, len, now);
+	if (watch_of(s))
+		session_names(watch_of(s), table, nr, now);
 	m = s->merge ? new_mark(MARK_NAMES, len) : NULL;
 	if (!m)
 		return;
@@ -328,6 +406,8 @@ void session_clock(struct session *s, const struct htrace_clock_sample *samples,
 	if (!s->clock.clock)
 		return;
 	session_tell(s, CAPTURE_CLOCK, samples, len, now);
+	if (watch_of(s))
+		session_clock(watch_of(s), samples, nr, now);
 	m = new_mark(MARK_CLOCK, len);
 	if (!m)
 		return;
@@ -336,15 +416,70 @@ void session_clock(struct session *s, const struct htrace_clock_sample *samples,
 	put_mark(s, m, now);
 }
 
-void session_note(struct session *s, const char *text, __u64 now)
+void session_host_clock(struct session *s, const struct host_word *words, __u32 nr, __u64 now)
+{
+	size_t len = nr * sizeof(*words);
+	struct mark *m;
+
+	session_tell(s, CAPTURE_HOST, words, len, now);
+	m = new_mark(MARK_HOST, len);
+	if (!m)
+		return;
+	m->nr = nr;
+	memcpy(m->word, words, len);
+	put_mark(s, m, now);
+}
+
+void session_vm(struct session *s, const struct session_vm *vm, __u64 now)
+{
+	size_t len = offsetof(struct session_vm, vcpu) + vm->nr * sizeof(vm->vcpu[0]);
+
+	if (!memcmp(&s->vm, vm, len))
+		return;
+	memset(&s->vm, 0, sizeof(s->vm));
+	memcpy(&s->vm, vm, len);
+	s->about.vm = vm->pid;
+	session_tell(s, CAPTURE_VM, vm, len, now);
+}
+
+void session_snapshot(struct session *s, const char *why, __u64 now)
+{
+	if (s->recorder)
+		recorder_ask(s->recorder, why, now);
+}
+
+void session_show_note(struct session *s, const char *text, bool captured, __u64 now)
 {
 	size_t len = strlen(text) + 1;
 	struct mark *m = s->merge ? new_mark(MARK_NOTE, len) : NULL;
 
+	if (captured)
+		session_tell(s, CAPTURE_NOTE, text, strlen(text), now);
 	if (!m)
 		return;
 	memcpy(m->text, text, len);
 	put_mark(s, m, now);
+}
+
+void session_note(struct session *s, const char *text, __u64 now)
+{
+	if (s->recorder)
+		recorder_note(s->recorder, text, false, now);
+	else
+		session_show_note(s, text, false, now);
+}
+
+void session_mark(struct session *s, const char *text, __u64 now)
+{
+	if (s->recorder)
+		recorder_note(s->recorder, text, true, now);
+	else
+		session_show_note(s, text, true, now);
+}
+
+void session_count_unwritten(struct session *s, __u64 events)
+{
+	s->c.stats->unwritten += events;
 }
 
 void session_broken(struct session *s, unsigned int ring, const char *why, __u64 now)
@@ -356,6 +491,8 @@ void session_broken(struct session *s, unsigned int ring, const char *why, __u64
 	if (s->ring[ring].broken)
 		return;
 	s->ring[ring].broken = true;
+	if (s->vcpus) /* its records would be missing for ever */
+		vcpus_lose(s->vcpus, s->ring[ring].time, UINT64_MAX);
 	s->c.stats->broken++;
 	capture(s, &item, now);
 	if (s->nr_broken++) /* how many is said at the end */
@@ -383,21 +520,90 @@ static void use_schema(struct session *s, struct mark *m)
 
 	filters_free(s->filters);
 	events_free(s->events);
+	vcpu_events_free(s->vcpu_events);
 	htrace_schema_free(s->schema);
 	s->schema = m->schema;
 	m->schema = NULL;
 	s->about.schema++;
 	s->events = events_new(s->schema, s->c.selection);
+	s->vcpu_events = s->vcpus ? vcpu_events_new(s->schema) : NULL;
 	s->filters = filters_new(s->c.filter, s->schema, &s->filter_said, s->c.path, s->c.quota);
 	e = htrace_schema_event_by_name(s->schema, "sched_switch");
 	s->switch_filtered = e && htrace_schema_is_filtered(s->schema, e->id);
 	use_symbols(s, m);
 }
 
+/* Notes have the time of the event behind them, for outputs that need one. */
+static void show_notes(struct session *s)
+{
+	struct sink_note note = { .source = s->c.source, .time = s->latest_time };
+	struct mark *m;
+
+	note.from = s->latest ? &s->latest->origin : NULL;
+	while ((m = s->notes)) {
+		note.text = m->text;
+		sinks_note(s->c.sinks, &note);
+		s->notes = m->next;
+		free_mark(m);
+	}
+	s->last_note = &s->notes;
+}
+
+static void queue_note(struct session *s, struct mark *m)
+{
+	*s->last_note = m;
+	s->last_note = &m->next;
+}
+
+/* What goes out next is of @r and @time. */
+static void go_on(struct session *s, struct ring *r, __u64 time)
+{
+	s->latest = r;
+	s->latest_time = time;
+	if (s->notes)
+		show_notes(s);
+}
+
+static void use_host_word(struct session *s, const struct host_word *w)
+{
+	char text[200];
+	struct mark *m;
+
+	if (host_clock_add(&s->clock.host, w))
+		return;
+	s->about.host_real = w->real;
+	memcpy(s->about.host_boot_id, w->boot_id, sizeof(w->boot_id));
+	if (w->kind != HOST_WORD_STEP || !s->merge)
+		return;
+	snprintf(text, sizeof(text), "clock: a step of %+.9f s against the host's at %llu.%09llu of its own",
+		 (double)(__s64)w->host / 1e9, (unsigned long long)(w->region / 1000000000),
+		 (unsigned long long)(w->region % 1000000000));
+	m = new_mark(MARK_NOTE, strlen(text) + 1);
+	if (!m)
+		return;
+	memcpy(m->text, text, strlen(text) + 1);
+	queue_note(s, m);
+}
+
+/* When they hold from has to be known as times are shown. */
+static bool use_names(struct session *s, struct mark *m)
+{
+	if (s->merge && s->clock.wants_host && !s->clock.shown && !s->early) {
+		s->early = m;
+		return false;
+	}
+	for (__u32 i = 0; i < m->nr; i++)
+		names_set(s->names, m->name[i].tid, m->name[i].tgid,
+			  region_clock_time(&s->clock, m->name[i].time), m->name[i].comm,
+			  sizeof(m->name[i].comm));
+	s->about.tables++;
+	return true;
+}
+
 static void use_mark(struct session *s, struct mark *m)
 {
-	struct sink_note note = { .source = s->c.source, .text = m->text };
-
+	if (m->kind == MARK_NAMES && !use_names(s, m))
+		return;
 	if (s->merge && has_to_wait(m) && s->waiting)
 		s->waiting--;
 	switch (m->kind) {
@@ -405,18 +611,17 @@ static void use_mark(struct session *s, struct mark *m)
 		use_schema(s, m);
 		break;
 	case MARK_NAMES:
-		for (__u32 i = 0; i < m->nr; i++)
-			names_set(s->names, m->name[i].tid, m->name[i].tgid,
-				  region_clock_time(&s->clock, m->name[i].time),
-				  m->name[i].comm, sizeof(m->name[i].comm));
-		s->about.tables++;
 		break;
 	case MARK_NOTE:
-		sinks_note(s->c.sinks, &note);
-		break;
+		queue_note(s, m);
+		return;
 	case MARK_CLOCK:
 		for (__u32 i = 0; i < m->nr; i++)
 			htrace_clock_add(s->clock.clock, &m->sample[i]);
+		break;
+	case MARK_HOST:
+		for (__u32 i = 0; i < m->nr; i++)
+			use_host_word(s, &m->word[i]);
 		break;
 	}
 	free_mark(m);
@@ -435,15 +640,52 @@ static void emit_loss(struct session *s, struct ring *r, const struct merge_item
 	};
 
 	r->task_known = false; /* who knows who ran meanwhile */
+	if (item->quiet)
+		return;
+	go_on(s, r, item->time);
 	sinks_loss(s->c.sinks, &l);
 }
 
-static void show(struct session *s, const struct sink_event *e)
+static void on_vcpu(void *ctx, const struct vcpu_change *c)
 {
-	if (filters_pass(s->filters, e))
-		sinks_event(s->c.sinks, e);
-	else
+	struct session *s = ctx;
+
+	sinks_vcpu(s->c.sinks, &s->about, c);
+}
+
+/* Did the guest's virtual CPU run? Its CPUs are KVM's in the order of their numbers. */
+static void look_at_vcpu(struct session *s, struct ring *r, struct sink_event *e,
+			 struct vcpu_view *view)
+{
+	struct vcpus *v;
+
+	if (!s->vm.pid || !r->origin.per_cpu || r->origin.ring >= s->vm.nr)
+		return;
+	v = vcpus_find(s->c.hosts, s->vm.boot_id);
+	if (!v)
+		return;
+	e->vcpu = view;
+	if (s->about.on_host)
+		vcpus_look(v, s->vm.pid, s->vm.vcpu[r->origin.ring], e->time, &r->mark, view);
+	else /* when it happened by the host's clock is not known */
+		*view = (struct vcpu_view){ .vm = s->vm.pid, .vcpu = s->vm.vcpu[r->origin.ring] };
+}
+
+static void show(struct session *s, const struct merge_item *item, struct sink_event *e)
+{
+	struct ring *r = &s->ring[item->ring];
+	struct vcpu_view view;
+
+	if (item->quiet)
+		return;
+	if (!filters_pass(s->filters, e)) {
 		s->c.stats->filtered++;
+		return;
+	}
+	look_at_vcpu(s, r, e, &view);
+	go_on(s, r, e->time);
+	sinks_event(s->c.sinks, e);
+	e->vcpu = NULL;
 }
 
 static void emit_record(struct session *s, struct ring *r, const struct merge_item *item)
@@ -458,12 +700,14 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 	};
 	const struct event_info *info = events_find(s->events, item->record.id);
 
+	if (s->vcpus)
+		vcpus_take(s->vcpus, s->vcpu_events, &item->record, item->time, on_vcpu, s);
 	if (!info) {
 		char name[32];
 
 		snprintf(name, sizeof(name), "event#%u", item->record.id);
 		if (selection_matches(s->c.selection, name))
-			show(s, &e);
+			show(s, item, &e);
 		return;
 	}
 	if (info->role == ROLE_STACK) {
@@ -473,7 +717,7 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 	e.event = info->event;
 	event_before(info, s->names, &e);
 	if (info->shown)
-		show(s, &e);
+		show(s, item, &e);
 	event_after(info, s->names, &e, item->arrival);
 	r->switches |= info->role == ROLE_SWITCH;
 	r->task_known = e.task_known && r->switches && !s->switch_filtered;
@@ -483,25 +727,30 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 /* The first time of all goes out: as what, now holds. */
 static void begin_clock(struct session *s)
 {
+	struct mark *names = s->early;
+
 	if (!region_clock_begin(&s->clock))
 		return;
-	s->about.ticks = true;
+	s->about.ticks = s->clock.ticks;
+	s->about.on_host = s->clock.on_host;
+	s->about.bound = &s->clock.bound;
 	for (unsigned int i = 0; i < s->nr_rings; i++)
-		s->ring[i].origin.ticks = true;
-	say_within(s->c.quota, "%s: times are shown in ticks of the TSC: the region has no clock "
-		   "samples to convert them by", s->c.path);
+		s->ring[i].origin.ticks = s->clock.ticks;
+	s->early = NULL;
+	if (names)
+		use_mark(s, names);
+	if (s->clock.ticks)
+		say_within(s->c.quota, "%s: times are shown in ticks of the TSC: the region has no clock "
+			   "samples to convert them by", s->c.path);
+	else if (s->clock.wants_host && !s->clock.on_host)
+		say_within(s->c.quota, "%s: times are shown by its own clock: how it goes beside the host's "
+			   "is not known", s->c.path);
 }
 
 static void emit(struct session *s, struct merge_item *item)
 {
 	struct ring *r = &s->ring[item->ring];
 
-	if (item->mark) {
-		use_mark(s, item->mark);
-		return;
-	}
-	begin_clock(s);
-	item->time = region_clock_time(&s->clock, item->time);
 	s->c.stats->late += item->late;
 	/* By when it arrived, not by the clock: what is known of a task does not depend on haste. */
 	if (item->arrival >= s->next_expire) {
@@ -514,23 +763,84 @@ static void emit(struct session *s, struct merge_item *item)
 		emit_record(s, r, item);
 }
 
-bool session_emit(struct session *s, __u64 now, bool all)
+static struct session *session_of(const struct order_entry *e)
 {
-	__u64 until = clock_now() + EMIT_NS;
-	struct merge_item item;
+	return (struct session *)((char *)e - offsetof(struct session, order));
+}
 
-	s->asked = all ? UINT64_MAX : now;
-	for (unsigned int nr = 1; s->merge; nr++) {
-		if (nr % EMIT_LOOK == 0 && clock_now() >= until)
-			return true;
-		if (!merge_pop(s->merge, now, all, &item))
-			break;
-		emit(s, &item);
+/* The next one that is due. Times that are not the host's say nothing of when others happened. */
+static bool fill_order(struct order_entry *e)
+{
+	struct session *s = session_of(e);
+
+	while (merge_pop(s->merge, s->asked, s->asked == UINT64_MAX, &s->next)) {
+		if (s->next.mark) {
+			use_mark(s, s->next.mark);
+			continue;
+		}
+		begin_clock(s);
+		s->next.time = region_clock_time(&s->clock, s->next.time);
+		e->arrival = s->next.arrival;
+		e->key = e->arrival + MERGE_DELAY_NS;
+		if (s->clock.on_host && s->next.time < e->key)
+			e->key = s->next.time;
+		return true;
 	}
 	return false;
 }
 
+static void emit_order(struct order_entry *e)
+{
+	struct session *s = session_of(e);
+
+	e->have = false;
+	emit(s, &s->next);
+}
+
+static bool order_holds(const struct order_entry *e)
+{
+	return merge_due(session_of(e)->merge) != UINT64_MAX;
+}
+
+static const struct order_ops order_ops = {
+	.fill = fill_order,
+	.emit = emit_order,
+	.holds = order_holds,
+};
+
+bool session_emit_due(struct session *s, __u64 now, bool all, __u64 until)
+{
+	s->asked = all ? UINT64_MAX : now;
+	s->order.now = now;
+	if (!s->merge)
+		return false;
+	merge_ask(s->merge, now, all); /* also if one that is due waits for other sessions' */
+	/* A capture's next piece waits for it. */
+	return order_emit(&s->order, until) || (s->order.patient && s->order.have);
+}
+
+bool session_emit(struct session *s, __u64 now, bool all)
+{
+	__u64 until = clock_now() + EMIT_NS;
+
+	if (s->recorder ? recorder_emit(s->recorder, now, all, until) :
+			  session_emit_due(s, now, all, until))
+		return true;
+	show_notes(s);
+	return false;
+}
+
+bool session_is_out(const struct session *s)
+{
+	return !s->order.have;
+}
+
 __u64 session_due(const struct session *s)
 {
-	return s->merge ? merge_due(s->merge) : UINT64_MAX;
+	__u64 due = s->merge ? merge_due(s->merge) : UINT64_MAX, watch;
+
+	if (s->order.have)
+		due = order_due(&s->order);
+	watch = watch_of(s) ? session_due(watch_of(s)) : UINT64_MAX;
+	return due < watch ? due : watch;
 }

@@ -14,12 +14,22 @@
 #include <htrace/consumer.h>
 #include <htrace/filter.h>
 
+#include "host_clock.h"
 #include "message.h"
+#include "order.h"
 #include "select.h"
 #include "sink.h"
 #include "stats.h"
 
 struct session;
+struct vcpu_hosts;
+
+/* --snapshot. */
+struct snapshot_config {
+	__u64 bytes;              /* that are held of each ring */
+	struct selection *events; /* that ask for one; or NULL */
+	const struct htrace_filter *filter; /* if they match this; or NULL */
+};
 
 struct session_config {
 	const struct session_facts *facts;
@@ -31,7 +41,13 @@ struct session_config {
 	struct sinks *sinks; /* NULL: records are counted, and not shown */
 	struct selection *selection;
 	const struct htrace_filter *filter; /* or NULL */
-	struct say_quota *quota; /* for what the guest causes to be said */
+	const char *filter_option; /* that it comes from; NULL: --filter */
+	struct vcpu_hosts *hosts; /* whose virtual CPUs are followed; or NULL */
+	struct say_quota *quota; /* for what the guest causes to be said; NULL: nothing is */
+	const struct snapshot_config *snapshot; /* only these go out; or NULL: all does */
+	struct order *order; /* with other sessions; or NULL */
+	bool patient;        /* it is a capture's */
+	bool host_clock;     /* show the host's times, if they are known when the first one goes out */
 	bool lend; /* batches may be handed over in their rings: its producers are trusted */
 };
 
@@ -83,8 +99,16 @@ void session_guest(struct session *s, const struct htrace_guest *fresh,
 /* Samples of its clock, at most HTRACE_CLOCK_SAMPLES + 1, where its times are ticks. */
 void session_clock(struct session *s, const struct htrace_clock_sample *samples, __u32 nr,
 		   __u64 now);
+/* How the region's clock goes beside the host's. */
+void session_host_clock(struct session *s, const struct host_word *words, __u32 nr, __u64 now);
+/* By whom it is run, as the host has it. */
+void session_vm(struct session *s, const struct session_vm *vm, __u64 now);
+/* Of one with c->snapshot: let what is held go out. @why: in a few words. */
+void session_snapshot(struct session *s, const char *why, __u64 now);
 /* A line between the events; harmless text. It follows from what the guest said: not captured. */
 void session_note(struct session *s, const char *text, __u64 now);
+/* Likewise, of what befell the source: captured. */
+void session_mark(struct session *s, const char *text, __u64 now);
 /* For captures only: see enum capture_kind. */
 void session_tell(struct session *s, enum capture_kind kind, const void *data, size_t len,
 		  __u64 now);
@@ -92,10 +116,12 @@ void session_tell(struct session *s, enum capture_kind kind, const void *data, s
 void session_broken(struct session *s, unsigned int ring, const char *why, __u64 now);
 
 /*
- * Hand what is due to the sinks, for a bounded time: a guest's few bytes can be much text. Returns
- * whether there is more.
+ * Hand what is due to the sinks, of all sessions in the order, for a bounded time: a guest's few bytes
+ * can be much text. Returns whether there is more.
  */
 bool session_emit(struct session *s, __u64 now, bool all);
+/* Or does a record that is due still wait for those of other sessions? */
+bool session_is_out(const struct session *s);
 /* When session_emit() will have something to do; UINT64_MAX: not before more was read. */
 __u64 session_due(const struct session *s);
 

@@ -10,7 +10,7 @@
 
 bool session_lends(const struct session *s)
 {
-	return s->c.lend && s->c.sinks && sinks_lends(s->c.sinks);
+	return s->c.lend && !s->c.snapshot && s->c.sinks && sinks_lends(s->c.sinks);
 }
 
 static bool give_back(const struct capture_loan *l, const struct capture_lent *what)

@@ -141,6 +141,13 @@ void sinks_note(struct sinks *s, const struct sink_note *n)
 			s->sink[i].ops->note(&s->sink[i], n);
 }
 
+void sinks_vcpu(struct sinks *s, const struct sink_session *session, const struct vcpu_change *c)
+{
+	for (unsigned int i = 0; i < s->nr; i++)
+		if (s->sink[i].ops->vcpu)
+			s->sink[i].ops->vcpu(&s->sink[i], session, c);
+}
+
 void sinks_captured(struct sinks *s, const struct sink_session *session,
 		    const struct capture_item *item)
 {

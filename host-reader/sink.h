@@ -17,6 +17,8 @@
 struct names;
 struct stacks;
 struct symbols;
+struct vcpu_change;
+struct vcpu_view;
 
 struct session_set {
 	__u32 policy, kind; /* enum htrace_policy, htrace_ring_kind */
@@ -29,6 +31,7 @@ struct session_facts {
 	__u8 boot_id[16];
 	__u32 clock_id, nr_cpus, nr_sets;
 	bool local; /* processes of this machine, not a guest */
+	bool host;  /* the kvm source: what it says of VMs is the host's word */
 	struct session_set set[HTRACE_MAX_RINGSETS];
 };
 
@@ -42,12 +45,17 @@ struct sink_session {
 	unsigned int source_nr; /* on the command line, from 0 on */
 	bool ticks;         /* as in struct origin; known when the first event goes out */
 	bool lends;         /* batches that nobody has looked into */
+	bool on_host;       /* times are the host's CLOCK_MONOTONIC, not the machine's own; likewise */
+	const __u64 *bound; /* by which they may be off so far, ns; likewise */
+	__u64 host_real;    /* CLOCK_REALTIME of the host less its CLOCK_MONOTONIC */
+	__u8 host_boot_id[16];
 	__u8 boot_id[16];
 	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
 	char hostname[64], release[64];   /* as struct htrace_guest has them */
 	const struct names *names;
 	__u64 tables; /* of tasks that were read so far; names has what they say */
 	__u64 schema; /* another one whenever the schema was read again, and events have moved */
+	__u32 vm;     /* the process on the host that runs it, on KVM; 0: not known */
 	struct session_facts facts;
 	/* The latest schema, which records that go out now may be too old for; NULL: none yet. */
 	const struct htrace_schema *reading;
@@ -73,6 +81,7 @@ struct sink_event {
 	__u32 task; /* that ran when it happened */
 	const struct htrace_event *event; /* NULL: not in the schema */
 	const struct htrace_record *record;
+	const struct vcpu_view *vcpu; /* that it happened on; NULL: no kvm source is open, or says */
 };
 
 struct sink_loss {
@@ -92,6 +101,9 @@ static inline __u64 sink_lost(const struct sink_loss *l)
 struct sink_note {
 	const char *source;
 	const char *text; /* harmless already */
+	/* The event that comes behind it, or else that came before; NULL: there was none so far. */
+	const struct origin *from;
+	__u64 time;
 };
 
 /* What a capture gets of a session, in the order in which it came. Numbers are the file format's. */
@@ -105,6 +117,16 @@ enum capture_kind {
 	CAPTURE_BROKEN = 7, /* a ring, and why */
 	CAPTURE_END = 8,    /* struct capture_end */
 	CAPTURE_CLOCK = 9,  /* struct htrace_clock_sample[], where times are ticks */
+	CAPTURE_HOST = 10,  /* struct host_word[] */
+	CAPTURE_VM = 11,    /* struct session_vm: by which process of the host it is run */
+	CAPTURE_NOTE = 12,  /* text: a line between the events, of what befell the source */
+};
+
+/* Of the host: virtual CPUs' numbers, rising; the n-th is the guest's CPU n. */
+struct session_vm {
+	__u8 boot_id[16]; /* the host's */
+	__u32 pid, nr;
+	__u32 vcpu[1024];
 };
 
 struct capture_end {
@@ -198,6 +220,9 @@ struct sink_ops {
 	/* Where in the ring the first record lies that was captured and is not written; ~0: there is none. */
 	__u64 (*unwritten)(struct sink *s, const struct sink_session *session, unsigned int ring);
 	void (*note)(struct sink *s, const struct sink_note *n);
+	/* A kvm source's session says that a virtual CPU is in another state. */
+	void (*vcpu)(struct sink *s, const struct sink_session *session,
+		     const struct vcpu_change *c);
 	void (*session_end)(struct sink *s, const struct sink_session *session);
 };
 
@@ -227,6 +252,7 @@ int sinks_begin(struct sinks *s);
 void sinks_event(struct sinks *s, const struct sink_event *e);
 void sinks_loss(struct sinks *s, const struct sink_loss *l);
 void sinks_note(struct sinks *s, const struct sink_note *n);
+void sinks_vcpu(struct sinks *s, const struct sink_session *session, const struct vcpu_change *c);
 void sinks_captured(struct sinks *s, const struct sink_session *session,
 		    const struct capture_item *item);
 /* As the ops; the first and the last only where sinks_lends(). */

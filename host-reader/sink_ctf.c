@@ -20,6 +20,7 @@
 #include "names.h"
 #include "outdir.h"
 #include "show.h"
+#include "vcpus.h"
 
 #define METADATA_WHOLE (256u << 10) /* up to there it is replaced, not appended to */
 #define STREAM_BUCKETS 64
@@ -207,6 +208,8 @@ static struct stream *new_stream(struct ctf *c, struct trace *t, const struct or
 	snprintf(name, sizeof(name), "%s%u", kind & CTF_RING ? "ring" : "cpu", from->ring);
 	if (same)
 		snprintf(name + strlen(name), 12, "_%u", same);
+	if (kind & CTF_VCPU)
+		strcat(name, "-vcpu");
 	if (kind & CTF_UNVERIFIED)
 		strcat(name, "-unverified");
 	st = calloc(1, sizeof(*st));
@@ -225,17 +228,39 @@ static struct stream *new_stream(struct ctf *c, struct trace *t, const struct or
 }
 
 static struct stream *find_stream(struct ctf *c, struct trace *t, const struct origin *from,
-				  bool unverified)
+				  unsigned int kind)
 {
-	unsigned int kind = (from->per_cpu ? 0 : CTF_RING) | (unverified ? CTF_UNVERIFIED : 0);
 	struct stream *st = t->streams[from->ring % STREAM_BUCKETS];
 
+	kind |= from->per_cpu ? 0 : CTF_RING;
 	while (st && (st->from != from || st->kind != kind))
 		st = st->next;
 	return st ? st : new_stream(c, t, from, kind);
 }
 
 /* --------------------------------------------------------------------------------------- events */
+
+static unsigned int kind_of(const struct sink_event *e)
+{
+	return (e->unverified ? CTF_UNVERIFIED : 0) | (e->vcpu ? CTF_VCPU : 0);
+}
+
+/* As the streams that say of virtual CPUs declare it. */
+static void add_vcpu(struct ctf_event *w, const struct vcpu_view *v)
+{
+	const struct {
+		__u32 vm, vcpu;
+		__s32 thread;
+		__u8 state;
+	} __attribute__((packed)) head = {
+		v->vm, v->vcpu, v->thread ? (__s32)v->thread : -1, (__u8)v->state,
+	};
+	const __u64 lost[] = { v->out, v->preempted };
+
+	ctf_add(w, &head, sizeof(head));
+	ctf_add_string(w, v->why ? v->why : "-", v->why ? strlen(v->why) : 1);
+	ctf_add(w, lost, sizeof(lost));
+}
 
 /* Header and context. */
 static void begin_event(struct ctf *c, const struct sink_event *e, __u16 id, __u64 time)
@@ -251,6 +276,8 @@ static void begin_event(struct ctf *c, const struct sink_event *e, __u16 id, __u
 	c->event.len = 0;
 	ctf_add(&c->event, &h, sizeof(h));
 	ctf_add_comm(&c->event, e, e->task_known ? e->task : CTF_NO_TASK);
+	if (e->vcpu)
+		add_vcpu(&c->event, e->vcpu);
 }
 
 static void end_event(struct ctf *c, struct trace *t, struct stream *st, __u64 time)
@@ -344,7 +371,7 @@ static void ctf_event(struct sink *s, const struct sink_event *e)
 {
 	struct ctf *c = s->state;
 	struct trace *t = c->error ? NULL : find_trace(c, e->from, e->time);
-	struct stream *st = t && !c->error ? find_stream(c, t, e->from, e->unverified) : NULL;
+	struct stream *st = t && !c->error ? find_stream(c, t, e->from, kind_of(e)) : NULL;
 	__u64 time;
 
 	if (!st || c->error)
@@ -357,11 +384,20 @@ static void ctf_event(struct sink *s, const struct sink_event *e)
 	end_event(c, t, st, time);
 }
 
+/* Where events are missing: in the stream of those that came last. */
+static struct stream *find_losing(struct ctf *c, struct trace *t, const struct origin *from)
+{
+	for (struct stream *st = t->streams[from->ring % STREAM_BUCKETS]; st; st = st->next)
+		if (st->from == from && st->kind & CTF_VCPU && !(st->kind & CTF_UNVERIFIED))
+			return st;
+	return find_stream(c, t, from, 0);
+}
+
 static void ctf_loss(struct sink *s, const struct sink_loss *l)
 {
 	struct ctf *c = s->state;
 	struct trace *t = c->error ? NULL : find_trace(c, l->from, l->time);
-	struct stream *st = t && !c->error ? find_stream(c, t, l->from, false) : NULL;
+	struct stream *st = t && !c->error ? find_losing(c, t, l->from) : NULL;
 	__u64 nr = 0;
 
 	if (!st || c->error)
@@ -375,6 +411,23 @@ static void ctf_loss(struct sink *s, const struct sink_loss *l)
 	publish_metadata(c, t);
 	if (!c->error)
 		fail(c, ctf_stream_lose(st->out, t->begin, l->time, nr));
+}
+
+/* That a session began is told by its being a trace. */
+static void ctf_note(struct sink *s, const struct sink_note *n)
+{
+	struct ctf *c = s->state;
+	struct trace *t = c->error || !n->from ? NULL : find_trace(c, n->from, n->time);
+	struct stream *st = t && !c->error ? find_stream(c, t, n->from, false) : NULL;
+	struct sink_event e = { .from = n->from, .time = n->time };
+	__u64 time;
+
+	if (!st || c->error)
+		return;
+	time = ctf_stream_time(st->out, n->time);
+	begin_event(c, &e, CTF_NOTE, time);
+	ctf_add_string(&c->event, n->text, strlen(n->text));
+	end_event(c, t, st, time);
 }
 
 static void flush_trace(struct ctf *c, struct trace *t)
@@ -479,5 +532,6 @@ const struct sink_ops sink_ctf = {
 	.close = ctf_close,
 	.event = ctf_event,
 	.loss = ctf_loss,
+	.note = ctf_note,
 	.session_end = ctf_session_end,
 };

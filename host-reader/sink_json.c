@@ -19,6 +19,7 @@
 
 #include "stacks.h"
 #include "symbols.h"
+#include "vcpus.h"
 
 #define NO_CHARACTER 0xfffd
 #define SHORT_STRING 128 /* bytes that are written as one piece, if none has to be escaped */
@@ -429,6 +430,32 @@ static void put_current_name(struct out *o, const struct sink_event *e)
 	put_string(o, comm, len);
 }
 
+/* What is not known is not there. */
+static void put_vcpu(struct out *o, const struct vcpu_view *v)
+{
+	char *p = piece_unsigned(piece_text(out_piece(o), ",\"vcpu\":{\"vm\":"), v->vm);
+
+	p = piece_count(p, "id", v->vcpu);
+	if (v->thread)
+		p = piece_count(p, "thread", v->thread);
+	p = piece_key(p, "state");
+	p = piece_quoted(p, vcpu_state_names[v->state], strlen(vcpu_state_names[v->state]));
+	out_piece_end(o, p);
+	if (v->why) {
+		put_key(o, "why");
+		put_string(o, v->why, strlen(v->why));
+	}
+	if (v->state != VCPU_UNKNOWN) {
+		put_count(o, "out_ns", v->out);
+		put_count(o, "preempted_ns", v->preempted);
+	}
+	if (v->since_known) {
+		put_count(o, "out_since_ns", v->out_since);
+		put_count(o, "preempted_since_ns", v->preempted_since);
+	}
+	out_char(o, '}');
+}
+
 static void json_event(struct sink *s, const struct sink_event *e)
 {
 	struct out *o = s->out;
@@ -448,6 +475,8 @@ static void json_event(struct sink *s, const struct sink_event *e)
 	put_current_name(o, e);
 	if (!put_fields(o, e))
 		put_raw(o, e->record);
+	if (e->vcpu)
+		put_vcpu(o, e->vcpu);
 	if (e->unverified) {
 		put_key(o, "unverified");
 		out_text(o, "true");

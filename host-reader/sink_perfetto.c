@@ -10,6 +10,7 @@
 #include <sys/random.h>
 
 #include "perfetto.h"
+#include "vcpus.h"
 
 #define WINDOW_NS 100000000ULL /* of events per second */
 #define NOTE_SHOWN 250
@@ -90,6 +91,8 @@ static void flush_lanes(struct pf *p, struct pf_machine *m, bool end)
 		end_window(p, m, l);
 		put_rate(p, m, l, (l->window + 1) * WINDOW_NS, 0);
 	}
+	if (end)
+		pf_vcpus_end(p, m);
 }
 
 /* ------------------------------------------------------------------------------------- machines */
@@ -103,6 +106,7 @@ static void free_machine(struct pf *p, struct pf_machine *m)
 	*at = m->next;
 	for (unsigned int i = 0; i < 2 * HTRACE_MAX_RINGS; i++)
 		free(m->lane[i / HTRACE_MAX_RINGS][i % HTRACE_MAX_RINGS]);
+	free(m->vcpus);
 	free(m);
 }
 
@@ -265,15 +269,32 @@ static void perfetto_loss(struct sink *s, const struct sink_loss *loss)
 	l->last = time;
 }
 
-/* A note has no time: it comes behind what its source's machine did last, if it did anything. */
+static void perfetto_vcpu(struct sink *s, const struct sink_session *session,
+			  const struct vcpu_change *c)
+{
+	const struct origin from = { .session = session, .ticks = session->ticks };
+	struct pf *p = s->state;
+	__u64 time = c->time < PF_TIME_MAX ? c->time : PF_TIME_MAX;
+	struct pf_machine *m = p->error ? NULL : find_machine(p, &from, time);
+
+	if (!m)
+		return;
+	m->last = time > m->last ? time : m->last;
+	pf_vcpu(p, m, c, time);
+}
+
+/* Behind what its source's machine did last, if it did anything, or is about to do. */
 static void perfetto_note(struct sink *s, const struct sink_note *n)
 {
 	Pf__TrackEvent e = PF__TRACK_EVENT__INIT;
 	struct pf *p = s->state;
+	__u64 time = n->time < PF_TIME_MAX ? n->time : PF_TIME_MAX;
 	struct pf_machine *m = p->machines;
 	char name[4 * NOTE_SHOWN + 1];
 
-	while (m && m->source != n->source)
+	if (n->from && !p->error)
+		m = find_machine(p, n->from, time);
+	while (m && !n->from && m->source != n->source)
 		m = m->next;
 	if (!m || p->error)
 		return;
@@ -284,7 +305,7 @@ static void perfetto_note(struct sink *s, const struct sink_note *n)
 	e.type = PF__TRACK_EVENT__TYPE__TYPE_INSTANT;
 	e.name = name;
 	pf_begin(p, m);
-	pf_event(p, m, m->last, &e);
+	pf_event(p, m, time > m->last ? time : m->last, &e);
 }
 
 static void perfetto_flush(struct sink *s)
@@ -378,5 +399,6 @@ const struct sink_ops sink_perfetto = {
 	.event = perfetto_event,
 	.loss = perfetto_loss,
 	.note = perfetto_note,
+	.vcpu = perfetto_vcpu,
 	.session_end = perfetto_session_end,
 };

@@ -7,6 +7,7 @@
  * and, where stacks were recorded, one more for each frame, which begins with blanks.
  */
 #include "show.h"
+#include "vcpus.h"
 
 #define TASK_WIDTH 22
 #define LINE_BYTES (64u << 10) /* a few bytes in a ring can be much more */
@@ -53,6 +54,30 @@ static void put_task(struct out *o, const struct sink_event *e)
 	out_piece_end(o, p);
 }
 
+/* {vcpu0:4711 running lost=123}: whether it ran on the host, and what it lost since the line before. */
+static void put_vcpu(struct out *o, const struct vcpu_view *v)
+{
+	char *p = piece_text(out_piece(o), " {vcpu");
+
+	p = piece_unsigned(p, v->vcpu);
+	if (v->thread) {
+		*p++ = ':';
+		p = piece_unsigned(p, v->thread);
+	}
+	*p++ = ' ';
+	p = piece_text(p, vcpu_state_names[v->state]);
+	out_piece_end(o, p);
+	if (v->why) {
+		out_char(o, '=');
+		out_text(o, v->why);
+	}
+	if (v->since_known && vcpu_lost_since(v)) {
+		out_text(o, " lost=");
+		out_unsigned(o, vcpu_lost_since(v));
+	}
+	out_char(o, '}');
+}
+
 static void text_event(struct sink *s, const struct sink_event *e)
 {
 	struct shown_stacks stacks;
@@ -69,6 +94,8 @@ static void text_event(struct sink *s, const struct sink_event *e)
 	}
 	out_text(o, ": ");
 	show_fields(o, e, &stacks);
+	if (e->vcpu)
+		put_vcpu(o, e->vcpu);
 	if (e->unverified)
 		out_text(o, " (unverified)");
 	out_newline(o);

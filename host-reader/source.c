@@ -12,14 +12,11 @@
 
 #define HOUSE_NS (200 * MS)      /* housekeeping: our heartbeat, the guest's header, names */
 #define NAMES_NS SEC
-#define STALE_NS (2 * SEC)       /* no heartbeat for so long, or for so many of its periods: */
-#define STALE_BEATS 8
-#define BEAT_MS_DEFAULT 250
-#define BEAT_MS_MAX 5000
 #define AWAY_NS (500 * MS)       /* after such a pause of ours we wait for the next heartbeat */
 #define FINISH_PASS 65536        /* at the end: bytes of a ring per pass, at least */
 #define LAST_BEAT_NS (600 * MS)  /* at the end: for a heartbeat */
 #define STUCK_NS (500 * MS)      /* what is uncommitted for so long at the end stays so */
+#define TRUNCATED "the file was truncated while it was read"
 
 void source_enter(struct source *s, enum source_state state, __u64 now)
 {
@@ -29,19 +26,7 @@ void source_enter(struct source *s, enum source_state state, __u64 now)
 
 /* -------------------------------------------------------------------------------------- reading */
 
-static __u64 stale_after(const struct source *s)
-{
-	__u64 ms = s->guest.heartbeat_ms;
-
-	if (!ms)
-		ms = BEAT_MS_DEFAULT;
-	if (ms > BEAT_MS_MAX)
-		ms = BEAT_MS_MAX;
-	return ms * STALE_BEATS * MS > STALE_NS ? ms * STALE_BEATS * MS : STALE_NS;
-}
-
-/* Did the guest's heart beat since the last look? */
-static bool heart_beat(struct source *s, __u64 now)
+bool source_heart_beat(struct source *s, __u64 now)
 {
 	__u64 beat = htrace_view_heartbeat(s->view);
 
@@ -52,19 +37,18 @@ static bool heart_beat(struct source *s, __u64 now)
 	return true;
 }
 
-static void go_silent(struct source *s, __u64 now)
+bool source_ended(struct source *s, __u64 now)
 {
-	source_say(s, now, "guest silent for %.1f s: paused, crashed or agent killed",
-		   (double)(now - s->heart_beat_at) / 1e9);
-	s->salvaged = false;
-	s->salvaged_events = 0;
-	source_enter(s, SOURCE_SILENT, now);
-}
+	bool current = htrace_view_current(s->view);
 
-/* Is there an end to the session? Then it was dealt with. */
-static bool ended(struct source *s, __u64 now)
-{
-	if (!htrace_view_current(s->view)) {
+	/* That look may have been the one that found it: what is there now is no session's. */
+	if (htrace_view_shrunk(s->view)) {
+		source_fail(s, HTRACE_REASON_NONE, TRUNCATED, now);
+		return true;
+	}
+	if (!current) {
+		if (!s->closing && s->state != SOURCE_SILENT) /* else that was it */
+			source_snapshot(s, "the sudden end of its session", now);
 		source_await_next(s, now);
 		return true;
 	}
@@ -79,28 +63,28 @@ static bool ended(struct source *s, __u64 now)
 
 static void listen_round(struct source *s, __u64 now)
 {
-	if (ended(s, now))
+	if (source_ended(s, now))
 		return;
-	if (heart_beat(s, now)) {
+	if (source_heart_beat(s, now)) {
 		s->guest_came = true;
 		source_enter(s, SOURCE_READING, now);
-	} else if (now - s->heart_beat_at > stale_after(s)) {
-		go_silent(s, now);
+	} else if (source_is_silent(s, now)) {
+		source_go_silent(s, now);
 	}
 }
 
-/* Read, and take care of what can go wrong. False: the source is in another state now. */
-static bool read_rings(struct source *s, __u64 now, bool all, bool unverified,
+bool source_read_rings(struct source *s, __u64 now, bool all, bool unverified,
 		       struct live_pass *pass)
 {
 	int ret = live_read(s->live, now, all, unverified, pass);
 
 	if (htrace_view_shrunk(s->view)) {
-		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
+		source_fail(s, HTRACE_REASON_NONE, TRUNCATED, now);
 		return false;
 	}
 	if (ret == -ESTALE) {
 		source_say(s, now, "the guest took back the memory of its rings");
+		source_snapshot(s, "the loss of its rings", now);
 		source_await_next(s, now);
 		return false;
 	}
@@ -110,38 +94,6 @@ static bool read_rings(struct source *s, __u64 now, bool all, bool unverified,
 	}
 	s->lost_names |= pass->lost;
 	return true;
-}
-
-static void salvage(struct source *s, __u64 now, struct source_round *round)
-{
-	struct live_pass pass;
-
-	if (!read_rings(s, now, true, true, &pass))
-		return;
-	round->events += pass.events;
-	round->more |= !pass.drained;
-	s->salvaged_events += pass.events;
-	s->guest_came |= pass.events != 0;
-	s->salvaged = pass.drained;
-	if (s->salvaged && s->salvaged_events)
-		source_say(s, now, "%" PRIu64 " events of the silent guest were read, and marked "
-			   "unverified", (uint64_t)s->salvaged_events);
-}
-
-static void silent_round(struct source *s, __u64 now, struct source_round *round)
-{
-	if (ended(s, now))
-		return;
-	if (heart_beat(s, now)) {
-		source_say(s, now, "the guest is back");
-		s->guest_came = true;
-		source_enter(s, SOURCE_READING, now);
-		return;
-	}
-	if (!s->salvaged)
-		salvage(s, now, round);
-	else if (now >= s->next_house && region_file_replaced(s->view, s->spec->path))
-		source_await_next(s, now);
 }
 
 /* A session that closes is waited for until all that was committed is read. */
@@ -165,10 +117,10 @@ static void read_round(struct source *s, __u64 now, struct source_round *round)
 	struct live_pass pass;
 	bool closing;
 
-	if (ended(s, now))
+	if (source_ended(s, now))
 		return;
-	if (!heart_beat(s, now) && source_has_heart(s) && now - s->heart_beat_at > stale_after(s)) {
-		go_silent(s, now);
+	if (!source_heart_beat(s, now) && source_has_heart(s) && source_is_silent(s, now)) {
+		source_go_silent(s, now);
 		return;
 	}
 	/* Before the rings: what was committed when it closed is found in them then. */
@@ -177,7 +129,7 @@ static void read_round(struct source *s, __u64 now, struct source_round *round)
 		s->closing = s->drained = false;
 	else if (s->drained) /* its memory may be taken back at any time */
 		return;
-	if (!read_rings(s, now, closing, false, &pass))
+	if (!source_read_rings(s, now, closing, false, &pass))
 		return;
 	s->was_read = true;
 	round->events += pass.events;
@@ -218,6 +170,10 @@ static void keep_house(struct source *s, __u64 now)
 	source_watch_relay(s, now);
 	live_look_at_owners(s->live, false);
 	source_watch_vm(s, now);
+	if (s->kvm)
+		kvm_events_account(s->kvm);
+	source_watch_vmm(s, now);
+	source_find_vcpus(s, now);
 	if (s->lost_names && s->config->sinks && now >= s->next_names) {
 		htrace_view_ask_names(s->view);
 		s->lost_names = false;
@@ -229,7 +185,7 @@ static void keep_house(struct source *s, __u64 now)
 static void notice_absence(struct source *s, __u64 now)
 {
 	if (s->state == SOURCE_READING && source_has_heart(s) && now - s->looked > AWAY_NS) {
-		heart_beat(s, now);
+		source_heart_beat(s, now);
 		s->heart_beat_at = now;
 		source_enter(s, SOURCE_LISTENING, now);
 	}
@@ -241,7 +197,7 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 	notice_absence(s, now);
 	source_serve(s, now);
 	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
-		source_fail(s, HTRACE_REASON_NONE, "the file was truncated while it was read", now);
+		source_fail(s, HTRACE_REASON_NONE, TRUNCATED, now);
 	if (source_emit_ending(s, now)) {
 		round->more = true;
 		if (s->state != SOURCE_FAILED) {
@@ -264,7 +220,7 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 		read_round(s, now, round);
 		break;
 	case SOURCE_SILENT:
-		silent_round(s, now, round);
+		source_silent_round(s, now, round);
 		break;
 	case SOURCE_FAILED:
 	case SOURCE_DONE:
@@ -294,22 +250,24 @@ static unsigned int finish_passes(const struct source *s)
 	return (unsigned int)(most / FINISH_PASS + 2);
 }
 
-/* One pass, of a guest that lives. Returns whether another one may find more. */
+/* One pass, of a guest that is alive, or silent for good. Returns whether another one may find more. */
 static bool finish_reading(struct source *s, __u64 now)
 {
 	struct live_pass pass;
 
 	if (s->state == SOURCE_LISTENING && s->was_read) { /* we were away */
-		if (ended(s, now))
+		if (source_ended(s, now))
 			return false;
-		if (!heart_beat(s, now))
+		if (!source_heart_beat(s, now))
 			return now - s->finish_at < LAST_BEAT_NS;
 		s->guest_came = true;
 		source_enter(s, SOURCE_READING, now);
 	}
+	if (s->state == SOURCE_SILENT)
+		return source_finish_silent(s, now);
 	if (s->state != SOURCE_READING || !s->passes || s->drained)
 		return false;
-	if (ended(s, now) || !read_rings(s, now, true, false, &pass))
+	if (source_ended(s, now) || !source_read_rings(s, now, true, false, &pass))
 		return false;
 	s->passes -= !pass.cut;
 	s->all_read = pass.drained || !s->passes;
@@ -336,6 +294,8 @@ static bool region_finish_some(struct source *s, __u64 now, bool late)
 		s->finishing = true;
 		s->finish_at = now;
 		s->passes = s->session ? finish_passes(s) : 0;
+		if (s->kvm) /* all that it wrote can be read then */
+			kvm_events_end(s->kvm);
 		if (s->session)
 			live_look_at_owners(s->live, true);
 		notice_absence(s, now);
@@ -407,6 +367,8 @@ static void region_close(struct source *s)
 	source_close_view(s);
 	bell_server_close(s->server);
 	s->server = NULL;
+	kvm_events_close(s->kvm);
+	s->kvm = NULL;
 }
 
 const struct source_ops source_live = {

@@ -22,6 +22,7 @@
 #include <htrace/sync.h>
 
 #include "bell_server.h"
+#include "kvm_events.h"
 #include "kvm_exits.h"
 #include "live.h"
 #include "message.h"
@@ -31,6 +32,7 @@
 #include "sink.h"
 #include "stats.h"
 #include "tell_kvm.h"
+#include "vmm.h"
 
 enum source_state {
 	SOURCE_WAITING,   /* for a session that was not read yet */
@@ -53,12 +55,16 @@ struct source_config {
 	struct sinks *sinks; /* NULL: events are not shown */
 	struct selection *selection;
 	const struct htrace_filter *filter; /* or NULL */
+	const struct snapshot_config *snapshot; /* or NULL */
 	const char *sync; /* for messages */
 	enum source_bell bell; /* what its policy is woken by */
 	struct kvm_exits *exits; /* that say when to read; or NULL */
 	struct teller *teller;   /* guests are told of their exits; or NULL */
+	struct vcpu_hosts *hosts; /* whose virtual CPUs are followed */
 	bool several;     /* sources: name them in the output */
 	bool copy;        /* also what trusted guests wrote */
+	struct order *order; /* of their records */
+	bool host_clock;  /* times are shown on the host's clock */
 };
 
 struct source;
@@ -109,6 +115,7 @@ struct source {
 	struct bell_server *server; /* that gave the VM its device; or NULL */
 	bool has_bell;          /* producers of this session ring */
 	__u32 bell_seen;
+	struct kvm_events *kvm; /* that writes what is read; or NULL */
 	struct kvm_vm *vm;      /* whose exits say when; or NULL */
 	struct told_vm *told;   /* that is told of its exits; or NULL */
 	struct tell *tell;      /* what it is told, while there is one */
@@ -127,6 +134,9 @@ struct source {
 	bool guest_seen; /* in this session */
 	bool local; /* processes of this machine, not a guest */
 	bool was_read; /* the session, and not only attached to */
+	struct vmm *vmm; /* the process that runs the guest, once it was looked for; or NULL */
+	bool suspected;  /* no heartbeat for a while: it is watched */
+	bool frozen, sure, buried; /* of a silent guest: paused; its memory is right; it is dead */
 	bool closing, drained, salvaged, lost_names;
 	__u64 salvaged_events;
 	unsigned int refused; /* attach attempts in a row that found no region */
@@ -134,6 +144,8 @@ struct source {
 	__u64 not_followed; /* inode of one that is somebody else's */
 	bool said_waiting, said_stale;
 	bool relayed; /* until the agent hands over */
+	int vcpus_pid;          /* the process of KVM's that runs the guest; 0: none was found */
+	__u64 next_find, find_pause; /* look for it, or at its virtual CPUs */
 	bool vm_gone;
 	unsigned int vm_tries; /* to find it, in this session */
 	__u32 no_ram; /* enum htrace_host_reason: why guest RAM is not read, but its mirror */
@@ -226,6 +238,9 @@ static inline __u64 source_due(const struct source *s)
 {
 	return s->ops->due(s);
 }
+
+/* Write out what the flight recorder holds, if there is one. @why: in a few words. */
+void source_snapshot(struct source *s, const char *why, __u64 now);
 
 /* In a few words, what is waited for; NULL: nothing. */
 static inline const char *source_awaits(const struct source *s)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A source's beginnings: opening its file, and attaching to the sessions that come in it. */
 #include <errno.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -8,6 +9,7 @@
 
 #include "message.h"
 #include "region_file.h"
+#include "source_clock.h"
 #include "source_internal.h"
 
 #define QUIET_NS (100 * MS)      /* a guest that is there is not waited for */
@@ -44,6 +46,21 @@ static const char *hint(int err, enum source_kind kind)
 	}
 }
 
+static int open_kvm(struct source *s, char *err, size_t errlen)
+{
+	const struct kvm_events_config config = { .pid = s->spec->pid, .aggregate = s->spec->aggregate };
+	int ret = kvm_events_open(&s->kvm, &config, err, errlen);
+
+	if (ret)
+		return ret;
+	if (*kvm_events_missing(s->kvm))
+		say("%s: this kernel does not have the tracepoints %s; their events are left out",
+		    s->spec->path, kvm_events_missing(s->kvm));
+	s->writable = true;
+	s->next_tell = UINT64_MAX; /* there is no guest to tell anything */
+	return kvm_events_file(s->kvm);
+}
+
 static int open_view(struct source *s, bool follow)
 {
 	char err[256] = "";
@@ -51,11 +68,13 @@ static int open_view(struct source *s, bool follow)
 
 	if (s->spec->kind == SOURCE_DOORBELL)
 		s->fd = source_open_server(s, err, sizeof(err));
+	else if (s->spec->kind == SOURCE_KVM)
+		s->fd = open_kvm(s, err, sizeof(err));
 	else
 		s->fd = region_file_open(s->spec->path, follow, &s->writable, err, sizeof(err));
 	if (s->fd < 0) {
-		say("cannot open region '%s': %s%s", s->spec->path, err,
-		    hint(s->fd, s->spec->kind));
+		say("cannot open %s '%s': %s%s", s->spec->kind == SOURCE_KVM ? "source" : "region",
+		    s->spec->path, err, s->spec->kind == SOURCE_KVM ? "" : hint(s->fd, s->spec->kind));
 		return s->fd;
 	}
 	ret = htrace_view_open_fd(&s->view, s->fd, s->writable, err, sizeof(err));
@@ -107,7 +126,7 @@ int source_open_region(struct source *s)
 	const struct source_spec *spec = s->spec;
 	struct stat st;
 
-	s->local = spec->kind == SOURCE_LOCAL;
+	s->local = spec->kind == SOURCE_LOCAL || spec->kind == SOURCE_KVM;
 	s->linked = !lstat(spec->path, &st) && S_ISLNK(st.st_mode);
 	if (!open_view(s, true) && !check_contents(s)) {
 		s->owner = fstat(s->fd, &st) ? 0 : st.st_uid;
@@ -164,6 +183,7 @@ static void describe(struct source *s, __u64 now)
 			 htrace_view_ram_name(s->view));
 	else
 		snprintf(s->placement, sizeof(s->placement), "%s",
+			 s->kvm ? "local: rings of BPF programs on KVM" :
 			 s->spec->kind == SOURCE_LOCAL ? "local: rings in the file" :
 							 "rings in the region, by relay or by the guest's kernel module");
 	source_describe(s);
@@ -192,7 +212,7 @@ static void find_vm(struct source *s, __u64 now)
 	for (__u32 i = 0; i < super->nr_ringsets; i++)
 		if (super->ringset[i].kind == HTRACE_RING_PER_CPU && super->ringset[i].nr_rings > rings)
 			rings = super->ringset[i].nr_rings;
-	if (!s->config->exits || s->vm_tries == VM_TRIES)
+	if (!s->config->exits || s->kvm || s->vm_tries == VM_TRIES)
 		return;
 	if (!rings || s->no_ram) {
 		s->vm_tries = VM_TRIES;
@@ -229,7 +249,7 @@ void source_watch_vm(struct source *s, __u64 now)
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s)
 {
-	return s->spec->kind != SOURCE_LOCAL || s->guest.heartbeat_ms;
+	return !s->local || s->guest.heartbeat_ms;
 }
 
 static int open_session(struct source *s, char *err, size_t errlen)
@@ -242,6 +262,7 @@ static int open_session(struct source *s, char *err, size_t errlen)
 
 	session_facts(&facts, htrace_view_super(s->view));
 	facts.local = s->local;
+	facts.host = s->kvm != NULL;
 	ret = source_open_session(s, &facts, err, errlen);
 	if (ret)
 		return ret;
@@ -272,6 +293,9 @@ static void start_session(struct source *s, __u64 now)
 		return;
 	}
 	source_ask_bell(s);
+	source_clock_begin(s, now);
+	source_forget_vcpus(s);
+	source_find_vcpus(s, now);
 	source_look_at_guest(s, now);
 	s->was_read = s->closing = s->drained = s->salvaged = s->said_stale = false;
 	s->salvaged_events = 0;
@@ -320,7 +344,7 @@ static bool may_follow(struct source *s)
 /* The file was made anew beside us, as by a VM that was started again: go over to it. */
 static void follow_file(struct source *s, __u64 now)
 {
-	if (s->server || !region_file_replaced(s->view, s->spec->path) || !may_follow(s))
+	if (s->server || s->kvm || !region_file_replaced(s->view, s->spec->path) || !may_follow(s))
 		return;
 	source_tell_end(s, now);
 	s->next_tell = s->tell_pause = 0;
@@ -415,6 +439,10 @@ void source_try_map(struct source *s, __u64 now)
 	s->no_ram = HTRACE_REASON_NONE;
 	ret = ram_set(s) ? htrace_view_map_ram(s->view, s->spec->pid, s->spec->ram, err,
 					       sizeof(err)) : 0;
+	if (s->kvm && kvm_events_begin(s->kvm, s->view, err, sizeof(err))) {
+		source_fail(s, HTRACE_REASON_NONE, err, now);
+		return;
+	}
 	if (!ret) {
 		start_session(s, now);
 		return;

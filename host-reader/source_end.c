@@ -17,6 +17,7 @@ void source_end_session(struct source *s, __u64 now)
 
 	if (!s->session)
 		return;
+	source_forget_vmm(s);
 	end.unread = live_close(s->live, s->look_last);
 	s->live = NULL;
 	kvm_vm_unwatch(s->vm, s->stats.exits);
@@ -31,6 +32,7 @@ void source_fail(struct source *s, enum htrace_host_reason reason, const char *w
 	source_tell_end(s, now);
 	if (reason && source_may_write(s, now))
 		htrace_view_announce(s->view, HTRACE_HOST_REFUSED, s->session_id, false, reason);
+	source_snapshot(s, "the end of its source", now);
 	source_end_session(s, now);
 	s->state = SOURCE_FAILED;
 }

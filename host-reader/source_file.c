@@ -34,6 +34,7 @@ struct replay {
 	struct capture_reader *reader;
 	struct capture_next next;
 	bool have;      /* next is still to be used */
+	bool awaited;   /* in the order, a session of ours */
 	bool announced; /* the session */
 	bool ended;     /* properly */
 	__u64 begun, latest; /* arrivals */
@@ -194,8 +195,17 @@ static int file_open(struct source *s)
 	return 0;
 }
 
+/* Other captures' records wait for those of our next session. */
+static void await_session(struct source *s, bool await)
+{
+	if (s->replay->awaited != await)
+		order_await(s->config->order, await);
+	s->replay->awaited = await;
+}
+
 static void file_begin(struct source *s, __u64 now)
 {
+	await_session(s, true);
 	allow_many_files();
 	source_enter(s, SOURCE_READING, now);
 }
@@ -235,6 +245,7 @@ static bool begin_session(struct source *s)
 		s->damaged = true;
 		return false;
 	}
+	await_session(s, false);
 	p->have = p->announced = p->ended = false;
 	p->begun = p->latest = 0;
 	s->guest_came = true;
@@ -270,7 +281,7 @@ static void end_session(struct source *s, const struct capture_end *end)
 	source_let_go(s, end, p->latest);
 	capture_reader_close(p->reader);
 	p->reader = NULL;
-	p->at++;
+	p->at++; /* what is left of this one is in the order itself, and goes out before the next is looked at */
 }
 
 /* Of one whose end was not written, or not reached. */
@@ -371,6 +382,17 @@ static int take(struct source *s, struct source_round *round)
 		session_clock(s->session, item->data,
 			      (__u32)(item->len / sizeof(struct htrace_clock_sample)), item->arrival);
 		break;
+	case CAPTURE_HOST:
+		session_host_clock(s->session, item->data,
+				   (__u32)(item->len / sizeof(struct host_word)), item->arrival);
+		break;
+	case CAPTURE_VM: {
+		struct session_vm vm = { 0 };
+
+		memcpy(&vm, item->data, item->len);
+		session_vm(s->session, &vm, item->arrival);
+		break;
+	}
 	case CAPTURE_GUEST:
 		source_take_guest(s, &p->next.guest, &p->next.clock, item->arrival);
 		break;
@@ -380,6 +402,13 @@ static int take(struct source *s, struct source_round *round)
 	case CAPTURE_SAID:
 		take_said(s, item);
 		break;
+	case CAPTURE_NOTE: {
+		char text[1024];
+
+		take_text(text, sizeof(text), item);
+		source_mark(s, item->arrival, "%s", text);
+		break;
+	}
 	case CAPTURE_BROKEN:
 		take_broken(s, item);
 		break;
@@ -413,6 +442,7 @@ static void fail(struct source *s, int ret)
 	say("%s: %s", s->spec->path, strerror(-ret));
 	if (s->session)
 		cut_session(s);
+	await_session(s, false);
 	s->state = SOURCE_FAILED;
 }
 
@@ -424,9 +454,11 @@ static bool step(struct source *s, struct source_round *round)
 
 	if (!s->session) {
 		if (p->at == p->nr) {
+			await_session(s, false);
 			s->state = s->damaged ? SOURCE_FAILED : SOURCE_DONE;
 			return false;
 		}
+		await_session(s, true);
 		if (!begin_session(s))
 			p->at++;
 		return true;
@@ -475,6 +507,7 @@ static bool file_finish_some(struct source *s, __u64 now, bool late)
 		say("%s: stopped before the end of the capture", s->spec->path);
 	}
 	s->finishing = true;
+	await_session(s, false);
 	if (source_emit_ending(s, now))
 		return true;
 	if (s->session)
@@ -485,6 +518,7 @@ static bool file_finish_some(struct source *s, __u64 now, bool late)
 static void file_finish(struct source *s, __u64 now)
 {
 	file_finish_some(s, now, true);
+	await_session(s, false);
 	session_close(s->ending);
 	s->ending = NULL;
 	if (s->stats.unwritten)

@@ -15,6 +15,13 @@ void source_enter(struct source *s, enum source_state state, __u64 now);
 bool source_may_write(struct source *s, __u64 now);
 
 /* source.c */
+/* Did the guest's heart beat since the last look? */
+bool source_heart_beat(struct source *s, __u64 now);
+/* Is there an end to the session? Then it was dealt with. */
+bool source_ended(struct source *s, __u64 now);
+/* Read, and take care of what can go wrong. False: the source is in another state now. */
+bool source_read_rings(struct source *s, __u64 now, bool all, bool unverified,
+		       struct live_pass *pass);
 void source_look_at_guest(struct source *s, __u64 now);
 
 /* source_attach.c */
@@ -39,6 +46,24 @@ void source_watch_vm(struct source *s, __u64 now);
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s);
 
+/* source_silent.c */
+/* Was there no heartbeat for too long? */
+bool source_is_silent(struct source *s, __u64 now);
+void source_go_silent(struct source *s, __u64 now);
+void source_silent_round(struct source *s, __u64 now, struct source_round *round);
+/* The reader ends. One pass; returns whether there is more. */
+bool source_finish_silent(struct source *s, __u64 now);
+/* Does the process still live that runs the guest? */
+void source_watch_vmm(struct source *s, __u64 now);
+/* Another session may be another VM's. */
+void source_forget_vmm(struct source *s);
+
+/* source_vm.c */
+/* Find the process that runs the guest on KVM, and its virtual CPUs, if that is wanted, and time for it. */
+void source_find_vcpus(struct source *s, __u64 now);
+/* Likewise. */
+void source_forget_vcpus(struct source *s);
+
 /* source_tell.c */
 /* Tell the guest of its exits, if that is wanted, and time for it. Finds its VM by itself. */
 void source_tell(struct source *s, __u64 now);
@@ -61,6 +86,9 @@ void source_fail(struct source *s, enum htrace_host_reason reason, const char *w
 /* Say it, and have it captured with the session, if there is one. */
 __attribute__((format(printf, 3, 4))) void source_say(struct source *s, __u64 now, const char *fmt,
 						      ...);
+/* Say it, and have it at its place in every output of the session, if there is one. */
+__attribute__((format(printf, 3, 4))) void source_mark(struct source *s, __u64 now, const char *fmt,
+						       ...);
 /* A session begins: s->session. 0, or -errno with one line in @err. */
 int source_open_session(struct source *s, const struct session_facts *facts, char *err,
 			size_t errlen);

@@ -33,6 +33,12 @@ void source_close(struct source *s)
 	stats_free(&s->stats);
 }
 
+void source_snapshot(struct source *s, const char *why, __u64 now)
+{
+	if (s->session)
+		session_snapshot(s->session, why, now);
+}
+
 /* Of the guest: said, and captured with its session. */
 void source_say(struct source *s, __u64 now, const char *fmt, ...)
 {
@@ -45,6 +51,19 @@ void source_say(struct source *s, __u64 now, const char *fmt, ...)
 	say_within(&s->quota, "%s: %s", s->spec->path, text);
 	if (s->session)
 		session_tell(s->session, CAPTURE_SAID, text, strlen(text), now);
+}
+
+void source_mark(struct source *s, __u64 now, const char *fmt, ...)
+{
+	char text[1024];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	say_within(&s->quota, "%s: %s", s->spec->path, text);
+	if (s->session)
+		session_mark(s->session, text, now);
 }
 
 /* ------------------------------------------------------------------------------------ beginning */
@@ -62,8 +81,13 @@ int source_open_session(struct source *s, const struct session_facts *facts, cha
 		.sinks = s->config->sinks,
 		.selection = s->config->selection,
 		.filter = s->config->filter,
+		.snapshot = s->config->snapshot,
+		.hosts = s->config->hosts,
 		.quota = &s->quota,
 		.lend = s->spec->trusted && !s->config->copy,
+		.order = s->config->order,
+		.patient = s->spec->kind == SOURCE_FILE,
+		.host_clock = s->config->host_clock,
 	};
 	int ret = session_open(&s->session, &c, err, errlen);
 
@@ -170,6 +194,7 @@ static void watch_agent(struct source *s)
 static void note_skipped(struct source *s, const struct htrace_guest *fresh, __u64 now)
 {
 	char name[4 * HTRACE_PROG_NAME + 1], text[4 * HTRACE_PROG_NAME + 128];
+	size_t len;
 
 	if (!s->config->sinks)
 		return;
@@ -183,10 +208,11 @@ static void note_skipped(struct source *s, const struct htrace_guest *fresh, __u
 			continue;
 		name[htrace_escape(name, sizeof(name) - 1, p->name,
 				   strnlen(p->name, sizeof(p->name)))] = 0;
-		snprintf(text, sizeof(text),
-			 "%" PRIu64 " calls of %s were skipped by the kernel between %.3f and %.3f",
-			 (uint64_t)(p->misses - before), name,
-			 (double)s->guest.heartbeat_mono / 1e9, (double)fresh->heartbeat_mono / 1e9);
+		len = (size_t)snprintf(text, sizeof(text), "%" PRIu64 " calls of %s were skipped by the kernel",
+				       (uint64_t)(p->misses - before), name);
+		if (fresh->heartbeat_mono)
+			snprintf(text + len, sizeof(text) - len, " between %.3f and %.3f",
+				 (double)s->guest.heartbeat_mono / 1e9, (double)fresh->heartbeat_mono / 1e9);
 		session_note(s->session, text, now);
 	}
 }
@@ -250,7 +276,7 @@ bool source_emit_ending(struct source *s, __u64 now)
 {
 	if (!s->ending)
 		return false;
-	if (session_emit(s->ending, now, true))
+	if (session_emit(s->ending, now, true) || !session_is_out(s->ending))
 		return true;
 	session_close(s->ending);
 	s->ending = NULL;

@@ -151,14 +151,17 @@ void stats_fold(struct stats *s, const struct htrace_schema *schema)
 	coalesce(s);
 }
 
-void stats_clock(struct stats *s, const struct htrace_clock *clock)
+void stats_clock(struct stats *s, const struct region_clock *c)
 {
 	struct htrace_clock_line line = { .sz = sizeof(line) };
 
-	s->ticks = clock != NULL;
-	if (!clock)
+	s->ticks = c->clock != NULL;
+	s->on_host = c->on_host;
+	if (c->on_host && c->bound > s->host_bound)
+		s->host_bound = c->bound;
+	if (!c->clock)
 		return;
-	htrace_clock_get_line(clock, &line);
+	htrace_clock_get_line(c->clock, &line);
 	s->clock_hz = line.hz;
 	s->clock_used += line.used;
 	s->clock_refused += line.refused;

@@ -5,11 +5,11 @@
 
 #include <stdbool.h>
 
-#include <htrace/clock.h>
 #include <htrace/consumer.h>
 #include <htrace/schema.h>
 
 #include "kvm_exits.h"
+#include "region_clock.h"
 
 struct capture_lent;
 
@@ -48,6 +48,8 @@ struct stats {
 	bool ticks; /* the latest session's clock is the TSC; how that was converted: */
 	__u64 clock_hz; /* 0: not at all */
 	__u64 clock_bound, clock_used, clock_refused;
+	bool on_host; /* the latest session's times are shown as the host's; how far they may be off: */
+	__u64 host_bound;
 	unsigned int broken; /* rings that were quarantined */
 	unsigned int sessions;
 	__u64 rings; /* times that producers rang to wake us */
@@ -71,8 +73,8 @@ void stats_loss(struct ring_count *r, const struct htrace_batch *b);
 void stats_lent(struct stats *s, struct ring_count *r, const struct capture_lent *lent, bool intact);
 /* The session ends: what was counted by number is kept by name. */
 void stats_fold(struct stats *s, const struct htrace_schema *schema);
-/* Likewise: how its clock was converted. NULL: there was no need. */
-void stats_clock(struct stats *s, const struct htrace_clock *clock);
+/* Likewise: how its clock was converted. */
+void stats_clock(struct stats *s, const struct region_clock *clock);
 /* Sum over all rings. */
 struct ring_count stats_total(const struct stats *s);
 

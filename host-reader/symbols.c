@@ -220,11 +220,8 @@ static __u64 within(__u64 address, __u32 i)
 	return i && address ? address - 1 : address;
 }
 
-void symbols_kernel_frame(const struct symbols *s, const struct stack *st, __u32 i, struct frame *f)
+static void describe(const struct symbols *s, __u64 address, const struct function *at, struct frame *f)
 {
-	__u64 address = st->address[i];
-	const struct function *at = find_function(s, within(address, i));
-
 	memset(f, 0, sizeof(*f));
 	f->address = address;
 	f->has_address = true;
@@ -233,6 +230,18 @@ void symbols_kernel_frame(const struct symbols *s, const struct stack *st, __u32
 	f->symbol = s->text + at->name;
 	f->offset = address - at->address;
 	f->module = at->module ? s->text + at->module : NULL;
+}
+
+void symbols_kernel_address(const struct symbols *s, __u64 address, struct frame *f)
+{
+	describe(s, address, find_function(s, address), f);
+}
+
+void symbols_kernel_frame(const struct symbols *s, const struct stack *st, __u32 i, struct frame *f)
+{
+	__u64 address = st->address[i];
+
+	describe(s, address, find_function(s, within(address, i)), f);
 }
 
 static bool is_own(const char *symbol)

@@ -38,6 +38,8 @@ void symbols_free(struct symbols *s);
 const char *symbols_load(struct symbols *s, const void *entries, size_t len);
 /* How many of @st's first frames are the tracer's own, from the event up. */
 __u32 symbols_own_frames(const struct symbols *s, const struct stack *st);
+/* What of the kernel is at @address. @s may be NULL. */
+void symbols_kernel_address(const struct symbols *s, __u64 address, struct frame *f);
 /* Frame @i of a kernel stack, of a user stack. @s may be NULL. */
 void symbols_kernel_frame(const struct symbols *s, const struct stack *st, __u32 i,
 			  struct frame *f);

@@ -149,22 +149,9 @@ static void untell_programs(const struct told_vm *vm)
 
 /* --------------------------------------------------------------------------------------- one VM */
 
-/* So many neighbours that are free, from the first on; KVM_TELL_VCPUS: there are none. */
-static unsigned int find_numbers(const struct teller *t, unsigned int nr)
-{
-	unsigned int run = 0;
-
-	for (unsigned int i = 0; i < KVM_TELL_VCPUS; i++) {
-		run = t->taken[i] ? 0 : run + 1;
-		if (run == nr)
-			return i + 1 - nr;
-	}
-	return KVM_TELL_VCPUS;
-}
-
 static int make_vm(struct told_vm **out, struct teller *t, const struct kvm_process *p)
 {
-	unsigned int numbers = p->vcpu[p->nr_vcpus - 1] + 1, first = find_numbers(t, numbers);
+	unsigned int numbers = p->vcpu[p->nr_vcpus - 1] + 1, first = kvm_process_place(t->taken, KVM_TELL_VCPUS, numbers);
 	struct told_vm *vm;
 	int ret;
 

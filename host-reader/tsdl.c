@@ -89,9 +89,11 @@ static bool is_zero(const __u8 *u)
 	return !memcmp(u, zero, sizeof(zero));
 }
 
-/* From the region's clock to the wall clock of its machine. */
+/* From the clock that times are shown by to the wall clock of the same machine. */
 static __u64 offset_of(const struct sink_session *s)
 {
+	if (s->on_host)
+		return s->host_real <= OFFSET_MAX ? s->host_real : 0;
 	if (s->ticks || s->clock.real <= s->clock.mono ||
 	    s->clock.real - s->clock.mono > OFFSET_MAX)
 		return 0;
@@ -101,16 +103,20 @@ static __u64 offset_of(const struct sink_session *s)
 struct description {
 	const char *text;
 	__u64 hz, offset_s, offset; /* the last in ticks */
+	__u64 precision;            /* likewise; 0: not known */
+	const __u8 *uuid;
 	bool absolute;
 };
 
-static void put_clock(struct tsdl *t, const struct sink_session *s, const struct description *d)
+static void put_clock(struct tsdl *t, const struct description *d)
 {
 	tsdl_put(t, "clock {\n\tname = \"monotonic\";\n");
-	if (!is_zero(s->boot_id))
-		tsdl_uuid(t, s->boot_id);
+	if (!is_zero(d->uuid))
+		tsdl_uuid(t, d->uuid);
 	tsdl_put(t, "\tdescription = \"%s\";\n\tfreq = %" PRIu64 "; /* Hz */\n", d->text,
 		 (uint64_t)d->hz);
+	if (d->precision)
+		tsdl_put(t, "\tprecision = %" PRIu64 ";\n", (uint64_t)d->precision);
 	/* Machines are told from each other by their clocks' ids, and put side by side if this is. */
 	if (d->absolute)
 		tsdl_put(t, "\tabsolute = TRUE;\n");
@@ -122,11 +128,14 @@ void tsdl_clock(struct tsdl *t, const struct sink_session *s)
 {
 	__u64 offset = offset_of(s);
 	struct description d = {
-		.text = s->ticks ? "TSC, ticks of unknown frequency" : "Monotonic Clock",
+		.text = s->ticks ? "TSC, ticks of unknown frequency" :
+			s->on_host ? "Monotonic Clock of the host" : "Monotonic Clock",
 		.hz = NS, .offset_s = offset / NS, .offset = offset % NS, .absolute = offset != 0,
+		.precision = s->bound ? *s->bound : 0,
+		.uuid = s->on_host ? s->host_boot_id : s->boot_id,
 	};
 
-	put_clock(t, s, &d);
+	put_clock(t, &d);
 }
 
 /*
@@ -136,7 +145,7 @@ void tsdl_clock(struct tsdl *t, const struct sink_session *s)
 void tsdl_clock_ticks(struct tsdl *t, const struct sink_session *s,
 		      const struct htrace_clock_line *line)
 {
-	struct description d = { .text = "TSC, ticks of unknown frequency", .hz = NS };
+	struct description d = { .text = "TSC, ticks of unknown frequency", .hz = NS, .uuid = s->boot_id };
 	__u64 then = line->real > line->mono && line->real <= OFFSET_MAX ? line->real : line->mono;
 	wide ticks = (wide)then * line->hz / NS;
 
@@ -146,9 +155,10 @@ void tsdl_clock_ticks(struct tsdl *t, const struct sink_session *s,
 			.text = "TSC, by a straight line through samples of it and the Monotonic Clock",
 			.hz = line->hz, .offset_s = (__u64)(ticks / line->hz),
 			.offset = (__u64)(ticks % line->hz), .absolute = then == line->real,
+			.uuid = s->boot_id,
 		};
 	}
-	put_clock(t, s, &d);
+	put_clock(t, &d);
 }
 
 static void put_plain(struct tsdl *t, const struct htrace_type *type, unsigned int bits,

@@ -13,6 +13,8 @@
 #include "core.h"
 
 #define MAX_STRIKES 64 /* corrupt blocks in a row, then the ring is quarantined */
+#define STEP_BACK 1000    /* of the clock, in a block; an NMI's are a few ns */
+#define FAR (1LL << 44)   /* hours, in a block, whatever the clock */
 #define RETRIES 4      /* of a read that producers disturbed, per call */
 
 /* One block as the loads of one attempt saw it. */
@@ -666,20 +668,71 @@ static __u32 count_consumed(struct htrace_consumer *c, const struct look *l)
 }
 
 /*
+ * Bytes of what looks like records at @data. Headers are the first that is written of a record, in
+ * the order of their times; what was there in an earlier lap, or was never written, mostly is not.
+ */
+static __u32 walk_hole(const unsigned char *data, __u32 len, __u64 base, __u32 *events)
+{
+	__u64 last = base;
+	__u32 off = 0;
+
+	for (*events = 0; off + HTRACE_REC_HDR <= len; ++*events) {
+		__u64 word = *(const htrace_word *)(data + off), time;
+		__u32 n = (__u16)(word >> 16), size = n & ~HTRACE_REC_FLAGS, hdr = HTRACE_REC_HDR;
+
+		hdr += n & HTRACE_REC_EXTENDED ? HTRACE_REC_HDR : 0;
+		if ((n & HTRACE_REC_FLAGS) > HTRACE_REC_EXTENDED || size < hdr || size > len - off ||
+		    bad_id(word))
+			break;
+		time = hdr > HTRACE_REC_HDR ? *(const htrace_word *)(data + off + 8) :
+					      base + (__u64)(__s64)(__s32)((__u32)(word >> 32) - (__u32)base);
+		if ((__s64)(time - last) < -STEP_BACK || (__s64)(time - base) > FAR)
+			break;
+		last = time;
+		off += size;
+	}
+	return off;
+}
+
+/* What can be told of the block from where we are. Returns how many events that is. */
+static __u32 salvage(struct htrace_consumer *c, const struct look *l, struct htrace_batch *b)
+{
+	__u64 from = c->skip_until > c->pos ? c->skip_until : c->pos, end = l->beg + l->reserved;
+
+	if (!c->salvaging || from >= end)
+		return 0;
+	htrace_copy_once(c->buf, data_at(c, from), end - from);
+	b->len = walk_hole(c->buf, (__u32)(end - from), l->base, &b->events);
+	if (!b->events)
+		return 0;
+	take_loss(c, b);
+	b->data = c->buf;
+	b->pos = from;
+	b->base = l->base;
+	b->schema = l->schema;
+	b->doubtful = 1;
+	c->stats.events += b->events;
+	c->stats.bytes += b->len;
+	return b->events;
+}
+
+/*
  * Nobody will fill the holes of this block. Which of the records behind what was delivered are
  * committed cannot be told; how many, and how many bytes are not, the counter says.
  */
-static const char *pass_hole(struct htrace_consumer *c, struct look *l)
+static const char *pass_hole(struct htrace_consumer *c, struct look *l, struct htrace_batch *b)
 {
 	struct slot *s = &c->slots[slot_of(c, l->beg)];
-	__u32 read = (__u32)(c->pos - l->beg), left, consumed;
+	__u32 read = (__u32)(c->pos - l->beg), left, consumed, told;
 	const char *why = NULL;
+	bool described;
 
 	if (l->committed > l->reserved || l->committed < read)
 		return "count of committed bytes";
 	if (l->beg <= c->g.ring_mask)
 		l->tag = l->beg; /* nothing was before the first lap */
-	if (l->tag != l->beg)
+	described = l->tag == l->beg;
+	if (!described)
 		why = enter_undescribed(c, l);
 	else if (!c->begun && !enter_block(c, l))
 		why = "count of earlier events";
@@ -693,8 +746,11 @@ static const char *pass_hole(struct htrace_consumer *c, struct look *l)
 		consumed = left;
 	c->loss.before += consumed;
 	c->stats.before += consumed;
-	c->loss.unfinished += left - consumed;
-	c->stats.unfinished += left - consumed;
+	left -= consumed;
+	told = described ? salvage(c, l, b) : 0;
+	left -= told < left ? told : left;
+	c->loss.unfinished += left;
+	c->stats.unfinished += left;
 	c->loss.uncommitted += l->reserved - l->committed;
 	c->stats.uncommitted += l->reserved - l->committed;
 	*s = (struct slot){ .seen = l->before + l->events, .known = true,
@@ -747,7 +803,7 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 	if (!same_life(c))
 		return -EOWNERDEAD;
 	if (ret == LOOK_HOLE)
-		why = pass_hole(c, &l);
+		why = pass_hole(c, &l, b);
 	else
 		why = take_block(c, &l, ret, data, &w, b);
 	if (why) {
@@ -755,7 +811,7 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 		return ret == 1 ? -EAGAIN : ret;
 	}
 	if (ret == LOOK_HOLE)
-		return -EAGAIN;
+		return b->events ? 1 : -EAGAIN;
 	b->base = l.base;
 	b->schema = l.schema;
 	deliver(c, &l, b);
@@ -880,6 +936,12 @@ int htrace_consumer_move(struct htrace_consumer *c, const struct htrace_image *i
 void htrace_consumer_finish(struct htrace_consumer *c)
 {
 	c->finished = true;
+}
+
+void htrace_consumer_salvage(struct htrace_consumer *c)
+{
+	c->finished = c->salvaging = true;
+	c->consumed = NULL;
 }
 
 int htrace_consumer_restart(struct htrace_consumer *c)

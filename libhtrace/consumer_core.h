@@ -49,6 +49,7 @@ struct htrace_consumer {
 	__u64 bad_block;   /* start + 1 of an open block that did not validate */
 	__u64 generation;  /* of the ring: its positions are of this life */
 	bool finished;     /* nobody produces any more */
+	bool salvaging;    /* and what looks like a record behind a hole is wanted */
 	bool over;         /* and all was read */
 	__u32 strikes;
 	struct htrace_batch loss; /* collected for the next batch */

@@ -92,6 +92,8 @@ static enum htrace_hint hint_of(const char *name)
 	} hints[] = {
 		{ "htrace_tid_t", HTRACE_HINT_TID },
 		{ "htrace_hex_t", HTRACE_HINT_HEX },
+		{ "htrace_hex32_t", HTRACE_HINT_HEX },
+		{ "htrace_hex16_t", HTRACE_HINT_HEX },
 		{ "htrace_ptr_t", HTRACE_HINT_POINTER },
 		{ "htrace_syscall_t", HTRACE_HINT_SYSCALL },
 		{ "htrace_task_state_t", HTRACE_HINT_TASK_STATE },

@@ -9,6 +9,10 @@
  *   workload pace RATE SECONDS VALUE [CPUS]
  *                                  on each CPU, or the first CPUS: getpgid(VALUE, i), RATE times a
  *                                  second; prints how many
+ *   workload steady RATE VALUE FILE LIFE
+ *                                  on each CPU, RATE times a second, until it is killed:
+ *                                  getpgid(VALUE, (LIFE * 16 + CPU) << 32 | i); FILE holds how many were done
+ *   workload told FILE             prints that: "TOLD WHO=NUMBER ...", WHO being LIFE * 16 + CPU
  *   workload calls N               N cheap system calls; prints their nanoseconds
  *   workload nest N VALUE          N times getpgid(VALUE, i) in nest_inner, of nest_middle, of nest_outer
  *   workload spin SECONDS          computes, in spin_here
@@ -181,6 +185,70 @@ static int pace(double rate, double seconds, long value, int cpus)
 	return wait_all();
 }
 
+/* ------------------------------------------------------------------------ work that is killed */
+
+#define LIFE_CPUS 16
+#define LIVES 64
+
+/* How many calls each process of each life made, in a file that outlives them. */
+static unsigned long *map_done(const char *path)
+{
+	size_t len = sizeof(unsigned long) * LIVES * LIFE_CPUS;
+	int fd = open(path, O_RDWR | O_CREAT, 0600);
+	void *mem;
+
+	if (fd < 0 || ftruncate(fd, (off_t)len))
+		exit(1);
+	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mem == MAP_FAILED)
+		exit(1);
+	close(fd);
+	return mem;
+}
+
+static void steady_one(double rate, long value, unsigned long who, unsigned long *done)
+{
+	double start = now(), ahead;
+
+	for (unsigned long i = 0;; i++) {
+		syscall(SYS_getpgid, value, who << 32 | i, 0, 0, 0, 0);
+		__atomic_store_n(done, i + 1, __ATOMIC_RELEASE);
+		ahead = start + (double)(i + 1) / rate - now();
+		if (ahead > 1e-4)
+			nap((long)(ahead * 1e9) % 999999999);
+	}
+}
+
+static int steady(double rate, long value, const char *path, unsigned long life, int cpus)
+{
+	unsigned long *done = map_done(path);
+
+	if (life >= LIVES || cpus > LIFE_CPUS)
+		return 2;
+	for (int cpu = 0; cpu < cpus; cpu++) {
+		unsigned long who = life * LIFE_CPUS + (unsigned long)cpu;
+
+		if (fork())
+			continue;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pin(cpu);
+		steady_one(rate, value, who, done + who);
+	}
+	return wait_all();
+}
+
+static int told(const char *path)
+{
+	const unsigned long *done = map_done(path);
+
+	printf("TOLD");
+	for (int who = 0; who < LIVES * LIFE_CPUS; who++)
+		if (done[who])
+			printf(" %d=%lu", who, __atomic_load_n(&done[who], __ATOMIC_ACQUIRE));
+	putchar('\n');
+	return 0;
+}
+
 static int calls(long n)
 {
 	double start;
@@ -320,6 +388,10 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "pace") && argc >= 5)
 		return pace(atof(argv[2]), atof(argv[3]), atol(argv[4]),
 			    argc > 5 ? atoi(argv[5]) : cpus);
+	if (!strcmp(what, "steady") && argc == 6)
+		return steady(atof(argv[2]), atol(argv[3]), argv[4], strtoul(argv[5], NULL, 10), cpus);
+	if (!strcmp(what, "told") && argc == 3)
+		return told(argv[2]);
 	if (!strcmp(what, "calls") && argc == 3)
 		return calls(atol(argv[2]));
 	if (!strcmp(what, "nest") && argc == 4)

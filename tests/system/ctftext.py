@@ -113,7 +113,7 @@ class Loss:
         self.lost = int(m[1])
         self.begin = int(m[2]) * 10**9 + int(m[3])
         self.end = int(m[4]) * 10**9 + int(m[5])
-        self.cpu = int(re.search(r'/(?:cpu|ring)(\d+)(_\d+)?$', m[6])[1])
+        self.cpu = int(re.search(r'/(?:cpu|ring)(\d+)(_\d+)?(?:-vcpu)?$', m[6])[1])
 
 
 def read(path, limit=None):

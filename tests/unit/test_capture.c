@@ -131,6 +131,7 @@ static struct maker *begin(const char *const *specs, unsigned int nr)
 }
 
 static __u32 clock_id = HTRACE_CLOCK_MONOTONIC; /* of sessions */
+static int of_this_machine = 1; /* 1: its processes; 2: its word on its VMs */
 
 static void begin_session(struct maker *m, __u64 number)
 {
@@ -148,7 +149,7 @@ static void begin_session(struct maker *m, __u64 number)
 
 	m->facts = (struct session_facts){
 		.session = number, .boot_id = { 1, 2, 3 }, .clock_id = clock_id,
-		.nr_cpus = 2, .nr_sets = 2, .local = true,
+		.nr_cpus = 2, .nr_sets = 2, .local = of_this_machine & 1, .host = of_this_machine & 2,
 		.set = { { HTRACE_OVERWRITE, HTRACE_RING_PER_CPU, 2, 20, 16 },
 			 { HTRACE_DISCARD, HTRACE_RING_PER_THREAD, 1, 20, 16 } },
 	};
@@ -793,6 +794,25 @@ START_TEST(test_random)
 }
 END_TEST
 
+/* Whose word it is, the kvm source's or not, is as it was when it was captured. */
+START_TEST(test_facts)
+{
+	struct capture_reader *r;
+	char err[256] = "";
+	int dir;
+
+	of_this_machine = _i;
+	make(NULL);
+	of_this_machine = 1;
+	dir = open(in_top("raw"), O_RDONLY | O_DIRECTORY);
+	ck_assert_msg(!capture_reader_open(&r, dir, "source1-session1", err, sizeof(err)), "%s", err);
+	ck_assert_int_eq(capture_reader_facts(r)->local, _i & 1);
+	ck_assert_int_eq(capture_reader_facts(r)->host, _i >> 1);
+	capture_reader_close(r);
+	close(dir);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("capture");
@@ -807,6 +827,7 @@ int main(void)
 	tcase_add_test(t, test_sessions);
 	tcase_add_test(t, test_sources);
 	tcase_add_test(t, test_packets);
+	tcase_add_loop_test(t, test_facts, 0, 4);
 	tcase_add_test(t, test_not_empty);
 	tcase_add_test(t, test_no_capture);
 	tcase_add_test(t, test_full);

@@ -127,6 +127,70 @@ START_TEST(test_late)
 }
 END_TEST
 
+/* What lies behind the hole of a dead machine is told, as doubtful, up to what is no record. */
+START_TEST(test_salvage)
+{
+	struct htrace_consumer_stats st;
+	struct htrace_batch batch;
+	struct htrace_slot slot;
+	__u64 *header;
+
+	box_init(&b, RING, BLOCK, _i ? HTRACE_OVERWRITE : HTRACE_DISCARD);
+	for (int i = 0; i < 5; i++)
+		box_push(&b, 8);
+	box_drain(&b);
+	header = box_reserve(&b, 24, &slot); /* never committed */
+	ck_assert_ptr_nonnull(header);
+	for (int i = 0; i < 3; i++)
+		box_push(&b, 8);
+	if (_i == 2) /* it died before it wrote so much */
+		header[-1] = 0;
+	htrace_consumer_salvage(b.c);
+	if (_i < 2) {
+		ck_assert_int_eq(htrace_consumer_read(b.c, &batch), 1);
+		ck_assert_uint_ne(batch.doubtful, 0);
+		ck_assert_uint_eq(batch.events, 4); /* the one that was begun, too */
+		ck_assert_uint_eq(batch.len, 32 + 48);
+		ck_assert_uint_eq(batch.unfinished, 0);
+	}
+	ck_assert_int_eq(htrace_consumer_read(b.c, &batch), 1);
+	ck_assert_uint_eq(batch.events, 0);
+	ck_assert_uint_eq(batch.unfinished, _i < 2 ? 0 : 3);
+	ck_assert_uint_eq(batch.uncommitted, 32);
+	ck_assert_int_eq(htrace_consumer_read(b.c, &batch), 0);
+	st = stats();
+	ck_assert_uint_eq(st.events + st.unfinished, _i < 2 ? 9 : 8);
+	ck_assert_uint_eq(htrace_consumer_backlog(b.c), 0);
+	box_free(&b);
+}
+END_TEST
+
+/* What an earlier lap left in the hole is not taken for records: its times lie before the block's. */
+START_TEST(test_salvage_stale)
+{
+	struct htrace_batch batch;
+	struct htrace_slot slot;
+	__u64 *header, old;
+
+	box_init(&b, RING, BLOCK, HTRACE_OVERWRITE);
+	for (int i = 0; i < 10 * PER_BLOCK; i++)
+		box_push(&b, 8);
+	b.clock += 10000000;
+	box_push(&b, 8);
+	box_drain(&b);
+	memcpy(&old, (char *)b.ring + b.g.data_off + (b.ring->head & b.g.ring_mask), sizeof(old));
+	header = box_reserve(&b, 8, &slot);
+	header[-1] = old; /* of the lap before */
+	ck_assert_uint_eq((__u16)(old >> 16), 16);
+	box_push(&b, 8);
+	htrace_consumer_salvage(b.c);
+	while (htrace_consumer_read(b.c, &batch) == 1)
+		ck_assert_uint_eq(batch.events, 0);
+	ck_assert_uint_eq(stats().unfinished, 1);
+	box_free(&b);
+}
+END_TEST
+
 /* In the midst of the ring: blocks behind it are read. The loss is told before them. */
 START_TEST(test_middle)
 {
@@ -468,6 +532,8 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, test_open, 0, 2);
 	tcase_add_test(t, test_late);
+	tcase_add_loop_test(t, test_salvage, 0, 3);
+	tcase_add_test(t, test_salvage_stale);
 	tcase_add_loop_test(t, test_middle, 0, 2);
 	tcase_add_test(t, test_guard);
 	tcase_add_loop_test(t, test_padding, 0, 2);

@@ -33,7 +33,7 @@ static const struct htrace_batch *batch(struct records *r, unsigned int nr, cons
 
 static void push(struct merge *m, unsigned int ring, const struct htrace_batch *b, __u64 now)
 {
-	ck_assert_int_eq(merge_push(m, ring, b, now, false), 0);
+	ck_assert_int_eq(merge_push(m, ring, b, now, false, false), 0);
 }
 
 /* What goes out at @now, as "ring:time ...", losses as "ring:time-lost". */

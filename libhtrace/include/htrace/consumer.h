@@ -38,7 +38,10 @@ struct htrace_consumer_opts {
 	__u64 *consumed;
 };
 
-/* Consecutive records of one block, validated (but see htrace_consumer_borrow_unseen()). */
+/*
+ * Consecutive records of one block, validated (but see htrace_consumer_borrow_unseen()). The library fills in the
+ * whole struct, which does not grow.
+ */
 struct htrace_batch {
 	/*
 	 * htrace_consumer_read(): the consumer's own memory, valid until its next call;
@@ -58,8 +61,8 @@ struct htrace_batch {
 	/* Of a producer that died in the midst of records, see htrace_consumer_finish(). */
 	__u64 unfinished;  /* lost, in events: committed, but not to be told from what was not */
 	__u64 uncommitted; /* in bytes: reserved, and never committed */
+	__u64 doubtful;    /* not 0: which of its events are committed is not known, see htrace_consumer_salvage() */
 	__u64 until; /* htrace_consumer_borrow_unseen(): no record is later than this; else 0 */
-	__u64 reserved; /* 0: the library fills in the whole struct, which does not grow */
 };
 
 struct htrace_consumer_stats {
@@ -99,6 +102,13 @@ int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b);
  * 0 with no backlog all was read: then, with nothing borrowed, htrace_view_drained().
  */
 void htrace_consumer_finish(struct htrace_consumer *c);
+/*
+ * As htrace_consumer_finish(), of a whole machine that is dead. And in a block with a hole what looks like
+ * records is delivered, up to the first that cannot be one (its length, its id, its time): in a batch of its
+ * own, which is doubtful. Some of its records may never have been committed, and hold anything; as many as
+ * are committed beyond it are counted as unfinished. Nothing is told as consumed any more.
+ */
+void htrace_consumer_salvage(struct htrace_consumer *c);
 /*
  * Go on at position 0 of a ring that began anew; the accounts go on. What the old life still held
  * unread is not counted: of several readers, one says when it may be reused.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Names of the tasks that run, for the region's table. */
-#ifndef AGENT_NAMES_H
-#define AGENT_NAMES_H
+#ifndef PROC_NAMES_H
+#define PROC_NAMES_H
 
 #include <htrace/region.h>
 
@@ -9,7 +9,7 @@
  * Read the names from /proc and write the table anew. An entry that says what one before it said
  * keeps its time, so that the name holds from when it was first seen.
  */
-void names_update(struct htrace_region *r);
-void names_free(void);
+void proc_names_update(struct htrace_region *r);
+void proc_names_free(void);
 
 #endif

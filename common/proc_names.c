@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "names.h"
+#include "proc_names.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -7,9 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
-
-#include "health.h"
 
 struct list {
 	struct htrace_name *name;
@@ -17,6 +16,14 @@ struct list {
 };
 
 static struct list last; /* what the table says, in the order of by_task() */
+
+static __u64 monotonic_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (__u64)t.tv_sec * 1000000000 + (__u64)t.tv_nsec;
+}
 
 static void add(struct list *l, __u32 tid, __u32 tgid, const char *comm, size_t len, __u64 time)
 {
@@ -128,7 +135,7 @@ static void keep_times(struct list *l)
 	}
 }
 
-void names_update(struct htrace_region *r)
+void proc_names_update(struct htrace_region *r)
 {
 	struct list l = {0};
 
@@ -139,7 +146,7 @@ void names_update(struct htrace_region *r)
 	last = l;
 }
 
-void names_free(void)
+void proc_names_free(void)
 {
 	free(last.name);
 	memset(&last, 0, sizeof(last));

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "order.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "clock.h"
+#include "merge.h"
+
+#define LOOK 8 /* records between two looks at the clock */
+
+struct order {
+	struct order_entry *first;
+	unsigned int awaited; /* captures that are between two sessions */
+};
+
+struct order *order_new(void)
+{
+	return calloc(1, sizeof(struct order));
+}
+
+void order_free(struct order *o)
+{
+	free(o);
+}
+
+void order_join(struct order *o, struct order_entry *e)
+{
+	e->order = o;
+	if (!o)
+		return;
+	e->next = o->first;
+	o->first = e;
+}
+
+void order_leave(struct order_entry *e)
+{
+	if (!e->order)
+		return;
+	for (struct order_entry **at = &e->order->first; *at; at = &(*at)->next)
+		if (*at == e) {
+			*at = e->next;
+			break;
+		}
+	e->order = NULL;
+}
+
+void order_await(struct order *o, bool await)
+{
+	if (o)
+		o->awaited += await ? 1 : -1u;
+}
+
+__u64 order_due(const struct order_entry *e)
+{
+	return e->patient ? UINT64_MAX : e->arrival + 2 * MERGE_DELAY_NS;
+}
+
+/* Has @best to wait for what @e may still come with? */
+static bool blocks(const struct order_entry *e, const struct order_entry *best)
+{
+	if (e == best || e->have)
+		return false;
+	if (best->patient)
+		return e->patient;
+	return !e->patient && best->now < order_due(best) && e->ops->holds(e);
+}
+
+static struct order_entry *smallest(struct order_entry *first)
+{
+	struct order_entry *best = NULL;
+
+	for (struct order_entry *e = first; e; e = e->next)
+		if (e->have && (!best || e->key < best->key))
+			best = e;
+	if (best && best->patient && best->order && best->order->awaited)
+		return NULL;
+	for (struct order_entry *e = first; e && best; e = e->next)
+		if (blocks(e, best))
+			return NULL;
+	return best;
+}
+
+static void fill(struct order_entry *e)
+{
+	if (!e->have)
+		e->have = e->ops->fill(e);
+}
+
+bool order_emit(struct order_entry *asked, __u64 until)
+{
+	struct order_entry *first = asked->order ? asked->order->first : asked, *e;
+
+	for (e = first; e; e = e->next)
+		fill(e);
+	for (unsigned int nr = 1; (e = smallest(first)) != NULL; nr++) {
+		e->ops->emit(e);
+		fill(e);
+		if (nr % LOOK == 0 && clock_now() >= until)
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "table.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+static __u64 mix(__u64 z)
+{
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
+	return z ^ z >> 31;
+}
+
+int table_init(struct table *t, size_t max, size_t size)
+{
+	*t = (struct table){ .max = max, .size = size, .bits = 1 };
+	while (1ULL << t->bits < 2 * max)
+		t->bits++;
+	/* Without it it works, only that somebody may make it slow. */
+	if (getrandom(&t->seed, sizeof(t->seed), GRND_NONBLOCK) < 0)
+		t->seed.a = (__u64)(size_t)t;
+	t->slot = calloc(1ULL << t->bits, sizeof(*t->slot));
+	return t->slot ? 0 : -ENOMEM;
+}
+
+void table_free(struct table *t)
+{
+	for (size_t i = 0; t->slot && i < 1ULL << t->bits; i++)
+		free(t->slot[i]);
+	free(t->slot);
+	t->slot = NULL;
+}
+
+static struct table_key **look(const struct table *t, const struct table_key *key)
+{
+	__u64 h = mix(mix(mix(key->a ^ t->seed.a) + (key->b ^ t->seed.b)) + (key->c ^ t->seed.c));
+	size_t at = h >> (64 - t->bits), mask = (1ULL << t->bits) - 1;
+
+	while (t->slot[at] && memcmp(t->slot[at], key, sizeof(*key)) != 0)
+		at = (at + 1) & mask;
+	return &t->slot[at];
+}
+
+void *table_find(const struct table *t, const struct table_key *key)
+{
+	return *look(t, key);
+}
+
+void *table_get(struct table *t, const struct table_key *key)
+{
+	struct table_key **slot = look(t, key);
+
+	if (*slot || t->nr == t->max)
+		return *slot;
+	*slot = calloc(1, t->size);
+	if (!*slot)
+		return NULL;
+	**slot = *key;
+	t->nr++;
+	return *slot;
+}
+
+void *table_next(const struct table *t, size_t *i)
+{
+	while (*i < 1ULL << t->bits) {
+		void *thing = t->slot[(*i)++];
+
+		if (thing)
+			return thing;
+	}
+	return NULL;
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Whether virtual CPUs run: what the kvm source's events say of them, followed in the order of the
+ * merge, and asked for each event of a guest. The kvm source is the host's word; nothing that a
+ * guest says comes in here but the time of its event.
+ *
+ *	running    from kvm_entry on
+ *	out        from kvm_exit on: the host works for it
+ *	preempted  from sched_out on: its thread would run, and something else does
+ *	asleep     likewise: its thread waits
+ *
+ * What was not seen is not known: after a loss, after a step back in time, and when another thread
+ * runs the virtual CPU, its state is unknown until its next event. A little of the past is kept,
+ * for clocks agree but to some bound.
+ */
+#ifndef READER_VCPUS_H
+#define READER_VCPUS_H
+
+#include <stdbool.h>
+
+#include <htrace/consumer.h>
+#include <htrace/schema.h>
+
+#define VCPUS_MAX 4096u /* followed at a time, of a host; of others nothing is known */
+#define VCPUS_REASONS 512u /* names of them that are kept */
+#define VCPUS_REASON 48
+#define VCPUS_PAST 128u /* changes of a virtual CPU that can be looked back to */
+#define VCPUS_HOSTS 8u
+
+enum vcpu_state {
+	VCPU_UNKNOWN,
+	VCPU_RUNNING,
+	VCPU_OUT,
+	VCPU_PREEMPTED,
+	VCPU_ASLEEP,
+};
+
+extern const char *const vcpu_state_names[];
+
+/* Of an event: the virtual CPU at its time. */
+struct vcpu_view {
+	__u32 vm;     /* process of the VMM */
+	__u32 vcpu;   /* KVM's number */
+	__u32 thread; /* on the host; 0: not known */
+	enum vcpu_state state;
+	const char *why; /* it is not running: the reason of its exit; or NULL */
+	/*
+	 * Lost up to here, of what was seen: ns out, but for those after the guest halted, and
+	 * preempted. The difference of two events' is what was lost between them.
+	 */
+	__u64 out, preempted;
+	/* Of that since the ring's event before; all of it was seen, and there was one. */
+	bool since_known;
+	__u64 out_since, preempted_since;
+};
+
+static inline __u64 vcpu_lost(const struct vcpu_view *v)
+{
+	return v->out + v->preempted;
+}
+
+static inline __u64 vcpu_lost_since(const struct vcpu_view *v)
+{
+	return v->out_since + v->preempted_since;
+}
+
+/* From @time on a virtual CPU is in another state. */
+struct vcpu_change {
+	__u32 nr; /* tells virtual CPUs of a host apart, also those of ids that came again */
+	__u32 vm, vcpu, thread;
+	__u64 time;
+	enum vcpu_state before, state;
+	const char *why; /* or NULL; of other states than running */
+	__u64 preempted; /* ns so far */
+};
+
+typedef void vcpu_changed(void *ctx, const struct vcpu_change *c);
+
+/* Where a ring's last event stood. */
+struct vcpu_mark {
+	bool known;
+	__u32 nr, breaks;
+	__u64 time, out, preempted;
+};
+
+struct vcpus;      /* of a host, in one of its boots */
+struct vcpu_hosts; /* all of them */
+struct vcpu_events; /* what the schema of a kvm source calls its events */
+
+struct vcpu_hosts *vcpu_hosts_new(void);
+/* NULL is allowed. */
+void vcpu_hosts_free(struct vcpu_hosts *h);
+
+/* A kvm source's session of that host begins. NULL: no memory, or too many hosts. */
+struct vcpus *vcpus_open(struct vcpu_hosts *h, const __u8 *boot_id);
+/* It ends: nothing is known of what comes. NULL is allowed. */
+void vcpus_close(struct vcpus *v);
+/* Of which host a kvm source is, or was, open; or NULL. */
+struct vcpus *vcpus_find(const struct vcpu_hosts *h, const __u8 *boot_id);
+
+/* NULL: no memory. */
+struct vcpu_events *vcpu_events_new(const struct htrace_schema *schema);
+/* NULL is allowed. */
+void vcpu_events_free(struct vcpu_events *e);
+
+/* A record of a kvm source; the order is by time. @changed may be called some times, or be NULL. */
+void vcpus_take(struct vcpus *v, const struct vcpu_events *events, const struct htrace_record *r,
+		__u64 time, vcpu_changed *changed, void *ctx);
+/* Records of the kvm source are missing between those of @from and @until, of any virtual CPU. */
+void vcpus_lose(struct vcpus *v, __u64 from, __u64 until);
+/* Virtual CPU @vcpu of process @vm at @time. @mark is the ring's, and moves on. */
+void vcpus_look(struct vcpus *v, __u32 vm, __u32 vcpu, __u64 time, struct vcpu_mark *mark,
+		struct vcpu_view *view);
+
+#endif

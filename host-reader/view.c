@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "view.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SECOND 1000000000ULL
+
+static const struct view_ops *const kinds[] = { &view_exits };
+
+struct view {
+	const struct view_ops *ops;
+	void *state;
+	__u64 interval; /* 0: at the end only */
+	__u64 next;     /* page, host time */
+	bool printed;
+};
+
+const struct view_ops *view_find(const char *name)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+		if (!strcmp(kinds[i]->name, name))
+			return kinds[i];
+	return NULL;
+}
+
+/* -------------------------------------------------------------------------------------- as a sink */
+
+static void view_event(struct sink *s, const struct sink_event *e)
+{
+	struct view *v = s->state;
+
+	v->ops->event(v->state, e);
+}
+
+static void view_loss(struct sink *s, const struct sink_loss *l)
+{
+	struct view *v = s->state;
+
+	v->ops->loss(v->state, l);
+}
+
+static void view_session_end(struct sink *s, const struct sink_session *session)
+{
+	struct view *v = s->state;
+
+	v->ops->session_end(v->state, session);
+}
+
+static const struct sink_ops sink_view = {
+	.name = "view",
+	.event = view_event,
+	.loss = view_loss,
+	.session_end = view_session_end,
+};
+
+int views_open(struct sinks *s, const struct view_ops *ops, __u64 interval, __u64 now)
+{
+	for (unsigned int i = 0; i < s->nr; i++) {
+		struct sink *k = &s->sink[i];
+		struct view *v;
+
+		if (k->ops != &sink_text)
+			continue;
+		v = calloc(1, sizeof(*v));
+		if (v)
+			v->state = ops->open();
+		if (!v || !v->state) {
+			free(v);
+			return -ENOMEM;
+		}
+		v->ops = ops;
+		v->interval = interval || !out_is_terminal(k->out) ? interval : SECOND;
+		v->next = out_is_terminal(k->out) ? now : now + interval;
+		k->ops = &sink_view;
+		k->state = v;
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------------------------------------ pages */
+
+void view_line(struct view_page *p, const char *fmt, ...)
+{
+	char text[512];
+	va_list args;
+	int len;
+
+	if (p->rows && p->used + 1 >= p->rows) { /* the last one says how many are missing */
+		p->left_out++;
+		return;
+	}
+	va_start(args, fmt);
+	len = vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	if (len < 0)
+		len = 0;
+	if ((size_t)len >= sizeof(text))
+		len = sizeof(text) - 1;
+	if (p->columns && (unsigned int)len > p->columns)
+		len = (int)p->columns;
+	out_mem(p->out, text, (size_t)len);
+	if (p->rows)
+		out_text(p->out, "\033[K"); /* what stood there before */
+	out_newline(p->out);
+	p->used++;
+}
+
+/* In the place of the page before; the cursor stays below, where messages go. */
+static void print_in_place(struct view *v, struct view_page *p)
+{
+	if (out_terminal_size(p->out, &p->rows, &p->columns)) {
+		p->rows = 24;
+		p->columns = 80;
+	}
+	p->rows--;
+	out_text(p->out, v->printed ? "\033[H" : "\033[H\033[2J");
+	v->ops->print(v->state, p);
+	if (p->left_out) {
+		out_printf(p->out, "... %u more lines, shown at the end\033[K", p->left_out);
+		out_newline(p->out);
+	}
+	out_text(p->out, "\033[J");
+}
+
+static void print(struct view *v, struct out *o, bool end)
+{
+	struct view_page p = { .out = o };
+
+	if (out_is_terminal(o) && !end) {
+		print_in_place(v, &p);
+	} else {
+		if (out_is_terminal(o) && v->printed)
+			out_text(o, "\033[H\033[J");
+		else if (v->printed)
+			out_newline(o);
+		v->ops->print(v->state, &p);
+	}
+	out_flush(o);
+	v->printed = true;
+}
+
+void views_refresh(struct sinks *s, __u64 now)
+{
+	for (unsigned int i = 0; i < s->nr; i++) {
+		struct view *v = s->sink[i].ops == &sink_view ? s->sink[i].state : NULL;
+
+		if (!v || !v->interval || now < v->next)
+			continue;
+		print(v, s->sink[i].out, false);
+		v->next = now + v->interval;
+	}
+}
+
+void views_close(struct sinks *s, bool last_page)
+{
+	for (unsigned int i = 0; i < s->nr; i++) {
+		struct view *v = s->sink[i].ops == &sink_view ? s->sink[i].state : NULL;
+
+		if (!v)
+			continue;
+		if (last_page)
+			print(v, s->sink[i].out, true);
+		v->ops->close(v->state);
+		free(v);
+		s->sink[i].ops = &sink_text;
+		s->sink[i].state = NULL;
+	}
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm.h"
+
+#include <dirent.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Of a second, ns: what a paused VM's threads run at most, and what is all the time. */
+#define PAUSED_RUNS 100000
+#define BUSY_RUNS 700000000
+
+/* ------------------------------------------------------------------------------------- finding it */
+
+static bool maps_all(const char *line, const struct htrace_view *view, int pid)
+{
+	unsigned long start, end;
+	unsigned long long ino;
+	__u64 dev, want;
+	struct stat st;
+	char perms[8], path[96];
+
+	htrace_view_file(view, &dev, &want);
+	if (sscanf(line, "%lx-%lx %7s %*x %*x:%*x %llu", &start, &end, perms, &ino) != 4 ||
+	    ino != want || perms[1] != 'w' || perms[3] != 's' ||
+	    end - start < htrace_view_size(view))
+		return false;
+	/* An inode's number is not enough; but who may not look is not told that it is another file. */
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, start, end);
+	return stat(path, &st) || (st.st_dev == dev && st.st_ino == ino);
+}
+
+static bool runs_it(int pid, const struct htrace_view *view)
+{
+	char path[64], line[512];
+	bool yes = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	while (!yes && fgets(line, sizeof(line), f))
+		yes = maps_all(line, view, pid);
+	fclose(f);
+	return yes;
+}
+
+static void scan(struct vmm *v, const struct htrace_view *view)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+
+	while (d && !v->pid && (e = readdir(d)) != NULL) {
+		int pid = atoi(e->d_name);
+
+		if (pid > 0 && pid != getpid() && runs_it(pid, view))
+			v->pid = pid;
+	}
+	if (d)
+		closedir(d);
+}
+
+void vmm_find(struct vmm *v, const struct htrace_view *view, int pid)
+{
+	memset(v, 0, sizeof(*v));
+	v->pid = pid ? pid : htrace_view_vmm_pid(view);
+	if (!v->pid)
+		scan(v, view);
+	v->pidfd = v->pid ? (int)syscall(SYS_pidfd_open, v->pid, 0) : -1;
+}
+
+void vmm_close(struct vmm *v)
+{
+	if (v->pid && v->pidfd >= 0)
+		close(v->pidfd);
+	memset(v, 0, sizeof(*v));
+}
+
+bool vmm_gone(const struct vmm *v)
+{
+	struct pollfd p = { .fd = v->pidfd, .events = POLLIN };
+
+	return v->pid && v->pidfd >= 0 && poll(&p, 1, 0) > 0;
+}
+
+/* ------------------------------------------------------------------------------------- watching it */
+
+static bool read_line(char *line, size_t len, const char *path)
+{
+	FILE *f = fopen(path, "re");
+	bool ok = f && fgets(line, (int)len, f);
+
+	if (f)
+		fclose(f);
+	return ok;
+}
+
+/* It ran, or would have if the host had had a CPU for it. */
+static bool ran(int pid, int tid, __u64 *ns)
+{
+	unsigned long long on, waited;
+	char path[96], line[128];
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/schedstat", pid, tid);
+	if (!read_line(line, sizeof(line), path) || sscanf(line, "%llu %llu", &on, &waited) != 2)
+		return false;
+	*ns = on + waited;
+	return true;
+}
+
+void vmm_watch(struct vmm *v, __u64 now)
+{
+	char path[64];
+	struct dirent *e;
+	DIR *d;
+
+	v->nr = 0;
+	v->since = now;
+	if (!v->pid)
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/task", v->pid);
+	d = opendir(path);
+	while (d && v->nr < VMM_THREADS && (e = readdir(d)) != NULL) {
+		struct vmm_thread *t = &v->thread[v->nr];
+
+		t->tid = atoi(e->d_name);
+		v->nr += t->tid > 0 && ran(v->pid, t->tid, &t->ran);
+	}
+	if (d)
+		closedir(d);
+}
+
+/* Also one that a debugger has stopped. */
+static bool is_stopped(int pid)
+{
+	char path[64], line[512], *at;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	at = read_line(line, sizeof(line), path) ? strrchr(line, ')') : NULL;
+	return at && at[1] && (at[2] == 'T' || at[2] == 't');
+}
+
+enum vmm_is vmm_look(const struct vmm *v, __u64 now)
+{
+	__u64 sum = 0, most = 0, now_ran, ms = (now - v->since) / 1000000;
+
+	if (vmm_gone(v))
+		return VMM_GONE;
+	if (!v->pid)
+		return VMM_UNKNOWN;
+	if (is_stopped(v->pid))
+		return VMM_STOPPED;
+	if (!v->nr || !ms)
+		return VMM_UNKNOWN;
+	for (unsigned int i = 0; i < v->nr; i++) {
+		const struct vmm_thread *t = &v->thread[i];
+
+		/* The first thread serves devices and monitors; the others are, or serve, vCPUs. */
+		if ((v->nr > 1 && t->tid == v->pid) || !ran(v->pid, t->tid, &now_ran))
+			continue;
+		sum += now_ran - t->ran;
+		most = now_ran - t->ran > most ? now_ran - t->ran : most;
+	}
+	return sum <= PAUSED_RUNS * ms / 1000 ? VMM_PAUSED :
+	       most >= BUSY_RUNS / 1000 * ms  ? VMM_BUSY : VMM_IDLE;
+}
+
+const char *vmm_words(enum vmm_is is)
+{
+	switch (is) {
+	case VMM_GONE:
+		return "the process that ran it is gone";
+	case VMM_STOPPED:
+		return "the process that runs it is stopped";
+	case VMM_PAUSED:
+		return "it is paused (no vCPU of its runs)";
+	case VMM_BUSY:
+		return "a vCPU of its runs all the time: it hangs, or is in a panic";
+	case VMM_IDLE:
+		return "it runs: its agent is stopped, or was killed";
+	default:
+		return "paused, crashed or agent killed";
+	}
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The process that runs a guest, on KVM or not: why the guest is silent, as far as its host can tell. */
+#ifndef READER_VMM_H
+#define READER_VMM_H
+
+#include <stdbool.h>
+
+#include <htrace/region.h>
+
+enum vmm_is {
+	VMM_UNKNOWN, /* there may be one that we do not see */
+	VMM_GONE,
+	VMM_STOPPED, /* the process itself is */
+	VMM_PAUSED,  /* no thread of its runs: the guest is paused, or halted for good */
+	VMM_BUSY,    /* one runs all the time */
+	VMM_IDLE,    /* the guest runs now and then */
+};
+
+#define VMM_THREADS 512
+
+struct vmm {
+	int pid;   /* 0: not found; it may be in another namespace */
+	int pidfd; /* or -1 */
+	/* What its threads had run when vmm_watch() was called. */
+	__u64 since;
+	unsigned int nr;
+	struct vmm_thread {
+		int tid;
+		__u64 ran; /* ns */
+	} thread[VMM_THREADS];
+};
+
+/* Process @pid, or 0: the one that has the region's file mapped, writable, as a whole. */
+void vmm_find(struct vmm *v, const struct htrace_view *view, int pid);
+void vmm_close(struct vmm *v);
+bool vmm_gone(const struct vmm *v);
+/* From now, @now, on it is looked at what its threads run. */
+void vmm_watch(struct vmm *v, __u64 now);
+/* How it has been since. */
+enum vmm_is vmm_look(const struct vmm *v, __u64 now);
+/* In a few words. */
+const char *vmm_words(enum vmm_is is);
+
+#endif

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A host with a reader, its disk, and what can happen to them."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import outputs
+from outputs import Wrong
+from vm import READER
+
+DISK = 64 << 20
+PAUSE = 0.02, 0.12                 # between two faults
+STOPPED = 0.05, 0.35
+READER_ENDS = 'kill reader', 'full disk', 'directory removed'
+
+
+class Reader:
+    """One life of host-reader, and what it left."""
+
+    def __init__(self, host, sources):
+        nr = len(host.readers)
+        self.dir = os.path.join(host.disk, f'reader{nr}')
+        os.mkdir(self.dir)
+        self.err_path = os.path.join(host.dir, f'reader{nr}.err')
+        self.form = host.form
+        self.gone = False     # its directories are
+        self.truncated = 0    # of its sources
+        self.killed = self.failed = False
+        with open(self.err_path, 'wb') as err:
+            self.process = subprocess.Popen(
+                [READER, '-o', f'json:{self.path("json")}', '-o', f'ctf:{self.path("ctf")}',
+                 '-o', f'raw:{self.path("raw")}', *sources],
+                stdin=subprocess.DEVNULL, stdout=err, stderr=err)
+
+    def path(self, kind):
+        return os.path.join(self.dir, kind)
+
+    def err(self):
+        with open(self.err_path, encoding='ascii') as f:
+            return f.read()
+
+    def wait_for(self, text, seconds=20):
+        end = time.time() + seconds
+        while text not in self.err():
+            if time.time() > end or self.process.poll() is not None:
+                raise Wrong(f'the reader did not say {text!r}:\n{self.err()[-3000:]}')
+            time.sleep(0.005)
+
+    def alive(self, after):
+        if self.process.poll() is not None:
+            raise Wrong(f'after {after} the reader ended with {self.process.returncode}:\n'
+                        f'{self.err()[-3000:]}')
+
+    def end(self, status):
+        """SIGINT; @status are those that it may have."""
+        self.process.send_signal(signal.SIGINT)
+        if self.process.wait(20) not in status:
+            raise Wrong(f'the reader ended with {self.process.returncode}:\n{self.err()[-3000:]}')
+
+    def read(self):
+        """(records, losses) of the JSON; the others agree with it as far as can be."""
+        if not os.path.exists(self.path('json')):  # killed that early
+            return outputs.Records(self.dir, self.form), {}
+        records, lost = outputs.read_json(self.path('json'), self.form)
+        for kind in () if self.gone else ('ctf', 'raw'):
+            other = outputs.read_ctf(self.path(kind), self.form)
+            if not self.killed and not self.failed and other.streams != records.streams:
+                raise Wrong(f'{self.path(kind)} has {other.nr} records, the JSON {records.nr}')
+        return records, lost
+
+
+class Host:
+    """@rng decides; sources() says what its readers read, @form what that is."""
+
+    def __init__(self, rng, form):
+        self.rng = rng
+        self.form = form
+        self.dir = tempfile.mkdtemp(prefix='htrace-faults-', dir='/dev/shm')
+        self.disk = os.path.join(self.dir, 'disk')
+        self.readers = []
+        self.reader = None
+        self.log = []  # faults
+
+    def sources(self):
+        raise NotImplementedError
+
+    def start_reader(self):
+        self.reader = Reader(self, self.sources())
+        self.readers.append(self.reader)
+
+    def do(self, fault):
+        self.log.append(fault)
+        getattr(self, 'do_' + fault.replace(' ', '_'))()
+        self.reader.alive(fault)
+
+    def do_kill_reader(self):
+        self.reader.process.kill()
+        self.reader.process.wait()
+        self.reader.killed = True
+        time.sleep(self.rng.choice([0, 0, self.rng.uniform(0, 0.1)]))
+        self.start_reader()
+
+    def stop(self, process):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(self.rng.uniform(*STOPPED))
+        process.send_signal(signal.SIGCONT)
+
+    def do_stop_reader(self):
+        self.stop(self.reader.process)
+
+    def reader_fails(self, why, optional=False):
+        """It says why, and ends; another one comes."""
+        try:
+            status = self.reader.process.wait(3 if optional else 20)
+        except subprocess.TimeoutExpired as e:
+            if not optional:
+                raise Wrong(f'the reader goes on, though {why}') from e
+            self.reader.end((0, 1))
+            status = self.reader.process.returncode
+        said = self.reader.truncated or re.search(why, self.reader.err())
+        if status not in ((0, 1) if optional else (1,)) or (status and not said):
+            raise Wrong(f'the reader ended with {status}:\n{self.reader.err()[-3000:]}')
+        self.reader.failed = True
+        self.start_reader()
+
+    def do_full_disk(self):
+        filler = os.path.join(self.disk, 'filler')
+        with open(filler, 'wb', buffering=0) as f, contextlib.suppress(OSError):
+            while f.write(bytes(1 << 20)):
+                pass
+        self.reader.wait_for('No space left', 20)
+        self.reader.process.wait(20)
+        os.unlink(filler)
+        self.reader_fails('No space left')
+
+    def do_directory_removed(self):
+        for kind in 'ctf', 'raw':
+            while os.path.exists(self.reader.path(kind)):  # the reader may put more there meanwhile
+                shutil.rmtree(self.reader.path(kind), ignore_errors=True)
+        self.reader.gone = True
+        time.sleep(self.rng.uniform(0.1, 0.3))
+        if self.reader.process.poll() is None:
+            self.reader.process.send_signal(signal.SIGINT)
+        self.reader_fails('cannot write|No such file', optional=True)
+
+    def do_directory_moved(self):
+        self.reader.wait_for('rings of')  # it has opened them
+        os.rename(self.reader.dir, self.reader.dir + '.moved')
+        self.reader.dir += '.moved'
+
+    def open(self):
+        os.mkdir(self.disk)
+        subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={DISK}', 'none', self.disk], check=True)
+
+    def close(self):
+        for r in self.readers:
+            if r.process.poll() is None:
+                r.process.kill()
+                r.process.wait()
+        if os.environ.get('HTRACE_KEEP'):
+            return
+        subprocess.run(['umount', '-l', self.disk], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def attempt(self, play):
+        """What was wrong with what @play() did, or None."""
+        try:
+            self.open()
+            play()
+            return None
+        except (AssertionError, OSError, subprocess.SubprocessError) as e:
+            said = [line for r in self.readers for line in r.err().splitlines()
+                    if line.startswith('host-reader')]
+            return f'{self.name} ({", ".join(self.log)}): {type(e).__name__}: {e}\n' + '\n'.join(said[-20:])
+        finally:
+            self.close()

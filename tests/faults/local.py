@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Faults at random moments, over local rings: by hand, for as long as one likes.
+
+The test command does 300. A seed gives the same faults at the same moments again, as far as two cores and a
+scheduler can.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import random
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(os.path.dirname(HERE))
+sys.path[:0] = [HERE, os.path.join(TOP, 'tests', 'system')]
+
+from tally import Tally  # noqa: E402
+
+PER_SCENE = 12
+
+
+def deal(seed, times):
+    """Lists of faults, one a scene: so many in all, each kind as often as its share says."""
+    from host import READER_ENDS
+    from scene import FAULTS, ONE_READER
+    rng = random.Random(seed)
+    one, many = [], []
+    shares = sum(FAULTS.values())
+    counts = {f: times * share // shares for f, share in FAULTS.items()}
+    for f in list(FAULTS)[:times - sum(counts.values())]:
+        counts[f] += 1
+    for fault, nr in counts.items():
+        for i in range(nr):
+            if fault in ONE_READER or (fault not in READER_ENDS and i % 2):
+                one.append(fault)
+            else:
+                many.append(fault)
+    scenes = []
+    for faults in one, many:
+        rng.shuffle(faults)
+        scenes += [faults[i:i + PER_SCENE] for i in range(0, len(faults), PER_SCENE)]
+    rng.shuffle(scenes)
+    return scenes
+
+
+def play(job):
+    from scene import Scene
+    seed, nr, faults = job
+    return faults, Scene(seed, nr, faults).run()
+
+
+def run(seed, times, say=print):
+    """Prints the tally; returns how many faults were done, and what was wrong."""
+    jobs = [(seed, nr, faults) for nr, faults in enumerate(deal(seed, times))]
+    tally, wrong, kept = Tally(), [], 0
+    start = time.time()
+    with concurrent.futures.ProcessPoolExecutor(2) as pool:
+        for faults, (account, log, why) in pool.map(play, jobs):
+            if why:
+                wrong.append(why)
+                tally.failed(log[-1] if log else faults[0], why)
+                continue
+            kept += account[1]
+            for fault, produced, delivered in account[0]:
+                tally.add(fault, produced, delivered)
+    say(f'{times} faults in {len(jobs)} scenes, {time.time() - start:.0f} s, seed {seed}')
+    tally.show(say)
+    say(f'{kept} of these were read, but not written, by readers that died')
+    return tally.times(), wrong
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.strip().split('\n')[0])
+    parser.add_argument('--times', type=int, default=300, help='how many faults (default: 300)')
+    parser.add_argument('--seed', type=int, default=random.randrange(1 << 31),
+                        help='of all that is random (default: another one each time, printed)')
+    parser.add_argument('--build', default=os.path.join(TOP, 'build'))
+    parser.add_argument('--scene', type=int, help='only this one')
+    args = parser.parse_args()
+    os.environ['HTRACE_BUILD'] = os.path.abspath(args.build)
+    if args.scene is not None:
+        faults = deal(args.seed, args.times)[args.scene]
+        print(faults)
+        _, (account, _, why) = play((args.seed, args.scene, faults))
+        print(account, why)
+        return 1 if why else 0
+    _, wrong = run(args.seed, args.times)
+    for why in wrong:
+        print(why)
+    return 1 if wrong else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a reader left behind: numbered records in its JSON, its CTF and its raw capture."""
+
+import json
+import os
+import re
+import subprocess
+
+LOST = re.compile(r'WARNING: Tracer (?:may have )?discarded ')
+KINDS = 'overwritten', 'dropped', 'corrupt', 'unfinished'
+
+
+class Wrong(AssertionError):
+    """An output does not hold what the producers wrote."""
+
+
+class Unreadable(AssertionError):
+    """A file that was opened before the fault cannot be read."""
+
+
+class Format:
+    """What the records are like, and in which other events they lie."""
+
+    def __init__(self, json_record, ctf_record, take, others='lttng_statedump_'):
+        self.json, self.ctf = re.compile(json_record), re.compile(ctf_record)
+        self.take = take  # (who wrote it, its number), or None: nobody writes such
+        self.others = re.compile(others)
+
+
+def take_tracer(seq, life, thread, check):
+    """By tracer.c."""
+    right = check == (seq * 0x9e3779b97f4a7c15) % 2**64 ^ life << 32 ^ thread
+    return ((life, thread), seq) if right else None
+
+
+TRACER = Format(r'"event":"record","fields":\{"seq":(\d+),"life":(\d+),"thread":(\d+),"check":(\d+)\}',
+                r' record: .*\{ seq = (\d+), life = (\d+), thread = (\d+), check = (\d+) \}$', take_tracer)
+# By counted.bpf.c, of what `workload steady` calls; names of tasks come beside them.
+COUNTED = Format(r'"event":"counted".*"fields":\{"number":(\d+)\}', r' counted: .*\{ number = (\d+) \}$',
+                 lambda number: (number >> 32, number & 0xffffffff),
+                 r'lttng_statedump_|sched_process_(fork|exec|exit)|task_rename')
+
+
+class Records:
+    """{who wrote them: numbers, in the order in which they stand}, each checked."""
+
+    def __init__(self, what, form):
+        self.what = what
+        self.form = form
+        self.streams = {}
+        self.nr = 0
+
+    def add(self, m):
+        taken = self.form.take(*map(int, m.groups()))
+        if not taken:
+            raise Wrong(f'{self.what}: nobody wrote this: {m[0]}')
+        who, seq = taken
+        stream = self.streams.setdefault(who, [])
+        if stream and seq == stream[-1]:
+            raise Wrong(f'{self.what}: {who}: {seq} is there twice')
+        if stream and seq < stream[-1]:
+            raise Wrong(f'{self.what}: {who}: {seq} after {stream[-1]}')
+        stream.append(seq)
+        self.nr += 1
+
+    def join(self, others):
+        """Of the same writers, from beside them."""
+        for who, seqs in others.streams.items():
+            stream = self.streams.setdefault(who, [])
+            if not set(stream).isdisjoint(seqs):
+                raise Wrong(f'{self.what}: {who}: some are there twice')
+            stream += seqs
+            stream.sort()
+        self.nr += others.nr
+
+    def other(self, line):
+        if not self.form.others.search(line):
+            raise Wrong(f'{self.what}: nobody wrote this: {line}')
+
+
+def read_json(path, form):
+    """(records, {source: {kind of loss: events}}). The last line may be cut off."""
+    records, lost = Records(path, form), {}
+    with open(path, encoding='ascii') as f:
+        for line in f:
+            if not line.endswith('}\n'):
+                if f.read(1):
+                    raise Wrong(f'{path}: in the midst of it: {line}')
+                break
+            m = form.json.search(line)
+            if m:
+                records.add(m)
+                continue
+            o = json.loads(line)
+            if 'lost' in o:
+                of = lost.setdefault(o.get('source'), dict.fromkeys(KINDS, 0))
+                for kind in KINDS:
+                    of[kind] += o[kind]
+            elif 'note' not in o:
+                records.other(line)
+    return records, lost
+
+
+def opened(path):
+    """Did the reader come so far as to declare a trace there?"""
+    return any('metadata' in files for _, _, files in os.walk(path))
+
+
+def read_ctf(path, form):
+    """
+    Of ctf:DIR and raw:DIR, as babeltrace2 reads them. What is unverified is in a stream of its own, so that
+    where a clock was set back, and times stand still, nothing says how it lies to the others.
+    """
+    records, unverified = Records(path, form), Records(path, form)
+    if not opened(path):
+        return records
+    run = subprocess.run(['babeltrace2', '--no-delta', path], stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True, check=False)
+    bad = [line for line in run.stderr.splitlines() if not LOST.match(line)]
+    if run.returncode or bad:
+        raise Unreadable(f'{path}: babeltrace2 ended with {run.returncode}: {bad[:10]}')
+    for line in run.stdout.splitlines():
+        m = form.ctf.search(line)
+        if not m:
+            records.other(line)
+        elif 'unverified = 1' in line:
+            unverified.add(m)
+        else:
+            records.add(m)
+    records.join(unverified)
+    return records
+
+
+def summary(said, path):
+    """Numbers of the source's summary: received, lost, before."""
+    part = re.search(rf'^--- summary of {re.escape(path)} ---\n(.*?)(?=^--- summary|\Z)', said, re.S | re.M)
+    if not part:
+        raise Wrong(f'no summary of {path}:\n{said[-3000:]}')
+    return {name: int(re.search(rf'^{name} +(\d+)', part[1], re.M)[1])
+            for name in ('received', 'lost', 'before')}

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""SOURCE kvm: a host's exits as the kernel's own tracing, the VMM and the guest have them."""
+
+import collections
+import json
+import os
+import re
+import subprocess
+import tarfile
+import tempfile
+
+import exitspage
+import nested
+import test_vcpus
+from harness import params, say
+from vm import READER
+
+WORKS = ['io', 'mmio', 'hlt', 'cpuid', 'vmcall', 'interrupt']
+ROUNDS = 400
+
+# One L2, which all look at: a reader of its region and KVM, one that aggregates, and the kernel's own trace.
+SCRIPT = r'''
+I=$T/instances/kvm
+mkdir $I
+echo mono > $I/trace_clock
+echo 8192 > $I/buffer_size_kb
+for e in exit entry hypercall mmio pio msr inj_virq userspace_exit halt_poll_ns; do
+	echo 1 > $I/events/kvm/kvm_$e/enable || exit 1
+done
+echo 1 > $I/events/sched/sched_switch/enable
+echo 0 > $I/tracing_on
+begun() { # PID ERR
+	until grep -q 'rings of BPF programs on KVM' $2; do
+		kill -0 $1 || { cat $2; return 1; }
+		sleep 0.05
+	done
+}
+host-reader -o json:$out/all.json --view exits -o text:$out/all.page kvm 2> $out/all.err &
+all=$!
+begun $all $out/all.err || exit 1
+timeout 60 l2vmm -w $region ROUNDS 4 100 WORKS > $out/l2.vmm 2>&1 &
+vmm=$!
+until [ -s $region ]; do sleep 0.05; done
+host-reader -o json:$out/joined.json --view exits -o text:$out/joined.page kvm,pid=$vmm,aggregate 2> $out/joined.err &
+joined=$!
+begun $joined $out/joined.err || exit 1
+host-reader -o json:$out/other.json kvm,pid=1 2> $out/other.err &
+other=$!
+begun $other $out/other.err || exit 1
+echo 1 > $I/tracing_on
+host-reader -o json:$out/both.json -o ctf:$out/ctf -o raw:$out/raw kvm,pid=$vmm local:$region 2> $out/both.err &
+both=$!
+wait $vmm || { cat $out/*.err; exit 1; }
+echo 0 > $I/tracing_on
+kill -INT $all $joined $other $both
+wait $all && wait $joined && wait $other && wait $both || { cat $out/*.err; exit 1; }
+host-reader -o json:$out/again.json file:$out/raw 2> $out/again.err || { cat $out/again.err; exit 1; }
+cat $I/trace > $out/ftrace
+cat $I/per_cpu/cpu*/stats > $out/ftrace.stats
+echo $vmm > $out/pid
+'''
+
+LINE = re.compile(r'^\s*(?P<comm>.+)-(?P<tid>\d+)\s+\[(?P<cpu>\d+)\]\s+\S+\s+(?P<time>[\d.]+): (?P<event>\w+): (?P<rest>.*)$')
+PARTS = {
+    'kvm_exit': r'vcpu \d+ reason (.*?) rip (0x\w+) info1 (0x\w+) info2 (0x\w+)',
+    'kvm_entry': r'vcpu \d+',
+    'kvm_hypercall': r'nr (0x\w+) a0 (0x\w+) a1 (0x\w+) a2 (0x\w+) a3 (0x\w+)',
+    'kvm_mmio': r'mmio (\S+) len (\d+) gpa (0x\w+) val (0x\w+)',
+    'kvm_pio': r'pio_(read|write) at (0x\w+) size (\d+) count (\d+) val (0x\w+)',
+    'kvm_inj_virq': r'(?:IRQ|Soft/INTn) (0x\w+)',
+    'kvm_userspace_exit': r'reason (\S+) \((\d+)\)',
+}
+
+
+def number(word):
+    """As it stands, or the number that it is."""
+    return int(word, 0) if re.fullmatch(r'0x[0-9a-fA-F]+|\d+', word) else word
+
+
+def of_ftrace(text, threads):
+    """{thread: [(time in us, event, values...)]} of ftrace's output."""
+    found = collections.defaultdict(list)
+    for line in text.splitlines():
+        m = LINE.match(line)
+        if not m:
+            assert line.startswith('#') or not line, line
+            continue
+        time = round(float(m['time']) * 1e6)
+        if m['event'] == 'sched_switch':
+            s = re.search(r'prev_pid=(\d+) .* prev_state=(\S+) ==> .* next_pid=(\d+)', m['rest'])
+            found[int(s[1])].append((time, 'kvm_sched_out', s[2], int(s[3])))
+            found[int(s[3])].append((time, 'kvm_sched_in'))
+        elif int(m['tid']) in threads:
+            p = re.match(PARTS[m['event']], m['rest'])
+            assert p, line
+            found[int(m['tid'])].append((time, m['event'], *map(number, p.groups())))
+    return {tid: found[tid] for tid in threads}
+
+
+def name_of(f, field):
+    return f.get(field + '.name', f[field])
+
+
+def as_ftrace(e):
+    """One of our events as of_ftrace() has it; None: ftrace has no such."""
+    f, name = e['fields'], e['event']
+    values = {
+        'kvm_exit': lambda: (str(name_of(f, 'reason')).replace('_excp', ' excp'), f['guest_rip'], f['info1'], f['info2']),
+        'kvm_entry': lambda: (),
+        'kvm_hypercall': lambda: tuple(f[n] for n in ('nr', 'a0', 'a1', 'a2', 'a3')),
+        'kvm_mmio': lambda: (name_of(f, 'kind').replace('_', '-'), f['len'], f['gpa'], f['value']),
+        'kvm_pio': lambda: ('write' if f['write'] else 'read', f['port'], f['size'], f['count'], f['value']),
+        'kvm_inj_virq': lambda: (f['vector'],),
+        'kvm_userspace_exit': lambda: (name_of(f, 'reason'), f['reason']) if f['error'] >= 0 else
+                                      ('restart' if f['error'] == -4 else 'error', -f['error']),
+        'kvm_sched_out': lambda: (name_of(f, 'prev_state'), f['next_tid']),
+        'kvm_sched_in': lambda: (),
+    }
+    return (e['time'] // 1000, name, *values[name]()) if name in values else None
+
+
+def load(text, source=''):
+    """Events of a source, in order; nothing else may be there."""
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all('fields' in e for e in found)
+    return [e for e in found if e.get('source', '').startswith(source)]
+
+
+def by_thread(found):
+    threads = collections.defaultdict(list)
+    for e in found:
+        threads[e['fields']['tid']].append(e)
+    return dict(threads)
+
+
+def check_same(ours, theirs):
+    """Each event is the kernel's, in its order and with its values; the time is of some instructions later."""
+    got = [t for t in map(as_ftrace, ours) if t]
+    want = theirs[next(i for i, t in enumerate(theirs) if t[1] == 'kvm_entry'):]  # not known for a vCPU before
+    assert len(got) <= len(want), (len(got), len(want), got[-3:], want[-3:])
+    # A thread that has ended is no vCPU any more, and is switched some times nevertheless.
+    assert all(t[1].startswith('kvm_sched') for t in want[len(got):]), want[len(got):]
+    for g, w in zip(got, want):
+        assert g[1:] == w[1:] and abs(g[0] - w[0]) < 50000, (g, w)
+    return len(want)
+
+
+def out_times(events):
+    """{reason: [us out of guest mode]} of (time, event, reason...) in the order in which they came."""
+    times, out = collections.defaultdict(list), None
+    for time, event, *values in events:
+        if event == 'kvm_exit':
+            out = (time, values[0])
+        elif event == 'kvm_entry' and out:
+            times[out[1]].append(time - out[0])
+            out = None
+    return times
+
+
+def joined_times(found):
+    """Likewise of what was aggregated."""
+    times = out_times(t for t in map(as_ftrace, found) if t)
+    for e in found:
+        if e['fields'].get('exit_overhead_ns'):
+            times[name_of(e['fields'], 'reason')].append(e['fields']['exit_overhead_ns'] / 1000)
+    return times
+
+
+def check_times(name, got, want):
+    """Counts and times by reason; what both tracers take for themselves is in the times of both."""
+    assert {r: len(t) for r, t in got.items()} == {r: len(t) for r, t in want.items()}, name
+    for reason, times in want.items():
+        slack = 0.1 * sum(times) + 20 * len(times)
+        assert abs(sum(got[reason]) - sum(times)) < slack, (name, reason, sum(got[reason]), sum(times), len(times))
+
+
+def check_purpose(account, counts):
+    """What the guest was told to do, and what the VMM saw of it."""
+    work, made = account['work'], account['made']
+    assert counts['io'] == account['io'] == (made if work == 'io' else 0) + 1, (account, counts)
+    assert counts['hlt'] == account['hlt'] == (made if work == 'hlt' else 0)
+    assert counts['cpuid'] == (made if work == 'cpuid' else 0)
+    assert counts['hypercall'] == (made if work == 'vmcall' else 0)
+    assert sum(counts.values()) == account['exits'], (account, counts)
+
+
+def reasons(found):
+    return collections.Counter(name_of(e['fields'], 'reason') for e in found
+                               if e['event'] == 'kvm_exit' or 'exit_overhead_ns' in e['fields'])
+
+
+def check_joined(account, plain, joined):
+    """The same events, some of them in one."""
+    of = collections.defaultdict(list)
+    for e in plain:
+        of[e['event']].append(e['fields'])
+    to = collections.defaultdict(list)
+    for e in joined:
+        to[e['event']].append(e['fields'])
+    for one, part in ('hypercall', 'kvm_hypercall'), ('kvm_io', 'kvm_pio'), ('kvm_mmio_access', 'kvm_mmio'):
+        assert not to[part] and len(to[one]) == len(of[part]), (one, account)
+        for f, p in zip(to[one], of[part]):
+            assert all(f[k] == v for k, v in p.items()), (f, p)
+    assert len(to['kvm_mmio_access']) == account['mmio']
+    rips = {'io': 'kvm_io', 'hypercall': 'hypercall'}
+    for reason, one in rips.items():
+        assert [f['guest_rip'] for f in to[one]] == \
+            [f['guest_rip'] for f in of['kvm_exit'] if name_of(f, 'reason') == reason], one
+    for other in 'kvm_userspace_exit', 'kvm_inj_virq', 'kvm_sched_out', 'kvm_sched_in', 'kvm_vcpu':
+        assert to[other] == of[other] or other.startswith('kvm_sched'), other
+    ended = [f for name in ('hypercall', 'kvm_io', 'kvm_mmio_access', 'kvm_exited') for f in to[name]
+             if not f['exit_overhead_ns']]
+    assert len(ended) == 1 and name_of(ended[0], 'reason') == 'io'  # by which it said that it is done
+
+
+def total(said):
+    """(events, bytes) of a summary."""
+    m = re.search(r'^total +(\d+) +[\d.]+ % +[\d.]+ +([\d.]+)$', said, re.M)
+    return int(m[1]), round(int(m[1]) * float(m[2]))
+
+
+def check_ctf(directory, found):
+    """babeltrace2 reads the same from what was written as CTF, and from the capture."""
+    counts = collections.Counter(e['event'] for e in found)
+    for name in 'ctf', 'raw':
+        at = os.path.join(directory, name)
+        one = [os.path.join(at, d) for d in os.listdir(at) if d.startswith(('kvm', 'source1'))]
+        text = subprocess.run(['babeltrace2', *one], stdout=subprocess.PIPE, text=True, check=True).stdout
+        assert collections.Counter(re.findall(r' (kvm_\w+): ', text)) == counts, name
+        assert re.search(r'kvm_exit:.* reason = \( "hlt" : container = 131192 \)', text), text[:500]
+
+
+@params('6.1', '6.12')
+def test_truth(kernel):
+    """Plain and aggregated, beside another source and alone: as ftrace, the VMM and the guest have it."""
+    script = SCRIPT.replace('ROUNDS', str(ROUNDS)).replace('WORKS', ' '.join(WORKS))
+    with tempfile.TemporaryDirectory() as at, nested.L1(script, kernel) as vm:
+        vm.start()
+        assert vm.finish(170) == 0, vm.console()[-3000:]
+        with tarfile.open(vm.disk) as tar:
+            tar.extractall(at)
+        check_files(at)
+
+
+def check_files(at):
+    files = {}
+    for name in os.listdir(at):
+        if os.path.isfile(os.path.join(at, name)):
+            with open(os.path.join(at, name), encoding='utf-8') as f:
+                files[name] = f.read()
+    for name in 'all', 'joined', 'both', 'other':
+        assert len(re.findall(r'^lost +0 \(overwritten 0, dropped 0, corrupt 0', files[name + '.err'], re.M)) == \
+            (2 if name == 'both' else 1), files[name + '.err']
+    assert not re.search(r'overrun: [^0]', files['ftrace.stats'])
+    accounts = {a['tid']: a for a in nested.vmm(files['l2.vmm'])}
+    assert [a['work'] for a in accounts.values()] == WORKS
+    plain = by_thread(load(files['all.json']))
+    both = by_thread(load(files['both.json'], 'kvm'))
+    joined = by_thread(load(files['joined.json']))
+    traced = of_ftrace(files['ftrace'], accounts)
+    assert plain.keys() == joined.keys() == both.keys() == accounts.keys() and not load(files['other.json'])
+    nr = 0
+    for cpu, (tid, account) in enumerate(accounts.items()):
+        assert {e['fields']['vcpu'] for e in plain[tid]} == {cpu}
+        assert {e['fields']['vm'] for e in plain[tid]} == {int(files['pid'])}
+        assert {e['fields'].get('tid.name') for e in plain[tid]} == {f'vcpu{cpu}'}
+        nr += check_same(plain[tid], traced[tid])
+        assert [e['fields'] for e in both[tid]] == [e['fields'] for e in plain[tid]]
+        check_purpose(account, reasons(plain[tid]))
+        check_purpose(account, reasons(joined[tid]))
+        times = out_times(traced[tid])
+        check_times(account['work'], out_times(t for t in map(as_ftrace, plain[tid]) if t), times)
+        check_times(account['work'] + ', aggregated', joined_times(joined[tid]), times)
+        check_joined(account, plain[tid], joined[tid])
+    nested.check_all(load(files['both.json'], '/dev'), list(accounts.values()))
+    for source in 'kvm', '/dev':
+        assert load(files['again.json'], source) == load(files['both.json'], source), source
+    for name in 'all', 'joined':
+        say(files[name + '.page'][:1800])
+        exits = exitspage.check_page(files[name + '.page'], exitspage.of_json(load(files[name + '.json'])))
+        # the last one, by which each said that it is done, has no entry
+        assert exits == sum(a['exits'] for a in accounts.values()) - len(accounts), (name, exits)
+    check_ctf(at, load(files['both.json'], 'kvm'))
+    ran, changes = test_vcpus.check_guest(load(files['both.json']), list(accounts.values()), int(files['pid']))
+    test_vcpus.check_slices(os.path.join(at, 'raw'), changes, int(files['pid']))
+    say(f'{ran} events of the guest, written while its virtual CPUs ran')
+    (events, size), (few, small) = total(files['all.err']), total(files['joined.err'])
+    say(f'{nr} events as ftrace has them; {events} events of {size} bytes, aggregated {few} of {small}')
+    assert few < 0.8 * events and small < 0.85 * size

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The flight recorder: nothing goes out but by snapshots, and these hold the last of each ring."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+
+import ctftext
+from guestlike import Stage
+from harness import params, say
+from test_capture import replay
+from vm import READER
+
+RECORD = 16          # bytes in the ring of what guestlike writes
+KEEP = 64 << 10      # that --snapshot is told to hold of a ring
+SLACK = 4096 + 2048  # a block more may be held; and what a batch takes beside its records
+NOTE = re.compile(r'snapshot (\d+), asked for by (.*): (\d+) events that came within .*, (\d+) lost '
+                  r'among them; before them (\d+) were not kept, and (\d+) lost; taken at 2\d{3}-')
+
+
+def snapshots(path):
+    """Of each snapshot: (why, events told, lost, passed, passed lost, {CPU: numbers})."""
+    found = []
+    with open(path, encoding='ascii') as f:
+        for item in map(json.loads, f):
+            note = NOTE.match(item.get('note', ''))
+            if note:
+                assert int(note[1]) == len(found) + 1, note[0]
+                found.append((note[2], *map(int, note.groups()[2:]), {}))
+            elif 'fields' in item:
+                assert found, f'outside of a snapshot: {item}'
+                found[-1][-1].setdefault(item['cpu'], []).append(item['fields']['number'])
+    for why, events, _, _, _, numbers in found:
+        assert events == sum(map(len, numbers.values())), (why, events)
+    return found
+
+
+def is_run(numbers, end):
+    """Without a gap until @end."""
+    return numbers == list(range(numbers[0], end))
+
+
+def wait_for_snapshot(reader, nr):
+    reader.wait_for(f'snapshot {nr}, .* written')
+
+
+@params('overwrite', 'discard')
+def test_signal(policy):
+    """All that is held, or the last of it; the same in every output, and from a capture."""
+    with Stage() as stage:
+        guest = stage.guest(policy=policy, kib=256)
+        out = stage.path('json')
+        reader = stage.reader('--snapshot', '64K', '-o', 'json:' + out, '-o', 'ctf:' + stage.path('ctf'),
+                              '-o', 'raw:' + stage.path('raw'), '-o', 'text:' + stage.path('text'))
+        guest.do('w 0 1000')
+        guest.do('w 1 10')
+        time.sleep(0.5)
+        with open(out, 'rb') as f:
+            assert not f.read(), 'something was written without a snapshot'
+        reader.signal(signal.SIGUSR1)
+        wait_for_snapshot(reader, 1)
+        guest.do('r 20000 1500')  # slow enough to be read
+        time.sleep(0.2)
+        reader.signal(signal.SIGUSR1)
+        wait_for_snapshot(reader, 2)
+        guest.do('w 1 3')
+        guest.close()
+        assert reader.stop() == 0, reader.err()
+        first, second = snapshots(out)
+        assert first[0] == 'SIGUSR1' and first[2:5] == (0, 0, 0), first
+        assert first[5] == {0: list(range(1000)), 1: list(range(10))}, 'not all, or not in order'
+        for cpu, end in (0, 21000), (1, 20010):
+            numbers = second[5][cpu]
+            assert is_run(numbers, end), f'CPU {cpu}: {numbers[:3]} ... {numbers[-3:]}, {len(numbers)}'
+            # what a batch takes beside its records counts, so many small ones hold less of them
+            assert 1000 <= len(numbers) <= (KEEP + SLACK) / RECORD, len(numbers)
+        assert second[2] == second[4] == 0 and second[1] + second[3] == 40000, second[:5]
+        say(f'{policy}: {first[1]} and then the last {second[1]} events, {second[3]} told as not kept')
+        lists = [(e['cpu'], e['fields']['number']) for e in map(json.loads, open(out, encoding='ascii'))
+                 if 'fields' in e]
+        records, losses = ctftext.read(stage.path('ctf'))
+        assert not losses and [(int(r.packet['cpu_id']), int(r.fields['number'])) for r in records
+                               if r.event == 'counted'] == lists
+        notes = [json.loads(line)['note'] for line in open(out, encoding='ascii') if 'note' in line]
+        assert [r.fields['text'] for r in records if r.event == 'htrace_note'] == notes
+        with open(stage.path('text'), encoding='ascii') as f:
+            assert len(re.findall('counted: number', f.read())) == len(lists)
+        replay(stage.path('raw'), '-o', 'json:' + stage.path('again'))
+        with open(stage.path('again'), encoding='ascii') as a, open(out, encoding='ascii') as b:
+            assert a.read() == b.read(), 'the capture gives something else'
+
+
+def test_event():
+    """An event with a condition asks for it; what came before it is there, and those between two are not."""
+    with Stage() as stage:
+        guest = stage.guest(kib=1024)
+        out = stage.path('json')
+        reader = stage.reader('--snapshot', '64K:count* if number == 9000 || number == 29000', '-o',
+                              'json:' + out)
+        guest.do('w 0 9001')
+        wait_for_snapshot(reader, 1)
+        guest.do('w 0 19999')
+        time.sleep(0.5)
+        guest.do('w 0 1')
+        wait_for_snapshot(reader, 2)
+        guest.do('w 0 5')
+        guest.close()
+        assert reader.stop() == 0, reader.err()
+        first, second = snapshots(out)
+        for found, end in (first, 9001), (second, 29001):
+            assert re.match(r'counted on CPU 0 at \d+\.\d{9}$', found[0]), found[0]
+            assert is_run(found[5][0], end) and len(found[5][0]) > 3000, (found[:5], found[5][0][-1])
+            say(f'{found[0]}: {found[1]} events up to it, {found[3]} before were not kept')
+        assert first[1] + first[3] == 9001 and second[1] + second[3] == 20000
+
+
+def test_running():
+    """Producers go on all the while: each snapshot has no gap, and all of them account for everything."""
+    with Stage() as stage:
+        guest = stage.guest(kib=256)
+        out = stage.path('json')
+        reader = stage.reader('--snapshot', '64K', '-o', 'json:' + out)
+        guest.ask('f 3000')
+        for nr in range(1, 6):
+            reader.signal(signal.SIGUSR1)
+            wait_for_snapshot(reader, nr)
+            time.sleep(0.2)
+        guest.answer()
+        time.sleep(0.3)
+        reader.signal(signal.SIGUSR1)
+        wait_for_snapshot(reader, 6)
+        guest.close()
+        assert reader.stop() == 0, reader.err()
+        found = snapshots(out)
+        latest = {0: -1, 1: -1}
+        for _, _, lost, _, _, numbers in found:
+            for cpu, n in numbers.items():
+                assert n[0] > latest[cpu] and n == sorted(set(n)), 'an event twice, or out of order'
+                latest[cpu] = n[-1]
+            gaps = sum(n[-1] - n[0] + 1 - len(n) for n in numbers.values())
+            assert gaps <= lost, f'{gaps} are missing, and {lost} were told as lost'
+        total = sum(sum(f[1:5]) for f in found)
+        assert total == sum(latest.values()) + 2, (total, latest)
+        said = re.search(r'^received +(\d+)', reader.err(), re.M)
+        say(f'{total} events: {sum(f[1] for f in found)} in {len(found)} snapshots, {said[1]} received')
+
+
+def test_death():
+    """Its silence asks for one; so does a session's end without a word; a proper end does not."""
+    with Stage() as stage:
+        guest = stage.guest()
+        out = stage.path('json')
+        reader = stage.reader('--snapshot', '64K', '-o', 'json:' + out)
+        guest.do('w 0 100')
+        time.sleep(0.3)
+        guest.kill()
+        wait_for_snapshot(reader, 1)
+        guest = stage.guest()  # takes the file over
+        reader.wait_for('CPUs', count=2)
+        guest.do('w 1 7')
+        guest.close()
+        time.sleep(0.5)
+        assert reader.stop() == 0, reader.err()
+        found = snapshots(out)
+        assert len(found) == 1 and found[0][0] == "the guest's silence", found
+        assert found[0][5] == {0: list(range(100))}, found
+
+
+REFUSED = {
+    'no event': (['--snapshot', '4M:'], 'which event'),
+    'no power of two': (['--snapshot', '3M'], 'no power of two'),
+    'too small': (['--snapshot', '1K'], 'no power of two'),
+    'too large': (['--snapshot', '2G'], 'no power of two'),
+    'a wrong condition': (['--snapshot', 'sched_switch if prev_tid =='], '--snapshot: column'),
+    'twice': (['--snapshot', '4M', '--snapshot', '4M'], 'given twice'),
+    'with a view': (['--snapshot', '4M', '--view', 'summary'], 'leave one of them out'),
+}
+
+
+def test_refused():
+    for what, (args, why) in REFUSED.items():
+        run = subprocess.run([READER, *args, 'local:/nowhere'], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True, check=False)
+        assert run.returncode == 2 and why in run.stderr, (what, run.returncode, run.stderr)
