@@ -7,6 +7,7 @@
  *	source1-session1/cpu0, ring0, ...	a stream per ring: packets of records as they are
  *	source1-session1/cpu0.odd		records that the metadata do not describe
  *	source1-session1/htrace/journal		all else: schema, names, the guest's words, notes
+ *	source1-session1.2/			the same, where it went on (rotation.h)
  *
  * All is little-endian. What goes into these files carries an ordinal: their order in the session.
  */
@@ -18,6 +19,7 @@
 #include "sink.h"
 
 #define CAPTURE_DIR "source%u-session%u" /* from 1 on */
+#define CAPTURE_PART CAPTURE_DIR ".%u" /* from 2 on, of one that goes on in several */
 #define CAPTURE_SIDE "htrace"
 #define CAPTURE_JOURNAL "journal"
 #define CAPTURE_NAME 64
@@ -132,6 +134,11 @@ struct capture_guest {
 };
 
 /* ------------------------------------------------------------------------- what both sides share */
+
+static inline void capture_dir_name(char *name, unsigned int source, unsigned int session, unsigned int part)
+{
+	snprintf(name, CAPTURE_NAME, part > 1 ? CAPTURE_PART : CAPTURE_DIR, source, session, part);
+}
 
 /* The file of a ring's stream of a kind. */
 static inline void capture_stream_name(char *name, const struct session_facts *f, __u32 set,

@@ -77,6 +77,10 @@ static bool begin_packet(struct capture_reader *r, struct lane *l)
 		capture_damage(r, "it is cut off");
 		return false;
 	}
+	if (!p.magic) { /* its place was taken, and it was not finished */
+		capture_damage(r, "it is cut off");
+		return false;
+	}
 	content = p.content_size / 64 * 8 + (p.content_size % 64 ? 8 : 0);
 	size = p.packet_size / 8;
 	if (p.magic != CAPTURE_PACKET_MAGIC || memcmp(p.uuid, r->uuid, sizeof(p.uuid)) != 0 ||
@@ -208,10 +212,6 @@ int capture_take_batch(struct capture_reader *r, struct lane *l, struct capture_
 	b->len = len < 0 ? 0 : (__u32)len;
 	b->base = l->tail.base;
 	b->schema = l->tail.schema;
-	if (len < 0 || !count_records(b)) {
-		capture_damage(r, "its records are wrong");
-		return -EILSEQ;
-	}
 	if (l->first) {
 		b->overwritten = l->tail.overwritten;
 		b->dropped = l->tail.dropped;
@@ -224,5 +224,9 @@ int capture_take_batch(struct capture_reader *r, struct lane *l, struct capture_
 	l->tail.position += how->len;
 	l->first = false;
 	l->body += how->len;
-	return 0;
+	if (len >= 0 && count_records(b))
+		return 0;
+	/* Who wrote the ring changed it while it was written from there. The next one may be right. */
+	capture_damage(r, "records in it are wrong");
+	return 1;
 }

@@ -57,7 +57,7 @@ bool capture_rises(struct capture_reader *r, struct lane *l, __u64 ordinal);
 
 /* Look for the next batch of a stream. False: there is none. */
 bool capture_next_batch(struct capture_reader *r, struct lane *l);
-/* Take it. 0, or -errno. */
+/* Take it. 0; 1: its records are wrong; or -errno. */
 int capture_take_batch(struct capture_reader *r, struct lane *l, struct capture_next *n);
 
 #endif

@@ -374,7 +374,7 @@ const struct capture_class *capture_metadata_class(struct capture_metadata *m,
 						   const struct sink_session *s, __u32 stream,
 						   __u32 key)
 {
-	struct capture_class fresh = { .key = (__u64)stream << 32 | key };
+	struct capture_class fresh = { .key = (__u64)stream << 32 | key, .filled = s->lends };
 	struct capture_class *c;
 
 	if (m->last && m->last->key == fresh.key)
@@ -393,6 +393,39 @@ const struct capture_class *capture_metadata_class(struct capture_metadata *m,
 	*c = fresh;
 	m->nr++;
 	return m->last = c;
+}
+
+#define MAX_FORESEEN 1024 /* events; more of them are declared as they come */
+
+/* The one length that its records have; -1: there is none. */
+static long payload_of(const struct htrace_event *e)
+{
+	const struct htrace_type *type = e->type;
+	__u32 len = (type->size + 7) & ~7u;
+
+	if ((type->nr && !type->members[type->nr - 1].type->size) || !strcmp(e->name, "htrace_stack") ||
+	    len > HTRACE_REC_MAX - 16)
+		return -1;
+	return len;
+}
+
+bool capture_metadata_declare_all(struct capture_metadata *m, const struct sink_session *s, __u32 stream)
+{
+	__u32 nr = s->reading ? htrace_schema_nr_events(s->reading) : 0;
+
+	if (!nr || nr > MAX_FORESEEN)
+		return false;
+	for (__u32 i = 0; i < nr; i++) {
+		const struct htrace_event *e = htrace_schema_event_at(s->reading, i);
+		long payload = payload_of(e);
+		__u32 words = (__u32)payload;
+
+		if (payload < 0 ||
+		    !capture_metadata_class(m, s, stream, e->id | (8 + words) << 16) ||
+		    !capture_metadata_class(m, s, stream, e->id | (16 + words + HTRACE_REC_EXTENDED) << 16))
+			return false;
+	}
+	return true;
 }
 
 void capture_metadata_free(struct capture_metadata *m)

@@ -6,23 +6,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "capture_write.h"
+#include "capture_span.h"
+#include "capture_stream.h"
 #include "outdir.h"
-
-#define HOLD_BYTES (32u << 10) /* more at once is written as it comes */
-#define HOLD_BATCHES 256u
-
-struct capture_stream {
-	int fd;
-	__u32 id, ring;
-	__u8 uuid[16];
-	__u64 size; /* of the file */
-	__u64 seq, discarded;
-	struct capture_run held; /* begins with the first run that is held back */
-	__u32 nr;
-	struct capture_batch how[HOLD_BATCHES];
-	unsigned char *body;
-};
 
 struct capture_stream *capture_stream_new(int dir, const char *name, __u32 id, __u32 ring,
 					  const __u8 *uuid, int *err)
@@ -49,19 +35,20 @@ void capture_stream_free(struct capture_stream *st)
 {
 	if (!st)
 		return;
+	capture_spans_settle(st);
 	if (st->fd >= 0)
 		close(st->fd);
 	free(st->body);
 	free(st);
 }
 
-/* All of it or nothing. */
+/* All of it at the file's end, or nothing. */
 static int write_all(struct capture_stream *st, struct iovec *v, int nr)
 {
 	__u64 written = 0;
 
 	while (nr) {
-		ssize_t n = writev(st->fd, v, nr);
+		ssize_t n = pwritev(st->fd, v, nr, (off_t)(st->size + written));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -84,25 +71,32 @@ static int write_all(struct capture_stream *st, struct iovec *v, int nr)
 	return 0;
 }
 
-static int write_packet(struct capture_stream *st, const struct capture_run *run,
-			const struct capture_batch *how, __u32 nr)
+static __u64 run_lost(const struct capture_run *run)
 {
-	__u64 lost = run->overwritten + run->dropped + run->corrupt + run->unfinished;
-	__u64 content = sizeof(struct capture_packet) + run->len;
-	__u64 size = content + sizeof(struct capture_tail) + nr * sizeof(*how);
-	struct capture_packet head = {
+	return run->overwritten + run->dropped + run->corrupt + run->unfinished;
+}
+
+/* What goes around the body of the stream's next packet, of @nr batches; it is the next one then. */
+void capture_packet_begin(struct capture_stream *st, const struct capture_run *run, __u32 nr,
+			  struct capture_packet *head, struct capture_tail *tail)
+{
+	__u64 content = sizeof(*head) + run->len;
+
+	st->discarded += run_lost(run);
+	*head = (struct capture_packet){
 		.magic = CAPTURE_PACKET_MAGIC,
 		.stream_id = st->id,
 		.timestamp_begin = run->begin,
 		.timestamp_end = run->end,
 		.content_size = 8 * (content - run->unused),
-		.packet_size = 8 * size,
-		.packet_seq_num = st->seq,
-		.events_discarded = st->discarded + lost,
+		.packet_size = 8 * (content + sizeof(*tail) + nr * sizeof(struct capture_batch)),
+		.packet_seq_num = st->seq++,
+		.events_discarded = st->discarded + st->lapped,
 		.cpu_id = st->ring,
 		.unverified = st->id & CAPTURE_UNVERIFIED ? 1 : 0,
 	};
-	struct capture_tail tail = {
+	memcpy(head->uuid, st->uuid, sizeof(head->uuid));
+	*tail = (struct capture_tail){
 		.position = run->position,
 		.base = run->base,
 		.overwritten = run->overwritten,
@@ -114,21 +108,30 @@ static int write_packet(struct capture_stream *st, const struct capture_run *run
 		.schema = run->schema,
 		.nr_batches = nr,
 	};
+}
+
+static int write_packet(struct capture_stream *st, const struct capture_run *run,
+			const struct capture_batch *how, __u32 nr)
+{
+	struct capture_packet head;
+	struct capture_tail tail;
 	struct iovec v[4] = {
 		{ &head, sizeof(head) },
 		{ (void *)run->data, run->len },
 		{ &tail, sizeof(tail) },
 		{ (void *)how, nr * sizeof(*how) },
 	};
-	int ret;
+	int ret = capture_spans_settle(st); /* what was lent before comes before */
 
-	memcpy(head.uuid, st->uuid, sizeof(head.uuid));
-	ret = write_all(st, v, 4);
-	if (ret)
-		return ret;
-	st->seq++;
-	st->discarded += lost;
-	return 0;
+	if (!ret) {
+		capture_packet_begin(st, run, nr, &head, &tail);
+		ret = write_all(st, v, 4);
+	}
+	if (ret && !st->failed) {
+		st->failed = true;
+		st->failed_at = run->position;
+	}
+	return ret;
 }
 
 int capture_stream_flush(struct capture_stream *st)
@@ -136,10 +139,21 @@ int capture_stream_flush(struct capture_stream *st)
 	__u32 nr = st->nr;
 
 	if (!nr)
-		return 0;
+		return st->error;
 	st->nr = 0;
 	st->held.data = st->body;
 	return write_packet(st, &st->held, st->how, nr);
+}
+
+__u64 capture_stream_size(const struct capture_stream *st)
+{
+	return st->size + (st->nr ? sizeof(struct capture_packet) + st->held.len + sizeof(struct capture_tail) +
+				    st->nr * sizeof(*st->how) : 0);
+}
+
+__u64 capture_stream_unwritten(const struct capture_stream *st)
+{
+	return st->failed ? st->failed_at : st->nr ? st->held.position : ~0ULL;
 }
 
 /* Can it be told from one header and base what both are? */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "capture_write.h"
+#include "capture_writer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,34 +16,6 @@
 
 #define PAGE 4096u
 #define REPLACE_BYTES (256u << 10)
-
-struct captured_ring {
-	__u32 set, index;
-	__u64 time; /* of its last record */
-	struct capture_stream *stream[CAPTURE_KINDS];
-};
-
-struct capture_writer {
-	const struct sink_session *session;
-	int dir, journal;
-	__u64 journal_size;
-	__u64 ordinal; /* of what comes next */
-	__u64 latest;  /* time of any record */
-	struct capture_metadata metadata;
-	int metadata_fd;
-	size_t metadata_written; /* of its text */
-	__u64 metadata_size;     /* of the file */
-	bool metadata_anew, clocked;
-	struct htrace_clock *clock; /* of ticks; NULL: there are none */
-	__u64 next_line; /* samples at which the metadata are to say it better */
-	struct htrace_guest guest; /* as last written */
-	unsigned char *copy;       /* of a batch, where its bytes have to change */
-	size_t copy_room;
-	unsigned char *odd; /* bodies of odd records */
-	size_t odd_room;
-	__u32 nr_rings;
-	struct captured_ring ring[];
-};
 
 /* --------------------------------------------------------------------------------- the metadata */
 
@@ -100,7 +72,7 @@ static int append_metadata(struct capture_writer *w)
 }
 
 /* Before any packet that needs it. */
-static int write_metadata(struct capture_writer *w)
+int capture_writer_declare(struct capture_writer *w)
 {
 	if (w->metadata_anew)
 		return replace_metadata(w);
@@ -111,7 +83,7 @@ static int renew_metadata(struct capture_writer *w)
 {
 	capture_metadata_begin(&w->metadata, w->session);
 	w->metadata_anew = true;
-	return write_metadata(w);
+	return capture_writer_declare(w);
 }
 
 /* ---------------------------------------------------------------------------------- the journal */
@@ -226,6 +198,7 @@ static int take_schema(struct capture_writer *w, const struct capture_item *item
 	struct capture_schema head = { .generation = item->generation };
 	int ret = write_entry(w, item->kind, item, &head, sizeof(head), item->data, item->len);
 
+	memset(w->foresight, 0, sizeof(w->foresight));
 	return ret ? ret : renew_metadata(w);
 }
 
@@ -289,16 +262,16 @@ static __u64 ctf_time(__u64 time)
 	return time < CAPTURE_TIME_MAX ? time : CAPTURE_TIME_MAX;
 }
 
-static __u32 stream_id(const struct capture_writer *w, const struct captured_ring *r, __u32 kind)
+__u32 capture_writer_stream_id(const struct capture_writer *w, const struct captured_ring *r, __u32 kind)
 {
 	bool cpu = w->session->facts.set[r->set].kind == HTRACE_RING_PER_CPU;
 
 	return cpu ? kind : kind | CAPTURE_BY_THREAD;
 }
 
-static int open_stream(struct capture_writer *w, struct captured_ring *r, __u32 kind)
+int capture_writer_open_stream(struct capture_writer *w, struct captured_ring *r, __u32 kind)
 {
-	__u32 id = stream_id(w, r, kind);
+	__u32 id = capture_writer_stream_id(w, r, kind);
 	char name[CAPTURE_NAME];
 	int err = 0;
 
@@ -347,9 +320,9 @@ static int end_cut(struct capture_writer *w, struct cut *c, __u32 to)
 	c->begun = false;
 	c->raised = 0;
 	c->odd_len = 0;
-	ret = open_stream(w, c->ring, c->kind);
+	ret = capture_writer_open_stream(w, c->ring, c->kind);
 	if (!ret)
-		ret = write_metadata(w);
+		ret = capture_writer_declare(w);
 	return ret ? ret : capture_stream_add(c->ring->stream[c->kind], &run);
 }
 
@@ -441,7 +414,7 @@ static int take_record(struct capture_writer *w, struct cut *c, __u32 at,
 		time = c->ring->time;
 	if (time <= CAPTURE_TIME_MAX)
 		class = capture_metadata_class(&w->metadata, w->session,
-					       stream_id(w, c->ring, kind), (__u32)head);
+					       capture_writer_stream_id(w, c->ring, kind), (__u32)head);
 	if (!class)
 		kind |= CAPTURE_ODD;
 	if (c->begun && must_end(c, kind, extended, time))
@@ -486,7 +459,10 @@ static int take_batch(struct capture_writer *w, const struct capture_item *item)
 		c.base = b->base;
 		c.kind = item->unverified ? CAPTURE_UNVERIFIED : 0;
 	}
-	return end_cut(w, &c, at);
+	ret = end_cut(w, &c, at);
+	if (!ret)
+		r->taken = b->pos + b->len;
+	return ret;
 }
 
 /* ---------------------------------------------------------------------------------- the session */
@@ -502,12 +478,10 @@ static void list_rings(struct capture_writer *w)
 		}
 }
 
-int capture_writer_new(struct capture_writer **out, int dir, unsigned int nr,
-		       const struct sink_session *s)
+int capture_writer_new(struct capture_writer **out, int dir, const char *name, const struct sink_session *s)
 {
 	unsigned int rings = session_facts_rings(&s->facts);
 	struct capture_writer *w = calloc(1, sizeof(*w) + rings * sizeof(*w->ring));
-	char name[CAPTURE_NAME];
 	int ret;
 
 	if (!w)
@@ -517,7 +491,6 @@ int capture_writer_new(struct capture_writer **out, int dir, unsigned int nr,
 	list_rings(w);
 	if (getrandom(w->metadata.uuid, 16, 0) != 16)
 		memcpy(w->metadata.uuid, s->facts.boot_id, 16);
-	snprintf(name, sizeof(name), CAPTURE_DIR, s->source_nr + 1, nr);
 	ret = w->dir = outdir_make(dir, name);
 	if (ret >= 0 && s->facts.clock_id != HTRACE_CLOCK_MONOTONIC)
 		ret = htrace_clock_new(&w->clock, s->facts.clock_id);
@@ -562,6 +535,28 @@ int capture_writer_flush(struct capture_writer *w)
 			if (w->ring[i].stream[kind])
 				ret = capture_stream_flush(w->ring[i].stream[kind]);
 	return ret;
+}
+
+__u64 capture_writer_size(const struct capture_writer *w)
+{
+	__u64 size = w->journal_size + w->metadata_size;
+
+	for (__u32 i = 0; i < w->nr_rings; i++)
+		for (__u32 kind = 0; kind < CAPTURE_KINDS; kind++)
+			if (w->ring[i].stream[kind])
+				size += capture_stream_size(w->ring[i].stream[kind]);
+	return size;
+}
+
+__u64 capture_writer_unwritten(const struct capture_writer *w, __u32 ring, bool failed)
+{
+	const struct captured_ring *r = &w->ring[ring];
+	__u64 at = failed ? r->taken : ~0ULL;
+
+	for (__u32 kind = 0; kind < CAPTURE_KINDS; kind++)
+		if (r->stream[kind] && capture_stream_unwritten(r->stream[kind]) < at)
+			at = capture_stream_unwritten(r->stream[kind]);
+	return at;
 }
 
 void capture_writer_free(struct capture_writer *w)

@@ -36,6 +36,11 @@ void capture_metadata_add_stream(struct capture_metadata *m, __u32 stream);
 const struct capture_class *capture_metadata_class(struct capture_metadata *m,
 						   const struct sink_session *s, __u32 stream,
 						   __u32 key);
+/*
+ * Add all that the schema says of what can occur in @stream. False: that is not known, as some events
+ * have records of any length.
+ */
+bool capture_metadata_declare_all(struct capture_metadata *m, const struct sink_session *s, __u32 stream);
 void capture_metadata_free(struct capture_metadata *m);
 
 /* -------------------------------------------------------------------------------------- streams */
@@ -59,18 +64,35 @@ struct capture_stream *capture_stream_new(int dir, const char *name, __u32 id, _
 /* Small runs are held back, and go out as one packet. */
 int capture_stream_add(struct capture_stream *st, const struct capture_run *run);
 int capture_stream_flush(struct capture_stream *st);
+/* Of its file, once all that was added is written. */
+__u64 capture_stream_size(const struct capture_stream *st);
+/* Where in the ring the first record lies that was added and is not written; ~0: there is none. */
+__u64 capture_stream_unwritten(const struct capture_stream *st);
 void capture_stream_free(struct capture_stream *st);
 
 /* -------------------------------------------------------------------------------------- session */
 
 struct capture_writer;
 
-/* A directory in @dir for the session @s, number @nr of its source. */
-int capture_writer_new(struct capture_writer **out, int dir, unsigned int nr,
-		       const struct sink_session *s);
+/* A directory in @dir, of this name, for the session @s. */
+int capture_writer_new(struct capture_writer **out, int dir, const char *name, const struct sink_session *s);
+/* Bytes in its files, with what is held back and under way. */
+__u64 capture_writer_size(const struct capture_writer *w);
 /* Everything in the order in which it comes. After an error nothing more is to be written. */
 int capture_writer_take(struct capture_writer *w, const struct capture_item *item);
+/*
+ * A batch that is still in its ring, verified and not small: as one packet, without a copy. 1: it is
+ * taken; 0: it cannot be, and has to be taken as others are; -errno.
+ */
+struct capture_lender;
+int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
+			const struct capture_item *item, const struct capture_loan *loan);
 int capture_writer_flush(struct capture_writer *w);
+/*
+ * All records of the ring before this are written, but for those that are lent; ~0: all that were taken.
+ * @failed: an error has been told, and not all may have been taken.
+ */
+__u64 capture_writer_unwritten(const struct capture_writer *w, __u32 ring, bool failed);
 /* Nothing is written. */
 void capture_writer_free(struct capture_writer *w);
 

@@ -12,7 +12,9 @@
 #include "message.h"
 
 #define RING_BUDGET (256u << 10) /* bytes of a ring per pass, in batches */
+#define LEND_BUDGET (1u << 20)   /* likewise, without copying */
 #define BATCH_COST 4096u         /* what a batch counts for at least */
+#define LEND_FROM (32u << 10)    /* in a ring; less is copied */
 #define SCHEMA_NS 100000000ULL   /* between two looks at a changed schema */
 #define SCHEMA_TRIES 3
 #define NAMES_NS 200000000ULL
@@ -28,6 +30,8 @@ struct live_ring {
 	const __u64 *handover; /* of the mirror that is read, until the agent hands over; or NULL */
 	__u32 set, index;
 	__u64 backlog; /* as of the last look */
+	/* Of a capture, under discard: what is read is told to producers once it is written. */
+	__u64 *told, read, told_last;
 	bool broken, went_back;
 	/* Of threads. */
 	struct htrace_image image;
@@ -193,6 +197,35 @@ static __u64 *consumed_word(const struct live *s, const struct htrace_image *ima
 	return words && image->geometry.policy == HTRACE_DISCARD ? &words->consumed : NULL;
 }
 
+/* Where the consumer tells it. */
+static __u64 *consumer_word(struct live *s, struct live_ring *r, const struct htrace_image *image)
+{
+	__u64 *word = consumed_word(s, image);
+
+	if (!word || !session_captures(s->session))
+		return word;
+	r->told = word;
+	r->told_last = 0;
+	r->read = __atomic_load_n(word, __ATOMIC_RELAXED);
+	return &r->read;
+}
+
+/* An error leaves what was not written to the next reader. */
+static void tell_written(struct live *s, unsigned int ring)
+{
+	struct live_ring *r = &s->ring[ring];
+	__u64 at = r->read;
+
+	if (!r->told || r->drained || at == r->told_last)
+		return;
+	if (session_unwritten(s->session, ring) < at)
+		at = session_unwritten(s->session, ring);
+	if (at <= r->told_last)
+		return;
+	__atomic_store_n(r->told, at, __ATOMIC_RELEASE);
+	r->told_last = at;
+}
+
 static __u64 load_handover(const __u64 *word)
 {
 	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
@@ -243,7 +276,7 @@ static bool go_direct(struct live *s, struct live_ring *r)
 	if (!at || htrace_consumer_position(r->consumer) < at - 1)
 		return false;
 	if (htrace_view_ring(s->view, r->set, r->index, &image) ||
-	    htrace_consumer_move(r->consumer, &image, consumed_word(s, &image)))
+	    htrace_consumer_move(r->consumer, &image, consumer_word(s, r, &image)))
 		return false;
 	r->header = image.ring;
 	r->slot = image.slot;
@@ -279,7 +312,7 @@ static int open_ring(struct live *s, struct live_ring *r, __u32 set, __u32 index
 	ret = choose_image(s, r, &image);
 	if (ret)
 		return ret;
-	opts.consumed = consumed_word(s, &image);
+	opts.consumed = consumer_word(s, r, &image);
 	r->header = image.ring;
 	r->image = image;
 	r->slot = image.slot;
@@ -362,9 +395,11 @@ __u64 live_close(struct live *s, bool look)
 {
 	__u64 left = 0;
 
+	session_take_back(s->session, true);
 	for (unsigned int i = 0; i < s->nr_rings; i++) {
 		struct live_ring *r = &s->ring[i];
 
+		tell_written(s, i);
 		left += look ? unread(r) : r->backlog;
 		htrace_consumer_free(r->consumer);
 	}
@@ -374,14 +409,25 @@ __u64 live_close(struct live *s, bool look)
 
 /* -------------------------------------------------------------------------------------- reading */
 
-static int take_batch(struct live *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
-		      bool unverified, struct live_pass *pass)
+static int take_batch(struct live *s, unsigned int ring, const struct htrace_batch *b, bool lent,
+		      __u64 now, bool unverified, struct live_pass *pass)
 {
 	pass->events += b->events;
 	pass->lost |= b->overwritten || b->dropped || b->corrupt || b->unfinished;
 	if (b->events)
 		schema_for_batch(s, now);
-	return session_batch(s->session, ring, b, now, unverified || b->doubtful, 0);
+	unverified |= b->doubtful != 0;
+	if (lent)
+		return session_lent(s->session, ring, s->ring[ring].consumer, b, now, unverified);
+	return session_batch(s->session, ring, b, now, unverified, 0);
+}
+
+/* What is not much is better copied. */
+static bool is_worth_lending(const struct live *s, const struct live_ring *r)
+{
+	__u64 head = __atomic_load_n(&r->header->head, __ATOMIC_RELAXED);
+
+	return session_lends(s->session) && head - htrace_consumer_position(r->consumer) >= LEND_FROM;
 }
 
 static void give_up(struct live *s, unsigned int ring, __u64 now)
@@ -443,6 +489,9 @@ static void end_life(struct live *s, unsigned int ring, __u64 now)
 	struct live_ring *r = &s->ring[ring];
 	char text[160];
 
+	if (!session_take_back(s->session, true))
+		return;
+	tell_written(s, ring);
 	r->drained = true;
 	htrace_view_drained(s->view, &r->image, r->owner.generation);
 	htrace_consumer_get_stats(r->consumer, &st);
@@ -463,6 +512,7 @@ static bool begin_life(struct live_ring *r)
 {
 	if (htrace_consumer_restart(r->consumer))
 		return false;
+	r->told_last = 0;
 	r->finished = r->drained = false;
 	return true;
 }
@@ -478,6 +528,7 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 		     struct live_pass *pass)
 {
 	struct live_ring *r = &s->ring[ring];
+	bool lent = is_worth_lending(s, r);
 	__u32 used = 0;
 	int ret = 0;
 
@@ -487,18 +538,19 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 		pass->went_back = true;
 		return 0;
 	}
-	while (used < RING_BUDGET) {
+	while (used < (lent ? LEND_BUDGET : RING_BUDGET)) {
 		struct htrace_batch b;
 
 		if (!session_has_room(s->session, ring))
 			return 2;
-		ret = htrace_consumer_read(r->consumer, &b);
+		ret = lent ? htrace_consumer_borrow_unseen(r->consumer, &b) :
+			     htrace_consumer_read(r->consumer, &b);
 		if (!ret && go_direct(s, r))
 			continue;
 		if (ret != 1)
 			break;
 		used += b.len > BATCH_COST ? b.len : BATCH_COST;
-		ret = take_batch(s, ring, &b, now, unverified, pass);
+		ret = take_batch(s, ring, &b, lent, now, unverified, pass);
 		if (ret)
 			break;
 		ret = 1;
@@ -513,6 +565,8 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 			give_up(s, ring, now);
 		return 0;
 	}
+	if (ret == -ENOBUFS) /* so many are out: when some are back */
+		return 2;
 	if (ret == -EOWNERDEAD) /* retired for another reader, before we had read it */
 		return begin_life(r);
 	if (!ret && r->finished && !r->backlog)
@@ -576,6 +630,9 @@ int live_read(struct live *s, __u64 now, bool all, bool unverified, struct live_
 		pass->cut |= ret == 2;
 		pass->drained &= ret == 0;
 	}
+	session_take_back(s->session, false);
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		tell_written(s, i);
 	pass->backlog = live_backlog(s);
 	return 0;
 }

@@ -206,6 +206,7 @@ static int begin(struct reader *r)
 		.sync = o->sync,
 		.bell = bell_of(o->sync),
 		.several = o->nr_sources > 1,
+		.copy = o->copy,
 		.order = r->order,
 		.host_clock = o->nr_sources > 1 || o->clock,
 	};

@@ -29,15 +29,16 @@ static const char usage[] =
 	"Shows what guest-agent traces in a virtual machine, live, from shared memory.\n"
 	"\n"
 	"SOURCE:\n"
-	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID]\n"
+	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID][,trusted]\n"
 	"                        the file behind a VM's ivshmem device. The guest's RAM is found\n"
 	"                        through the process that maps PATH, unless that process (pid=) or\n"
 	"                        the file of its RAM (ram=) is given. Commas in paths are doubled.\n"
-	"  doorbell:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID]\n"
+	"                        trusted: -o raw:DIR writes from the guest's memory, without a copy\n"
+	"  doorbell:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID][,trusted]\n"
 	"                        an ivshmem device with a doorbell, whose server host-reader is, for\n"
 	"                        one VM: memory of SIZE (64M), for QEMU's -chardev socket,path=SOCKET.\n"
 	"                        Start host-reader first; see --sync doorbell\n"
-	"  local:PATH            a region of processes of this machine\n"
+	"  local:PATH[,trusted]  a region of processes of this machine\n"
 	"  kvm[,pid=PID][,aggregate]\n"
 	"                        exits and entries of this host's VMs, or of process PID's: why, how\n"
 	"                        long, and when their vCPUs' threads do not run. aggregate: exits for\n"
@@ -50,8 +51,10 @@ static const char usage[] =
 	"                          json[:FILE]  one JSON object per line\n"
 	"                          ctf:DIR      traces for babeltrace2 and Trace Compass\n"
 	"                          perfetto:FILE  a trace for ui.perfetto.dev\n"
-	"                          raw:DIR      a capture of all there is, for file:DIR to show\n"
-	"                                       later, and for babeltrace2\n"
+	"                          raw:DIR[,rotate=SIZE][,rotate=SECs][,keep=SIZE]\n"
+	"                                       a capture of all there is, for file:DIR to show\n"
+	"                                       later, and for babeltrace2; rotate=64M, rotate=60s: in\n"
+	"                                       parts; keep=1G: the oldest are deleted\n"
 	"      --view VIEW       what text outputs show instead of the events:\n"
 	"                          summary      the final summary\n"
 	"                          exits        of sources kvm (and captures of it): why vCPUs leave\n"
@@ -73,6 +76,7 @@ static const char usage[] =
 	"      --sync POLICY     when to look for events: adaptive[:MAX_USEC], timer:USEC, spin, or\n"
 	"                        kvm-exit[:MAX_USEC], of vCPUs that left guest mode, or when producers\n"
 	"                        wake the reader: futex (local:), doorbell (default: adaptive)\n"
+	"      --copy            copy and check what trusted sources wrote, too\n"
 	"      --tell-guest      tell each guest of its own vCPUs' exits and stolen time, for guest-agent\n"
 	"                        --follow-host; never of other guests (needs KVM and root)\n"
 	"      --list            show the virtual machines of this host, and how each can be traced\n"
@@ -93,6 +97,7 @@ enum {
 	OPT_FILTER,
 	OPT_SNAPSHOT,
 	OPT_SYNC,
+	OPT_COPY,
 	OPT_TELL_GUEST,
 	OPT_LIST,
 	OPT_CLOCK,
@@ -108,6 +113,7 @@ static const struct option long_options[] = {
 	{ "filter", required_argument, NULL, OPT_FILTER },
 	{ "snapshot", required_argument, NULL, OPT_SNAPSHOT },
 	{ "sync", required_argument, NULL, OPT_SYNC },
+	{ "copy", no_argument, NULL, OPT_COPY },
 	{ "tell-guest", no_argument, NULL, OPT_TELL_GUEST },
 	{ "list", no_argument, NULL, OPT_LIST },
 	{ "clock", no_argument, NULL, OPT_CLOCK },
@@ -121,8 +127,7 @@ static const struct option long_options[] = {
 
 /* ------------------------------------------------------------------------------------- sources */
 
-/* Cut off what comes before the first single comma, in place; doubled ones stand for themselves. */
-static char *cut(char **rest)
+char *options_cut(char **rest)
 {
 	char *start = *rest, *to = start, *from = start;
 
@@ -200,9 +205,14 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		    "on, as in size=64M", option + 5, arg);
 		return USAGE_ERROR;
 	}
+	if (s->kind != SOURCE_FILE && s->kind != SOURCE_KVM && !strcmp(option, "trusted")) {
+		s->trusted = true;
+		return 0;
+	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
-	    s->kind == SOURCE_IVSHMEM ? "; there are ram= and pid=" :
-	    s->kind == SOURCE_DOORBELL ? "; there are size=, ram= and pid=" :
+	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid= and trusted" :
+	    s->kind == SOURCE_DOORBELL ? "; there are size=, ram=, pid= and trusted" :
+	    s->kind == SOURCE_LOCAL ? "; there is trusted" :
 	    s->kind == SOURCE_KVM ? "; there are pid= and aggregate" : "");
 	return USAGE_ERROR;
 }
@@ -238,11 +248,11 @@ static int parse_source(struct options *o, const char *arg)
 		    "local:PATH, kvm and file:DIR", arg);
 		return USAGE_ERROR;
 	}
-	part = cut(&rest);
+	part = options_cut(&rest);
 	if (part && *part) {
 		s->path = strdup(s->kind == SOURCE_KVM ? arg : part); /* several are told apart by it */
 		o->nr_sources++;
-		while (!ret && (part = cut(&rest)) != NULL)
+		while (!ret && (part = options_cut(&rest)) != NULL)
 			ret = parse_source_option(s, arg, part);
 	} else {
 		say("source '%s' names no file", arg);
@@ -390,6 +400,9 @@ static int parse_option(struct options *o, int c, int *status)
 	case OPT_SYNC:
 		o->sync = optarg;
 		return check_sync(o, optarg);
+	case OPT_COPY:
+		o->copy = true;
+		return 0;
 	case OPT_TELL_GUEST:
 		o->tell_guest = true;
 		return 0;

@@ -26,6 +26,7 @@ struct source_spec {
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
 	int pid;   /* the VMM; 0: found by the region's file; of KVM: all */
 	bool aggregate; /* KVM's exits with what they were for */
+	bool trusted; /* what its producers wrote may go to disk without a copy that is checked */
 	unsigned int of; /* of a capture the source with this number; 0: the only one */
 };
 
@@ -50,6 +51,7 @@ struct options {
 	bool no_sandbox;
 	const char *events; /* patterns, or NULL: all */
 	struct htrace_filter *filter; /* NULL: show all */
+	bool copy; /* whoever is trusted */
 	struct {
 		__u64 bytes; /* that are held of each ring; 0: no flight recorder */
 		char *events; /* patterns of those that ask for a snapshot, or NULL */
@@ -59,6 +61,8 @@ struct options {
 	__u64 stats_ns;     /* 0: none */
 };
 
+/* Cut off what comes before the first single comma, in place; doubled ones stand for themselves. NULL: no more. */
+char *options_cut(char **rest);
 /* A further source, @like another. Its number, or -1: there are too many. */
 int options_add_source(struct options *o, const struct source_spec *like);
 /* 0: go on. Else *@status is what to exit with: --help, --version, or an error that was said. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "session.h"
+#include "session_internal.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -24,54 +24,6 @@
 
 #define EXPIRE_NS 200000000ULL
 #define EMIT_NS 30000000
-
-struct ring {
-	struct origin origin;
-	struct ring_count *count;
-	__u64 time; /* of the last record read */
-	bool broken;
-	/* As far as records were emitted: who runs there. */
-	bool switches; /* are recorded: so it is known until when a task runs */
-	bool task_known;
-	__u32 task;
-	struct vcpu_mark mark; /* of its virtual CPU */
-};
-
-struct session {
-	struct session_config c;
-	struct merge *merge; /* NULL: nobody wants records */
-	struct recorder *recorder; /* holds what is read until a snapshot is taken; or NULL */
-	struct order_entry order;
-	struct merge_item next; /* that waits in the order, if there is one; its time as it is shown */
-	bool captured;
-	struct region_clock clock;
-	__u64 asked;         /* time of the last session_emit() */
-	struct mark *early;  /* names that came before it was known as what times go out; or NULL */
-	struct names *names;
-	struct stacks *stacks; /* NULL, as symbols, where there is no merge */
-	struct symbols *symbols;
-	bool said_symbols;
-	struct sink_session about;
-	struct htrace_schema *schema;
-	struct events *events; /* what the reader knows of the schema's events */
-	struct filters *filters;
-	struct filter_said filter_said;
-	bool switch_filtered; /* the guest records some switches only: who runs then is not known */
-	size_t schema_len;     /* of what was parsed; entries are added only */
-	struct session_vm vm;       /* that it is a guest in; pid 0: not known */
-	struct vcpus *vcpus;        /* of the host that a kvm source tells of; NULL: it is none */
-	struct vcpu_events *vcpu_events;
-	__u64 read_until;           /* all that happened before, by the host's clock, was handed over; */
-	__u64 known;                /* and went out */
-	__u64 next_expire;
-	unsigned int nr_broken;
-	struct mark *notes, **last_note; /* that go out with the next event, or when none is due */
-	struct ring *latest; /* the ring of the latest event that went out, and when that was */
-	__u64 latest_time;
-	unsigned int waiting; /* schemas and tables that did not take effect yet */
-	unsigned int nr_rings;
-	struct ring ring[];
-};
 
 /* What takes effect at its place between the records. */
 struct mark {
@@ -164,6 +116,7 @@ int session_open(struct session **out, const struct session_config *config, char
 	memcpy(s->about.boot_id, facts->boot_id, sizeof(s->about.boot_id));
 	s->filter_said.option = s->c.filter_option ? s->c.filter_option : "--filter";
 	s->captured = s->c.sinks && sinks_capture(s->c.sinks);
+	s->about.lends = session_lends(s);
 	if (s->c.sinks && sinks_show(s->c.sinks)) {
 		s->merge = merge_new(nr, MERGE_DELAY_NS, MERGE_BYTES);
 		s->stacks = stacks_new();
@@ -258,6 +211,7 @@ void session_close(struct session *s)
 	names_free(s->names);
 	stacks_free(s->stacks);
 	symbols_free(s->symbols);
+	free(s->copy);
 	free(s);
 }
 
@@ -358,6 +312,8 @@ int session_batch(struct session *s, unsigned int ring, const struct htrace_batc
 		return recorder_batch(s->recorder, ring, b, now, unverified, raised);
 	return session_let_in(s, ring, b, now, unverified, raised, false);
 }
+
+/* ---------------------------------------------------------------------------------------- marks */
 
 /* Costly ones: there is one of them at a time. */
 static bool has_to_wait(const struct mark *m)

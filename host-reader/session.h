@@ -48,6 +48,7 @@ struct session_config {
 	struct order *order; /* with other sessions; or NULL */
 	bool patient;        /* it is a capture's */
 	bool host_clock;     /* show the host's times, if they are known when the first one goes out */
+	bool lend; /* batches may be handed over in their rings: its producers are trusted */
 };
 
 /* What there is to know of a session from its superblock @super. */
@@ -73,6 +74,21 @@ unsigned int session_ring_number(const struct session *s, unsigned int ring);
 /* What was read. @raised: times of the batch that were raised in an earlier capture. -ENOMEM. */
 int session_batch(struct session *s, unsigned int ring, const struct htrace_batch *b, __u64 now,
 		  bool unverified, __u32 raised);
+/*
+ * Without a copy, where session_lends(): @b was borrowed from @c, which gets it back, at once or when
+ * it is written. What was overwritten meanwhile is counted, and captured, as that.
+ */
+bool session_lends(const struct session *s);
+int session_lent(struct session *s, unsigned int ring, struct htrace_consumer *c,
+		 const struct htrace_batch *b, __u64 now, bool unverified);
+/*
+ * Let what was lent go back, without waiting, or all of it, and what a capture held back is written. False: some
+ * was not written: it is unread.
+ */
+bool session_take_back(struct session *s, bool all);
+/* Is it captured? Then what is before session_unwritten(), but for what is lent, is in the capture's files. */
+bool session_captures(const struct session *s);
+__u64 session_unwritten(const struct session *s, unsigned int ring);
 /* The schema's entries, all of them. 0, or -errno with one line in @err; what holds stays then. */
 int session_schema(struct session *s, __u64 generation, const void *entries, size_t len, __u64 now,
 		   char *err, size_t errlen);

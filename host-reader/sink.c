@@ -2,9 +2,11 @@
 #include "sink.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "message.h"
+#include "options.h"
 
 #define FAILURE 1
 #define USAGE_ERROR 2
@@ -32,6 +34,7 @@ static const struct sink_ops *find_kind(const char *spec, size_t len)
 static int parse(struct sink *s, const char *spec)
 {
 	size_t len = strcspn(spec, ":");
+	char *rest;
 
 	s->ops = find_kind(spec, len);
 	if (!s->ops && len == 8 && !memcmp(spec, "perfetto", len)) {
@@ -44,6 +47,12 @@ static int parse(struct sink *s, const char *spec)
 		return USAGE_ERROR;
 	}
 	s->path = spec[len] ? spec + len + 1 : NULL;
+	if (s->path && s->ops->options) {
+		rest = s->own = strdup(s->path);
+		s->path = options_cut(&rest);
+		if (s->ops->options(s, rest, spec))
+			return USAGE_ERROR;
+	}
 	if (s->path ? !*s->path : s->ops->open != NULL) {
 		say("output '%s' names no %s", spec, s->ops->open && !s->ops->file ? "directory" : "file");
 		return USAGE_ERROR;
@@ -78,6 +87,9 @@ int sinks_open(struct sinks *s, const char *const *specs, unsigned int nr)
 	memset(s, 0, sizeof(*s));
 	for (unsigned int i = 0; i < nr && !ret; i++)
 		ret = parse(&s->sink[i], specs[i]);
+	if (ret)
+		for (unsigned int i = 0; i < nr; i++)
+			free(s->sink[i].own);
 	for (unsigned int i = 0; i < nr && !ret; i++) {
 		ret = open_sink(&s->sink[i]);
 		s->nr += !ret;
@@ -144,6 +156,45 @@ void sinks_captured(struct sinks *s, const struct sink_session *session,
 			s->sink[i].ops->captured(&s->sink[i], session, item);
 }
 
+bool sinks_lends(const struct sinks *s)
+{
+	return s->nr == 1 && s->sink[0].ops->lend;
+}
+
+bool sinks_lend(struct sinks *s, const struct sink_session *session,
+		const struct capture_item *item, const struct capture_loan *loan)
+{
+	return s->sink[0].ops->lend(&s->sink[0], session, item, loan);
+}
+
+const char *sinks_lends_by(const struct sinks *s)
+{
+	return s->sink[0].ops->lends_by(&s->sink[0]);
+}
+
+bool sinks_take_back(struct sinks *s, bool all)
+{
+	bool ok = true;
+
+	for (unsigned int i = 0; i < s->nr; i++)
+		if (s->sink[i].ops->take_back)
+			ok &= s->sink[i].ops->take_back(&s->sink[i], all);
+	return ok;
+}
+
+__u64 sinks_unwritten(struct sinks *s, const struct sink_session *session, unsigned int ring)
+{
+	__u64 first = ~0ULL;
+
+	for (unsigned int i = 0; i < s->nr; i++) {
+		__u64 at = s->sink[i].ops->unwritten ?
+				   s->sink[i].ops->unwritten(&s->sink[i], session, ring) : ~0ULL;
+
+		first = at < first ? at : first;
+	}
+	return first;
+}
+
 bool sinks_capture(const struct sinks *s)
 {
 	for (unsigned int i = 0; i < s->nr; i++)
@@ -192,6 +243,12 @@ bool sinks_failed(struct sinks *s)
 	return false;
 }
 
+static void free_paths(struct sinks *s)
+{
+	for (unsigned int i = 0; i < s->nr; i++)
+		free(s->sink[i].own);
+}
+
 void sinks_abandon(struct sinks *s)
 {
 	for (unsigned int i = 0; i < s->nr; i++)
@@ -199,6 +256,7 @@ void sinks_abandon(struct sinks *s)
 			s->sink[i].ops->abandon(&s->sink[i]);
 		else
 			out_abandon(s->sink[i].out, s->sink[i].path);
+	free_paths(s);
 	s->nr = 0;
 }
 
@@ -214,6 +272,7 @@ int sinks_close(struct sinks *s)
 			say_failed(k, -err);
 		ret |= err ? FAILURE : 0;
 	}
+	free_paths(s);
 	s->nr = 0;
 	return ret;
 }

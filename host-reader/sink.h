@@ -44,6 +44,7 @@ struct sink_session {
 	const char *source; /* as in struct origin */
 	unsigned int source_nr; /* on the command line, from 0 on */
 	bool ticks;         /* as in struct origin; known when the first event goes out */
+	bool lends;         /* batches that nobody has looked into */
 	bool on_host;       /* times are the host's CLOCK_MONOTONIC, not the machine's own; likewise */
 	const __u64 *bound; /* by which they may be off so far, ns; likewise */
 	__u64 host_real;    /* CLOCK_REALTIME of the host less its CLOCK_MONOTONIC */
@@ -133,6 +134,32 @@ struct capture_end {
 	__u64 unread;      /* bytes that stayed in its rings */
 };
 
+/* Records of a batch by their first four bytes: id, flags and length. */
+struct capture_tally {
+	__u32 key, nr;
+};
+
+#define CAPTURE_TALLIES 192
+
+/* A batch that is still in its ring. */
+struct capture_lent {
+	struct htrace_batch batch;
+	__u32 nr; /* 0: nobody has looked */
+	const struct capture_tally *tally;
+};
+
+/* Who gets it back; copied by whoever takes it. */
+struct capture_loan {
+	/* Was it as it should be until now, all of it? From now on it may be overwritten. */
+	bool (*give_back)(const struct capture_loan *l, const struct capture_lent *what);
+	/* It could not be written: it stays unread. */
+	void (*forfeit)(const struct capture_loan *l, const struct capture_lent *what);
+	void *session;
+	struct htrace_consumer *consumer;
+	unsigned int ring;
+	__u64 *time; /* of the ring's last record; whoever takes the batch sets it */
+};
+
 struct capture_item {
 	enum capture_kind kind;
 	__u64 arrival; /* host time */
@@ -149,9 +176,17 @@ struct capture_item {
 
 struct sink;
 
+/* raw:DIR,rotate=SIZE,rotate=SECs,keep=SIZE: rotation.h. 0: none. */
+struct rotation {
+	__u64 bytes, ns; /* of a part */
+	__u64 keep;      /* bytes of all there is, at most */
+};
+
 struct sink_ops {
 	const char *name;
 	bool file; /* it has open(), and wants a file, which is its `out` */
+	/* NULL: it has none. What is behind its path's first single comma. 0, or after having said why not, 2. */
+	int (*options)(struct sink *s, char *text, const char *spec);
 	/*
 	 * NULL, as are the next five then: the sink writes lines into its `out`. Else it writes into
 	 * a directory, or a file, in a way of its own.
@@ -170,6 +205,20 @@ struct sink_ops {
 	/* All that is read, as it is, when it is read: neither merged, nor named, nor chosen. */
 	void (*captured)(struct sink *s, const struct sink_session *session,
 			 const struct capture_item *item);
+	/*
+	 * A batch that is still in its ring, for @loan to get it back once it is written. False: it is
+	 * not taken, and has to come by captured().
+	 */
+	bool (*lend)(struct sink *s, const struct sink_session *session,
+		     const struct capture_item *item, const struct capture_loan *loan);
+	const char *(*lends_by)(const struct sink *s); /* for messages: what writes it */
+	/*
+	 * Give back what is written, without waiting, or, with @all, everything that was lent, and write what
+	 * was held back. False: some of it could not be written, and stays unread.
+	 */
+	bool (*take_back)(struct sink *s, bool all);
+	/* Where in the ring the first record lies that was captured and is not written; ~0: there is none. */
+	__u64 (*unwritten)(struct sink *s, const struct sink_session *session, unsigned int ring);
 	void (*note)(struct sink *s, const struct sink_note *n);
 	/* A kvm source's session says that a virtual CPU is in another state. */
 	void (*vcpu)(struct sink *s, const struct sink_session *session,
@@ -181,7 +230,9 @@ struct sink {
 	const struct sink_ops *ops;
 	struct out *out;  /* NULL: it has a way of its own */
 	const char *path; /* NULL: standard output */
+	char *own; /* where it lies, if options were cut off it */
 	void *state;
+	struct rotation rotation;
 };
 
 extern const struct sink_ops sink_text, sink_json, sink_ctf, sink_raw, sink_perfetto;
@@ -204,6 +255,14 @@ void sinks_note(struct sinks *s, const struct sink_note *n);
 void sinks_vcpu(struct sinks *s, const struct sink_session *session, const struct vcpu_change *c);
 void sinks_captured(struct sinks *s, const struct sink_session *session,
 		    const struct capture_item *item);
+/* As the ops; the first and the last only where sinks_lends(). */
+bool sinks_lend(struct sinks *s, const struct sink_session *session,
+		const struct capture_item *item, const struct capture_loan *loan);
+bool sinks_take_back(struct sinks *s, bool all);
+__u64 sinks_unwritten(struct sinks *s, const struct sink_session *session, unsigned int ring);
+const char *sinks_lends_by(const struct sinks *s);
+/* Is one that takes batches in their rings the only output? Others need copies. */
+bool sinks_lends(const struct sinks *s);
 /* Does any of them capture, or show events? */
 bool sinks_capture(const struct sinks *s);
 bool sinks_show(const struct sinks *s);

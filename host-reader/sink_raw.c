@@ -4,21 +4,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "capture_write.h"
+#include "capture_span.h"
+#include "clock.h"
 #include "options.h"
 #include "outdir.h"
+#include "rotation.h"
 #include "sink.h"
+
+#define PACKET (sizeof(struct capture_packet) + sizeof(struct capture_tail) + sizeof(struct capture_batch))
 
 struct raw_session {
 	struct raw_session *next;
 	const struct sink_session *session;
 	struct capture_writer *writer;
+	unsigned int nr, part; /* in the directory's name */
+	__u64 begun;           /* the part */
+	__u64 size;            /* about */
+	bool filled;           /* there is more in it than what it begins with */
+	struct lasting lasting;
 };
 
 struct raw {
 	struct outdir dir;
 	struct raw_session *sessions; /* that go on */
+	unsigned int nr_sessions;     /* of these */
+	struct rotation rotation;
+	struct parts parts;
 	unsigned int nr[MAX_SOURCES]; /* sessions of each source so far */
+	struct capture_lender *lender;
 	int error;                    /* -errno: the first one; nothing is written any more */
 };
 
@@ -29,13 +42,22 @@ static int raw_open(struct sink *s)
 
 	if (!r)
 		return -ENOMEM;
-	ret = outdir_open(&r->dir, s->path);
+	ret = capture_lender_new(&r->lender);
+	if (!ret)
+		ret = outdir_open(&r->dir, s->path);
 	if (ret) {
+		capture_lender_free(r->lender);
 		free(r);
 		return ret;
 	}
+	r->rotation = s->rotation;
 	s->state = r;
 	return 0;
+}
+
+static int raw_options(struct sink *s, char *text, const char *spec)
+{
+	return rotation_parse(&s->rotation, text, spec);
 }
 
 static void raw_abandon(struct sink *s)
@@ -43,6 +65,7 @@ static void raw_abandon(struct sink *s)
 	struct raw *r = s->state;
 
 	outdir_abandon(&r->dir, s->path);
+	capture_lender_free(r->lender);
 	free(r);
 }
 
@@ -88,35 +111,167 @@ static struct raw_session **find(struct raw *r, const struct sink_session *sessi
 	return at;
 }
 
+static void part_name(const struct raw_session *rs, char *name)
+{
+	capture_dir_name(name, rs->session->source_nr + 1, rs->nr, rs->part);
+}
+
+static int begin_part(struct raw *r, struct raw_session *rs)
+{
+	char name[CAPTURE_NAME];
+
+	rs->part++;
+	rs->begun = clock_now();
+	rs->size = 0;
+	rs->filled = false;
+	part_name(rs, name);
+	return capture_writer_new(&rs->writer, r->dir.fd, name, rs->session);
+}
+
 static struct raw_session *begin_session(struct raw *r, const struct sink_session *session)
 {
 	struct raw_session *rs = calloc(1, sizeof(*rs));
 	int ret = -ENOMEM;
 
-	if (rs)
-		ret = capture_writer_new(&rs->writer, r->dir.fd,
-					 ++r->nr[session->source_nr % MAX_SOURCES], session);
+	if (rs) {
+		rs->session = session;
+		rs->nr = ++r->nr[session->source_nr % MAX_SOURCES];
+		ret = begin_part(r, rs);
+	}
 	if (ret) {
 		note_error(r, ret);
 		free(rs);
 		return NULL;
 	}
-	rs->session = session;
 	rs->next = r->sessions;
 	r->sessions = rs;
+	r->nr_sessions++;
 	return rs;
+}
+
+/* ------------------------------------------------------------------------------------- rotation */
+
+/* Of a part: so that with those of all that go on, half of what is kept is left to complete ones. */
+static __u64 most_bytes(const struct raw *r)
+{
+	__u64 share = r->rotation.keep / (2 * (r->nr_sessions ? r->nr_sessions : 1));
+
+	return share && (!r->rotation.bytes || share < r->rotation.bytes) ? share : r->rotation.bytes;
+}
+
+/* It is complete; the oldest make room for what is to come. */
+static void end_part(struct raw *r, struct raw_session *rs)
+{
+	char name[CAPTURE_NAME];
+
+	part_name(rs, name);
+	if (!rotates(&r->rotation))
+		return;
+	note_error(r, parts_add(&r->parts, name, capture_writer_size(rs->writer)));
+	if (r->rotation.keep)
+		note_error(r, parts_delete(&r->parts, r->dir.fd,
+					   r->rotation.keep - most_bytes(r) * r->nr_sessions));
+}
+
+static int rotate(struct raw *r, struct raw_session *rs)
+{
+	struct capture_end end = { .attached_ns = clock_now() - rs->begun };
+	struct capture_item last = {
+		.kind = CAPTURE_END, .arrival = clock_now(), .data = &end, .len = sizeof(end),
+	};
+	int ret = capture_lender_take_back(r->lender, true);
+
+	if (!ret)
+		ret = capture_writer_flush(rs->writer);
+	if (!ret)
+		ret = capture_writer_take(rs->writer, &last);
+	if (ret)
+		return ret;
+	end_part(r, rs);
+	capture_writer_free(rs->writer);
+	rs->writer = NULL;
+	ret = begin_part(r, rs);
+	for (unsigned int kind = 0; kind <= CAPTURE_CLOCK && !ret; kind++)
+		if (rs->lasting.said[kind].data)
+			ret = capture_writer_take(rs->writer, &rs->lasting.said[kind].item);
+	return ret;
+}
+
+/* Before @more bytes come: is it time for another part? */
+static void rotate_if_due(struct raw *r, struct raw_session *rs, __u64 more)
+{
+	__u64 most = most_bytes(r);
+
+	if (!rotates(&r->rotation) || r->error)
+		return;
+	rs->size += more;
+	if (most && rs->size >= most - most / 8) /* about: now it is worth adding it up */
+		rs->size = capture_writer_size(rs->writer) + more;
+	if (rs->filled && ((most && rs->size >= most - most / 16) ||
+			   (r->rotation.ns && clock_now() - rs->begun >= r->rotation.ns)))
+		note_error(r, rotate(r, rs));
+	rs->filled = true;
+}
+
+/* The session's writer, for @item; NULL: nothing is written any more. */
+static struct capture_writer *writer_of(struct raw *r, const struct sink_session *session,
+					const struct capture_item *item)
+{
+	struct raw_session *rs = *find(r, session);
+
+	if (!rs && !r->error)
+		rs = begin_session(r, session);
+	if (rs && item->kind == CAPTURE_BATCH)
+		rotate_if_due(r, rs, item->batch->len + PACKET);
+	else if (rs && rotates(&r->rotation))
+		note_error(r, lasting_keep(&rs->lasting, item));
+	return rs && !r->error ? rs->writer : NULL;
 }
 
 static void raw_captured(struct sink *s, const struct sink_session *session,
 			 const struct capture_item *item)
 {
 	struct raw *r = s->state;
-	struct raw_session *rs = *find(r, session);
+	struct capture_writer *w = writer_of(r, session, item);
 
-	if (!rs && !r->error)
-		rs = begin_session(r, session);
-	if (rs && !r->error)
-		note_error(r, capture_writer_take(rs->writer, item));
+	if (w)
+		note_error(r, capture_writer_take(w, item));
+}
+
+static bool raw_lend(struct sink *s, const struct sink_session *session,
+		     const struct capture_item *item, const struct capture_loan *loan)
+{
+	struct raw *r = s->state;
+	struct capture_writer *w = writer_of(r, session, item);
+	int ret = w ? capture_writer_lend(w, r->lender, item, loan) : 0;
+
+	note_error(r, ret);
+	return ret == 1;
+}
+
+static const char *raw_lends_by(const struct sink *s)
+{
+	const struct raw *r = s->state;
+
+	return capture_lender_is_async(r->lender) ? "io_uring" : "ordinary writes";
+}
+
+static __u64 raw_unwritten(struct sink *s, const struct sink_session *session, unsigned int ring)
+{
+	struct raw *r = s->state;
+	const struct raw_session *rs = *find(r, session);
+
+	return rs && rs->writer ? capture_writer_unwritten(rs->writer, ring, r->error) : r->error ? 0 : ~0ULL;
+}
+
+static bool raw_take_back(struct sink *s, bool all)
+{
+	struct raw *r = s->state;
+
+	if (all)
+		raw_flush(s);
+	note_error(r, capture_lender_take_back(r->lender, all));
+	return !r->error;
 }
 
 static void end_session(struct raw *r, struct raw_session **at)
@@ -125,7 +280,11 @@ static void end_session(struct raw *r, struct raw_session **at)
 
 	flush(r, rs);
 	*at = rs->next;
+	r->nr_sessions--;
+	if (rs->writer)
+		end_part(r, rs);
 	capture_writer_free(rs->writer);
+	lasting_free(&rs->lasting);
 	free(rs);
 }
 
@@ -147,12 +306,15 @@ static int raw_close(struct sink *s)
 		end_session(r, &r->sessions);
 	ret = r->error;
 	outdir_close(&r->dir);
+	capture_lender_free(r->lender);
+	parts_free(&r->parts);
 	free(r);
 	return ret;
 }
 
 const struct sink_ops sink_raw = {
 	.name = "raw",
+	.options = raw_options,
 	.open = raw_open,
 	.abandon = raw_abandon,
 	.begin = raw_begin,
@@ -160,5 +322,9 @@ const struct sink_ops sink_raw = {
 	.error = raw_error,
 	.close = raw_close,
 	.captured = raw_captured,
+	.lend = raw_lend,
+	.lends_by = raw_lends_by,
+	.take_back = raw_take_back,
+	.unwritten = raw_unwritten,
 	.session_end = raw_session_end,
 };

@@ -109,6 +109,8 @@ static void drain(struct source *s, __u64 now, const struct live_pass *pass)
 	}
 	if (s->drained || !pass->drained || (pass->backlog && now - s->progress_at < STUCK_NS))
 		return;
+	if (!session_take_back(s->session, true))
+		return;
 	s->drained = true;
 	htrace_view_session_drained(s->view);
 }

@@ -62,6 +62,7 @@ struct source_config {
 	struct teller *teller;   /* guests are told of their exits; or NULL */
 	struct vcpu_hosts *hosts; /* whose virtual CPUs are followed */
 	bool several;     /* sources: name them in the output */
+	bool copy;        /* also what trusted guests wrote */
 	struct order *order; /* of their records */
 	bool host_clock;  /* times are shown on the host's clock */
 };

@@ -24,7 +24,7 @@
 #define MAX_SESSIONS 100000u
 
 struct found {
-	unsigned int source, session; /* 0: the directory itself */
+	unsigned int source, session, part; /* 0: the directory itself */
 };
 
 struct replay {
@@ -49,16 +49,19 @@ static int by_number(const void *a, const void *b)
 
 	if (x->source != y->source)
 		return x->source < y->source ? -1 : 1;
-	return x->session < y->session ? -1 : x->session > y->session;
+	if (x->session != y->session)
+		return x->session < y->session ? -1 : 1;
+	return x->part < y->part ? -1 : x->part > y->part;
 }
 
 static bool parse_name(const char *name, struct found *f)
 {
 	char again[CAPTURE_NAME];
 
-	if (sscanf(name, CAPTURE_DIR, &f->source, &f->session) != 2)
+	f->part = 1;
+	if (sscanf(name, CAPTURE_PART, &f->source, &f->session, &f->part) < 2)
 		return false;
-	snprintf(again, sizeof(again), CAPTURE_DIR, f->source, f->session);
+	capture_dir_name(again, f->source, f->session, f->part);
 	return !strcmp(name, again) && f->source && f->session;
 }
 
@@ -212,7 +215,7 @@ static void session_name(const struct replay *p, char *name)
 	const struct found *f = &p->list[p->at];
 
 	if (f->source)
-		snprintf(name, CAPTURE_NAME, CAPTURE_DIR, f->source, f->session);
+		capture_dir_name(name, f->source, f->session, f->part);
 	else
 		snprintf(name, CAPTURE_NAME, ".");
 }

@@ -84,6 +84,7 @@ int source_open_session(struct source *s, const struct session_facts *facts, cha
 		.snapshot = s->config->snapshot,
 		.hosts = s->config->hosts,
 		.quota = &s->quota,
+		.lend = s->spec->trusted && !s->config->copy,
 		.order = s->config->order,
 		.patient = s->spec->kind == SOURCE_FILE,
 		.host_clock = s->config->host_clock,
@@ -134,6 +135,19 @@ void source_describe(struct source *s)
 		 block);
 }
 
+/* What declaring it trusted comes to. */
+static void announce_trust(struct source *s)
+{
+	if (!s->spec->trusted || s->config->copy || !s->config->sinks || !sinks_capture(s->config->sinks))
+		return;
+	if (session_lends(s->session))
+		say_within(&s->quota, "%s: trusted: captured without a copy, by %s", s->spec->path,
+			   sinks_lends_by(s->config->sinks));
+	else
+		say_within(&s->quota, "%s: trusted, but its events are copied: there is another output "
+			   "beside raw:DIR", s->spec->path);
+}
+
 void source_announce_session(struct source *s)
 {
 	struct sink_note note = { .source = s->config->several ? s->name : NULL };
@@ -144,6 +158,7 @@ void source_announce_session(struct source *s)
 		   s->stats.sessions == 1 ? "" : how, s->who, s->placement, s->buffer,
 		   s->spec->kind == SOURCE_FILE ? "" : "; sync ",
 		   s->spec->kind == SOURCE_FILE ? "; from a capture" : s->config->sync);
+	announce_trust(s);
 	if (s->stats.sessions == 1 || !s->config->sinks)
 		return;
 	snprintf(text, sizeof(text), "%s%s", how, s->who);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sink.h"
+
 #define IDS 65536
 
 int stats_init(struct stats *s)
@@ -31,13 +33,8 @@ void stats_free(struct stats *s)
 	memset(s, 0, sizeof(*s));
 }
 
-void stats_batch(struct stats *s, struct ring_count *r, const struct htrace_batch *b,
-		 bool unverified, __u64 *time)
+void stats_loss(struct ring_count *r, const struct htrace_batch *b)
 {
-	struct htrace_record rec;
-	struct htrace_iter it;
-	__u32 at = 0;
-
 	r->used = true;
 	r->overwritten += b->overwritten;
 	r->dropped += b->dropped;
@@ -45,6 +42,37 @@ void stats_batch(struct stats *s, struct ring_count *r, const struct htrace_batc
 	r->unfinished += b->unfinished;
 	r->uncommitted += b->uncommitted;
 	r->before += b->before;
+}
+
+void stats_lent(struct stats *s, struct ring_count *r, const struct capture_lent *lent, bool intact)
+{
+	if (!intact) {
+		r->overwritten += lent->batch.events;
+		return;
+	}
+	r->events += lent->batch.events;
+	r->bytes += lent->batch.len;
+	if (!lent->nr) {
+		s->by_id[0].count += lent->batch.events;
+		s->by_id[0].bytes += lent->batch.len;
+	}
+	for (__u32 i = 0; i < lent->nr; i++) {
+		const struct capture_tally *t = &lent->tally[i];
+		struct event_count *n = &s->by_id[t->key & (IDS - 1)];
+
+		n->count += t->nr;
+		n->bytes += (__u64)t->nr * (t->key >> 16 & 0xfff8);
+	}
+}
+
+void stats_batch(struct stats *s, struct ring_count *r, const struct htrace_batch *b,
+		 bool unverified, __u64 *time)
+{
+	struct htrace_record rec;
+	struct htrace_iter it;
+	__u32 at = 0;
+
+	stats_loss(r, b);
 	r->events += b->events;
 	r->bytes += b->len;
 	if (unverified)
@@ -72,7 +100,9 @@ static void name_id(char *name, const struct htrace_schema *schema, __u32 id)
 {
 	const struct htrace_event *e = schema ? htrace_schema_event(schema, id) : NULL;
 
-	if (e)
+	if (!id) /* no record's */
+		snprintf(name, HTRACE_NAME_MAX, "(not looked at)");
+	else if (e)
 		snprintf(name, HTRACE_NAME_MAX, "%s", e->name);
 	else
 		snprintf(name, HTRACE_NAME_MAX, "event#%u", id);

@@ -11,6 +11,8 @@
 #include "kvm_exits.h"
 #include "region_clock.h"
 
+struct capture_lent;
+
 #define MAX_EVENT_NAMES 65536 /* more, from a guest that comes with ever new ones, share one line */
 
 struct event_count {
@@ -66,6 +68,9 @@ void stats_free(struct stats *s);
 /* @time: of the ring's last record, or 0; moves on. */
 void stats_batch(struct stats *s, struct ring_count *r, const struct htrace_batch *b,
 		 bool unverified, __u64 *time);
+/* The same of a batch that stayed in its ring: first what was lost before it, then itself. */
+void stats_loss(struct ring_count *r, const struct htrace_batch *b);
+void stats_lent(struct stats *s, struct ring_count *r, const struct capture_lent *lent, bool intact);
 /* The session ends: what was counted by number is kept by name. */
 void stats_fold(struct stats *s, const struct htrace_schema *schema);
 /* Likewise: how its clock was converted. */

@@ -21,6 +21,7 @@
 struct look {
 	__u64 beg, end;      /* positions to deliver: [pos, end) */
 	__u64 base, before;  /* descriptor */
+	__u64 t_end;         /* likewise, of a complete block */
 	__u64 tag, dropped;
 	__u32 schema;
 	__u32 events; /* of the block so far, by the commit counter */
@@ -142,13 +143,12 @@ static bool enter_block(struct htrace_consumer *c, const struct look *l)
 	return true;
 }
 
-/* Let producers that discard have the room. */
-static void publish(struct htrace_consumer *c)
+void htrace_consumer_publish(struct htrace_consumer *c)
 {
 	__u64 pos = c->pos < c->hold ? c->pos : c->hold;
 
-	/* What an earlier reader consumed stays so. After the end it may be another life's word. */
-	if (c->consumed && !c->over)
+	/* What an earlier reader consumed stays so. */
+	if (c->consumed)
 		__atomic_store_n(c->consumed, pos > c->skip_until ? pos : c->skip_until,
 				 __ATOMIC_RELEASE);
 }
@@ -156,7 +156,8 @@ static void publish(struct htrace_consumer *c)
 static void advance(struct htrace_consumer *c, __u64 pos)
 {
 	c->pos = pos;
-	publish(c);
+	if (!c->over)
+		htrace_consumer_publish(c);
 }
 
 static void leave_block(struct htrace_consumer *c, __u64 next)
@@ -381,6 +382,7 @@ static int look(struct htrace_consumer *c, __u64 head, struct look *l)
 	if (l->complete) {
 		l->end = __atomic_load_n(&b->end, __ATOMIC_RELAXED);
 		l->dropped = __atomic_load_n(&b->dropped, __ATOMIC_RELAXED);
+		l->t_end = __atomic_load_n(&b->t_end, __ATOMIC_RELAXED);
 		if (l->end < c->pos || l->end <= l->beg || l->end - l->beg > block - 8 ||
 		    l->end & 7)
 			return LOOK_BAD;
@@ -401,6 +403,7 @@ struct walk {
 	__u32 events, off; /* of them, as far as they were walked */
 	__u32 bad_id;      /* not 0: an id was wrong */
 	__u32 skipped, skip; /* events, and bytes, that were consumed before our time */
+	bool unseen;         /* they were not walked */
 };
 
 static inline __u64 word_at(const unsigned char *p, bool shared)
@@ -490,14 +493,35 @@ static inline void walk(const struct htrace_consumer *c, const struct look *l,
 		w->wrong = "closing word";
 }
 
-/* Walked where it is, or copied to be walked in peace. */
-static inline void take(struct htrace_consumer *c, const struct look *l,
-			const unsigned char *in_place, struct walk *w)
+/*
+ * What a complete block's words say of it is taken for what is in it; but for the words at its ends, so
+ * that who is not as trusted as was thought does not get along with anything.
+ */
+static void believe(const struct look *l, const unsigned char *data, __u64 pos, __u64 seen, struct walk *w)
 {
-	if (in_place)
-		walk(c, l, in_place, true, w);
-	else
+	__u32 len = (__u32)(l->end - pos);
+
+	w->off = len;
+	w->events = l->events - (__u32)seen;
+	if (word_at(data + len, true) != (HTRACE_ID_PAD | (l->end & 0xffffffffULL) << 32))
+		w->wrong = "closing word";
+	else if (len / HTRACE_REC_HDR < w->events || !len != !w->events)
+		w->wrong = "number of events";
+	w->unseen = true;
+}
+
+/* Walked where it is, or copied to be walked in peace. */
+static inline void take(struct htrace_consumer *c, const struct look *l, enum htrace_take how,
+			struct walk *w)
+{
+	const unsigned char *data = data_at(c, c->pos);
+
+	if (how == TAKE_COPY)
 		copy_out(c, l);
+	else if (how == TAKE_UNSEEN && l->complete && c->skip_until <= c->pos)
+		believe(l, data, c->pos, c->block_seen, w);
+	else
+		walk(c, l, data, true, w);
 }
 
 /* Does the walk go together with the block's words? Then *@b is it. NULL, or what is wrong. */
@@ -514,6 +538,7 @@ static const char *accept(struct htrace_consumer *c, const struct look *l, const
 	b->len = (__u32)(l->end - c->pos) - w->skip;
 	b->pos = c->pos + w->skip;
 	b->events = w->events - w->skipped;
+	b->until = w->unseen ? l->t_end : 0;
 	return NULL;
 }
 
@@ -754,9 +779,10 @@ static const char *take_block(struct htrace_consumer *c, const struct look *l, i
 }
 
 /* One block's worth: 1 a batch, 0 nothing, -EAGAIN disturbed, or a final error. */
-static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch *b, bool in_place)
+static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch *b,
+		      enum htrace_take how)
 {
-	const unsigned char *data = in_place ? data_at(c, c->pos) : c->buf;
+	const unsigned char *data = how != TAKE_COPY ? data_at(c, c->pos) : c->buf;
 	struct walk w = { 0 };
 	const char *why;
 	struct look l;
@@ -768,7 +794,7 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 	if (ret == LOOK_NOTHING)
 		return lapped(c, c->head = load_head(c)) ? -EAGAIN : 0;
 	if (ret == LOOK_OK)
-		take(c, &l, in_place ? data : NULL, &w);
+		take(c, &l, how, &w);
 	/* The copy, then head: nobody may have reserved in the block's next lap meanwhile. */
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	c->head = load_head(c);
@@ -779,7 +805,7 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 	if (!same_life(c))
 		return -EOWNERDEAD;
 	if (ret == LOOK_HOLE)
-		why = pass_hole(c, &l, b, in_place);
+		why = pass_hole(c, &l, b, how != TAKE_COPY);
 	else
 		why = take_block(c, &l, ret, data, &w, b);
 	if (why) {
@@ -796,7 +822,7 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 	return 1;
 }
 
-static int read_once(struct htrace_consumer *c, struct htrace_batch *b, bool in_place)
+static int read_once(struct htrace_consumer *c, struct htrace_batch *b, enum htrace_take how)
 {
 	__u64 head = load_head(c);
 
@@ -828,10 +854,10 @@ static int read_once(struct htrace_consumer *c, struct htrace_batch *b, bool in_
 			return quarantine(c, "producers overran a ring that discards");
 		skip_to_oldest(c, head);
 	}
-	return read_block(c, head, b, in_place);
+	return read_block(c, head, b, how);
 }
 
-int htrace_consumer_next(struct htrace_consumer *c, struct htrace_batch *b, bool in_place)
+int htrace_consumer_next(struct htrace_consumer *c, struct htrace_batch *b, enum htrace_take how)
 {
 	int ret = -EAGAIN;
 
@@ -839,7 +865,7 @@ int htrace_consumer_next(struct htrace_consumer *c, struct htrace_batch *b, bool
 	if (c->quarantined)
 		return -EILSEQ;
 	for (int i = 0; i < RETRIES && ret == -EAGAIN; i++) {
-		ret = read_once(c, b, in_place);
+		ret = read_once(c, b, how);
 		if (ret == 1 && !b->events)
 			ret = -EAGAIN; /* only a block's end, or records of an earlier reader's */
 	}
@@ -856,7 +882,7 @@ int htrace_consumer_next(struct htrace_consumer *c, struct htrace_batch *b, bool
 int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b)
 {
 	if (!c->rest.len)
-		return htrace_consumer_next(c, b, false);
+		return htrace_consumer_next(c, b, TAKE_COPY);
 	*b = c->rest;
 	c->rest.len = 0;
 	htrace_consumer_let_go(c);
@@ -878,7 +904,9 @@ void htrace_consumer_let_go(struct htrace_consumer *c)
 	c->hold = c->rest.len ? c->rest.pos : ~0ULL;
 	if (out && out->nr && out->loan[out->first].pos < c->hold)
 		c->hold = out->loan[out->first].pos;
-	publish(c);
+	/* After the end it may be another life's word. */
+	if (!c->over)
+		htrace_consumer_publish(c);
 }
 
 bool htrace_consumer_intact(struct htrace_consumer *c, __u64 pos)

@@ -17,7 +17,7 @@ static void lend(struct htrace_loans *out, const struct htrace_batch *b)
 	};
 }
 
-int htrace_consumer_borrow(struct htrace_consumer *c, struct htrace_batch *b)
+static int take_out(struct htrace_consumer *c, struct htrace_batch *b, enum htrace_take how)
 {
 	int ret;
 
@@ -30,11 +30,21 @@ int htrace_consumer_borrow(struct htrace_consumer *c, struct htrace_batch *b)
 	if (c->loans->nr == HTRACE_BORROW_MAX)
 		return -ENOBUFS;
 	htrace_consumer_hold(c);
-	ret = htrace_consumer_next(c, b, true);
+	ret = htrace_consumer_next(c, b, how);
 	if (ret == 1 && b->len)
 		lend(c->loans, b);
 	htrace_consumer_let_go(c);
 	return ret;
+}
+
+int htrace_consumer_borrow(struct htrace_consumer *c, struct htrace_batch *b)
+{
+	return take_out(c, b, TAKE_IN_PLACE);
+}
+
+int htrace_consumer_borrow_unseen(struct htrace_consumer *c, struct htrace_batch *b)
+{
+	return take_out(c, b, TAKE_UNSEEN);
 }
 
 static struct htrace_loan *find(struct htrace_loans *out, __u64 pos)
@@ -71,5 +81,8 @@ int htrace_consumer_release(struct htrace_consumer *c, const struct htrace_batch
 		out->nr--;
 	}
 	htrace_consumer_let_go(c);
+	/* Also behind its owner's end: it begins no other life before all of this one is back. */
+	if (intact)
+		htrace_consumer_publish(c);
 	return intact ? 0 : -ESTALE;
 }

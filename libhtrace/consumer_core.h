@@ -14,6 +14,13 @@ struct slot {
 	bool known;  /* visited at all */
 };
 
+/* What is done with records before they are handed on. */
+enum htrace_take {
+	TAKE_COPY,     /* copied, then looked at */
+	TAKE_IN_PLACE, /* looked at where they are */
+	TAKE_UNSEEN,   /* likewise, but those of complete blocks are not: their words say enough */
+};
+
 /* Records that were borrowed, oldest first, in a circle. */
 struct htrace_loan {
 	__u64 pos;
@@ -57,14 +64,15 @@ struct htrace_consumer {
 };
 
 /*
- * The next batch, copied, or @in_place: in the ring itself. As htrace_consumer_read(), but for what a
- * callback left over.
+ * The next batch. As htrace_consumer_read(), but for what a callback left over.
  */
-int htrace_consumer_next(struct htrace_consumer *c, struct htrace_batch *b, bool in_place);
+int htrace_consumer_next(struct htrace_consumer *c, struct htrace_batch *b, enum htrace_take how);
 /* Nothing from the position reached on is to be told as consumed, until this is taken back. */
 void htrace_consumer_hold(struct htrace_consumer *c);
 /* Hold what is still in somebody's hands, and nothing else; tell the rest as consumed. */
 void htrace_consumer_let_go(struct htrace_consumer *c);
+/* Let producers that discard have the room of what is not held. */
+void htrace_consumer_publish(struct htrace_consumer *c);
 /* Is what was at @pos still there? Everything taken from it before this call, that is. */
 bool htrace_consumer_intact(struct htrace_consumer *c, __u64 pos);
 

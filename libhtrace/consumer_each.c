@@ -62,7 +62,7 @@ long htrace_consumer_each(struct htrace_consumer *c, const struct htrace_each_op
 		htrace_consumer_hold(c);
 		b = c->rest;
 		c->rest.len = 0;
-		ret = b.len ? 1 : htrace_consumer_next(c, &b, false);
+		ret = b.len ? 1 : htrace_consumer_next(c, &b, TAKE_COPY);
 		if (ret == 1)
 			nr += hand_over(c, &o, &b, &stop);
 		htrace_consumer_let_go(c);

@@ -83,10 +83,10 @@ MUTATIONS = [
     Mutation('opener-fence', "the opener's fence", ('ring', 'weak NO_FENCE'),
              [(RING, '	htrace_fence_opener(); /*', '	/*')]),
     Mutation('reader-fence', 'the fence behind the copy', ('ring', 'weak NO_READER_FENCE'),
-             [(CONSUMER, '''		take(c, &l, in_place ? data : NULL, &w);
+             [(CONSUMER, '''		take(c, &l, how, &w);
 	/* The copy, then head: nobody may have reserved in the block's next lap meanwhile. */
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-''', '		take(c, &l, in_place ? data : NULL, &w);\n')], unit=''),
+''', '		take(c, &l, how, &w);\n')], unit=''),
     Mutation('acquire', 'the acquire of head and commit', ('ring', 'weak NO_ACQUIRE'),
              [(CONSUMER, 'return __atomic_load_n(&c->ring->head, __ATOMIC_ACQUIRE);',
                'return __atomic_load_n(&c->ring->head, __ATOMIC_RELAXED);'),

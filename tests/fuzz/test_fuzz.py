@@ -99,7 +99,9 @@ ELSEWHERE = {
     **{f'host-reader/{f}.c': OWN for f in (
         'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',
         'tsdl', 'ctf_stream', 'capture_write',
-        'capture_stream', 'capture_metadata')},
+        'capture_stream', 'capture_metadata', 'capture_span', 'rotation', 'uring')},
+    **{f'host-reader/{f}.c': 'records of who is trusted, walked within bounds; test_lend, lend.scribbled' for f in (
+        'capture_lend', 'session_lend')},
 }
 
 

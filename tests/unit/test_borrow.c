@@ -602,6 +602,81 @@ START_TEST(test_each_refused)
 }
 END_TEST
 
+/* Whole blocks are not looked into: what their words say goes. But open ones are, and both ends. */
+START_TEST(test_unseen)
+{
+	struct htrace_batch batch;
+	struct ringbox b;
+	__u64 *closing;
+
+	box_init(&b, RING, BLOCK, policies[_i]);
+	push(&b, 3 * PER_BLOCK + 2);
+	*(__u64 *)htrace_ring_data(b.ring, &b.g, 24) = 0xdead; /* no record: who looks would see it */
+	ck_assert_int_eq(htrace_consumer_borrow_unseen(b.c, &batch), 1);
+	ck_assert_uint_eq(batch.events, PER_BLOCK);
+	ck_assert_uint_eq(batch.len, PER_BLOCK * 24);
+	ck_assert_uint_ge(batch.until, b.clock - 10 * (2 * PER_BLOCK + 2));
+	ck_assert_uint_le(batch.until, b.clock - 10 * (2 * PER_BLOCK));
+	closing = (__u64 *)htrace_ring_data(b.ring, &b.g, BLOCK + PER_BLOCK * 24);
+	*closing ^= 1;
+	ck_assert_int_eq(htrace_consumer_borrow_unseen(b.c, &batch), 1); /* the third one */
+	ck_assert_uint_eq(batch.corrupt, PER_BLOCK);
+	ck_assert_uint_eq(batch.pos, 2 * BLOCK);
+	ck_assert_int_eq(htrace_consumer_borrow_unseen(b.c, &batch), 1); /* the open one */
+	ck_assert_uint_eq(batch.until, 0);
+	check_batch(&batch, 3 * PER_BLOCK, 2);
+	push(&b, PER_BLOCK);
+	ck_assert_int_eq(htrace_consumer_borrow_unseen(b.c, &batch), 1); /* its rest */
+	ck_assert_uint_ne(batch.until, 0);
+	check_batch(&batch, 3 * PER_BLOCK + 2, PER_BLOCK - 2);
+	ck_assert_uint_eq(stats_of(&b).events + stats_of(&b).corrupt, 4 * PER_BLOCK);
+	box_free(&b);
+}
+END_TEST
+
+/* More events than there is room for, none of them, or an end elsewhere. */
+START_TEST(test_unseen_lies)
+{
+	struct htrace_batch batch;
+	struct htrace_block *block;
+	struct ringbox b;
+
+	box_init(&b, RING, BLOCK, HTRACE_DISCARD);
+	push(&b, PER_BLOCK + 1);
+	block = htrace_ring_block(b.ring, &b.g, 0);
+	if (_i == 0)
+		block->commit += 1000ULL << 32;
+	else if (_i == 1)
+		block->commit -= (__u64)PER_BLOCK << 32;
+	else
+		block->end -= 24;
+	ck_assert_int_eq(htrace_consumer_borrow_unseen(b.c, &batch), 1);
+	ck_assert_uint_eq(batch.pos, BLOCK);
+	ck_assert_uint_eq(batch.until, 0);
+	ck_assert_uint_eq(stats_of(&b).corrupt_blocks, 1);
+	box_free(&b);
+}
+END_TEST
+
+/* What an earlier reader consumed of a block is not given out, so it has to be looked for. */
+START_TEST(test_unseen_resume)
+{
+	struct htrace_batch batch;
+	struct ringbox b;
+
+	box_init(&b, RING, BLOCK, HTRACE_DISCARD);
+	push(&b, 5);
+	ck_assert_int_eq(htrace_consumer_read(b.c, &batch), 1);
+	push(&b, PER_BLOCK);
+	htrace_consumer_free(b.c);
+	box_open(&b, HTRACE_START_OLDEST);
+	ck_assert_int_eq(htrace_consumer_borrow_unseen(b.c, &batch), 1);
+	ck_assert_uint_eq(batch.until, 0);
+	check_batch(&batch, 5, PER_BLOCK - 5);
+	box_free(&b);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("borrow");
@@ -620,6 +695,9 @@ int main(void)
 	tcase_add_test(t, test_resume);
 	tcase_add_test(t, test_anchor);
 	tcase_add_test(t, test_move);
+	tcase_add_loop_test(t, test_unseen, 0, 2);
+	tcase_add_loop_test(t, test_unseen_lies, 0, 3);
+	tcase_add_test(t, test_unseen_resume);
 	suite_add_tcase(s, t);
 	tcase_add_loop_test(hostile, test_garbage, 0, 5);
 	tcase_add_test(hostile, test_scribbled);

@@ -38,7 +38,10 @@ struct htrace_consumer_opts {
 	__u64 *consumed;
 };
 
-/* Consecutive records of one block, validated. */
+/*
+ * Consecutive records of one block, validated (but see htrace_consumer_borrow_unseen()). The library fills in the
+ * whole struct, which does not grow.
+ */
 struct htrace_batch {
 	/*
 	 * htrace_consumer_read(): the consumer's own memory, valid until its next call;
@@ -59,7 +62,7 @@ struct htrace_batch {
 	__u64 unfinished;  /* lost, in events: committed, but not to be told from what was not */
 	__u64 uncommitted; /* in bytes: reserved, and never committed */
 	__u64 doubtful;    /* not 0: which of its events are committed is not known, see htrace_consumer_salvage() */
-	__u64 reserved; /* 0: the library fills in the whole struct, which does not grow */
+	__u64 until; /* htrace_consumer_borrow_unseen(): no record is later than this; else 0 */
 };
 
 struct htrace_consumer_stats {
@@ -240,6 +243,13 @@ long htrace_consumer_each(struct htrace_consumer *c, const struct htrace_each_op
  * htrace_consumer_read().
  */
 int htrace_consumer_borrow(struct htrace_consumer *c, struct htrace_batch *b);
+/*
+ * As htrace_consumer_borrow(), for who hands blocks on without reading them: what lies in a complete block
+ * is not looked at. That all of it is committed, how many events they are and until when they were
+ * recorded its words in the ring say, and these are believed. @b->until is not 0 then. Records of a block
+ * that is still open are validated as ever; so are those behind what an earlier reader consumed.
+ */
+int htrace_consumer_borrow_unseen(struct htrace_consumer *c, struct htrace_batch *b);
 /*
  * Give @b back, of which pos and len are looked at (a batch without events need not be).
  *  0: it was as it should be until now, and so is what was taken from it.

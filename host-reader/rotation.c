@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "rotation.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "message.h"
+#include "options.h"
+
+#define USAGE_ERROR 2
+#define LEAST (4u << 20) /* a part is metadata, journal and some packets at least */
+#define PARTS 4          /* of what is kept, if nobody says */
+
+/* -------------------------------------------------------------------------------------- options */
+
+/* With a unit: K, M, G, T of bytes, or s. */
+static bool parse(const char *text, __u64 *bytes, __u64 *ns)
+{
+	static const char units[] = "KMGT";
+	unsigned long long v;
+	const char *unit;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	v = strtoull(text, &end, 10);
+	if (errno || !*end || end[1] || !v || v > 1ULL << 32)
+		return false;
+	if (*end == 's' && ns) {
+		*ns = v * 1000000000;
+		return true;
+	}
+	unit = strchr(units, *end);
+	if (!unit)
+		return false;
+	v <<= 10 * (unit - units + 1);
+	*bytes = v;
+	return v >= LEAST && v < 1ULL << 60;
+}
+
+static int parse_one(struct rotation *r, const char *option, const char *spec)
+{
+	if (!strncmp(option, "rotate=", 7)) {
+		if (parse(option + 7, &r->bytes, &r->ns))
+			return 0;
+		say("'%s' in output '%s' is neither a size from 4M on, as in rotate=64M, nor a time, as in "
+		    "rotate=60s", option + 7, spec);
+	} else if (!strncmp(option, "keep=", 5)) {
+		if (parse(option + 5, &r->keep, NULL))
+			return 0;
+		say("'%s' in output '%s' is not a size from 4M on, as in keep=1G", option + 5, spec);
+	} else {
+		say("unknown option '%s' in output '%s'; there are rotate= and keep=; a comma of the path "
+		    "itself is doubled", option, spec);
+	}
+	return USAGE_ERROR;
+}
+
+int rotation_parse(struct rotation *r, char *text, const char *spec)
+{
+	const char *option;
+	int ret = 0;
+
+	while (!ret && (option = options_cut(&text)) != NULL)
+		ret = parse_one(r, option, spec);
+	if (!ret && r->keep && (r->keep < 2 * LEAST || r->bytes > r->keep / 2)) {
+		say("output '%s': of what is kept at least two parts have to fit, of 4M or more", spec);
+		return USAGE_ERROR;
+	}
+	if (!ret && r->keep && !r->bytes)
+		r->bytes = r->keep / PARTS > LEAST ? r->keep / PARTS : LEAST;
+	return ret;
+}
+
+/* ---------------------------------------------------------------------------------------- parts */
+
+struct part {
+	char name[CAPTURE_NAME];
+	__u64 bytes;
+};
+
+int parts_add(struct parts *p, const char *name, __u64 bytes)
+{
+	struct part *more = realloc(p->part, (p->nr + 1) * sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	p->part = more;
+	snprintf(more[p->nr].name, sizeof(more->name), "%s", name);
+	more[p->nr++].bytes = bytes;
+	p->bytes += bytes;
+	return 0;
+}
+
+/* The files of a directory, which then goes, too. What else somebody put there stays, and it with that. */
+static int delete_dir(int dir, const char *name)
+{
+	int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *e;
+	int ret = 0;
+
+	if (!d) {
+		ret = -errno;
+		if (fd >= 0)
+			close(fd);
+		return ret;
+	}
+	while ((e = readdir(d)) != NULL)
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, CAPTURE_SIDE) &&
+		    unlinkat(fd, e->d_name, 0) && errno != ENOENT)
+			ret = ret ? ret : -errno;
+	closedir(d);
+	if (unlinkat(dir, name, AT_REMOVEDIR) && errno != ENOENT)
+		ret = ret ? ret : -errno;
+	return ret;
+}
+
+/* The journal first: without it nobody takes the rest for a capture. */
+static int delete_part(int dir, const char *name)
+{
+	int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	ret = delete_dir(fd, CAPTURE_SIDE);
+	close(fd);
+	return ret ? ret : delete_dir(dir, name);
+}
+
+int parts_delete(struct parts *p, int dir, __u64 most)
+{
+	unsigned int gone = 0;
+	int ret = 0;
+
+	for (; gone < p->nr && p->bytes > most && !ret; gone++) {
+		ret = delete_part(dir, p->part[gone].name);
+		p->bytes -= p->part[gone].bytes;
+	}
+	p->nr -= gone;
+	if (p->nr)
+		memmove(p->part, p->part + gone, p->nr * sizeof(*p->part));
+	return ret;
+}
+
+void parts_free(struct parts *p)
+{
+	free(p->part);
+}
+
+/* -------------------------------------------------------------------------------------- lasting */
+
+static bool lasts(const struct capture_item *item)
+{
+	return item->kind == CAPTURE_SCHEMA || item->kind == CAPTURE_NAMES || item->kind == CAPTURE_GUEST ||
+	       item->kind == CAPTURE_PLACE || item->kind == CAPTURE_CLOCK || item->kind == CAPTURE_BROKEN;
+}
+
+int lasting_keep(struct lasting *l, const struct capture_item *item)
+{
+	const size_t most = (HTRACE_CLOCK_SAMPLES + 1) * sizeof(struct htrace_clock_sample);
+	struct said *s = &l->said[item->kind <= CAPTURE_CLOCK ? item->kind : 0];
+	size_t before = 0, skip = 0;
+	unsigned char *data;
+
+	if (!lasts(item))
+		return 0;
+	if (item->kind == CAPTURE_CLOCK) { /* each tells of some samples; of all of them the latest */
+		before = s->item.len;
+		skip = before + item->len > most ? before + item->len - most : 0;
+		if (skip > before)
+			return 0; /* no reader gives so many at once */
+	}
+	data = malloc(before - skip + item->len + 1);
+	if (!data)
+		return -ENOMEM;
+	if (before > skip)
+		memcpy(data, s->data + skip, before - skip);
+	memcpy(data + before - skip, item->data, item->len);
+	free(s->data);
+	s->data = data;
+	s->item = *item;
+	s->item.data = data;
+	s->item.len = before - skip + item->len;
+	return 0;
+}
+
+void lasting_free(struct lasting *l)
+{
+	for (size_t i = 0; i < sizeof(l->said) / sizeof(*l->said); i++)
+		free(l->said[i].data);
+}

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Captures without a copy: the same as those with one, whatever happens to disk, reader and trust."""
+
+import contextlib
+import ctypes
+import itertools
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+
+from harness import params, say
+from vm import BUILD, READER
+
+FLOOD = os.path.join(BUILD, 'tests', 'flood')
+HEADER, TAIL, BATCH = 80, 72, 32
+IO_URING_SETUP = 425
+
+
+@contextlib.contextmanager
+def directory():
+    d = tempfile.mkdtemp(prefix='htrace-lend-', dir='/dev/shm')
+    try:
+        yield d
+    finally:
+        if os.path.ismount(d + '/small'):
+            subprocess.run(['umount', d + '/small'], check=True)
+        if not os.environ.get('HTRACE_KEEP'):
+            shutil.rmtree(d)
+
+
+def flood(region, policy, ring, threads, records, payload, mode, rate=0):
+    return subprocess.Popen([FLOOD, region, policy, str(ring), '0', str(threads), str(records),
+                             str(payload), str(rate), mode], stdout=subprocess.PIPE, text=True)
+
+
+def no_io_uring():
+    """In the child: the system call is refused, as by a container's seccomp."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = [(0x20, 0, 0, 0), (0x15, 0, 1, IO_URING_SETUP), (6, 0, 0, 0x50000 | 1), (6, 0, 0, 0x7fff0000)]
+    text = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *c) for c in code))
+    program = ctypes.create_string_buffer(struct.pack('HxxxxxxP', len(code), ctypes.addressof(text)))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
+
+
+def capture(source, path, *args, status=0, **how):
+    """Until there is nothing more: what it said."""
+    run = subprocess.run([READER, source, '-o', f'raw:{path}', *args], stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True, check=False, timeout=120, **how)
+    assert run.returncode == status, (run.returncode, run.stderr[-3000:])
+    return run.stderr
+
+
+def number(name, said):
+    return int(re.search(rf'\n{name} +(\d+)', said)[1])
+
+
+def babeltrace(path):
+    run = subprocess.run(['babeltrace2', '--clock-cycles', '--no-delta', path], check=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lost = sum(int(n) for n in re.findall(r'discarded (\d+) events?', run.stderr))
+    assert all('discarded' in line for line in run.stderr.splitlines()), run.stderr[:2000]
+    return run.stdout, lost
+
+
+def records(path, fixed=0):
+    """{ring: [seq]} by babeltrace2, of records whose fields are what flood writes, @fixed: words of the rest."""
+    rings = {}
+    for m in re.finditer(r'ring = (\d+) \}, \{ seq = (\d+), check = (\d+), rest = \[(.*?)\] \}', babeltrace(path)[0]):
+        ring, seq = int(m[1]), int(m[2])
+        rest = [int(x) for x in re.findall(r'= (\d+)', m[4])]
+        assert int(m[3]) == seq * 0x9e3779b97f4a7c15 % 2**64, m[0]
+        assert rest == list(range(seq + 2, seq + 2 + (fixed or seq % 7))), m[0]
+        rings.setdefault(ring, []).append(seq)
+    return rings
+
+
+def packets(path):
+    """Sizes of bodies of each packet of a stream, whose packets must follow each other to its end."""
+    with open(path, 'rb') as f:
+        data = f.read()
+    at, seq, lost, bodies = 0, 0, 0, []
+    while at < len(data):
+        magic, = struct.unpack_from('<I', data, at)
+        content, size, nr, discarded = struct.unpack_from('<4Q', data, at + 40)
+        assert magic == 0xc1fc1fc1 and nr == seq and discarded >= lost, (path, at)
+        assert HEADER * 8 <= content <= size - 8 * (TAIL + BATCH) and at + size // 8 <= len(data), (path, at)
+        bodies.append((content + 7) // 8 - HEADER)
+        at, seq, lost = at + size // 8, seq + 1, discarded
+    return bodies
+
+
+def streams(path):
+    d = os.path.join(path, 'source1-session1')
+    return [os.path.join(d, name) for name in sorted(os.listdir(d)) if name.startswith('ring')]
+
+
+@params('discard', 'overwrite', 'fixed')
+def test_same(policy):
+    """The same ring, read with a copy, without one (fixed: without a look), and where io_uring is refused."""
+    fixed = policy == 'fixed'
+    with directory() as d:
+        with flood(d + '/region', 'discard' if fixed else policy, 1 << 22, 2, 150000, 48 * fixed, 'fill') as f:
+            f.communicate()
+        ways = {'copied': ('', (), {}), 'not trusted': (',trusted', ('--copy',), {}),
+                'lent': (',trusted', (), {}), 'refused': (',trusted', (), {'preexec_fn': no_io_uring})}
+        shown = {}
+        for name, (suffix, args, how) in ways.items():
+            shutil.copy(d + '/region', d + '/copy')
+            said = capture(f'local:{d}/copy{suffix}', f'{d}/{name}', '--duration', '0.7', *args, **how)
+            assert ('without a copy' in said) == (name in ('lent', 'refused')), said
+            assert ('io_uring' in said) == (name == 'lent'), said
+            unseen = re.search(r'not looked at\) +(\d+)', said)
+            assert (int(unseen[1]) > 50000 if fixed and suffix and not args else not unseen), said
+            json = f'{d}/json'
+            subprocess.run([READER, f'file:{d}/{name}', '-o', f'json:{json}'], check=True,
+                           stderr=subprocess.DEVNULL)
+            with open(json, encoding='ascii') as f:
+                shown[name] = babeltrace(f'{d}/{name}') + (f.read(), number('received', said))
+        for name in ways:
+            assert shown[name] == shown['copied'], name
+        say(f'{shown["lent"][3]} events, the same in four ways, by babeltrace2 and file:')
+
+
+@params('lent', 'fixed', 'copied', 'refused')
+def test_live(way):
+    """Producers that fill the rings all the time: all of it is there, once, in order."""
+    words = 2 * (way == 'fixed')
+    with directory() as d:
+        suffix, how = '' if way == 'copied' else ',trusted', {}
+        if way == 'refused':
+            how['preexec_fn'] = no_io_uring
+        with flood(d + '/region', 'discard', 1 << 20, 2, 400000, 16 * words, 'live') as f:
+            while not os.path.exists(d + '/region'):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            said = capture(f'local:{d}/region{suffix}', d + '/raw', '--duration', '6', **how)
+            _, refused = map(int, f.communicate()[0].split())
+        assert number('received', said) == 800000 and number('lost', said) == refused, said
+        rings = records(d + '/raw', words)
+        assert {r: list(range(400000)) for r in (0, 1)} == rings, {r: len(x) for r, x in rings.items()}
+        sizes = list(itertools.chain(*map(packets, streams(d + '/raw'))))
+        say(f'{len(sizes)} packets, {sum(s > 60000 for s in sizes)} of whole blocks')
+
+
+def test_overrun():
+    """Overwrite, and producers that are faster: what is told as read is right, what was lapped is counted."""
+    with directory() as d:
+        with flood(d + '/region', 'overwrite', 1 << 20, 2, 2000000, 0, 'live') as f:
+            while not os.path.exists(d + '/region'):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            said = capture(f'local:{d}/region,trusted', d + '/raw', '--duration', '4')
+            assert f.wait() == 0
+        received, lost = number('received', said), number('lost', said)
+        assert received + lost == 4000000, said
+        rings = records(d + '/raw')
+        assert sum(map(len, rings.values())) == received
+        for seqs in rings.values():
+            assert all(a < b for a, b in zip(seqs, seqs[1:]))
+            assert seqs[-1] == 1999999
+        again = subprocess.run([READER, f'file:{d}/raw', '--view', 'summary'], check=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
+        assert number('received', again) == received and number('lost', again) == lost, again
+        empty = sum(s == 0 for p in streams(d + '/raw') for s in packets(p))
+        say(f'{received} received, {lost} lost; {empty} packets without records')
+
+
+def test_scribbled():
+    """Trust that was misplaced: bytes change while they are written. The packets are packets."""
+    with directory() as d:
+        with flood(d + '/region', 'discard', 1 << 20, 2, 300000, 0, 'scribble') as f:
+            while not os.path.exists(d + '/region'):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            try:
+                capture(f'local:{d}/region,trusted', d + '/raw', '--duration', '5')
+            finally:
+                f.kill() # its rings may be broken, and wait for room for ever
+        sizes = [packets(p) for p in streams(d + '/raw') if '.odd' not in p]
+        run = subprocess.run([READER, f'file:{d}/raw', '-o', 'json:/dev/null'], stderr=subprocess.PIPE,
+                             text=True, check=False, timeout=60)
+        assert run.returncode in (0, 1), run
+        assert number('received', run.stderr) > 0, run.stderr
+        say(f'{sum(map(len, sizes))} packets; read back: {number("received", run.stderr)} events')
+
+
+@params('lent', 'copied')
+def test_full_disk(way):
+    """What does not fit stays in the rings, for the next reader: nothing is missing, and nothing comes again."""
+    with directory() as d:
+        os.mkdir(d + '/small')
+        subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'none', d + '/small'], check=True)
+        with flood(d + '/region', 'discard', 1 << 22, 1, 80000, 0, 'fill') as f:
+            f.communicate()
+        source = f'local:{d}/region' + (',trusted' if way == 'lent' else '')
+        said = capture(source, d + '/small/raw', '--duration', '1', status=1)
+        assert 'cannot write to' in said and 'No space left on device' in said, said
+        rest = capture(source, d + '/rest', '--duration', '1')
+        first, second = records(d + '/small/raw')[0], records(d + '/rest')[0]
+        assert first == list(range(len(first))), len(first)
+        assert second == list(range(len(first), 80000)), (len(first), second[0])
+        assert number('received', said) >= len(first) > 0 and number('received', rest) == len(second)
+        say(f'{len(first)} events in 3 MiB, {len(second)} read by the next reader')
+
+
+@params('lent', 'copied')
+def test_killed(way):
+    """
+    SIGKILL: what is in the first capture can be read, and the next reader goes on. Nothing is missing between the
+    two: also what was copied, and held back to be put together, was not said to be consumed before it was written.
+    """
+    with directory() as d:
+        with flood(d + '/region', 'discard', 1 << 20, 2, 400000, 0, 'live', 250000) as f:
+            while not os.path.exists(d + '/region'):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            source = f'local:{d}/region' + (',trusted' if way == 'lent' else '')
+            with subprocess.Popen([READER, source, '-o', f'raw:{d}/first'],
+                                  stderr=subprocess.DEVNULL) as reader:
+                time.sleep(0.4)
+                reader.send_signal(signal.SIGKILL)
+            capture(source, d + '/second', '--duration', '6')
+            assert f.wait() == 0
+        subprocess.run([READER, f'file:{d}/first', '-o', f'raw:{d}/whole'], check=True, stderr=subprocess.DEVNULL)
+        first, second = records(d + '/whole'), records(d + '/second')
+        for ring in 0, 1:
+            head, tail = first.get(ring, []), second[ring]
+            assert head == list(range(len(head))) and tail == list(range(tail[0], 400000))
+            assert tail[0] <= len(head), (ring, len(head), tail[0])
+        say(f'{sum(map(len, first.values()))} events by the one that was killed, '
+            f'{sum(map(len, second.values()))} by the next')
+
+
+def size_of(path):
+    return sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(path) for f in files)
+
+
+def read_file(path):
+    """What file: says at the end; there must be nothing wrong with it."""
+    run = subprocess.run([READER, f'file:{path}', '--view', 'summary'], check=True, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True)
+    assert 'no end' not in run.stderr and 'missing' not in run.stderr, run.stderr
+    return run.stdout
+
+
+@params('lent', 'copied')
+def test_rotated(way):
+    """Parts by size within what is kept: always, each readable by itself, the latest without a gap."""
+    most = 0
+    with directory() as d:
+        with flood(d + '/region', 'discard', 1 << 20, 2, 400000, 0, 'live', 150000) as f:
+            while not os.path.exists(d + '/region'):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            source = f'local:{d}/region' + (',trusted' if way == 'lent' else '')
+            with subprocess.Popen([READER, source, '-o', f'raw:{d}/raw,rotate=4M,keep=12M', '--duration', '5'],
+                                  stderr=subprocess.PIPE, text=True) as reader:
+                while reader.poll() is None:
+                    with contextlib.suppress(FileNotFoundError):
+                        most = max(most, size_of(d + '/raw'))
+                    time.sleep(0.02)
+                said = reader.stderr.read()
+            assert reader.returncode == 0 and number('received', said) == 800000, said
+            f.wait()
+        parts = sorted(os.listdir(d + '/raw'), key=lambda name: int(name.split('.')[1]))
+        assert 2 <= len(parts) and parts[0] != 'source1-session1.2' and 8 << 20 < most <= 12 << 20, (parts, most)
+        rings, alone = records(d + '/raw'), {0: [], 1: []}
+        for name in parts:
+            part = records(f'{d}/raw/{name}')
+            assert number('received', read_file(f'{d}/raw/{name}')) == sum(map(len, part.values()))
+            for ring, seqs in part.items():
+                alone[ring] += seqs
+        assert alone == rings and number('received', read_file(d + '/raw')) == sum(map(len, rings.values()))
+        for seqs in rings.values():
+            assert seqs == list(range(seqs[0], 400000)), (seqs[0], len(seqs))
+        say(f'{len(parts)} parts are left, {most / 2**20:.1f} MiB at most')
+
+
+def test_rotated_by_time():
+    """Parts of a second, all of which are kept."""
+    with directory() as d:
+        with flood(d + '/region', 'discard', 1 << 20, 2, 150000, 48, 'live', 50000) as f:
+            while not os.path.exists(d + '/region'):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            said = capture(f'local:{d}/region,trusted', d + '/raw,rotate=1s', '--duration', '5')
+            assert f.wait() == 0
+        parts = os.listdir(d + '/raw')
+        assert 3 <= len(parts) <= 6 and number('received', said) == 300000, (parts, said)
+        assert records(d + '/raw', 4) == {r: list(range(150000)) for r in (0, 1)}
+        for name in parts:
+            assert records(f'{d}/raw/{name}', 4)
+
+
+def test_options():
+    """Who can be trusted, and what it is good for."""
+    with directory() as d:
+        def refused(*args):
+            run = subprocess.run([READER, *args], stderr=subprocess.PIPE, text=True, check=False)
+            assert run.returncode == 2, run
+            return run.stderr
+        assert "unknown option 'trusted' in source" in refused(f'file:{d},trusted')
+        assert 'there is trusted' in refused(f'local:{d}/x,trust')
+        for option, why in (('rotate=1K', 'neither a size'), ('rotate=5', 'neither a size'), ('rotate=0s', 'neither'),
+                            ('keep=60s', 'not a size'), ('keep=4M', 'two parts'), ('rotate=8M,keep=8M', 'two parts'),
+                            ('b', 'a comma of the path itself is doubled')):
+            assert why in refused(f'local:{d}/x', '-o', f'raw:{d}/a,{option}'), option
+        assert os.listdir(d) == []
+        with flood(d + '/region', 'discard', 1 << 20, 1, 100, 0, 'fill') as f:
+            f.communicate()
+        said = capture(f'local:{d}/region,trusted', d + '/raw', '-o', 'text:/dev/null', '--duration', '0.3')
+        assert 'its events are copied: there is another output beside raw:DIR' in said, said
