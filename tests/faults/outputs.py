@@ -35,9 +35,11 @@ def take_tracer(seq, life, thread, check):
 
 TRACER = Format(r'"event":"record","fields":\{"seq":(\d+),"life":(\d+),"thread":(\d+),"check":(\d+)\}',
                 r' record: .*\{ seq = (\d+), life = (\d+), thread = (\d+), check = (\d+) \}$', take_tracer)
-# By counted.bpf.c, of what `workload steady` calls; names of tasks come beside them.
-COUNTED = Format(r'"event":"counted".*"fields":\{"number":(\d+)\}', r' counted: .*\{ number = (\d+) \}$',
-                 lambda number: (number >> 32, number & 0xffffffff),
+# By counted.bpf.c, of what `workload steady` calls. A CPU's are in order; who calls may move to another. Names
+# of tasks come beside them.
+COUNTED = Format(r'"cpu":(\d+),.*"event":"counted".*"fields":\{"number":(\d+)\}',
+                 r' counted: \{ cpu_id = (\d+).*\{ number = (\d+) \}$',
+                 lambda cpu, number: ((number >> 32, cpu), number & 0xffffffff),
                  r'lttng_statedump_|sched_process_(fork|exec|exit)|task_rename')
 
 
