@@ -7,16 +7,18 @@ their calls, and count those that they made in a file; the guest prints it where
 is no agent, calls are not recorded: what was made then may be in the trace or not.
 """
 
+import json
 import os
 import random
 import re
 import signal
+import socket
 import time
 
 import outputs
 from host import Host
 from outputs import Wrong
-from vm import COUNTED, VM
+from vm import COUNTED, INT3, VM, EmulationFault
 
 VALUE = 424242   # as in counted.bpf.c
 RATE = 500       # of each process
@@ -53,17 +55,61 @@ vCPU_offline() {{
 '''
 
 
-class Guest(Host):
-    """@inside, @outside: faults of the guest's and of the host's; @last: what ends it."""
+class Monitor:
+    """QEMU's."""
 
-    def __init__(self, seed, nr, kernel, policy, inside, outside, last, cpus=2, pace=0):
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.file = self.socket.makefile('rw')
+        self.file.readline()  # its greeting
+        self.do('qmp_capabilities')
+
+    def answer(self, *kinds):
+        while True:
+            answer = json.loads(self.file.readline())
+            if 'error' in answer:
+                raise Wrong(f'QEMU says: {answer}')
+            if any(answer.get('event') == k or k in answer for k in kinds):
+                return answer
+
+    def do(self, command, **arguments):
+        self.file.write(json.dumps({'execute': command, 'arguments': arguments}) + '\n')
+        self.file.flush()
+        return self.answer('return')['return']
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+# (kernel, policy, vCPUs, faults inside the guest, those outside, the last one)
+BOOTS = [
+    ('6.12', 'overwrite', 2,
+     ['kill agent', 'kill workload', 'stop agent', 'stop workload', 'clock jump', 'vCPU offline'],
+     ['kill reader', 'kill reader', 'stop reader', 'stop QEMU', 'full disk', 'directory moved'], 'kill QEMU'),
+    ('6.1', 'discard', 2,
+     ['kill agent', 'kill workload', 'stop agent', 'stop workload', 'clock jump'],
+     ['kill reader', 'stop reader', 'stop QEMU', 'full disk', 'directory removed', 'vCPU unplugged'],
+     'file truncated'),
+    ('6.12', 'discard', 1, ['kill agent', 'kill workload'], ['kill reader', 'stop QEMU'], 'kill QEMU'),
+]
+
+
+class Guest(Host):
+    """Boot @nr of BOOTS. @pace: how often the workload's speed is looked at, before anything happens."""
+
+    def __init__(self, seed, nr, pace=0):
         super().__init__(random.Random(f'{seed}/guest {nr}'), outputs.COUNTED)
-        self.name = f'guest {nr}, {kernel}, {policy}'
-        self.policy, self.last, self.pace = policy, last, pace
-        self.inside, self.outside = list(inside), list(outside)
+        kernel, self.policy, cpus, inside, outside, self.last = BOOTS[nr]
+        self.name = f'guest {nr}, {kernel}, {self.policy}, seed {seed}'
+        self.inside, self.outside, self.pace = list(inside), list(outside), pace
         self.rng.shuffle(self.inside)
         self.rng.shuffle(self.outside)
         self.vm = VM(self.script(), kernel=kernel, cpus=cpus, add=[COUNTED])
+        self.qmp = os.path.join(self.vm.dir, 'qmp')
+        self.vm.command += ['--qmp', self.qmp]
+        self.console = ''
         self.timed = {'running': [], 'stopped': []}
 
     def sources(self):
@@ -87,17 +133,28 @@ class Guest(Host):
     def do_stop_QEMU(self):
         self.stop(self.vm.qemu)
 
+    def do_vCPU_unplugged(self):
+        """Asked for by the VMM, done by the guest."""
+        monitor = Monitor(self.qmp)
+        cpus = monitor.do('query-hotpluggable-cpus')
+        path = next(c['qom-path'] for c in cpus if any(c['props'].values()))
+        monitor.do('device_del', id=path)
+        monitor.answer('DEVICE_DELETED')
+        monitor.close()
+
     def do_kill_QEMU(self):
         self.vm.qemu.kill()
         self.vm.qemu.wait()
         self.reader.wait_for('silent')
         time.sleep(0.3)
+        self.reader.end((0,))
 
     def do_file_truncated(self):
         time.sleep(0.5)  # what is read until then is delivered
         os.truncate(self.vm.region, self.rng.choice([0, 4096 * self.rng.randrange(16)]))
         self.reader.wait_for('the file was truncated')
-        self.reader.truncated += 1
+        if self.reader.process.wait(20) != 1:  # it was all that there was to read
+            raise Wrong(f'the reader ended with {self.reader.process.returncode}:\n{self.reader.err()[-3000:]}')
 
     def measure(self):
         """Every other round the reader stands still."""
@@ -121,8 +178,8 @@ class Guest(Host):
         self.vm.wait_for('DONE\n(.*\n)*TOLD .*\n')
         time.sleep(self.rng.uniform(*PAUSE))
         self.reader.wait_for('rings of')
-        self.do(self.last)
-        self.reader.end((1,) if self.reader.truncated else (0,))
+        self.log.append(self.last)
+        {'kill QEMU': self.do_kill_QEMU, 'file truncated': self.do_file_truncated}[self.last]()
 
     # ------------------------------------------------------------------------------ the account
 
@@ -182,6 +239,7 @@ class Guest(Host):
         return [r for r in result if r[0] != 'DONE'] + [(fault, 0, 0) for fault in self.log]
 
     def close(self):
+        self.console = self.vm.console()
         self.vm.close()
         super().close()
 
@@ -194,4 +252,6 @@ class Guest(Host):
             result.append(self.account())
 
         why = self.attempt(play)
+        if why and re.search(INT3, self.console):
+            raise EmulationFault(why)
         return result[0] if not why else None, why

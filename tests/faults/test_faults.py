@@ -8,7 +8,9 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import local  # noqa: E402
-from harness import say  # noqa: E402
+from guest import BOOTS, Guest  # noqa: E402
+from harness import params, say  # noqa: E402
+from tally import Tally  # noqa: E402
 
 TIMES = 300
 
@@ -18,3 +20,19 @@ def test_local():
     times, wrong = local.run(random.randrange(1 << 31), TIMES, say)
     assert not wrong, '\n'.join(wrong)
     assert times == TIMES, times
+
+
+@params(*range(len(BOOTS)))
+def test_guest(nr):
+    """A guest, its VMM and its reader; of the host's faults the guest's tally has what was produced meanwhile."""
+    guest = Guest(random.randrange(1 << 31), nr)
+    account, why = guest.run()
+    say(guest.name)
+    assert not why, why
+    tally = Tally()
+    for fault, produced, delivered in account[0]:
+        tally.add(fault, produced, delivered)
+    tally.show(say)
+    say(f'{account[1]} of these were read, but not written, by readers that died')
+    kernel, policy, cpus, inside, outside, _ = BOOTS[nr]
+    assert tally.times() == len(inside) + len(outside) + 1
