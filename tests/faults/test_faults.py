@@ -3,16 +3,20 @@
 
 import os
 import random
+import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import local  # noqa: E402
+import pace  # noqa: E402
 from guest import BOOTS, Guest  # noqa: E402
 from harness import params, say  # noqa: E402
 from tally import Tally  # noqa: E402
 
 TIMES = 300
+PAIRS, PAIRS_GUEST = 10, 4
+ROUND = 200000  # as in tracer.c
 
 
 def test_local():
@@ -22,10 +26,21 @@ def test_local():
     assert times == TIMES, times
 
 
+@params('discard', 'overwrite')
+def test_slow_reader(policy):
+    """A workload is not slower while its reader stands still; what the reader missed meanwhile is counted."""
+    took, said = pace.local(policy, PAIRS)
+    pace.judge(policy, '1f', took['running'], took['stopped'], say)
+    lost = int(re.search(r'^lost +(\d+)', said, re.M)[1])
+    received = int(re.search(r'^received +(\d+)', said, re.M)[1])
+    say(f'{received} records received, {lost} lost')
+    assert received + lost == 2 * PAIRS * ROUND and lost > ROUND, said
+
+
 @params(*range(len(BOOTS)))
 def test_guest(nr):
     """A guest, its VMM and its reader; of the host's faults the guest's tally has what was produced meanwhile."""
-    guest = Guest(random.randrange(1 << 31), nr)
+    guest = Guest(random.randrange(1 << 31), nr, 0 if nr else 2 * PAIRS_GUEST)
     account, why = guest.run()
     say(guest.name)
     assert not why, why
@@ -34,5 +49,7 @@ def test_guest(nr):
         tally.add(fault, produced, delivered)
     tally.show(say)
     say(f'{account[1]} of these were read, but not written, by readers that died')
-    kernel, policy, cpus, inside, outside, _ = BOOTS[nr]
+    if guest.pace:
+        pace.judge('in the guest', '0f', guest.timed['running'], guest.timed['stopped'], say)
+    _, _, _, inside, outside, _ = BOOTS[nr]
     assert tally.times() == len(inside) + len(outside) + 1
