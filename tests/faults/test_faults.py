@@ -8,11 +8,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-import local  # noqa: E402
+import faults  # noqa: E402
 import pace  # noqa: E402
-from guest import BOOTS, Guest  # noqa: E402
+from guest import BOOTS  # noqa: E402
 from harness import params, say  # noqa: E402
-from tally import Tally  # noqa: E402
 
 TIMES = 300
 PAIRS, PAIRS_GUEST = 10, 4
@@ -20,8 +19,8 @@ ROUND = 200000  # as in tracer.c
 
 
 def test_local():
-    """Local rings; tests/faults/local.py does it for longer."""
-    times, wrong = local.run(random.randrange(1 << 31), TIMES, say)
+    """Local rings; tests/faults/faults.py does it for longer."""
+    times, wrong = faults.run(random.randrange(1 << 31), TIMES, say)
     assert not wrong, '\n'.join(wrong)
     assert times == TIMES, times
 
@@ -40,16 +39,9 @@ def test_slow_reader(policy):
 @params(*range(len(BOOTS)))
 def test_guest(nr):
     """A guest, its VMM and its reader; of the host's faults the guest's tally has what was produced meanwhile."""
-    guest = Guest(random.randrange(1 << 31), nr, 0 if nr else 2 * PAIRS_GUEST)
-    account, why = guest.run()
-    say(guest.name)
-    assert not why, why
-    tally = Tally()
-    for fault, produced, delivered in account[0]:
-        tally.add(fault, produced, delivered)
-    tally.show(say)
-    say(f'{account[1]} of these were read, but not written, by readers that died')
-    if guest.pace:
-        pace.judge('in the guest', '0f', guest.timed['running'], guest.timed['stopped'], say)
+    times, wrong, timed = faults.run_guest(random.randrange(1 << 31), nr, 0 if nr else 2 * PAIRS_GUEST, say)
+    assert not wrong, wrong[0]
+    if timed['stopped']:
+        pace.judge('in the guest', '0f', timed['running'], timed['stopped'], say)
     _, _, _, inside, outside, _ = BOOTS[nr]
-    assert tally.times() == len(inside) + len(outside) + 1
+    assert times == len(inside) + len(outside) + 1

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-Faults at random moments, over local rings: by hand, for as long as one likes.
+Faults at random moments: as many as one likes, or those of one seed again.
 
-The test command does 300. A seed gives the same faults at the same moments again, as far as two cores and a
-scheduler can.
+The test command does 300 over local rings, and 30 in three boots of guests. A seed gives the same faults
+after the same pauses; what exactly they meet is the scheduler's.
 """
 
 import argparse
@@ -73,13 +73,33 @@ def run(seed, times, say=print):
     return tally.times(), wrong
 
 
+def run_guest(seed, nr, pace=0, say=print):
+    """Likewise one boot, of guest.BOOTS in turn; also what the workload's speed was, see guest.py."""
+    from guest import BOOTS, Guest
+    guest = Guest(seed, nr % len(BOOTS), pace)
+    account, why = guest.run()
+    say(guest.name)
+    tally = Tally()
+    if why:
+        tally.failed(guest.log[-1] if guest.log else 'start', why)
+    else:
+        for fault, produced, delivered in account[0]:
+            tally.add(fault, produced, delivered)
+    tally.show(say)
+    if not why:
+        say(f'{account[1]} of these were read, but not written, by readers that died')
+    return tally.times(), [why] if why else [], guest.timed
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.strip().split('\n')[0])
-    parser.add_argument('--times', type=int, default=300, help='how many faults (default: 300)')
+    parser.add_argument('--times', type=int, default=300,
+                        help='how many faults over local rings (default: 300)')
     parser.add_argument('--seed', type=int, default=random.randrange(1 << 31),
                         help='of all that is random (default: another one each time, printed)')
     parser.add_argument('--build', default=os.path.join(TOP, 'build'))
-    parser.add_argument('--scene', type=int, help='only this one')
+    parser.add_argument('--scene', type=int, metavar='N', help='only scene N of them, as a failure names it')
+    parser.add_argument('--guests', type=int, metavar='N', help='instead: N boots of guests, about ten faults each')
     args = parser.parse_args()
     os.environ['HTRACE_BUILD'] = os.path.abspath(args.build)
     if args.scene is not None:
@@ -88,7 +108,10 @@ def main():
         _, (account, _, why) = play((args.seed, args.scene, faults))
         print(account, why)
         return 1 if why else 0
-    _, wrong = run(args.seed, args.times)
+    if args.guests is not None:
+        wrong = [why for nr in range(args.guests) for why in run_guest(args.seed + nr // 3, nr)[1]]
+    else:
+        _, wrong = run(args.seed, args.times)
     for why in wrong:
         print(why)
     return 1 if wrong else 0
