@@ -14,6 +14,7 @@ import bisect
 import mmap
 import os
 import random
+import signal
 import struct
 import subprocess
 import time
@@ -87,7 +88,7 @@ class Scene(Host):
 
     def end_worker(self):
         self.worker.terminate()
-        if self.worker.wait(10):
+        if self.worker.wait(10) not in (0, -signal.SIGTERM):  # the latter: it had not begun
             raise Wrong(f'the workload ended with {self.worker.returncode}')
 
     def sources(self):
