@@ -53,10 +53,17 @@ def play(job):
     return faults, Scene(seed, nr, faults).run()
 
 
+def say_of_readers(numbers, say):
+    kept, again, cut = numbers
+    say(f'under discard, of readers that died or failed: {kept} of these were read, but not written; {again} '
+        'written, and delivered by the next one, too')
+    say(f'{cut} streams of readers that were killed end within a packet, which was taken away')
+
+
 def run(seed, times, say=print):
     """Prints the tally; returns how many faults were done, and what was wrong."""
     jobs = [(seed, nr, faults) for nr, faults in enumerate(deal(seed, times))]
-    tally, wrong, kept = Tally(), [], 0
+    tally, wrong, readers = Tally(), [], [0, 0, 0]
     start = time.time()
     with concurrent.futures.ProcessPoolExecutor(2) as pool:
         for faults, (account, log, why) in pool.map(play, jobs):
@@ -64,12 +71,12 @@ def run(seed, times, say=print):
                 wrong.append(why)
                 tally.failed(log[-1] if log else faults[0], why)
                 continue
-            kept += account[1]
+            readers = [sum(pair) for pair in zip(readers, account[1:])]
             for fault, produced, delivered in account[0]:
                 tally.add(fault, produced, delivered)
     say(f'{times} faults in {len(jobs)} scenes, {time.time() - start:.0f} s, seed {seed}')
     tally.show(say)
-    say(f'{kept} of these were read, but not written, by readers that died')
+    say_of_readers(readers, say)
     return tally.times(), wrong
 
 
@@ -87,7 +94,7 @@ def run_guest(seed, nr, pace=0, say=print):
             tally.add(fault, produced, delivered)
     tally.show(say)
     if not why:
-        say(f'{account[1]} of these were read, but not written, by readers that died')
+        say_of_readers(account[1:], say)
     return tally.times(), [why] if why else [], guest.timed
 
 

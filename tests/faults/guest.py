@@ -16,7 +16,7 @@ import socket
 import time
 
 import outputs
-from host import Host
+from host import Host, join
 from outputs import Wrong
 from vm import COUNTED, INT3, VM, EmulationFault
 
@@ -203,31 +203,28 @@ class Guest(Host):
         return need, faults
 
     def account(self):
-        """By fault of the guest's: (fault, produced, delivered); and how many readers took along."""
+        """As Scene.account(): by fault of the guest's, of what was recorded for sure."""
         need, faults = self.required()
-        found, last, lost = {}, {}, 0
+        found, last, lost, again, ended = {}, {}, 0, 0, False
         for r in self.readers:
             records, losses = r.read()
             lost += sum(sum(of.values()) for of in losses.values())
             here = {}
-            for (who, _), seqs in records.streams.items():
-                seen = here.setdefault(who, set())
-                if not seen.isdisjoint(seqs):
-                    raise Wrong(f'{r.dir}: some of {who} are there twice')
-                seen.update(seqs)
+            for (who, _), seqs in records.items():
+                join(here, {who: seqs}, r.dir, False)
+            if self.policy == 'discard':
+                again += join(found, here, r.dir, ended)
             for who, seqs in here.items():
-                before = found.setdefault(who, set())
-                if self.policy == 'discard' and not before.isdisjoint(seqs):
-                    raise Wrong(f'{r.dir}: some of {who} were delivered twice')
-                before |= seqs
-            last = here
+                found.setdefault(who, set()).update(seqs)
+            last, ended = here, r.killed or r.failed
         # A flight recorder that was not lapped has all; who discards what was read has the rest.
         have = last if self.policy == 'overwrite' else found
         missing = sum(len(set(range(*span)) - have.get(who, set())) for who, spans in need.items() for span in spans)
         ends = sum(r.killed or r.failed for r in self.readers)
         if missing > lost + (2 * RATE * ends if self.policy == 'discard' else 0):
             raise Wrong(f'{missing} records are missing, {lost} are counted as lost')
-        return self.by_fault(need, faults, found), max(missing - lost, 0)
+        return (self.by_fault(need, faults, found), max(missing - lost, 0), again,
+                sum(r.cut_off for r in self.readers))
 
     def by_fault(self, need, faults, found):
         result = []

@@ -13,9 +13,10 @@ from outputs import Wrong
 from scene import TRACER
 from vm import READER
 
-# A workload that waited for its reader would be slower by orders of magnitude; two cores and an emulator do
-# this much by themselves. Most of the time the ratio is below 1: nobody else touches the ring.
-MARGIN = 2.0
+# A workload that waited for its reader would be slower by orders of magnitude; other work on the machine may do
+# some of this. A record that is dropped for want of room, which is what happens to most under discard while the
+# reader stands still, costs half again as much as one that is recorded: it reads the clock twice.
+MARGIN = 3.0
 
 
 def ratio(running, stopped):
