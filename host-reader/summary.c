@@ -259,8 +259,8 @@ static void write_totals(struct out *o, const struct source *s)
 	out_printf(o, "skipped %llu)", (ull)st->misses);
 	out_newline(o);
 	write_skipped(o, s);
-	out_printf(o, "%-12s%llu events were overwritten before the reader came", "before",
-		   (ull)sum.before);
+	out_printf(o, "%-12s%llu events were gone when the reader came: overwritten, or read by another",
+		   "before", (ull)sum.before);
 	out_newline(o);
 	if (sum.uncommitted) {
 		out_printf(o, "%-12s%llu bytes, of processes that died in the midst of records",

@@ -256,13 +256,16 @@ static void take_stock(struct htrace_consumer *c, __u64 head)
 static void skip_consumed(struct htrace_consumer *c, const struct htrace_image *img,
 			  const __u64 *word, __u64 head)
 {
-	__u64 consumed, beg;
+	__u64 consumed = 0, beg, at;
 
 	if (img->placement == HTRACE_PLACEMENT_VSHMEM || !word)
-		word = &c->ring->consumed;
-	consumed = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+		consumed = __atomic_load_n(&c->ring->consumed, __ATOMIC_ACQUIRE);
 	if (consumed > head || head - consumed > ring_size(c))
 		consumed = head > ring_size(c) ? head - ring_size(c) : 0;
+	/* What its reader said last the agent may not have forwarded, as that happens now and then. */
+	at = word ? __atomic_load_n(word, __ATOMIC_ACQUIRE) : 0;
+	if (at <= head && at > consumed)
+		consumed = at;
 	beg = consumed & ~(block_size(c) - 1);
 	c->skip_until = consumed;
 	if (beg > c->pos)

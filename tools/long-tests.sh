@@ -12,8 +12,8 @@ Usage: long-tests.sh [--hours N] [--only REGEX] [--build DIR] [--log DIR]
 
   --hours N      how long, fractions allowed (default: 8); the last round is finished
   --only REGEX   which tests (default: truth, loss, relay, survival, hostile, built_in,
-                 tracepoints, drivers, sinks, capture, filter, stacks, stress, and
-                 the unit tests of the ring)
+                 tracepoints, drivers, sinks, capture, filter, stacks, stress,
+                 faults, and the unit tests of the ring)
   --build DIR    what to test (default: build-test, as tools/test.sh leaves it)
   --log DIR      where the rounds' outputs go (default: a new directory in /tmp)
 
@@ -25,7 +25,7 @@ bad_usage() { echo "long-tests: $* (see --help)" >&2; exit 2; }
 
 top=$(dirname "$(dirname "$(readlink -f "$0")")")
 hours=8
-only='^(truth|loss|relay|survival|hostile|built_in|tracepoints|drivers|sinks|capture|filter|stacks|stress)\.|^unit\.test_(ring|schedules|region|relay|vshmem)$'
+only='^(truth|loss|relay|survival|hostile|built_in|tracepoints|drivers|sinks|capture|filter|stacks|stress|faults)\.|^unit\.test_(ring|schedules|region|relay|vshmem)$'
 build=$top/build-test
 log=
 while [ $# -gt 0 ]; do

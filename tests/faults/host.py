@@ -32,6 +32,7 @@ class Reader:
         self.gone = False     # its directories are
         self.truncated = 0    # of its sources
         self.killed = self.failed = False
+        self.cut_off = 0      # streams whose last packet is incomplete
         with open(self.err_path, 'wb') as err:
             self.process = subprocess.Popen(
                 [READER, '-o', f'json:{self.path("json")}', '-o', f'ctf:{self.path("ctf")}',
@@ -64,15 +65,39 @@ class Reader:
             raise Wrong(f'the reader ended with {self.process.returncode}:\n{self.err()[-3000:]}')
 
     def read(self):
-        """(records, losses) of the JSON; the others agree with it as far as can be."""
+        """
+        ({who: numbers that any of the outputs has}, losses of the JSON); of a reader that ended by itself all
+        have the same.
+        """
         if not os.path.exists(self.path('json')):  # killed that early
-            return outputs.Records(self.dir, self.form), {}
+            return {}, {}
         records, lost = outputs.read_json(self.path('json'), self.form)
+        found = {who: set(seqs) for who, seqs in records.streams.items()}
         for kind in () if self.gone else ('ctf', 'raw'):
+            if self.killed:
+                self.cut_off += outputs.cut_off(self.path(kind))
             other = outputs.read_ctf(self.path(kind), self.form)
             if not self.killed and not self.failed and other.streams != records.streams:
                 raise Wrong(f'{self.path(kind)} has {other.nr} records, the JSON {records.nr}')
-        return records, lost
+            for who, seqs in other.streams.items():
+                found.setdefault(who, set()).update(seqs)
+        return found, lost
+
+
+def join(found, more, what, ended):
+    """
+    Adds @more to @found, {who: numbers} both; how many were there already. Under discard, that can be but the last
+    ones of a reader that @ended before it could say that it had written them.
+    """
+    again = 0
+    for who, seqs in more.items():
+        there = found.setdefault(who, set())
+        twice = there & seqs
+        again += len(twice)
+        if twice and not (ended and max(there) in twice and min(seqs) in twice):
+            raise Wrong(f'{what}: {who}: {len(twice)} were delivered twice, {min(twice)} to {max(twice)}')
+        there |= seqs
+    return again
 
 
 class Host:

@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import struct
 import subprocess
 
 LOST = re.compile(r'WARNING: Tracer (?:may have )?discarded ')
@@ -35,9 +36,11 @@ def take_tracer(seq, life, thread, check):
 
 TRACER = Format(r'"event":"record","fields":\{"seq":(\d+),"life":(\d+),"thread":(\d+),"check":(\d+)\}',
                 r' record: .*\{ seq = (\d+), life = (\d+), thread = (\d+), check = (\d+) \}$', take_tracer)
-# By counted.bpf.c, of what `workload steady` calls; names of tasks come beside them.
-COUNTED = Format(r'"event":"counted".*"fields":\{"number":(\d+)\}', r' counted: .*\{ number = (\d+) \}$',
-                 lambda number: (number >> 32, number & 0xffffffff),
+# By counted.bpf.c, of what `workload steady` calls. A CPU's are in order; who calls may move to another. Names
+# of tasks come beside them.
+COUNTED = Format(r'"cpu":(\d+),.*"event":"counted".*"fields":\{"number":(\d+)\}',
+                 r' counted: \{ cpu_id = (\d+).*\{ number = (\d+) \}$',
+                 lambda cpu, number: ((number >> 32, cpu), number & 0xffffffff),
                  r'lttng_statedump_|sched_process_(fork|exec|exit)|task_rename')
 
 
@@ -104,6 +107,39 @@ def read_json(path, form):
 def opened(path):
     """Did the reader come so far as to declare a trace there?"""
     return any('metadata' in files for _, _, files in os.walk(path))
+
+
+MAGIC, PACKET_SIZE = 0xC1FC1FC1, 48  # of a packet's header: its first word, and where its size in bits is
+
+
+def cut_off(path):
+    """
+    A process that is killed in write(2) writes a part of it: a stream's last packet may be incomplete, and
+    babeltrace2 refuses such. Takes it away; how many there were.
+    """
+    nr = 0
+    for directory, _, files in os.walk(path):
+        for name in files:
+            if not re.match(r'(set-\d+-)?(cpu|ring)\d+', name):
+                continue
+            stream = os.path.join(directory, name)
+            with open(stream, 'r+b') as f:
+                size, at = os.fstat(f.fileno()).st_size, 0
+                while at < size:
+                    f.seek(at)
+                    header = f.read(PACKET_SIZE + 8)
+                    if len(header) < PACKET_SIZE + 8:
+                        break
+                    if struct.unpack_from('<I', header)[0] != MAGIC:
+                        raise Wrong(f'{stream}: no packet begins at {at}')
+                    bits = struct.unpack_from('<Q', header, PACKET_SIZE)[0]
+                    if at + bits // 8 > size:
+                        break
+                    at += bits // 8
+                if at < size:
+                    f.truncate(at)
+                    nr += 1
+    return nr
 
 
 def read_ctf(path, form):

@@ -12,6 +12,7 @@
  *   workload steady RATE VALUE FILE LIFE
  *                                  on each CPU, RATE times a second, until it is killed:
  *                                  getpgid(VALUE, (LIFE * 16 + CPU) << 32 | i); FILE holds how many were done
+ *   workload timed N VALUE LIFE    N times the same on CPU 0; prints the median of their nanoseconds
  *   workload told FILE             prints that: "TOLD WHO=NUMBER ...", WHO being LIFE * 16 + CPU
  *   workload calls N               N cheap system calls; prints their nanoseconds
  *   workload nest N VALUE          N times getpgid(VALUE, i) in nest_inner, of nest_middle, of nest_outer
@@ -237,6 +238,35 @@ static int steady(double rate, long value, const char *path, unsigned long life,
 	return wait_all();
 }
 
+#define CHUNK 100 /* calls between two looks at the clock */
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static int timed(unsigned long n, long value, unsigned long life)
+{
+	unsigned long chunks = n / CHUNK, i = 0;
+	double *took = calloc(chunks ? chunks : 1, sizeof(*took)), start;
+
+	if (!took)
+		return 1;
+	pin(0);
+	for (unsigned long c = 0; c < chunks; c++) {
+		start = now();
+		for (int k = 0; k < CHUNK; k++, i++)
+			syscall(SYS_getpgid, value, (life * LIFE_CPUS) << 32 | i, 0, 0, 0, 0);
+		took[c] = now() - start;
+	}
+	qsort(took, chunks, sizeof(*took), by_value);
+	printf("%.0f\n", took[chunks / 2] * 1e9 / CHUNK);
+	free(took);
+	return 0;
+}
+
 static int told(const char *path)
 {
 	const unsigned long *done = map_done(path);
@@ -390,6 +420,8 @@ int main(int argc, char **argv)
 			    argc > 5 ? atoi(argv[5]) : cpus);
 	if (!strcmp(what, "steady") && argc == 6)
 		return steady(atof(argv[2]), atol(argv[3]), argv[4], strtoul(argv[5], NULL, 10), cpus);
+	if (!strcmp(what, "timed") && argc == 5)
+		return timed(strtoul(argv[2], NULL, 10), atol(argv[3]), strtoul(argv[4], NULL, 10));
 	if (!strcmp(what, "told") && argc == 3)
 		return told(argv[2]);
 	if (!strcmp(what, "calls") && argc == 3)

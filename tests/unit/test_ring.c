@@ -237,6 +237,33 @@ START_TEST(test_discard_resume)
 }
 END_TEST
 
+/* Likewise where the agent has not forwarded all that the reader before said; nonsense is not believed. */
+START_TEST(test_discard_resume_unforwarded)
+{
+	static const struct { __u64 said; __u64 received; } cases[] = {
+		{ 24 * 20, 5 }, { 24 * 3, 18 }, { ~0ULL, 18 }, { 1 << 20, 18 },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct htrace_consumer_opts o = { .sz = sizeof(o) };
+		__u64 said = cases[i].said;
+		struct ringbox b;
+
+		box_init(&b, RING, BLOCK, HTRACE_DISCARD);
+		for (int n = 0; n < 25; n++)
+			box_push(&b, 16);
+		htrace_consumer_free(b.c);
+		b.ring->consumed = 24 * 7;
+		o.consumed = &said;
+		ck_assert_int_eq(htrace_consumer_new(&b.c, &b.image, &o), 0);
+		b.expect = b.last_value = 25 - cases[i].received;
+		box_drain(&b);
+		ck_assert_uint_eq(b.received, cases[i].received);
+		box_free(&b);
+	}
+}
+END_TEST
+
 /* Overwrite: the newest survive, what was overwritten is counted exactly, before what follows. */
 START_TEST(test_overwrite_lap)
 {
@@ -829,6 +856,7 @@ static Suite *make_suite(void)
 	tcase_add_test(t, test_discard_full);
 	tcase_add_test(t, test_discard_whole_block);
 	tcase_add_test(t, test_discard_resume);
+	tcase_add_test(t, test_discard_resume_unforwarded);
 	tcase_add_test(t, test_overwrite_lap);
 	tcase_add_test(t, test_overwrite_late);
 	tcase_add_loop_test(t, test_nested, 0, 2);

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-Faults at random moments, over local rings: by hand, for as long as one likes.
+Faults at random moments: as many as one likes, or those of one seed again.
 
-The test command does 300. A seed gives the same faults at the same moments again, as far as two cores and a
-scheduler can.
+The test command does 300 over local rings, and 30 in three boots of guests. A seed gives the same faults
+after the same pauses; what exactly they meet is the scheduler's.
 """
 
 import argparse
@@ -53,10 +53,17 @@ def play(job):
     return faults, Scene(seed, nr, faults).run()
 
 
+def say_of_readers(numbers, say):
+    kept, again, cut = numbers
+    say(f'under discard, of readers that died or failed: {kept} of these were read, but not written; {again} '
+        'written, and delivered by the next one, too')
+    say(f'{cut} streams of readers that were killed end within a packet, which was taken away')
+
+
 def run(seed, times, say=print):
     """Prints the tally; returns how many faults were done, and what was wrong."""
     jobs = [(seed, nr, faults) for nr, faults in enumerate(deal(seed, times))]
-    tally, wrong, kept = Tally(), [], 0
+    tally, wrong, readers = Tally(), [], [0, 0, 0]
     start = time.time()
     with concurrent.futures.ProcessPoolExecutor(2) as pool:
         for faults, (account, log, why) in pool.map(play, jobs):
@@ -64,22 +71,42 @@ def run(seed, times, say=print):
                 wrong.append(why)
                 tally.failed(log[-1] if log else faults[0], why)
                 continue
-            kept += account[1]
+            readers = [sum(pair) for pair in zip(readers, account[1:])]
             for fault, produced, delivered in account[0]:
                 tally.add(fault, produced, delivered)
     say(f'{times} faults in {len(jobs)} scenes, {time.time() - start:.0f} s, seed {seed}')
     tally.show(say)
-    say(f'{kept} of these were read, but not written, by readers that died')
+    say_of_readers(readers, say)
     return tally.times(), wrong
+
+
+def run_guest(seed, nr, pace=0, say=print):
+    """Likewise one boot, of guest.BOOTS in turn; also what the workload's speed was, see guest.py."""
+    from guest import BOOTS, Guest
+    guest = Guest(seed, nr % len(BOOTS), pace)
+    account, why = guest.run()
+    say(guest.name)
+    tally = Tally()
+    if why:
+        tally.failed(guest.log[-1] if guest.log else 'start', why)
+    else:
+        for fault, produced, delivered in account[0]:
+            tally.add(fault, produced, delivered)
+    tally.show(say)
+    if not why:
+        say_of_readers(account[1:], say)
+    return tally.times(), [why] if why else [], guest.timed
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.strip().split('\n')[0])
-    parser.add_argument('--times', type=int, default=300, help='how many faults (default: 300)')
+    parser.add_argument('--times', type=int, default=300,
+                        help='how many faults over local rings (default: 300)')
     parser.add_argument('--seed', type=int, default=random.randrange(1 << 31),
                         help='of all that is random (default: another one each time, printed)')
     parser.add_argument('--build', default=os.path.join(TOP, 'build'))
-    parser.add_argument('--scene', type=int, help='only this one')
+    parser.add_argument('--scene', type=int, metavar='N', help='only scene N of them, as a failure names it')
+    parser.add_argument('--guests', type=int, metavar='N', help='instead: N boots of guests, about ten faults each')
     args = parser.parse_args()
     os.environ['HTRACE_BUILD'] = os.path.abspath(args.build)
     if args.scene is not None:
@@ -88,7 +115,10 @@ def main():
         _, (account, _, why) = play((args.seed, args.scene, faults))
         print(account, why)
         return 1 if why else 0
-    _, wrong = run(args.seed, args.times)
+    if args.guests is not None:
+        wrong = [why for nr in range(args.guests) for why in run_guest(args.seed + nr // 3, nr)[1]]
+    else:
+        _, wrong = run(args.seed, args.times)
     for why in wrong:
         print(why)
     return 1 if wrong else 0
