@@ -12,9 +12,9 @@
 
 #include "finder.h"
 
-/* Of a second, ns: what a paused VM's threads run at most, and what is all the time. */
-#define PAUSED_RUNS 100000
-#define BUSY_RUNS 700000000
+#define PAUSED_RUNS 20000   /* ns: what a paused VM's vCPUs run at most, as when they are asked something */
+#define BUSY_RUNS 700000000 /* ns of a second: all the time */
+#define VCPU_SHARE 20       /* a vCPU has run a twentieth of what another one has, at least */
 
 /* ------------------------------------------------------------------------------------- finding it */
 
@@ -110,16 +110,15 @@ static bool read_line(char *line, size_t len, const char *path)
 	return ok;
 }
 
-/* It ran, or would have if the host had had a CPU for it. */
-static bool ran(int pid, int tid, __u64 *ns)
+static bool read_thread(int pid, int tid, struct vmm_thread *t)
 {
-	unsigned long long on, waited;
+	unsigned long long ran, waited;
 	char path[96], line[128];
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/schedstat", pid, tid);
-	if (!read_line(line, sizeof(line), path) || sscanf(line, "%llu %llu", &on, &waited) != 2)
+	if (!read_line(line, sizeof(line), path) || sscanf(line, "%llu %llu", &ran, &waited) != 2)
 		return false;
-	*ns = on + waited;
+	*t = (struct vmm_thread){ .tid = tid, .ran = ran, .waited = waited };
 	return true;
 }
 
@@ -136,10 +135,9 @@ void vmm_watch(struct vmm *v, __u64 now)
 	snprintf(path, sizeof(path), "/proc/%d/task", v->pid);
 	d = opendir(path);
 	while (d && v->nr < VMM_THREADS && (e = readdir(d)) != NULL) {
-		struct vmm_thread *t = &v->thread[v->nr];
+		int tid = atoi(e->d_name);
 
-		t->tid = atoi(e->d_name);
-		v->nr += t->tid > 0 && ran(v->pid, t->tid, &t->ran);
+		v->nr += tid > 0 && read_thread(v->pid, tid, &v->thread[v->nr]);
 	}
 	if (d)
 		closedir(d);
@@ -155,9 +153,21 @@ static bool is_stopped(int pid)
 	return at && at[1] && (at[2] == 'T' || at[2] == 't');
 }
 
+/* The first thread serves devices and monitors, others do what they are asked to: vCPUs run most. */
+static __u64 least_of_vcpu(const struct vmm *v)
+{
+	__u64 most = 0;
+
+	for (unsigned int i = 0; i < v->nr; i++)
+		if ((v->nr == 1 || v->thread[i].tid != v->pid) && v->thread[i].ran > most)
+			most = v->thread[i].ran;
+	return most / VCPU_SHARE;
+}
+
 enum vmm_is vmm_look(const struct vmm *v, __u64 now)
 {
-	__u64 sum = 0, most = 0, now_ran, ms = (now - v->since) / 1000000;
+	__u64 sum = 0, busiest = 0, least = least_of_vcpu(v), ms = (now - v->since) / 1000000;
+	struct vmm_thread t;
 
 	if (vmm_gone(v))
 		return VMM_GONE;
@@ -168,16 +178,18 @@ enum vmm_is vmm_look(const struct vmm *v, __u64 now)
 	if (!v->nr || !ms)
 		return VMM_UNKNOWN;
 	for (unsigned int i = 0; i < v->nr; i++) {
-		const struct vmm_thread *t = &v->thread[i];
+		const struct vmm_thread *was = &v->thread[i];
+		__u64 ran;
 
-		/* The first thread serves devices and monitors; the others are, or serve, vCPUs. */
-		if ((v->nr > 1 && t->tid == v->pid) || !ran(v->pid, t->tid, &now_ran))
+		if ((v->nr > 1 && was->tid == v->pid) || was->ran < least ||
+		    !read_thread(v->pid, was->tid, &t))
 			continue;
-		sum += now_ran - t->ran;
-		most = now_ran - t->ran > most ? now_ran - t->ran : most;
+		ran = t.ran - was->ran;
+		sum += ran;
+		ran += t.waited - was->waited; /* it would have, if the host had had a CPU for it */
+		busiest = ran > busiest ? ran : busiest;
 	}
-	return sum <= PAUSED_RUNS * ms / 1000 ? VMM_PAUSED :
-	       most >= BUSY_RUNS / 1000 * ms  ? VMM_BUSY : VMM_IDLE;
+	return sum <= PAUSED_RUNS ? VMM_PAUSED : busiest >= BUSY_RUNS / 1000 * ms ? VMM_BUSY : VMM_IDLE;
 }
 
 const char *vmm_words(enum vmm_is is)

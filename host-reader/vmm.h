@@ -11,7 +11,7 @@ enum vmm_is {
 	VMM_UNKNOWN, /* there may be one that we do not see */
 	VMM_GONE,
 	VMM_STOPPED, /* the process itself is */
-	VMM_PAUSED,  /* no thread of its runs: the guest is paused, or halted for good */
+	VMM_PAUSED,  /* no vCPU runs, not for a moment: it is paused, or halted for good */
 	VMM_BUSY,    /* one runs all the time */
 	VMM_IDLE,    /* the guest runs now and then */
 };
@@ -26,7 +26,7 @@ struct vmm {
 	unsigned int nr;
 	struct vmm_thread {
 		int tid;
-		__u64 ran; /* ns */
+		__u64 ran, waited; /* for a CPU of the host; ns */
 	} thread[VMM_THREADS];
 };
 
