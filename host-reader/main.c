@@ -207,6 +207,7 @@ static int begin(struct reader *r)
 		.several = o->nr_sources > 1,
 		.order = r->order,
 		.host_clock = o->nr_sources > 1 || o->clock,
+		.clock = o->clock,
 	};
 	r->source = calloc(o->nr_sources, sizeof(*r->source));
 	r->statistics = calloc(o->nr_sources, sizeof(*r->statistics));
