@@ -106,12 +106,11 @@ def bounds(records, pair):
 
 
 def uncorrected(pair, times, own):
-    """Each side's CLOCK_MONOTONIC, laid together at the first pair: how far that is off in the end."""
-    first, last = min(times), max(times)
+    """Each side's CLOCK_MONOTONIC, laid together at the closest early pair: how far that is off later."""
+    first = min(sorted(times)[:200], key=lambda n: times[n][2] - times[n][0])
     offset = (times[first][0] + times[first][2]) / 2 - own[first]
-    ask, _, answer = times[last]
-    off = own[last] + offset
-    return max(ask - off, off - answer, 0), (answer - times[first][0]) / 1e9
+    off = max(max(ask - own[n] - offset, own[n] + offset - answer) for n, (ask, _, answer) in times.items())
+    return max(off, 0), (times[max(times)][2] - times[first][0]) / 1e9
 
 
 def own_times(dir, nr):
