@@ -16,6 +16,10 @@
 #define FORWARD_MIN (1 * MS)
 #define FORWARD_IDLE_MIN (10 * MS)
 #define FORWARD_MAX (HEARTBEAT_MS * MS)
+/* A reader that asked for our TSC sees that we answer, and has more questions: so long, and so often. */
+#define LISTEN_NS (30 * MS)
+#define LISTEN_EVERY_NS (MS / 2)
+#define LISTEN_HARD_NS (MS / 5)
 #define MAPPINGS_NS (50 * MS) /* what lives shorter has its files known from others only */
 #define FAST_NS_PER_BYTE 10 /* a burst of 100 MB/s out of silence */
 
@@ -244,6 +248,19 @@ void health_init(struct health *h, struct htrace_region *region, const struct lo
 	health_work(h);
 }
 
+/* Returns whether to go on with it soon: there was one question, and those that follow did not come yet. */
+static bool listen(struct health *h)
+{
+	unsigned int nr = htrace_region_answer(h->region, LISTEN_HARD_NS);
+
+	h->answered += nr;
+	if (nr > 1 || !h->answered) {
+		h->listen_until = 0;
+		h->answered = 0;
+	}
+	return h->listen_until != 0;
+}
+
 __u64 health_work(struct health *h)
 {
 	__u64 now = monotonic_ns(), next;
@@ -256,11 +273,15 @@ __u64 health_work(struct health *h)
 	}
 	if (now >= h->next_beat) {
 		htrace_region_beat(h->region, cpu_time_ns());
+		h->listen_until = now + LISTEN_NS;
+		h->answered = 0;
 		watch_host(h, now);
 		serve_names(h, now);
 		h->next_beat = now + HEARTBEAT_MS * MS;
 	}
 	next = h->next_beat;
+	if (now < h->listen_until && listen(h))
+		next = now + LISTEN_EVERY_NS;
 	if (loader_has_stacks(h->loader)) {
 		if (now >= h->next_mappings) {
 			mappings_update(h->region, h->loader->stacks.pids_fd);

@@ -26,6 +26,8 @@ struct health {
 	size_t nr_progs;
 
 	__u64 host_beat, host_beat_time, listened;
+	__u64 listen_until; /* for the host's questions about our TSC; 0: not any more */
+	unsigned int answered;
 	__u32 host_state;
 
 	/* discard policy */

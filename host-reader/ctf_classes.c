@@ -249,6 +249,11 @@ void ctf_classes_free(struct ctf_classes *t)
 	free(t);
 }
 
+void ctf_classes_renew_head(struct ctf_classes *t)
+{
+	tsdl_free(&t->head);
+}
+
 const struct tsdl *ctf_classes_head(struct ctf_classes *t)
 {
 	bool clocked = t->info.session->clock.real != 0;

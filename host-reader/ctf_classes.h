@@ -33,6 +33,8 @@ void ctf_classes_free(struct ctf_classes *c);
  * once, when the guest has told what time it is; the latter only grows. `full`: memory is out.
  */
 const struct tsdl *ctf_classes_head(struct ctf_classes *c);
+/* It says by how much times may be off, which is known at the end. */
+void ctf_classes_renew_head(struct ctf_classes *c);
 const struct tsdl *ctf_classes_text(const struct ctf_classes *c);
 
 void ctf_declare_stream(struct ctf_classes *c, unsigned int kind);

@@ -63,11 +63,12 @@ int host_clock_add(struct host_clock *c, const struct host_word *w)
 	}
 	if (c->same || !w->region || w->region > TIME_MAX || w->error > ERROR_MAX)
 		return -ERANGE;
-	if (w->kind == HOST_WORD_STEP) {
+	if (w->kind == HOST_WORD_STEP || w->kind == HOST_WORD_BETTER) {
 		if (!c->nr || w->region < c->segment[c->nr - 1].from)
 			return -ERANGE;
-		c->steps++;
-		c->step = (__s64)w->host;
+		c->steps += w->kind == HOST_WORD_STEP;
+		if (w->kind == HOST_WORD_STEP)
+			c->step = (__s64)w->host;
 		return begin_segment(c, w->region);
 	}
 	if (w->kind != HOST_WORD_KNOT || !w->host || w->host > TIME_MAX)

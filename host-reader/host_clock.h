@@ -18,6 +18,7 @@
 enum host_word_kind {
 	HOST_WORD_SAME = 1, /* the region's machine is the host */
 	HOST_WORD_KNOT = 2,
+	HOST_WORD_BETTER = 4, /* from `region` on what follows is much nearer than what was before */
 	HOST_WORD_STEP = 3, /* from `region` on by what follows; `host`: by how much, signed */
 };
 

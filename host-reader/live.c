@@ -10,6 +10,7 @@
 
 #include "clock.h"
 #include "message.h"
+#include "source_clock.h"
 
 #define RING_BUDGET (256u << 10) /* bytes of a ring per pass, in batches */
 #define LEND_BUDGET (1u << 20)   /* likewise, without copying */
@@ -39,6 +40,7 @@ struct live_ring {
 	bool finished; /* it died: all that there is can be read to the end */
 	bool drained;  /* so it was, and it was told; or an earlier reader did, and nothing is left */
 	__u64 unfinished, uncommitted; /* of earlier lives */
+	__u64 empty; /* host time at which there was nothing in it; 0: there is */
 };
 
 struct live {
@@ -48,6 +50,7 @@ struct live {
 	struct session *session;
 	const char *path;
 	struct say_quota *quota;
+	struct source_clock *clock;
 	__u64 schema_generation;
 	__u64 schema_next, schema_soonest; /* when to look again: by itself, for a batch */
 	unsigned int schema_refused; /* times in a row */
@@ -368,6 +371,7 @@ int live_open(struct live **out, struct session *session, const struct live_conf
 	s->vm = config->vm;
 	s->path = config->path;
 	s->quota = config->quota;
+	s->clock = config->clock;
 	s->own_clocks = htrace_view_same_boot(s->view);
 	ret = open_rings(s, err, errlen);
 	if (ret) {
@@ -409,6 +413,18 @@ __u64 live_close(struct live *s, bool look)
 
 /* -------------------------------------------------------------------------------------- reading */
 
+/* What came into an empty ring did so after we had looked. */
+static void check_time(struct live *s, struct live_ring *r, const struct htrace_batch *b, __u64 now)
+{
+	struct htrace_record first;
+	struct htrace_iter it;
+
+	htrace_iter_init(&it, b);
+	if (r->empty && htrace_iter_next(&it, &first))
+		source_clock_check(s->clock, first.time, r->empty, session_latest(s->session), now);
+	r->empty = 0;
+}
+
 static int take_batch(struct live *s, unsigned int ring, const struct htrace_batch *b, bool lent,
 		      __u64 now, bool unverified, struct live_pass *pass)
 {
@@ -416,6 +432,8 @@ static int take_batch(struct live *s, unsigned int ring, const struct htrace_bat
 	pass->lost |= b->overwritten || b->dropped || b->corrupt || b->unfinished;
 	if (b->events)
 		schema_for_batch(s, now);
+	if (b->len)
+		check_time(s, &s->ring[ring], b, now);
 	unverified |= b->doubtful != 0;
 	if (lent)
 		return session_lent(s->session, ring, s->ring[ring].consumer, b, now, unverified);
@@ -530,6 +548,7 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 	struct live_ring *r = &s->ring[ring];
 	bool lent = is_worth_lending(s, r);
 	__u32 used = 0;
+	__u64 looked;
 	int ret = 0;
 
 	if (rests(r))
@@ -543,6 +562,7 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 
 		if (!session_has_room(s->session, ring))
 			return 2;
+		looked = clock_now();
 		ret = lent ? htrace_consumer_borrow_unseen(r->consumer, &b) :
 			     htrace_consumer_read(r->consumer, &b);
 		if (!ret && go_direct(s, r))
@@ -558,6 +578,7 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 			break;
 	}
 	r->backlog = htrace_consumer_backlog(r->consumer);
+	r->empty = !ret && !r->backlog ? looked : 0;
 	if (ret == -EILSEQ) {
 		if (went_back(r))
 			r->went_back = pass->went_back = true;

@@ -14,6 +14,7 @@
 #include "session.h"
 
 struct live;
+struct source_clock;
 
 struct live_config {
 	struct htrace_view *view; /* attached, guest RAM mapped if there are rings in it ... */
@@ -21,6 +22,7 @@ struct live_config {
 	struct kvm_vm *vm;        /* that writes the per-CPU rings, or NULL */
 	const char *path;         /* for messages */
 	struct say_quota *quota;  /* for what the guest causes to be said */
+	struct source_clock *clock; /* that wants to know what times are possible */
 };
 
 /* What one look at all rings gave. */

@@ -209,6 +209,7 @@ static int begin(struct reader *r)
 		.copy = o->copy,
 		.order = r->order,
 		.host_clock = o->nr_sources > 1 || o->clock,
+		.clock = o->clock,
 	};
 	r->source = calloc(o->nr_sources, sizeof(*r->source));
 	r->statistics = calloc(o->nr_sources, sizeof(*r->statistics));

@@ -11,6 +11,7 @@
 
 struct order {
 	struct order_entry *first;
+	__u64 last; /* key that went out */
 	unsigned int awaited; /* captures that are between two sessions */
 };
 
@@ -53,7 +54,14 @@ void order_await(struct order *o, bool await)
 
 __u64 order_due(const struct order_entry *e)
 {
-	return e->patient ? UINT64_MAX : e->arrival + 2 * MERGE_DELAY_NS;
+	__u64 due = e->arrival + 2 * MERGE_DELAY_NS;
+
+	if (e->patient)
+		return UINT64_MAX;
+	for (const struct order_entry *o = e->order ? e->order->first : NULL; o; o = o->next)
+		if (!o->have && o->until > due)
+			due = o->until;
+	return due;
 }
 
 /* Has @best to wait for what @e may still come with? */
@@ -63,7 +71,10 @@ static bool blocks(const struct order_entry *e, const struct order_entry *best)
 		return false;
 	if (best->patient)
 		return e->patient;
-	return !e->patient && best->now < order_due(best) && e->ops->holds(e);
+	if (e->patient)
+		return false;
+	return best->now < e->until ||
+	       (best->now < best->arrival + 2 * MERGE_DELAY_NS && e->ops->holds(e));
 }
 
 static struct order_entry *smallest(struct order_entry *first)
@@ -87,6 +98,17 @@ static void fill(struct order_entry *e)
 		e->have = e->ops->fill(e);
 }
 
+static void note_order(struct order_entry *e)
+{
+	struct order *o = e->order;
+
+	if (!o)
+		return;
+	e->late = e->key < o->last;
+	if (!e->late)
+		o->last = e->key;
+}
+
 bool order_emit(struct order_entry *asked, __u64 until)
 {
 	struct order_entry *first = asked->order ? asked->order->first : asked, *e;
@@ -94,6 +116,7 @@ bool order_emit(struct order_entry *asked, __u64 until)
 	for (e = first; e; e = e->next)
 		fill(e);
 	for (unsigned int nr = 1; (e = smallest(first)) != NULL; nr++) {
+		note_order(e);
 		e->ops->emit(e);
 		fill(e);
 		if (nr % LOOK == 0 && clock_now() >= until)

@@ -37,8 +37,10 @@ struct order_entry {
 	struct order_entry *next;
 	bool patient; /* a capture */
 	bool have;    /* a record waits to go out */
+	bool late;    /* when it does, it comes behind later ones */
 	__u64 key, arrival;
 	__u64 now;    /* as its source was last asked */
+	__u64 until;  /* its first records are waited for until then: its clock is not known yet; or 0 */
 };
 
 struct order *order_new(void);

@@ -79,7 +79,13 @@ void pf_put_host(struct pf *p)
 static void sample_of(const struct pf_machine *m, __u64 *mono, __u64 *real)
 {
 	const struct htrace_clock_sample *c = &m->session->clock;
+	__u64 ahead = m->session->host_real;
 
+	if (m->session->on_host && ahead && ahead < PF_TIME_MAX) { /* the same of all of them */
+		*mono = m->last && m->last < PF_TIME_MAX - ahead ? m->last : 1;
+		*real = *mono + ahead;
+		return;
+	}
 	*mono = c->mono;
 	*real = c->real;
 	if (c->mono && c->real && c->mono < PF_TIME_MAX && c->real < PF_TIME_MAX)

@@ -28,18 +28,31 @@ bool region_clock_begin(struct region_clock *c)
 	return true;
 }
 
-__u64 region_clock_time(struct region_clock *c, __u64 time)
+static __u64 convert(struct region_clock *c, __u64 time, __u64 *bound)
 {
-	__u64 ns = time, bound = 0;
+	__u64 ns = time;
 	int ret = 0;
 
+	*bound = 0;
 	if (c->on_host && !c->host.same)
-		ret = host_clock_time(&c->host, time, &ns, &bound);
+		ret = host_clock_time(&c->host, time, &ns, bound);
 	else if (c->clock && !c->ticks)
-		ret = htrace_clock_ns(c->clock, time, &ns, &bound);
-	if (ret)
-		return time;
+		ret = htrace_clock_ns(c->clock, time, &ns, bound);
+	return ret ? time : ns;
+}
+
+__u64 region_clock_time(struct region_clock *c, __u64 time)
+{
+	__u64 bound, ns = convert(c, time, &bound);
+
 	if (bound > c->bound)
 		c->bound = bound;
 	return ns;
+}
+
+__u64 region_clock_past(struct region_clock *c, __u64 time)
+{
+	__u64 bound;
+
+	return time ? convert(c, time, &bound) : 0;
 }

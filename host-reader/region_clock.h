@@ -29,7 +29,9 @@ int region_clock_open(struct region_clock *c, __u32 clock_id, bool wants_host);
 void region_clock_close(struct region_clock *c);
 /* Before the first time: as what they go out now holds. Returns true that one time. */
 bool region_clock_begin(struct region_clock *c);
-/* After that. */
+/* After that: an event's time. */
 __u64 region_clock_time(struct region_clock *c, __u64 time);
+/* Or since when something holds, which may be long ago; 0: from the beginning. */
+__u64 region_clock_past(struct region_clock *c, __u64 time);
 
 #endif

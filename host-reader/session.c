@@ -182,6 +182,24 @@ static void count_unwritten(struct session *s)
 	}
 }
 
+/* What its times are, between the events of an output of several. */
+static void note_clock(struct session *s, const char *when)
+{
+	char text[160];
+	struct sink_note note = {
+		.source = s->c.source, .text = text, .from = s->latest ? &s->latest->origin : NULL,
+		.time = s->latest_time, .clock = s->clock.on_host ? "host" : "own", .bound = s->clock.bound,
+	};
+
+	if (s->clock.on_host)
+		snprintf(text, sizeof(text), "clock %s: times are the host's CLOCK_MONOTONIC, within %llu ns",
+			 when, (unsigned long long)s->clock.bound);
+	else
+		snprintf(text, sizeof(text), "clock %s: times are its own; how that goes beside the host's is "
+			 "not known", when);
+	sinks_note(s->c.sinks, &note);
+}
+
 void session_close(struct session *s)
 {
 	if (!s)
@@ -195,6 +213,8 @@ void session_close(struct session *s)
 			   s->nr_broken);
 	if (s->stacks)
 		s->c.stats->stacks_forgotten += stacks_forgotten(s->stacks);
+	if (s->said_clock && s->clock.wants_host)
+		note_clock(s, "ends");
 	if (s->c.sinks)
 		sinks_session_end(s->c.sinks, &s->about);
 	vcpus_close(s->vcpus, &s->known);
@@ -240,6 +260,16 @@ static struct session *watch_of(const struct session *s)
 bool session_is_behind(const struct session *s)
 {
 	return s->waiting != 0 || (watch_of(s) && watch_of(s)->waiting);
+}
+
+__u64 session_latest(const struct session *s)
+{
+	__u64 latest = 0;
+
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		if (s->ring[i].time > latest)
+			latest = s->ring[i].time;
+	return latest;
 }
 
 unsigned int session_ring_number(const struct session *s, unsigned int ring)
@@ -599,7 +629,7 @@ static bool use_names(struct session *s, struct mark *m)
 	}
 	for (__u32 i = 0; i < m->nr; i++)
 		names_set(s->names, m->name[i].tid, m->name[i].tgid,
-			  region_clock_time(&s->clock, m->name[i].time), m->name[i].comm,
+			  region_clock_past(&s->clock, m->name[i].time), m->name[i].comm,
 			  sizeof(m->name[i].comm));
 	s->about.tables++;
 	return true;
@@ -802,6 +832,10 @@ static void emit_order(struct order_entry *e)
 	struct session *s = session_of(e);
 
 	e->have = false;
+	if (s->clock.wants_host && !s->said_clock)
+		note_clock(s, "begins");
+	s->said_clock = true;
+	s->next.late |= e->late;
 	emit(s, &s->next);
 }
 
@@ -836,6 +870,11 @@ bool session_emit(struct session *s, __u64 now, bool all)
 		return true;
 	show_notes(s);
 	return false;
+}
+
+void session_awaited(struct session *s, __u64 until)
+{
+	s->order.until = until;
 }
 
 bool session_is_out(const struct session *s)

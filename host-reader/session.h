@@ -68,6 +68,8 @@ bool session_wants_names(const struct session *s);
 bool session_has_room(const struct session *s, unsigned int ring);
 /* Did an earlier schema, or table of names, not take effect yet? Then another one has to wait. */
 bool session_is_behind(const struct session *s);
+/* The latest time that was read, region clock. */
+__u64 session_latest(const struct session *s);
 /* The number of ring @ring among those of its kind. */
 unsigned int session_ring_number(const struct session *s, unsigned int ring);
 
@@ -107,6 +109,8 @@ void session_read_until(struct session *s, __u64 time);
 void session_vm(struct session *s, const struct session_vm *vm, __u64 now);
 /* Of one with c->snapshot: let what is held go out. @why: in a few words. */
 void session_snapshot(struct session *s, const char *why, __u64 now);
+/* Records of other sessions wait for its first ones until then; 0: no more. */
+void session_awaited(struct session *s, __u64 until);
 /* A line between the events; harmless text. It follows from what the guest said: not captured. */
 void session_note(struct session *s, const char *text, __u64 now);
 /* Likewise, of what befell the source: captured. */

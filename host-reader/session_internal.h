@@ -35,7 +35,7 @@ struct session {
 	struct names *names;
 	struct stacks *stacks; /* NULL, as symbols, where there is no merge */
 	struct symbols *symbols;
-	bool said_symbols;
+	bool said_symbols, said_clock;
 	struct sink_session about;
 	struct htrace_schema *schema;
 	struct events *events; /* what the reader knows of the schema's events */

@@ -104,6 +104,9 @@ struct sink_note {
 	/* The event that comes behind it, or else that came before; NULL: there was none so far. */
 	const struct origin *from;
 	__u64 time;
+	/* NULL; else it tells that times of the source are the host's, within `bound` ns so far, or its own. */
+	const char *clock;
+	__u64 bound;
 };
 
 /* What a capture gets of a session, in the order in which it came. Numbers are the file format's. */

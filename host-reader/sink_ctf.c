@@ -455,6 +455,10 @@ static void ctf_session_end(struct sink *s, const struct sink_session *session)
 
 		if (t->info.session != session)
 			continue;
+		if (session->bound && *session->bound) {
+			ctf_classes_renew_head(t->classes);
+			t->head = 0;
+		}
 		flush_trace(c, t);
 		*at = t->next;
 		free_trace(c, t);

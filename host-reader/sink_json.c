@@ -503,6 +503,11 @@ static void json_note(struct sink *s, const struct sink_note *n)
 	out_text(s->out, "{\"note\":");
 	put_string(s->out, n->text, strlen(n->text));
 	put_source(s->out, n->source);
+	if (n->clock) {
+		put_key(s->out, "clock");
+		put_string(s->out, n->clock, strlen(n->clock));
+		put_count(s->out, "bound", n->bound);
+	}
 	end_line(s->out);
 }
 

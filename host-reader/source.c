@@ -269,7 +269,8 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 	if (s->session) {
 		if (htrace_view_current(s->view))
 			live_refresh(s->live, now);
-		round->more |= session_emit(s->session, now, false);
+		source_clock_look(s, now);
+		round->more |= session_emit(s->session, source_clock_emit(s, now), false);
 	}
 	keep_house(s, now);
 }
@@ -379,6 +380,7 @@ static __u64 region_due(const struct source *s)
 
 	if (s->ending)
 		return 0;
+	due = source_clock_due(s, due);
 	return due < tell ? due : tell;
 }
 

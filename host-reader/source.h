@@ -30,6 +30,7 @@
 #include "select.h"
 #include "session.h"
 #include "sink.h"
+#include "source_clock.h"
 #include "stats.h"
 #include "tell_kvm.h"
 #include "vmm.h"
@@ -65,6 +66,7 @@ struct source_config {
 	bool copy;        /* also what trusted guests wrote */
 	struct order *order; /* of their records */
 	bool host_clock;  /* times are shown on the host's clock */
+	bool clock;       /* and at the end how they came about */
 };
 
 struct source;
@@ -113,6 +115,7 @@ struct source {
 	struct session *session;
 	struct live *live;      /* what reads it, of a region */
 	struct bell_server *server; /* that gave the VM its device; or NULL */
+	struct source_clock clock;  /* of the session */
 	bool has_bell;          /* producers of this session ring */
 	__u32 bell_seen;
 	struct kvm_events *kvm; /* that writes what is read; or NULL */

@@ -10,7 +10,6 @@
 #include "finder.h"
 #include "message.h"
 #include "region_file.h"
-#include "source_clock.h"
 #include "source_internal.h"
 
 #define QUIET_NS (100 * MS)      /* a guest that is there is not waited for */
@@ -257,6 +256,7 @@ static int open_session(struct source *s, char *err, size_t errlen)
 {
 	struct live_config c = {
 		.view = s->view, .no_ram = s->no_ram, .vm = s->vm, .path = s->spec->path, .quota = &s->quota,
+		.clock = &s->clock,
 	};
 	struct session_facts facts;
 	int ret;

@@ -151,9 +151,27 @@ void stats_fold(struct stats *s, const struct htrace_schema *schema)
 	coalesce(s);
 }
 
-void stats_clock(struct stats *s, const struct region_clock *c)
+static void stats_host_clock(struct host_clock_stats *s, struct host_clock *c)
 {
 	struct htrace_clock_line line = { .sz = sizeof(line) };
+
+	*s = (struct host_clock_stats){
+		.same = c->same, .how = c->latest.how, .segments = c->nr, .knots = c->knots,
+		.refused = c->refused, .steps = c->steps, .step = c->step,
+	};
+	if (host_clock_line(c, &line))
+		return;
+	s->hz = line.hz;
+	s->time = line.time;
+	s->mono = line.mono;
+	host_clock_time(c, line.time, NULL, &s->bound);
+}
+
+void stats_clock(struct stats *s, struct region_clock *c)
+{
+	struct htrace_clock_line line = { .sz = sizeof(line) };
+
+	stats_host_clock(&s->host, &c->host);
 
 	s->ticks = c->clock != NULL;
 	s->on_host = c->on_host;

@@ -33,6 +33,18 @@ struct ring_count {
 	bool used;
 };
 
+/* How a region's clock goes beside the host's. */
+struct host_clock_stats {
+	bool same;
+	__u32 how; /* enum host_word_how */
+	unsigned int segments;
+	__u64 knots, refused, steps;
+	__s64 step; /* the last one */
+	__u64 hz;   /* of its clock, by the host's; 0: not known */
+	__u64 time, mono; /* at the last knot: its clock, the host's */
+	__u64 bound; /* then */
+};
+
 struct stats {
 	struct event_count *by_id; /* of the current session, 65536 of them */
 	struct named_count *named; /* of the sessions before */
@@ -50,6 +62,7 @@ struct stats {
 	__u64 clock_bound, clock_used, clock_refused;
 	bool on_host; /* the latest session's times are shown as the host's; how far they may be off: */
 	__u64 host_bound;
+	struct host_clock_stats host; /* of the latest session, as far as they went out */
 	unsigned int broken; /* rings that were quarantined */
 	unsigned int sessions;
 	__u64 rings; /* times that producers rang to wake us */
@@ -74,7 +87,7 @@ void stats_lent(struct stats *s, struct ring_count *r, const struct capture_lent
 /* The session ends: what was counted by number is kept by name. */
 void stats_fold(struct stats *s, const struct htrace_schema *schema);
 /* Likewise: how its clock was converted. */
-void stats_clock(struct stats *s, const struct region_clock *clock);
+void stats_clock(struct stats *s, struct region_clock *clock);
 /* Sum over all rings. */
 struct ring_count stats_total(const struct stats *s);
 

@@ -317,6 +317,62 @@ static void write_clock(struct out *o, const struct stats *st)
 	row(o, "clock", text);
 }
 
+static const char *by_what(const struct host_clock_stats *h)
+{
+	return h->same ? "its machine is the host" :
+	       h->how == HOST_BY_KVM ? "by the offset of its TSC that KVM tells" :
+				       "by ping-pong with its agent";
+}
+
+/* As what times were shown, and how far off. */
+static void write_shown(struct out *o, const struct source *s)
+{
+	const struct stats *st = &s->stats;
+	char text[200];
+
+	if (!s->config->host_clock)
+		return;
+	if (st->on_host)
+		snprintf(text, sizeof(text), "the host's CLOCK_MONOTONIC, within %llu ns (%s)",
+			 (ull)st->host_bound, by_what(&st->host));
+	else
+		snprintf(text, sizeof(text), "its own clock: how that goes beside the host's is not known");
+	row(o, "shown as", text);
+}
+
+/* The model: --clock. */
+static void write_model(struct out *o, const struct source *s)
+{
+	const struct host_clock_stats *h = &s->stats.host;
+	const struct source_clock *c = &s->clock;
+	char text[300];
+
+	if (!s->config->clock || h->same || !h->knots)
+		return;
+	snprintf(text, sizeof(text), "%llu used, %llu refused; %u segment%s, %llu step%s", (ull)h->knots,
+		 (ull)h->refused, h->segments, h->segments == 1 ? "" : "s", (ull)h->steps,
+		 h->steps == 1 ? "" : "s");
+	if (h->steps)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), ", the last of %+.6f s",
+			 (double)h->step / 1e9);
+	row(o, "samples", text);
+	if (h->hz && s->facts.clock_id == HTRACE_CLOCK_MONOTONIC)
+		snprintf(text, sizeof(text), "it was %.9f s when the host's was %.9f s, %+.3f ppm fast; "
+			 "within %llu ns then", (double)h->time / 1e9, (double)h->mono / 1e9,
+			 ((double)h->hz - 1e9) / 1e3, (ull)h->bound);
+	else if (h->hz)
+		snprintf(text, sizeof(text), "it was %llu when the host's was %.9f s, of %.6f MHz; within "
+			 "%llu ns then", (ull)h->time, (double)h->mono / 1e9, (double)h->hz / 1e6, (ull)h->bound);
+	if (h->hz)
+		row(o, "line", text);
+	if (!c->pongs)
+		return;
+	snprintf(text, sizeof(text), "%u times, %u answers, %u times contradictory; TSC offset known to %llu "
+		 "ticks%s", c->pongs, c->rounds, c->refused, (ull)(c->offset.high - c->offset.low),
+		 c->drifts ? ", and it drifts" : "");
+	row(o, "asked", text);
+}
+
 void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u64 reader_cpu_ns)
 {
 	const struct stats *st = &s->stats;
@@ -336,6 +392,8 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 		snprintf(text, sizeof(text), "%s; sync %s", s->buffer, s->config->sync);
 	row(o, "buffer", text);
 	write_clock(o, st);
+	write_shown(o, s);
+	write_model(o, s);
 	/* The time that it took to read a capture has nothing to do with the capture's. */
 	snprintf(text, sizeof(text), "%.3f s attached%s%.3f s, %u session%s",
 		 (double)st->attached_ns / 1e9,

@@ -122,6 +122,7 @@ struct htrace_view {
 	__u32 nr_runs;
 	int vmm_pid;
 	char ram_name[256];
+	__u64 ping, ping_tsc; /* the latest question for its TSC, and ours then */
 	struct htrace_judge judge; /* of owners of rings, as of judged_at */
 	__u64 judged_at;
 };

@@ -175,8 +175,8 @@ struct htrace_host {
 	__u64 heartbeat;  /* incremented at least once a second (relaxed) */
 	__u64 names_wanted; /* incremented when the names table should be written anew */
 	__u64 drained;   /* == session: everything of a closing session was read */
-	__u64 clock_ping; /* ping-pong of clocks: host's request counter */
-	__u64 clock_tsc;  /* host's TSC at that request */
+	__u64 clock_ping; /* ping-pong of clocks: number of the host's question (release); 0: none */
+	__u64 clock_tsc;  /* host's TSC before it was asked */
 	__u64 command;    /* control: command counter, 0 = none yet */
 	/*
 	 * 0: the guest is told nothing of its exits. Else the ring at HTRACE_TOLD_OFF holds what it
@@ -305,8 +305,8 @@ struct htrace_guest {
 	__u64 agent_start_mono; /* CLOCK_MONOTONIC at its start */
 	__u64 names_served;  /* the host's names_wanted that the table answers */
 	__u64 clock_head;    /* samples written so far (release); the last is [(head - 1) % 64] */
-	__u64 clock_pong;    /* ping-pong of clocks: the request that is answered */
-	__u64 clock_tsc;     /* guest's TSC at the answer */
+	__u64 clock_pong;    /* ping-pong of clocks: the question answered (release); 0: nobody answers */
+	__u64 clock_tsc;     /* guest's TSC, read after the question was seen */
 	__u64 answer;        /* control: the last command carried out */
 	/* Of writers of samples among themselves: who is at it, pid namespace << 32 | pid; or 0. */
 	__u64 clock_lock;

@@ -143,6 +143,13 @@ void htrace_region_fence(const struct htrace_region *r);
  * there are samples from publishing, from producers that come and go, and from the state's last change.
  */
 void htrace_region_beat(struct htrace_region *r, __u64 agent_cpu_ns);
+/*
+ * Answer the reader's questions for this machine's TSC, if there is one: then more may follow at once, so
+ * listen for @wait_ns after each, busily, and 4 ms at most. To be called with each beat of the heart, and
+ * after one answer some more times in the 30 ms that follow. How many were answered; none where there is
+ * no TSC.
+ */
+unsigned int htrace_region_answer(struct htrace_region *r, __u64 wait_ns);
 /* Announce a state (enum htrace_guest_state), ordered after all that was written before. */
 void htrace_region_set_state(struct htrace_region *r, __u32 state);
 /*
@@ -293,6 +300,24 @@ int htrace_view_announce(struct htrace_view *v, enum htrace_host_state state, __
 int htrace_view_beat(struct htrace_view *v);
 int htrace_view_session_drained(struct htrace_view *v);
 int htrace_view_ask_names(struct htrace_view *v);
+/* What answers said of the guest's TSC less ours, modulo 2^64, at one time. */
+struct htrace_pong {
+	__u64 tsc; /* ours then */
+	__u64 low, high; /* it was from low to high, if the guest tells the truth */
+	__u32 rounds; /* questions answered */
+	__u32 reserved;
+};
+
+/*
+ * Ask the guest for its TSC; it answers with the next beat of its heart. -EOPNOTSUPP: nobody is there
+ * who would, or this machine has none. -EACCES, -EINVAL: see htrace_view_host().
+ */
+int htrace_view_ping(struct htrace_view *v);
+/*
+ * Did it answer? Then it listens, and is asked some more, for 4 ms at most. -EAGAIN: not yet; -EPROTO:
+ * answers that contradict each other.
+ */
+int htrace_view_pong(struct htrace_view *v, struct htrace_pong *p);
 /*
  * Ask producers to wake us, or with @sync 0 no more: HTRACE_SYNC_RING, of a device with the vector in it.
  * htrace_view_claim(), HTRACE_HOST_WAITING and HTRACE_HOST_GONE store 0. Before htrace_consumer_arm().

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Guests and the host on one clock: what caused what, across the border of two VMs, in the order of the
+times that are in the files. HTRACE_CLOCK_SECONDS makes the run longer than the test command's.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+import ctftext
+from harness import say
+from vm import BUILD, READER, Reader, VM
+
+BORDER = os.path.join(BUILD, 'tests', 'border')
+SECONDS = float(os.environ.get('HTRACE_CLOCK_SECONDS', '12'))
+OPTION = 0x68747263
+BOUND = 1000  # ns, under emulation, without an offset from KVM
+
+SCRIPT = r'''
+set -- $(grep -l 0x1110 /sys/bus/pci/devices/*/device)
+one=${1%/device} two=${2%/device}
+echo 1 > $two/enable
+agent_start --region ${one##*/} --events sys_enter --filter 'nr == 157' || exit 1
+border guest $two/resource2
+agent_stop
+'''
+
+
+class Qmp:
+    """As much of it as starts and stops a VM."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.file = self.socket.makefile('rw')
+        self.file.readline()
+        self('qmp_capabilities')
+
+    def __call__(self, command, **arguments):
+        self.file.write(json.dumps({'execute': command, 'arguments': arguments}) + '\n')
+        self.file.flush()
+        while True:
+            answer = json.loads(self.file.readline())
+            if 'event' not in answer:
+                assert 'return' in answer, answer
+                return answer['return']
+
+
+class Pair:
+    """A VM, and who asks it."""
+
+    def __init__(self, stack, dir, name, clock):
+        self.vm = VM(SCRIPT, regions=2, add=[BORDER + ':/bin/'])
+        stack.enter_context(self.vm)
+        self.qmp_path = os.path.join(self.vm.dir, 'qmp')
+        self.vm.command += ['--qmp', self.qmp_path]
+        self.region = os.path.join(dir, name)
+        self.clock = clock
+        self.asker = None
+
+    def begin(self):
+        self.asker = subprocess.Popen([BORDER, 'host', self.vm.regions[1], self.region, self.clock, '20000'])
+
+    def end(self):
+        self.asker.terminate()
+        assert self.asker.wait(20) == 0
+
+    @property
+    def sources(self):
+        return ['ivshmem:' + self.vm.region, 'local:' + self.region]
+
+
+def json_records(path):
+    with open(path, encoding='ascii') as f:
+        return [json.loads(line) for line in f]
+
+
+def told(records, pair):
+    """{number: [ask, in the guest, answer]}: times as the file has them."""
+    found = {}
+    for r in records:
+        if r.get('source') == pair.region and r.get('event') in ('ask', 'answer'):
+            found.setdefault(r['fields']['number'], {})[r['event']] = r['time']
+        elif r.get('source') == pair.vm.region and r.get('event') == 'sys_enter' and \
+                r['fields']['args'][0] == OPTION:
+            found.setdefault(r['fields']['args'][1], {})['guest'] = r['time']
+    return {n: (t['ask'], t['guest'], t['answer']) for n, t in found.items() if len(t) == 3}
+
+
+def error_of(times):
+    """By how much a cause is later than its effect, at most; negative: never."""
+    return max(max(ask - guest, guest - answer) for ask, guest, answer in times)
+
+
+def bounds(records, pair):
+    notes = [r for r in records if r.get('clock') and r['source'] == pair.vm.region]
+    assert [n['clock'] for n in notes] == ['host', 'host'], notes
+    return notes[-1]['bound']
+
+
+def uncorrected(pair, times, own):
+    """Each side's CLOCK_MONOTONIC, laid together at the closest early pair: how far that is off later."""
+    first = min(sorted(times)[:200], key=lambda n: times[n][2] - times[n][0])
+    offset = (times[first][0] + times[first][2]) / 2 - own[first]
+    off = max(max(ask - own[n] - offset, own[n] + offset - answer) for n, (ask, _, answer) in times.items())
+    return max(off, 0), (times[max(times)][2] - times[first][0]) / 1e9
+
+
+def own_times(dir, nr):
+    """As its own machine has them."""
+    out = os.path.join(dir, f'own{nr}')
+    subprocess.run([READER, '-o', 'json:' + out, f'file:{dir}/raw/source{nr}-session1'], check=True,
+                   stderr=subprocess.DEVNULL)
+    return {r['fields']['args'][1]: r['time'] for r in json_records(out) if r.get('event') == 'sys_enter'}
+
+
+def in_order(records, slack):
+    """From when all are there; what was held back for a step comes behind what others did meanwhile."""
+    begun = max(i for i, r in enumerate(records) if r.get('note', '').startswith('clock begins'))
+    step = next(i for i, r in enumerate(records) if 'a step of' in r.get('note', ''))
+    assert begun < step
+    before = [r['time'] for r in records[begun:step] if 'time' in r]
+    after = [r['time'] for r in records[step:] if 'time' in r and r['time'] > max(before)]
+    for times in before, after:
+        assert len(times) > 500, len(times)
+        back = [a - b for a, b in zip(times, times[1:]) if a > b]
+        assert max(back, default=0) <= slack, \
+            f'{len(back)} of {len(times)} steps back, by {max(back)} ns at most'
+
+
+def check_ctf(dir, pairs, records, limit):
+    """babeltrace2 puts all traces side by side: the same order, the same pairs, and the bound beside it."""
+    found, _ = ctftext.read(os.path.join(dir, 'ctf'))
+    times = [r.time for r in found]
+    assert times == sorted(times)
+    asked = sum(r.event == 'ask' for r in found)
+    assert asked == sum(r.get('event') == 'ask' for r in records), asked
+    there = {}
+    for root, _, files in os.walk(os.path.join(dir, 'ctf')):
+        if 'metadata' in files:
+            with open(os.path.join(root, 'metadata'), encoding='utf-8') as f:
+                text = f.read()
+            assert 'htrace_clock = "host"' in text, text[:2000]
+            there.setdefault(re.search(r'clock {.*?uuid = "(.*?)"', text, re.S)[1], []).append(
+                int((re.search(r'precision = (\d+)', text) or (0, 0))[1]))
+    assert len(there) == 1 and len(list(there.values())[0]) == 2 * len(pairs), there
+    assert 0 < max(list(there.values())[0]) <= limit, there
+
+
+def test_pairs():
+    """Two VMs and the host; one VM is paused in between, which is a step of its clock."""
+    with contextlib.ExitStack() as stack:
+        dir = tempfile.mkdtemp(prefix='htrace-clock-', dir='/dev/shm')
+        stack.callback(shutil.rmtree, dir, ignore_errors=True)
+        pairs = [Pair(stack, dir, 'a', 'TSC'), Pair(stack, dir, 'b', 'monotonic')]
+        for p in pairs:
+            p.vm.start()
+        for p in pairs:
+            p.vm.wait_for('guest-agent: tracing|GUEST-UP')
+            p.begin()
+            while not os.path.exists(p.region) or not os.path.getsize(p.region):
+                time.sleep(0.01)
+        *sources, last = pairs[0].sources + pairs[1].sources
+        reader = Reader(last, '--clock', '-o', f'json:{dir}/json', '-o', f'ctf:{dir}/ctf',
+                        '-o', f'raw:{dir}/raw', *sources)
+        end = time.time() + 90
+        while time.time() < end and not all(
+                len(re.findall(r'"event":"sys_enter"', text_of(dir, p))) for p in pairs):
+            time.sleep(0.5)
+        time.sleep(SECONDS)
+        qmp = Qmp(pairs[0].qmp_path)
+        qmp('stop')
+        time.sleep(0.4)
+        qmp('cont')
+        time.sleep(4)
+        for p in pairs:
+            p.end()
+        for p in pairs:
+            assert p.vm.finish() == 0, p.vm.console()[-2000:]
+        assert reader.stop() == 0, reader.err()
+        records = json_records(f'{dir}/json')
+        # At the samples; worse ones, until the next, are in the notes, and hold for the pairs.
+        then = [int(b) for b in re.findall(r'^line .* within (\d+) ns then', reader.err(), re.M)]
+        assert len(then) == 2 and max(then) <= BOUND, reader.err()
+        limits = check_pairs(dir, pairs, records)
+        in_order(records, max(limits))
+        check_ctf(dir, pairs, records, max(limits))
+        check_step(pairs, records)
+        for line in re.findall(r'^(?:shown as|samples|line|asked) .*$', reader.err(), re.M):
+            say(line)
+
+
+def text_of(dir, pair):
+    """Lines of the VM's."""
+    try:
+        with open(f'{dir}/json', encoding='ascii') as f:
+            return '\n'.join(line for line in f if pair.vm.region in line)
+    except FileNotFoundError:
+        return ''
+
+
+def check_pairs(dir, pairs, records):
+    limits = []
+    for i, p in enumerate(pairs):
+        times, bound = told(records, p), bounds(records, p)
+        assert len(times) > 20 * SECONDS, len(times)
+        error, own = error_of(times.values()), own_times(dir, 1 + 2 * i)
+        say(f'{len(times)} pairs, out of order by {max(error, 0)} ns at most, bound {bound} ns')
+        if not i:  # the paused one: until then
+            last = max(n for n in times if times[n][2] - times[n][0] < 300_000_000)
+            own = {n: t for n, t in own.items() if n <= last}
+        off, seconds = uncorrected(p, {n: t for n, t in times.items() if n in own}, own)
+        say(f'uncorrected: out of order by {off:.0f} ns after {seconds:.1f} s')
+        assert error <= bound, (error, bound)
+        limits.append(bound)
+    return limits
+
+
+def check_step(pairs, records):
+    """It is marked, once, where it was; what came right after it is right."""
+    steps = [i for i, r in enumerate(records) if 'a step of' in r.get('note', '')]
+    assert len(steps) == 1 and records[steps[0]]['source'] == pairs[0].vm.region, \
+        [records[i] for i in steps]
+    by = float(re.search(r'a step of ([+-][\d.]+) s', records[steps[0]]['note'])[1])
+    assert 0.4 <= by < 2, by
+    after = [r for r in records[steps[0]:] if r.get('event') == 'sys_enter' and
+             r['source'] == pairs[0].vm.region]
+    assert len(after) > 100, len(after)
+    say(f'a pause: a step of {by:+.6f} s, {len(after)} records after it')
