@@ -22,7 +22,7 @@ class Unreadable(AssertionError):
 class Format:
     """What the records are like, and in which other events they lie."""
 
-    def __init__(self, json_record, ctf_record, take, others='lttng_statedump_'):
+    def __init__(self, json_record, ctf_record, take, others='lttng_statedump_|htrace_note'):
         self.json, self.ctf = re.compile(json_record), re.compile(ctf_record)
         self.take = take  # (who wrote it, its number), or None: nobody writes such
         self.others = re.compile(others)
@@ -41,7 +41,7 @@ TRACER = Format(r'"event":"record","fields":\{"seq":(\d+),"life":(\d+),"thread":
 COUNTED = Format(r'"cpu":(\d+),.*"event":"counted".*"fields":\{"number":(\d+)\}',
                  r' counted: \{ cpu_id = (\d+).*\{ number = (\d+) \}$',
                  lambda cpu, number: ((number >> 32, cpu), number & 0xffffffff),
-                 r'lttng_statedump_|sched_process_(fork|exec|exit)|task_rename')
+                 r'lttng_statedump_|htrace_note|sched_process_(fork|exec|exit)|task_rename')
 
 
 class Records:
