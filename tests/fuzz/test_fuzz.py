@@ -94,6 +94,7 @@ ELSEWHERE = {
     **{f'host-reader/{f}.c': 'the host\'s kernel; test_kvm_exits' for f in ('sync_kvm_exit', 'kvm_exits', 'kvm_process',
                                                                        'kvm_programs')},
     'host-reader/list_vms.c': 'processes of this machine; regions are read by attach.c; host_reader',
+    'host-reader/kvm_events.c': 'the host\'s kernel; kvm',
     'host-reader/syscalls.c': 'a table', 'host-reader/syscall_args.c': 'a table',
     **{f'host-reader/{f}.c': OWN for f in (
         'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',

@@ -222,8 +222,8 @@ def check_all(found, accounts):
     return sum(sum(w.values()) for w in want)
 
 
-def refused(*options):
-    """What host-reader says that is refused BPF, and has read all of a region even so."""
+def refused(*options, status=0):
+    """What host-reader says that is refused BPF, and has read all of a region even so; it ends with STATUS."""
     with tempfile.TemporaryDirectory(dir='/dev/shm') as d:
         os.chmod(d, 0o755)
         region, reader = os.path.join(d, 'region'), os.path.join(d, 'host-reader')
@@ -236,6 +236,6 @@ def refused(*options):
             command = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups',
                        '--bounding-set', '-all', '--inh-caps', '-all'] + command
         run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
-        assert run.returncode == 0, run.stderr
+        assert run.returncode == status, run.stderr
         assert len(events(run.stdout)[0]) == len(wrote) > 40
         return run.stderr

@@ -160,7 +160,8 @@ const char *htrace_builder_error(const struct htrace_schema_builder *b);
 /*
  * Declare event @name whose payload is BTF struct @type_id; returns the record id or -errno, with
  * one line in @err. Typedef names choose how an integer is shown: htrace_tid_t, htrace_hex_t,
- * htrace_ptr_t, htrace_syscall_t, htrace_task_state_t (see htrace.bpf.h); the outermost one counts.
+ * htrace_hex32_t, htrace_hex16_t, htrace_ptr_t, htrace_syscall_t, htrace_task_state_t (see htrace.bpf.h);
+ * the outermost one counts.
  *
  * char[] is text, pointers are addresses. Members of anonymous structs become members of the struct
  * around them, likewise of unions in unions; an anonymous union in a struct is a member anon_N. A
