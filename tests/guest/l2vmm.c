@@ -224,10 +224,26 @@ static void set_cpuid(const struct vcpu *v)
 	free(c);
 }
 
+/* Both clocks at one instant: who is interrupted between the readings tries again. */
+static void read_clocks(__u64 *tsc, __u64 *ns)
+{
+	__u64 least = ~0ULL;
+
+	for (int i = 0; i < 50; i++) {
+		__u64 before = __builtin_ia32_rdtsc(), now = monotonic(), took = __builtin_ia32_rdtsc() - before;
+
+		if (took >= least)
+			continue;
+		least = took;
+		*tsc = before + took / 2;
+		*ns = now;
+	}
+}
+
 /* The guest's TSC is ours, so that it can tell our CLOCK_MONOTONIC by it. */
 static void set_clock(struct vcpu *v, __u64 period_ns)
 {
-	__u64 offset = 0;
+	__u64 offset = 0, tsc = 0, ns = 0;
 	struct kvm_device_attr attr = {
 		.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (__u64)&offset,
 	};
@@ -235,8 +251,9 @@ static void set_clock(struct vcpu *v, __u64 period_ns)
 	v->khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
 	check(v->khz > 0, "KVM_GET_TSC_KHZ");
 	check(!ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr), "KVM_VCPU_TSC_OFFSET");
-	v->account->tsc_at = __builtin_ia32_rdtsc();
-	v->account->ns_at = monotonic();
+	read_clocks(&tsc, &ns);
+	v->account->tsc_at = tsc;
+	v->account->ns_at = ns;
 	v->account->mult = (1000000ULL << 32) / (unsigned int)v->khz;
 	v->account->period = period_ns * (unsigned int)v->khz / 1000000;
 }

@@ -37,15 +37,6 @@ begun() { # PID ERR
 		sleep 0.05
 	done
 }
-host-reader -o json:$out/all.json --view exits -o text:$out/all.page kvm 2> $out/all.err &
-all=$!
-begun $all $out/all.err || exit 1
-timeout 60 l2vmm -w $region ROUNDS 4 100 WORKS > $out/l2.vmm 2>&1 &
-vmm=$!
-until [ -s $region ]; do sleep 0.05; done
-host-reader -o json:$out/joined.json --view exits -o text:$out/joined.page kvm,pid=$vmm,aggregate 2> $out/joined.err &
-joined=$!
-begun $joined $out/joined.err || exit 1
 # As if the kernel had no such tracepoint.
 mkdir /tmp/none
 hide() { # mount or umount, NAME
@@ -56,14 +47,23 @@ hide() { # mount or umount, NAME
 		esac || return 1
 	done
 }
-hide mount kvm_halt_poll_ns || exit 1
+hide mount kvm_entry || exit 1
+host-reader --duration 5 -o json:$out/none.json kvm 2> $out/none.err
+[ $? = 1 ] || exit 1
+hide umount kvm_entry && hide mount kvm_halt_poll_ns || exit 1
 host-reader -o json:$out/other.json kvm,pid=1 2> $out/other.err &
 other=$!
 begun $other $out/other.err || exit 1
-hide umount kvm_halt_poll_ns && hide mount kvm_entry || exit 1
-host-reader --duration 5 -o json:$out/none.json kvm 2> $out/none.err
-[ $? = 1 ] || exit 1
-hide umount kvm_entry || exit 1
+hide umount kvm_halt_poll_ns || exit 1
+host-reader -o json:$out/all.json --view exits -o text:$out/all.page kvm 2> $out/all.err &
+all=$!
+begun $all $out/all.err || exit 1
+timeout 60 l2vmm -w $region ROUNDS 4 100 WORKS > $out/l2.vmm 2>&1 &
+vmm=$!
+until [ -s $region ]; do sleep 0.05; done
+host-reader -o json:$out/joined.json --view exits -o text:$out/joined.page kvm,pid=$vmm,aggregate 2> $out/joined.err &
+joined=$!
+begun $joined $out/joined.err || exit 1
 echo 1 > $I/tracing_on
 host-reader -o json:$out/both.json -o ctf:$out/ctf -o raw:$out/raw kvm,pid=$vmm local:$region 2> $out/both.err &
 both=$!
@@ -139,7 +139,7 @@ def as_ftrace(e):
 def load(text, source=''):
     """Events of a source, in order; nothing else may be there."""
     found = [json.loads(line) for line in text.splitlines()]
-    assert all('fields' in e for e in found)
+    assert all('fields' in e for e in found), [e for e in found if 'fields' not in e][:3]
     return [e for e in found if e.get('source', '').startswith(source)]
 
 
@@ -313,9 +313,12 @@ def check_files(at):
         # the last one, by which each said that it is done, has no entry
         assert exits == sum(a['exits'] for a in accounts.values()) - len(accounts), (name, exits)
     check_ctf(at, load(files['both.json'], 'kvm'))
-    ran, changes = test_vcpus.check_guest(load(files['both.json']), list(accounts.values()), int(files['pid']))
-    test_vcpus.check_slices(os.path.join(at, 'raw'), changes, int(files['pid']))
-    say(f'{ran} events of the guest, written while its virtual CPUs ran')
+    if len(re.findall('^order +0 late', files['both.err'], re.M)) == 2:
+        ran, changes = test_vcpus.check_guest(load(files['both.json']), list(accounts.values()), int(files['pid']))
+        test_vcpus.check_slices(os.path.join(at, 'raw'), changes, int(files['pid']))
+        say(f'{ran} events of the guest, written while its virtual CPUs ran')
+    else:
+        say('a reader that was kept from reading shows events behind later ones: states of vCPUs are not compared')
     (events, size), (few, small) = total(files['all.err']), total(files['joined.err'])
     say(f'{nr} events as ftrace has them; {events} events of {size} bytes, aggregated {few} of {small}')
     assert few < 0.8 * events and small < 0.85 * size
