@@ -21,7 +21,7 @@
 #define SELDOM_NS (8 * MS)  /* likewise, when it did not come */
 #define AROUND_NS (12 * MS) /* a beat comes as late */
 #define LISTENS_NS (5 * MS) /* not to be asked again before */
-#define HOLD_NS SEC         /* for a step that is suspected */
+#define HOLD_NS (5 * SEC)   /* for a step that is suspected */
 #define BEGIN_NS (5 * SEC)  /* until the first times are shown at the latest */
 #define SETTLED_NS (1500 * MS)
 #define GOOD_NS 900 /* bound, to begin with */
