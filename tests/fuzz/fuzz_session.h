@@ -34,11 +34,12 @@ static inline struct stats *reader_stats(void)
 
 /*
  * The output @spec; facts are filled in, or come from @super. @how: bit 0: times are ticks, 1: it has
- * a name, 2: the reader has a filter. False: memory was out.
+ * a name, 2: the reader has a filter, 4: it holds all until a snapshot is taken. False: memory was out.
  */
 static inline bool reader_open(struct reader *r, const char *spec, const struct htrace_super *super,
 			       __u64 how)
 {
+	static const struct snapshot_config recorder = { .bytes = 1 << 16 };
 	char err[160];
 
 	memset(r, 0, sizeof(*r));
@@ -66,6 +67,8 @@ static inline bool reader_open(struct reader *r, const char *spec, const struct 
 	if (how & 4)
 		CHECK(!htrace_filter_parse(&r->filter, how & 8 ? "tid == 7 || cpu < 2" : "nothing > 1", NULL));
 	r->config.filter = r->filter;
+	if (how & 16)
+		r->config.snapshot = &recorder;
 	return !session_open(&r->session, &r->config, err, sizeof(err));
 }
 

@@ -187,7 +187,7 @@ static void attached(struct htrace_view *v, struct guest *g, struct input *in, _
 		config.no_ram = htrace_view_map_ram(v, 0, g->ram_path, err, sizeof(err)) != 0;
 	else
 		config.no_ram = true;
-	if (!reader_open(&r, "text:/dev/null", htrace_view_super(v), 0)) {
+	if (!reader_open(&r, "text:/dev/null", htrace_view_super(v), how & 64 ? 16 : 0)) {
 		reader_close(&r);
 		return;
 	}
@@ -195,6 +195,12 @@ static void attached(struct htrace_view *v, struct guest *g, struct input *in, _
 	fail_allocation(how >= 224 ? (unsigned int)how - 223 : 0);
 	if (!live_open(&l, r.session, &config, err, sizeof(err))) {
 		follow(v, l, &r, g, in);
+		live_give_up(l, r.now);
+		live_salvage(l);
+		read_some(l, &r, true, true);
+		session_mark(r.session, "its end", r.now);
+		session_snapshot(r.session, "its end", r.now);
+		reader_emit(&r, true);
 		live_close(l, how & 16);
 	}
 	fail_allocation(0);
