@@ -182,13 +182,13 @@ static void count_unwritten(struct session *s)
 	}
 }
 
-/* What its times are, between the events of an output of several. */
+/* What its times are, for outputs that have no place of their own for it. */
 static void note_clock(struct session *s, const char *when)
 {
 	char text[160];
 	struct sink_note note = {
-		.source = s->c.source, .text = text, .from = s->latest ? &s->latest->origin : NULL,
-		.time = s->latest_time, .clock = s->clock.on_host ? "host" : "own", .bound = s->clock.bound,
+		.source = s->c.source, .text = text, .clock = s->clock.on_host ? "host" : "own",
+		.bound = s->clock.bound,
 	};
 
 	if (s->clock.on_host)

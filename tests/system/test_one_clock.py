@@ -121,8 +121,11 @@ def own_times(dir, nr):
     return {r['fields']['args'][1]: r['time'] for r in json_records(out) if r.get('event') == 'sys_enter'}
 
 
-def in_order(records, slack):
-    """From when all are there; what was held back for a step comes behind what others did meanwhile."""
+def in_order(records, slack, late):
+    """
+    From when all are there; what was held back for a step comes behind what others did meanwhile. What came
+    later than others wait for, where this machine had too much to do, is LATE by the reader's own account.
+    """
     begun = max(i for i, r in enumerate(records) if r.get('note', '').startswith('clock begins'))
     step = next(i for i, r in enumerate(records) if 'a step of' in r.get('note', ''))
     assert begun < step
@@ -131,8 +134,9 @@ def in_order(records, slack):
     for times in before, after:
         assert len(times) > 500, len(times)
         back = [a - b for a, b in zip(times, times[1:]) if a > b]
-        assert max(back, default=0) <= slack, \
-            f'{len(back)} of {len(times)} steps back, by {max(back)} ns at most'
+        back = [b for b in back if b > slack]
+        say(f'{len(times)} records in one order, {len(back)} steps back, {late} late')
+        assert len(back) <= late, f'{len(back)} steps back, by {max(back)} ns at most'
 
 
 def check_ctf(dir, pairs, records, limit):
@@ -190,7 +194,7 @@ def test_pairs():
         then = [int(b) for b in re.findall(r'^line .* within (\d+) ns then', reader.err(), re.M)]
         assert len(then) == 2 and max(then) <= BOUND, reader.err()
         limits = check_pairs(dir, pairs, records)
-        in_order(records, max(limits))
+        in_order(records, max(limits), sum(map(int, re.findall(r'^order +(\d+) late', reader.err(), re.M))))
         check_ctf(dir, pairs, records, max(limits))
         check_step(pairs, records)
         for line in re.findall(r'^(?:shown as|samples|line|asked) .*$', reader.err(), re.M):
