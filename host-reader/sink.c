@@ -87,13 +87,12 @@ int sinks_open(struct sinks *s, const char *const *specs, unsigned int nr)
 	memset(s, 0, sizeof(*s));
 	for (unsigned int i = 0; i < nr && !ret; i++)
 		ret = parse(&s->sink[i], specs[i]);
-	if (ret)
-		for (unsigned int i = 0; i < nr; i++)
-			free(s->sink[i].own);
 	for (unsigned int i = 0; i < nr && !ret; i++) {
 		ret = open_sink(&s->sink[i]);
 		s->nr += !ret;
 	}
+	for (unsigned int i = s->nr; ret && i < nr; i++) /* those that are open are abandoned */
+		free(s->sink[i].own);
 	return ret;
 }
 
