@@ -99,6 +99,19 @@ ELSEWHERE = {
                                                                        'kvm_programs')},
     'host-reader/list_vms.c': 'processes of this machine; regions are read by attach.c; host_reader',
     'host-reader/kvm_events.c': 'the host\'s kernel; kvm',
+    'libhtrace/clock_ping.c': 'a guest\'s two words, read once; what they may say is a difference; test_host_clock',
+    'host-reader/host_clock.c': 'pairs of times, each checked; test_host_clock',
+    'host-reader/source_clock.c': 'when to ask a guest for its clock, and for how long to wait; test_host_clock, one_clock',
+    'host-reader/kvm_tsc.c': 'the host\'s kernel, files of debugfs; test_host_clock',
+    'host-reader/order.c': 'times only; test_host_clock, one_clock',
+    'host-reader/source_vm.c': 'processes of this machine; vcpus',
+    **{f'host-reader/{f}.c': 'records of the host\'s own programs, or of captures of it; test_vcpus, vcpus' for f in (
+        'vcpus', 'perfetto_vcpus')},
+    **{f'host-reader/{f}.c': 'adds and shows numbers of records that show.c and schema_visit.c read, in tables with '
+                             'limits; test_exits, test_view_exits, test_io, test_view_io, view' for f in (
+        'durations', 'event_fields', 'exits', 'host_events', 'io', 'table', 'view', 'view_exits', 'view_io')},
+    **{f'host-reader/{f}.c': 'what the reader may do itself; test_confine, sandbox' for f in (
+        'confine', 'confine_calls', 'finder', 'sandbox')},
     'host-reader/syscalls.c': 'a table', 'host-reader/syscall_args.c': 'a table',
     **{f'host-reader/{f}.c': OWN for f in (
         'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',

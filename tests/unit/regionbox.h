@@ -9,7 +9,7 @@
 
 #define SIZE (4u << 20)
 
-static char err[256];
+__attribute__((unused)) static char err[256];
 
 static const struct htrace_region_opts local_opts = {
 	.sz = sizeof(local_opts), .placement = HTRACE_PLACEMENT_LOCAL, .policy = HTRACE_OVERWRITE,
