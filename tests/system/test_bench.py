@@ -24,11 +24,13 @@ EXPECTED = {
     'sync': ({'spin', 'adaptive', 'timer:50', 'timer:1000', 'futex', 'doorbell'}, 6 * 3 * 5 + 2 * 3),
     'read': ({'validate', 'memcpy'}, 2 * 5 * 3),
     'decode': ({'text', 'json', 'babeltrace2', 'babeltrace2 terse', 'babeltrace2 of ctf'}, 5 * 2),
+    'raw': ({'plain write', 'copy, write', 'copy, write ahead', 'raw', 'raw, any length', 'raw --copy',
+             'a million events a second', 'a core'}, 6 * 2 + 2),
     'bpf-push': ({'nothing', 'empty', 'clock', 'htrace', 'ringbuf-woken', 'ringbuf-polled', 'ringbuf-busy',
                   'perfbuf-woken', 'perfbuf-polled', 'perfbuf-busy'}, 11),
     'exit-cost': ({'nothing', 'one empty', 'empty', 'watched', 'another VM', 'watched, kernel\'s account'}, 6),
 }
-UNITS = {'read': ('GB/s',), 'sync': ('us', '%', 'ns', 'wakes')}  # others: ns
+UNITS = {'read': ('GB/s',), 'raw': ('GB/s', 'ps/B', '% CPU'), 'sync': ('us', '%', 'ns', 'wakes')}  # others: ns
 BPF = {'bpf-push', 'exit-cost'}  # need a kernel that lets it in
 BPF_PROG_LOAD, BPF_PROG_TYPE_RAW_TRACEPOINT = 5, 17
 BTF = '/sys/kernel/btf/vmlinux'
