@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 
 import ftrace
@@ -151,7 +152,7 @@ def put_by_id(dir, path):
     hex_id = build_id(path)
     place = os.path.join(dir, '.debug', '.build-id', hex_id[:2], hex_id[2:])
     os.makedirs(place)
-    os.symlink(path, os.path.join(place, 'elf'))
+    shutil.copy(path, os.path.join(place, 'elf'))
     return hex_id
 
 
