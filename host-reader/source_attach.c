@@ -15,6 +15,8 @@
 #define QUIET_NS (100 * MS)      /* a guest that is there is not waited for */
 #define SETTLE_LOOKS 30          /* 10 ms apart, at what may be a region in the making */
 #define UNSETTLED 5              /* looks, FILE_NS apart, at one that took a region's place */
+#define LOCK_USEC 10000           /* between two tries to lock a region */
+#define LOCK_TRIES 50
 #define ATTACH_NS (20 * MS)      /* between two looks for a guest */
 #define MAP_NS (250 * MS)        /* between two tries to map guest RAM */
 #define MAP_TRIES 4              /* before the relay has to do */
@@ -61,6 +63,21 @@ static int open_kvm(struct source *s, char *err, size_t errlen)
 	return kvm_events_file(s->kvm);
 }
 
+/*
+ * A reader that was killed holds its lock until it, and the finder it may just have started, are gone: at the
+ * start that is waited for. Later others would have to wait, too.
+ */
+static int open_file(struct source *s, bool follow, char *err, size_t errlen)
+{
+	int fd = region_file_open(s->spec->path, follow, &s->writable, err, errlen);
+
+	for (int i = 0; i < LOCK_TRIES && fd == -EWOULDBLOCK && !finder_runs(); i++) {
+		usleep(LOCK_USEC);
+		fd = region_file_open(s->spec->path, follow, &s->writable, err, errlen);
+	}
+	return fd;
+}
+
 static int open_view(struct source *s, bool follow)
 {
 	char err[256] = "";
@@ -71,7 +88,7 @@ static int open_view(struct source *s, bool follow)
 	else if (s->spec->kind == SOURCE_KVM)
 		s->fd = open_kvm(s, err, sizeof(err));
 	else
-		s->fd = region_file_open(s->spec->path, follow, &s->writable, err, sizeof(err));
+		s->fd = open_file(s, follow, err, sizeof(err));
 	if (s->fd < 0) {
 		say("cannot open %s '%s': %s%s", s->spec->kind == SOURCE_KVM ? "source" : "region",
 		    s->spec->path, err, s->spec->kind == SOURCE_KVM ? "" : hint(s->fd, s->spec->kind));
