@@ -16,6 +16,7 @@
 
 #include "capture.h"
 #include "capture_read.h"
+#include "rotation.h"
 #include "session.h"
 #include "source.h"
 #include "unit.h"
@@ -528,6 +529,39 @@ START_TEST(test_sources)
 }
 END_TEST
 
+/* A part begins with what lasts: of a clock's words the latest, as many as a reader of the capture takes. */
+START_TEST(test_lasting)
+{
+	struct host_word words[30], kept;
+	struct session_vm vm = { .pid = 7, .nr = 1, .vcpu = { 3 } };
+	struct capture_item item = { .kind = CAPTURE_HOST, .data = words, .len = sizeof(words) };
+	struct lasting l = { 0 };
+
+	for (__u64 i = 0; i < 90; i++) {
+		words[i % 30] = (struct host_word){ .kind = HOST_WORD_KNOT, .region = i };
+		if (i % 30 == 29)
+			ck_assert_int_eq(lasting_keep(&l, &item), 0);
+	}
+	ck_assert_uint_eq(l.said[CAPTURE_HOST].item.len, HTRACE_CLOCK_SAMPLES * sizeof(kept));
+	for (__u64 i = 0; i < HTRACE_CLOCK_SAMPLES; i++) {
+		memcpy(&kept, l.said[CAPTURE_HOST].data + i * sizeof(kept), sizeof(kept));
+		ck_assert_uint_eq(kept.region, 90 - HTRACE_CLOCK_SAMPLES + i);
+	}
+	for (; vm.pid < 9; vm.pid++) {
+		item = (struct capture_item){ .kind = CAPTURE_VM, .data = &vm, .len = 28 };
+		ck_assert_int_eq(lasting_keep(&l, &item), 0);
+	}
+	ck_assert_uint_eq(l.said[CAPTURE_VM].item.len, 28);
+	ck_assert_uint_eq(((struct session_vm *)l.said[CAPTURE_VM].data)->pid, 8);
+	item.kind = CAPTURE_NOTE; /* lies where it lay */
+	ck_assert_int_eq(lasting_keep(&l, &item), 0);
+	item.kind = CAPTURE_END;
+	ck_assert_int_eq(lasting_keep(&l, &item), 0);
+	ck_assert_ptr_null(l.said[CAPTURE_END].data);
+	lasting_free(&l);
+}
+END_TEST
+
 /* Small runs of a ring are one packet; what makes them different from each other ends it. */
 START_TEST(test_packets)
 {
@@ -829,6 +863,7 @@ int main(void)
 	tcase_add_loop_test(t, test_ticks_flipped, 0, 2);
 	tcase_add_test(t, test_sessions);
 	tcase_add_test(t, test_sources);
+	tcase_add_test(t, test_lasting);
 	tcase_add_test(t, test_packets);
 	tcase_add_loop_test(t, test_facts, 0, 4);
 	tcase_add_test(t, test_not_empty);
