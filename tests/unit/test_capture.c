@@ -133,13 +133,16 @@ static struct maker *begin(const char *const *specs, unsigned int nr)
 
 static __u32 clock_id = HTRACE_CLOCK_MONOTONIC; /* of sessions */
 static int of_this_machine = 1; /* 1: its processes; 2: its word on its VMs */
+static bool host_clock;
+static const struct snapshot_config *snapshot;
 
 static void begin_session(struct maker *m, __u64 number)
 {
 	struct session_config c = {
 		.source_nr = m->source,
 		.facts = &m->facts, .path = "here", .origin = "here", .stats = &m->stats,
-		.sinks = &m->sinks, .selection = selection, .quota = &m->quota,
+		.sinks = &m->sinks, .selection = selection, .quota = &m->quota, .host_clock = host_clock,
+		.snapshot = snapshot,
 	};
 	static const char place[] = "local: rings in the file";
 	const struct htrace_clock_sample clock = { 5, 1000, 1700000000000001000, 7 };
@@ -529,6 +532,78 @@ START_TEST(test_sources)
 }
 END_TEST
 
+/*
+ * Names wait until it is known as what times go out, which is when the first one does: the latest of them, and
+ * neither they nor a schema that comes meanwhile hold up what follows.
+ */
+START_TEST(test_early_names)
+{
+	static const struct htrace_name seven = { 0, 7, 7, "seven" }, eight = { 0, 8, 8, "eight" };
+	struct host_word same = { .kind = HOST_WORD_SAME };
+	char text[160];
+	const char *specs[] = { text };
+	struct maker *m;
+	size_t len;
+	char *p;
+
+	host_clock = true;
+	snprintf(text, sizeof(text), "text:%s", text_path);
+	m = begin(specs, 1);
+	begin_session(m, 1);
+	for (unsigned int i = 0; i < 9; i++) {
+		session_names(m->session, i == 5 ? &seven : &eight, i != 0, m->now);
+		step(m, 60000000);
+		ck_assert(!session_is_behind(m->session));
+	}
+	session_host_clock(m->session, &same, 1, m->now);
+	new_batch(m, 4000000000000ULL);
+	add_plain(m, m->b.base, 7);
+	add_plain(m, m->b.base + 1, 8);
+	push(m, 0, false);
+	end_session(m);
+	ck_assert_int_eq(end(m), 0);
+	p = contents(text_path, &len);
+	ck_assert_msg(strstr(p, "seven") && strstr(p, "eight"), "%s", p);
+	free(p);
+}
+END_TEST
+
+/* An event that asks for a snapshot has, where that is told, the time that it is shown with. */
+START_TEST(test_asked_when)
+{
+	struct snapshot_config c = { .bytes = 1 << 20 };
+	struct host_word words[3];
+	char text[160];
+	const char *specs[] = { text };
+	struct maker *m;
+	size_t len;
+	char *p;
+
+	for (__u64 i = 0; i < 3; i++)
+		words[i] = (struct host_word){
+			.kind = HOST_WORD_KNOT, .region = (10 + i) * 1000000000, .host = (110 + i) * 1000000000, .error = 10,
+		};
+	ck_assert_int_eq(selection_new(&c.events, "plain"), 0);
+	host_clock = true;
+	snapshot = &c;
+	snprintf(text, sizeof(text), "text:%s", text_path);
+	m = begin(specs, 1);
+	begin_session(m, 1);
+	session_host_clock(m->session, words, 3, m->now);
+	new_batch(m, 11500000000);
+	add_plain(m, m->b.base, 7);
+	push(m, 0, false);
+	step(m, 60000000);
+	step(m, 60000000);
+	end_session(m);
+	ck_assert_int_eq(end(m), 0);
+	p = contents(text_path, &len);
+	ck_assert_msg(strstr(p, "asked for by plain on CPU 0 at 111.500000"), "%s", p);
+	free(p);
+	selection_free(c.events);
+}
+END_TEST
+
 /* A part begins with what lasts: of a clock's words the latest, as many as a reader of the capture takes. */
 START_TEST(test_lasting)
 {
@@ -863,6 +938,8 @@ int main(void)
 	tcase_add_loop_test(t, test_ticks_flipped, 0, 2);
 	tcase_add_test(t, test_sessions);
 	tcase_add_test(t, test_sources);
+	tcase_add_test(t, test_early_names);
+	tcase_add_test(t, test_asked_when);
 	tcase_add_test(t, test_lasting);
 	tcase_add_test(t, test_packets);
 	tcase_add_loop_test(t, test_facts, 0, 4);
