@@ -141,7 +141,9 @@ static void is_back(struct source *s, __u64 now)
 		    s->frozen ? " in which it was paused" : "",
 		    again ? "; what its memory holds comes again" : "");
 	s->guest_came = true;
-	source_forget_vmm(s);
+	s->suspected = false;
+	if (s->vmm && vmm_gone(s->vmm))
+		source_forget_vmm(s);
 	if (!again) {
 		source_enter(s, SOURCE_READING, now);
 		return;

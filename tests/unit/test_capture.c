@@ -874,6 +874,53 @@ START_TEST(test_wrong_entries)
 }
 END_TEST
 
+/* Clock's words, and which VM it is, of lengths that cannot be, or that the words within contradict. */
+START_TEST(test_wrong_words)
+{
+	static const struct { enum capture_kind kind; __u32 nr, len; int ret; } lengths[] = {
+		{ CAPTURE_HOST, 0, 0, 2 }, { CAPTURE_HOST, 0, 8, 2 }, { CAPTURE_HOST, 0, sizeof(struct host_word) - 1, 2 },
+		{ CAPTURE_HOST, 0, (HTRACE_CLOCK_SAMPLES + 1) * sizeof(struct host_word), 2 },
+		{ CAPTURE_HOST, 0, HTRACE_CLOCK_SAMPLES * sizeof(struct host_word), 0 },
+		{ CAPTURE_VM, 0, 0, 2 }, { CAPTURE_VM, 0, 23, 2 }, { CAPTURE_VM, 1, 24, 2 }, { CAPTURE_VM, 0, 28, 2 },
+		{ CAPTURE_VM, 1025, 24 + 4 * 1025, 2 }, { CAPTURE_VM, 0x40000000, 24, 2 }, { CAPTURE_VM, 1024, 24 + 4 * 1024, 0 },
+		{ CAPTURE_NOTE, 0, 0, 0 }, { CAPTURE_NOTE, 0, 8000, 0 },
+	};
+	unsigned char data[8192] = { 0 };
+	struct capture_next *next = calloc(1, sizeof(*next));
+	char err[256] = "", keep[300];
+	struct capture_reader *r;
+	struct result res;
+	size_t size;
+	int dir, fd, ret;
+
+	make(make_small);
+	snprintf(keep, sizeof(keep), "%s", in_top(files[0]));
+	free(contents(keep, &size));
+	fd = open(keep, O_WRONLY);
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+		struct capture_entry e = { .kind = lengths[i].kind, .len = lengths[i].len, .ordinal = 1000 };
+
+		/* In the place of its end. */
+		ck_assert_int_eq(pwrite(fd, &e, sizeof(e), (off_t)(size - sizeof(e) - sizeof(struct capture_end))), sizeof(e));
+		memcpy(data + 20, &lengths[i].nr, 4);
+		ck_assert_int_eq(pwrite(fd, data, (e.len + 7) / 8 * 8, (off_t)(size - sizeof(struct capture_end))),
+				 (e.len + 7) / 8 * 8);
+		ck_assert(!ftruncate(fd, (off_t)(size - sizeof(struct capture_end) + (e.len + 7) / 8 * 8)));
+		dir = open(in_top("raw"), O_RDONLY | O_DIRECTORY);
+		ck_assert_msg(!capture_reader_open(&r, dir, "source1-session1", err, sizeof(err)), "%s", err);
+		while ((ret = capture_reader_next(r, next)) == 1)
+			;
+		ck_assert_msg(ret == lengths[i].ret, "%zu: %d", i, ret);
+		capture_reader_close(r);
+		close(dir);
+		res = replay(in_top("raw"), NULL, 0);
+		ck_assert(res.state == SOURCE_DONE);
+	}
+	close(fd);
+	free(next);
+}
+END_TEST
+
 /* Garbage of all sizes behind a good beginning. */
 START_TEST(test_random)
 {
@@ -950,6 +997,7 @@ int main(void)
 	tcase_add_loop_test(t, test_truncated, 0, sizeof(files) / sizeof(*files));
 	tcase_add_loop_test(t, test_random, 0, 4);
 	tcase_add_test(t, test_wrong_entries);
+	tcase_add_test(t, test_wrong_words);
 	suite_add_tcase(s, t);
 	return unit_run(s);
 }
