@@ -565,6 +565,7 @@ START_TEST(test_early_names)
 	p = contents(text_path, &len);
 	ck_assert_msg(strstr(p, "seven") && strstr(p, "eight"), "%s", p);
 	free(p);
+	host_clock = false;
 }
 END_TEST
 
@@ -601,6 +602,8 @@ START_TEST(test_asked_when)
 	ck_assert_msg(strstr(p, "asked for by plain on CPU 0 at 111.500000"), "%s", p);
 	free(p);
 	selection_free(c.events);
+	host_clock = false;
+	snapshot = NULL;
 }
 END_TEST
 
