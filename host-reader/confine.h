@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define CONFINE_PATHS 32
+#define CONFINE_PATHS 96 /* a capture for each source, and the system's */
 
 /* What is still needed, which follows from the command line. */
 struct confine_plan {

@@ -237,7 +237,7 @@ static int find(const struct question *q, struct answer *a, int *fd)
 		return find_process(q, a, fd);
 	case FIND_VMM:
 		p = place_of(q, &size);
-		a->pid = p ? vmm_scan(q->dev, q->ino, size) : 0;
+		a->pid = p ? vmm_scan(q->dev, q->ino, size, getppid()) : 0;
 		return 0;
 	case FIND_BPF_STATS:
 		return find_bpf_stats(a, fd);

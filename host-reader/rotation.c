@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "host_clock.h"
 #include "message.h"
 #include "options.h"
 
@@ -158,19 +159,27 @@ void parts_free(struct parts *p)
 static bool lasts(const struct capture_item *item)
 {
 	return item->kind == CAPTURE_SCHEMA || item->kind == CAPTURE_NAMES || item->kind == CAPTURE_GUEST ||
-	       item->kind == CAPTURE_PLACE || item->kind == CAPTURE_CLOCK || item->kind == CAPTURE_BROKEN;
+	       item->kind == CAPTURE_PLACE || item->kind == CAPTURE_CLOCK || item->kind == CAPTURE_BROKEN ||
+	       item->kind == CAPTURE_HOST || item->kind == CAPTURE_VM;
+}
+
+/* Of what each adds to those before: bytes, of all of them the latest; as many as a reader of it takes. 0: not so. */
+static size_t most_of(const struct capture_item *item)
+{
+	return item->kind == CAPTURE_CLOCK ? (HTRACE_CLOCK_SAMPLES + 1) * sizeof(struct htrace_clock_sample) :
+	       item->kind == CAPTURE_HOST ? HTRACE_CLOCK_SAMPLES * sizeof(struct host_word) : 0;
 }
 
 int lasting_keep(struct lasting *l, const struct capture_item *item)
 {
-	const size_t most = (HTRACE_CLOCK_SAMPLES + 1) * sizeof(struct htrace_clock_sample);
-	struct said *s = &l->said[item->kind <= CAPTURE_CLOCK ? item->kind : 0];
-	size_t before = 0, skip = 0;
+	size_t before = 0, skip = 0, most = most_of(item);
 	unsigned char *data;
+	struct said *s;
 
 	if (!lasts(item))
 		return 0;
-	if (item->kind == CAPTURE_CLOCK) { /* each tells of some samples; of all of them the latest */
+	s = &l->said[item->kind];
+	if (most) {
 		before = s->item.len;
 		skip = before + item->len > most ? before + item->len - most : 0;
 		if (skip > before)

@@ -33,12 +33,14 @@ int parts_add(struct parts *p, const char *name, __u64 bytes);
 int parts_delete(struct parts *p, int dir, __u64 most);
 void parts_free(struct parts *p);
 
+#define LASTING_KINDS (CAPTURE_VM + 1)
+
 /* What a session said last of what lasts: a part begins with it. */
 struct lasting {
 	struct said {
 		struct capture_item item;
 		unsigned char *data;
-	} said[CAPTURE_CLOCK + 1];
+	} said[LASTING_KINDS]; /* by kind */
 };
 
 /* Keep a copy of it, if it is of that kind. 0 or -ENOMEM. */

@@ -50,12 +50,13 @@ static void add_captures(struct confine_plan *p, const struct options *o)
 	}
 }
 
-/* Names of functions (elf_symbols.c); owners of rings (/proc); the clock. */
+/* Names of functions (elf_symbols.c); owners of rings (/proc); the clocks, guests' too (kvm_tsc.c). */
 static void add_system(struct confine_plan *p, char debug[4096], char cache[4096], char xdg[4096])
 {
 	add_read(p, "/proc");
 	add_read(p, "/usr");
 	add_read(p, "/sys/devices/system/clocksource");
+	add_read(p, "/sys/kernel/debug/kvm");
 	add_below(p, debug, "HOME", ".debug");
 	add_below(p, cache, "HOME", ".cache/debuginfod_client");
 	add_below(p, xdg, "XDG_CACHE_HOME", "debuginfod_client");

@@ -24,6 +24,7 @@
 
 #define EXPIRE_NS 200000000ULL
 #define EMIT_NS 30000000
+#define EARLY_TABLES 4 /* of names, that wait for the first time */
 
 /* What takes effect at its place between the records. */
 struct mark {
@@ -105,6 +106,7 @@ int session_open(struct session **out, const struct session_config *config, char
 		return -ENOMEM;
 	s->c = *config;
 	s->last_note = &s->notes;
+	s->last_early = &s->early;
 	s->names = names_new();
 	s->about = (struct sink_session){
 		.path = s->c.origin,
@@ -152,6 +154,18 @@ static void free_mark(struct mark *m)
 {
 	htrace_schema_free(m->schema);
 	free(m);
+}
+
+/* The first of the names that wait, which are not nothing. */
+static struct mark *take_early(struct session *s)
+{
+	struct mark *m = s->early;
+
+	s->early = m->next;
+	if (!s->early)
+		s->last_early = &s->early;
+	s->nr_early--;
+	return m;
 }
 
 static void use_mark(struct session *s, struct mark *m);
@@ -221,8 +235,8 @@ void session_close(struct session *s)
 	vcpu_events_free(s->vcpu_events);
 	stats_fold(s->c.stats, s->schema);
 	stats_clock(s->c.stats, &s->clock);
-	if (s->early)
-		free_mark(s->early);
+	while (s->early)
+		free_mark(take_early(s));
 	region_clock_close(&s->clock);
 	merge_free(s->merge);
 	filters_free(s->filters);
@@ -452,6 +466,8 @@ void session_host_clock(struct session *s, const struct host_word *words, __u32 
 	struct mark *m;
 
 	session_tell(s, CAPTURE_HOST, words, len, now);
+	if (watch_of(s))
+		session_host_clock(watch_of(s), words, nr, now);
 	m = new_mark(MARK_HOST, len);
 	if (!m)
 		return;
@@ -620,25 +636,31 @@ static void use_host_word(struct session *s, const struct host_word *w)
 	queue_note(s, m);
 }
 
-/* When they hold from has to be known as times are shown. */
-static bool use_names(struct session *s, struct mark *m)
+/* When names hold from has to be known as times are shown: until then the latest tables wait. */
+static bool put_off(struct session *s, struct mark *m)
 {
-	if (s->merge && s->clock.wants_host && !s->clock.shown && !s->early) {
-		s->early = m;
+	if (!s->clock.wants_host || s->clock.shown)
 		return false;
-	}
+	if (s->nr_early == EARLY_TABLES)
+		free_mark(take_early(s));
+	m->next = NULL;
+	*s->last_early = m;
+	s->last_early = &m->next;
+	s->nr_early++;
+	return true;
+}
+
+static void use_names(struct session *s, const struct mark *m)
+{
 	for (__u32 i = 0; i < m->nr; i++)
 		names_set(s->names, m->name[i].tid, m->name[i].tgid,
 			  region_clock_past(&s->clock, m->name[i].time), m->name[i].comm,
 			  sizeof(m->name[i].comm));
 	s->about.tables++;
-	return true;
 }
 
 static void use_mark(struct session *s, struct mark *m)
 {
-	if (m->kind == MARK_NAMES && !use_names(s, m))
-		return;
 	if (s->merge && has_to_wait(m) && s->waiting)
 		s->waiting--;
 	switch (m->kind) {
@@ -646,6 +668,9 @@ static void use_mark(struct session *s, struct mark *m)
 		use_schema(s, m);
 		break;
 	case MARK_NAMES:
+		if (put_off(s, m))
+			return;
+		use_names(s, m);
 		break;
 	case MARK_NOTE:
 		queue_note(s, m);
@@ -762,7 +787,7 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 /* The first time of all goes out: as what, now holds. */
 static void begin_clock(struct session *s)
 {
-	struct mark *names = s->early;
+	struct mark *names;
 
 	if (!region_clock_begin(&s->clock))
 		return;
@@ -771,9 +796,11 @@ static void begin_clock(struct session *s)
 	s->about.bound = &s->clock.bound;
 	for (unsigned int i = 0; i < s->nr_rings; i++)
 		s->ring[i].origin.ticks = s->clock.ticks;
-	s->early = NULL;
-	if (names)
-		use_mark(s, names);
+	while (s->early) {
+		names = take_early(s);
+		use_names(s, names);
+		free_mark(names);
+	}
 	if (s->clock.ticks)
 		say_within(s->c.quota, "%s: times are shown in ticks of the TSC: the region has no clock "
 			   "samples to convert them by", s->c.path);

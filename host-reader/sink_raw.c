@@ -191,7 +191,7 @@ static int rotate(struct raw *r, struct raw_session *rs)
 	capture_writer_free(rs->writer);
 	rs->writer = NULL;
 	ret = begin_part(r, rs);
-	for (unsigned int kind = 0; kind <= CAPTURE_CLOCK && !ret; kind++)
+	for (unsigned int kind = 0; kind < LASTING_KINDS && !ret; kind++)
 		if (rs->lasting.said[kind].data)
 			ret = capture_writer_take(rs->writer, &rs->lasting.said[kind].item);
 	return ret;

@@ -151,6 +151,7 @@ struct source {
 	bool relayed; /* until the agent hands over */
 	int vcpus_pid;          /* the process of KVM's that runs the guest; 0: none was found */
 	__u64 next_find, find_pause; /* look for it, or at its virtual CPUs */
+	__u64 find_again, kvm_again; /* not before: looking for it took long, for these and for its clock */
 	bool vm_gone;
 	unsigned int vm_tries; /* to find it, in this session */
 	__u32 no_ram; /* enum htrace_host_reason: why guest RAM is not read, but its mirror */

@@ -376,14 +376,18 @@ static void ask(struct source *s, __u64 now)
 
 static void find_kvm(struct source *s)
 {
+	__u64 start = clock_now(), end;
 	struct kvm_process p;
 	char err[256];
 
-	if (s->local || access("/sys/kernel/debug/kvm", X_OK) ||
-	    kvm_process_find(&p, s->view, s->spec->pid, err, sizeof(err)))
+	if (s->local || access("/sys/kernel/debug/kvm", X_OK) || start < s->kvm_again)
 		return;
-	kvm_tsc_read(&s->clock.kvm, p.pid);
-	close(p.pidfd);
+	if (!kvm_process_find(&p, s->view, s->spec->pid, err, sizeof(err))) {
+		kvm_tsc_read(&s->clock.kvm, p.pid);
+		close(p.pidfd);
+	}
+	end = clock_now();
+	s->kvm_again = end + COST_SHARE * (end - start); /* also if its sessions begin all the time */
 }
 
 /* Other sources' records with it: of its first session, for one that begins again and again delays nobody. */

@@ -502,6 +502,8 @@ static void file_round(struct source *s, __u64 now, struct source_round *round)
 
 static bool file_finish_some(struct source *s, __u64 now, bool late)
 {
+	if (!s->replay) /* it could not be opened; others were read */
+		return false;
 	if (!s->finishing && s->session) {
 		s->finishing = true;
 		say("%s: stopped before the end of the capture", s->spec->path);
@@ -518,7 +520,6 @@ static bool file_finish_some(struct source *s, __u64 now, bool late)
 static void file_finish(struct source *s, __u64 now)
 {
 	file_finish_some(s, now, true);
-	await_session(s, false);
 	session_close(s->ending);
 	s->ending = NULL;
 	if (s->stats.unwritten)

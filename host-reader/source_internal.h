@@ -8,6 +8,7 @@
 #define MS 1000000ULL
 #define SEC 1000000000ULL
 #define BRIEF_NS (500 * MS) /* from a session that was soon over to the next: logs are not filled */
+#define COST_SHARE 20 /* what took so long is not done again for so many times as long */
 
 void source_enter(struct source *s, enum source_state state, __u64 now);
 

@@ -129,13 +129,27 @@ static bool salvage(struct source *s, __u64 now, struct source_round *round)
 	return false;
 }
 
+/*
+ * Whose process is gone, and whose heart beats all the same, is run by another one: its memory was handed
+ * over. Rings that were read to their end as a dead guest's are begun again, as another session.
+ */
 static void is_back(struct source *s, __u64 now)
 {
-	source_mark(s, now, "the guest is back, after %.1f s%s", (double)(now - s->since) / 1e9,
-		    s->frozen ? " in which it was paused" : "");
+	bool again = s->buried;
+
+	source_mark(s, now, "the guest is back, after %.1f s%s%s", (double)(now - s->since) / 1e9,
+		    s->frozen ? " in which it was paused" : "",
+		    again ? "; what its memory holds comes again" : "");
 	s->guest_came = true;
 	s->suspected = false;
-	source_enter(s, SOURCE_READING, now);
+	if (s->vmm && vmm_gone(s->vmm))
+		source_forget_vmm(s);
+	if (!again) {
+		source_enter(s, SOURCE_READING, now);
+		return;
+	}
+	source_await_next(s, now);
+	s->done_id = 0;
 }
 
 void source_silent_round(struct source *s, __u64 now, struct source_round *round)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "kvm_process.h"
 #include "source_internal.h"
 #include "vcpus.h"
@@ -72,13 +73,19 @@ static bool find(struct source *s, struct session_vm *vm)
 void source_find_vcpus(struct source *s, __u64 now)
 {
 	struct session_vm vm = { 0 };
+	__u64 start, end;
+	bool found;
 
-	if (!s->session || now < s->next_find)
+	if (!s->session || now < s->next_find || now < s->find_again)
 		return;
 	s->next_find = now + FIND_NS;
 	if (!host_boot_id(vm.boot_id) || !is_wanted(s, vm.boot_id))
 		return;
-	if (find(s, &vm)) {
+	start = clock_now();
+	found = find(s, &vm);
+	end = clock_now();
+	s->find_again = end + COST_SHARE * (end - start); /* also if its sessions begin all the time */
+	if (found) {
 		session_vm(s->session, &vm, now);
 		s->find_pause = 0;
 		s->next_find = now + LOOK_NS;

@@ -2,6 +2,7 @@
 #include "vmm.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,41 +36,47 @@ static bool maps_all(const char *line, const struct file *f, int pid)
 		return false;
 	/* An inode's number is not enough; but who may not look is not told that it is another file. */
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, start, end);
-	return stat(path, &st) || (st.st_dev == f->dev && st.st_ino == f->ino);
+	if (stat(path, &st))
+		return errno == EPERM || errno == EACCES;
+	return st.st_dev == f->dev && st.st_ino == f->ino;
 }
 
 static bool runs_it(int pid, const struct file *file)
 {
+	bool yes = false, begins = true; /* a line; what is behind a long one's first part is text of its file's name */
 	char path[64], line[512];
-	bool yes = false;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
 	f = fopen(path, "re");
 	if (!f)
 		return false;
-	while (!yes && fgets(line, sizeof(line), f))
-		yes = maps_all(line, file, pid);
+	while (!yes && fgets(line, sizeof(line), f)) {
+		yes = begins && maps_all(line, file, pid);
+		begins = strchr(line, '\n') != NULL;
+	}
 	fclose(f);
 	return yes;
 }
 
-int vmm_scan(__u64 dev, __u64 ino, __u64 size)
+int vmm_scan(__u64 dev, __u64 ino, __u64 size, int reader)
 {
 	const struct file file = { dev, ino, size };
 	DIR *d = opendir("/proc");
+	int found = 0, nr = 0;
 	struct dirent *e;
-	int found = 0;
 
-	while (d && !found && (e = readdir(d)) != NULL) {
+	while (d && nr < 2 && (e = readdir(d)) != NULL) {
 		int pid = atoi(e->d_name);
 
-		if (pid > 0 && pid != getpid() && runs_it(pid, &file))
-			found = pid;
+		if (pid <= 0 || pid == getpid() || pid == reader || !runs_it(pid, &file))
+			continue;
+		found = pid;
+		nr++;
 	}
 	if (d)
 		closedir(d);
-	return found;
+	return nr == 1 ? found : 0;
 }
 
 void vmm_find(struct vmm *v, const struct htrace_view *view, int pid)
@@ -80,7 +87,7 @@ void vmm_find(struct vmm *v, const struct htrace_view *view, int pid)
 	htrace_view_file(view, &dev, &ino);
 	v->pid = pid ? pid : htrace_view_vmm_pid(view);
 	if (!v->pid)
-		v->pid = finder_runs() ? finder_vmm(view) : vmm_scan(dev, ino, htrace_view_size(view));
+		v->pid = finder_runs() ? finder_vmm(view) : vmm_scan(dev, ino, htrace_view_size(view), getpid());
 	v->pidfd = v->pid ? (int)syscall(SYS_pidfd_open, v->pid, 0) : -1;
 }
 

@@ -32,8 +32,11 @@ struct vmm {
 
 /* Process @pid, or 0: the one that has the region's file mapped, writable, as a whole. */
 void vmm_find(struct vmm *v, const struct htrace_view *view, int pid);
-/* Likewise, of the file @dev, @ino of @size bytes, by this process itself: its id, or 0. */
-int vmm_scan(__u64 dev, __u64 ino, __u64 size);
+/*
+ * Likewise, of the file @dev, @ino of @size bytes, by this process itself, for process @reader, which may
+ * map it too: its id. 0: there is none, or there are several, and which of them it is nothing tells.
+ */
+int vmm_scan(__u64 dev, __u64 ino, __u64 size, int reader);
 void vmm_close(struct vmm *v);
 bool vmm_gone(const struct vmm *v);
 /* From now, @now, on it is looked at what its threads run. */

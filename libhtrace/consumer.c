@@ -266,6 +266,7 @@ static void skip_consumed(struct htrace_consumer *c, const struct htrace_image *
 	at = word ? __atomic_load_n(word, __ATOMIC_ACQUIRE) : 0;
 	if (at <= head && at > consumed)
 		consumed = at;
+	consumed &= ~7ULL; /* as all positions are; whoever may write it may have put anything there */
 	beg = consumed & ~(block_size(c) - 1);
 	c->skip_until = consumed;
 	if (beg > c->pos)
@@ -715,6 +716,7 @@ static __u32 salvage(struct htrace_consumer *c, const struct look *l, struct htr
 	b->base = l->base;
 	b->schema = l->schema;
 	b->doubtful = 1;
+	b->until = 0; /* not that of a block before, which was at its end */
 	c->stats.events += b->events;
 	c->stats.bytes += b->len;
 	return b->events;

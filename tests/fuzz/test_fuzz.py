@@ -84,7 +84,7 @@ ELSEWHERE = {
     'host-reader/source_file.c': 'which captures a directory has: capture_read.c and capture_lane.c judge them; capture',
     'host-reader/source_session.c': 'hands over what attach.c read; capture, survival',
     'host-reader/source_silent.c': 'when nothing comes any more: dead, hostile',
-    'host-reader/vmm.c': 'processes of this machine; dead',
+    'host-reader/vmm.c': 'processes of this machine; test_vmm, dead',
     'host-reader/hold.c': 'keeps what session.c hands over; test_hold',
     'host-reader/recorder.c': 'when held batches go on into session.c; snapshot',
     'host-reader/region_file.c': 'is it a region\'s file: compares words, and locks it; host_reader',

@@ -12,6 +12,7 @@
  *   x CPU N        begin a record, and then write N more: the block's end is not committed
  *   o CPU          commit what was begun so
  *   b 0|1          the heart stops, or beats
+ *   h              hand all over to another process, and be gone
  *   c              end the session properly, and exit
  */
 #include <poll.h>
@@ -161,6 +162,10 @@ static bool obey(const char *line)
 		break;
 	case 'b':
 		beating = a != 0;
+		break;
+	case 'h':
+		if (fork())
+			_exit(0);
 		break;
 	default:
 		return false;

@@ -91,6 +91,30 @@ def test_killed():
         say(f'{len(found[0])} of CPU 0, 51 of them marked')
 
 
+def test_handed_over():
+    """The process that ran it is gone, but its heart beats: another one runs it, and it is read on."""
+    with Stage() as stage:
+        guest = stage.guest()
+        out = stage.path('json')
+        reader = stage.reader('-o', 'json:' + out)
+        time.sleep(1.2)
+        for i in range(2):
+            guest.do('w 0 100')
+            time.sleep(0.3)
+            guest.do('h')
+            reader.wait_for('silent for .* process that ran it is gone', count=i + 1)
+            reader.wait_for('is back, after', count=i + 1)
+            time.sleep(1.5)  # who runs it now is looked for again
+        guest.do('w 0 100')
+        time.sleep(0.5)
+        assert reader.err().count('is gone') == 2, reader.err()
+        guest.ask('c')
+        reader.wait_for('ended the session')
+        assert reader.stop() == 0, reader.err()
+        found, _ = numbers(out)
+        assert found[0][-300:] == sure(range(300)), found[0][-300:]
+
+
 def test_found_dead():
     """A reader that comes when all is over reads the file that is left; what it left open, at its end."""
     with Stage() as stage:

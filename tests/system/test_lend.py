@@ -296,6 +296,9 @@ def test_rotated_by_time():
         assert records(d + '/raw', 4) == {r: list(range(150000)) for r in (0, 1)}
         for name in parts:
             assert records(f'{d}/raw/{name}', 4)
+            alone = subprocess.run([READER, '--clock', f'file:{d}/raw/{name}', '-o', 'text:/dev/null'], check=True,
+                                   stderr=subprocess.PIPE, text=True).stderr
+            assert 'how it goes beside the host' not in alone, (name, alone)
 
 
 def test_options():

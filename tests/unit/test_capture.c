@@ -16,6 +16,7 @@
 
 #include "capture.h"
 #include "capture_read.h"
+#include "rotation.h"
 #include "session.h"
 #include "source.h"
 #include "unit.h"
@@ -132,13 +133,16 @@ static struct maker *begin(const char *const *specs, unsigned int nr)
 
 static __u32 clock_id = HTRACE_CLOCK_MONOTONIC; /* of sessions */
 static int of_this_machine = 1; /* 1: its processes; 2: its word on its VMs */
+static bool host_clock;
+static const struct snapshot_config *snapshot;
 
 static void begin_session(struct maker *m, __u64 number)
 {
 	struct session_config c = {
 		.source_nr = m->source,
 		.facts = &m->facts, .path = "here", .origin = "here", .stats = &m->stats,
-		.sinks = &m->sinks, .selection = selection, .quota = &m->quota,
+		.sinks = &m->sinks, .selection = selection, .quota = &m->quota, .host_clock = host_clock,
+		.snapshot = snapshot,
 	};
 	static const char place[] = "local: rings in the file";
 	const struct htrace_clock_sample clock = { 5, 1000, 1700000000000001000, 7 };
@@ -341,6 +345,9 @@ static struct result replay(const char *dir, const char *const *specs, unsigned 
 		res.late = s.stats.late;
 		res.backwards = s.stats.backwards;
 		res.sessions = s.stats.sessions;
+	} else { /* others may have been opened, and all end together */
+		ck_assert(!source_finish_some(&s, now, false));
+		source_finish(&s, now);
 	}
 	res.state = s.state;
 	source_close(&s);
@@ -522,6 +529,114 @@ START_TEST(test_sources)
 		source_close(&s);
 	}
 	options_free(&o);
+}
+END_TEST
+
+/*
+ * Names wait until it is known as what times go out, which is when the first one does: the latest of them, and
+ * neither they nor a schema that comes meanwhile hold up what follows.
+ */
+START_TEST(test_early_names)
+{
+	static const struct htrace_name seven = { 0, 7, 7, "seven" }, eight = { 0, 8, 8, "eight" };
+	struct host_word same = { .kind = HOST_WORD_SAME };
+	char text[160];
+	const char *specs[] = { text };
+	struct maker *m;
+	size_t len;
+	char *p;
+
+	host_clock = true;
+	snprintf(text, sizeof(text), "text:%s", text_path);
+	m = begin(specs, 1);
+	begin_session(m, 1);
+	for (unsigned int i = 0; i < 9; i++) {
+		session_names(m->session, i == 5 ? &seven : &eight, i != 0, m->now);
+		step(m, 60000000);
+		ck_assert(!session_is_behind(m->session));
+	}
+	session_host_clock(m->session, &same, 1, m->now);
+	new_batch(m, 4000000000000ULL);
+	add_plain(m, m->b.base, 7);
+	add_plain(m, m->b.base + 1, 8);
+	push(m, 0, false);
+	end_session(m);
+	ck_assert_int_eq(end(m), 0);
+	p = contents(text_path, &len);
+	ck_assert_msg(strstr(p, "seven") && strstr(p, "eight"), "%s", p);
+	free(p);
+	host_clock = false;
+}
+END_TEST
+
+/* An event that asks for a snapshot has, where that is told, the time that it is shown with. */
+START_TEST(test_asked_when)
+{
+	struct snapshot_config c = { .bytes = 1 << 20 };
+	struct host_word words[3];
+	char text[160];
+	const char *specs[] = { text };
+	struct maker *m;
+	size_t len;
+	char *p;
+
+	for (__u64 i = 0; i < 3; i++)
+		words[i] = (struct host_word){
+			.kind = HOST_WORD_KNOT, .region = (10 + i) * 1000000000, .host = (110 + i) * 1000000000, .error = 10,
+		};
+	ck_assert_int_eq(selection_new(&c.events, "plain"), 0);
+	host_clock = true;
+	snapshot = &c;
+	snprintf(text, sizeof(text), "text:%s", text_path);
+	m = begin(specs, 1);
+	begin_session(m, 1);
+	session_host_clock(m->session, words, 3, m->now);
+	new_batch(m, 11500000000);
+	add_plain(m, m->b.base, 7);
+	push(m, 0, false);
+	step(m, 60000000);
+	step(m, 60000000);
+	end_session(m);
+	ck_assert_int_eq(end(m), 0);
+	p = contents(text_path, &len);
+	ck_assert_msg(strstr(p, "asked for by plain on CPU 0 at 111.500000"), "%s", p);
+	free(p);
+	selection_free(c.events);
+	host_clock = false;
+	snapshot = NULL;
+}
+END_TEST
+
+/* A part begins with what lasts: of a clock's words the latest, as many as a reader of the capture takes. */
+START_TEST(test_lasting)
+{
+	struct host_word words[30], kept;
+	struct session_vm vm = { .pid = 7, .nr = 1, .vcpu = { 3 } };
+	struct capture_item item = { .kind = CAPTURE_HOST, .data = words, .len = sizeof(words) };
+	struct lasting l = { 0 };
+
+	for (__u64 i = 0; i < 90; i++) {
+		words[i % 30] = (struct host_word){ .kind = HOST_WORD_KNOT, .region = i };
+		if (i % 30 == 29)
+			ck_assert_int_eq(lasting_keep(&l, &item), 0);
+	}
+	ck_assert_uint_eq(l.said[CAPTURE_HOST].item.len, HTRACE_CLOCK_SAMPLES * sizeof(kept));
+	for (__u64 i = 0; i < HTRACE_CLOCK_SAMPLES; i++) {
+		memcpy(&kept, l.said[CAPTURE_HOST].data + i * sizeof(kept), sizeof(kept));
+		ck_assert_uint_eq(kept.region, 90 - HTRACE_CLOCK_SAMPLES + i);
+	}
+	for (; vm.pid < 9; vm.pid++) {
+		item = (struct capture_item){ .kind = CAPTURE_VM, .data = &vm, .len = 28 };
+		ck_assert_int_eq(lasting_keep(&l, &item), 0);
+	}
+	ck_assert_uint_eq(l.said[CAPTURE_VM].item.len, 28);
+	ck_assert_uint_eq(((struct session_vm *)l.said[CAPTURE_VM].data)->pid, 8);
+	item.kind = CAPTURE_NOTE; /* lies where it lay */
+	ck_assert_int_eq(lasting_keep(&l, &item), 0);
+	item.kind = CAPTURE_END;
+	ck_assert_int_eq(lasting_keep(&l, &item), 0);
+	ck_assert_ptr_null(l.said[CAPTURE_END].data);
+	lasting_free(&l);
 }
 END_TEST
 
@@ -762,6 +877,53 @@ START_TEST(test_wrong_entries)
 }
 END_TEST
 
+/* Clock's words, and which VM it is, of lengths that cannot be, or that the words within contradict. */
+START_TEST(test_wrong_words)
+{
+	static const struct { enum capture_kind kind; __u32 nr, len; int ret; } lengths[] = {
+		{ CAPTURE_HOST, 0, 0, 2 }, { CAPTURE_HOST, 0, 8, 2 }, { CAPTURE_HOST, 0, sizeof(struct host_word) - 1, 2 },
+		{ CAPTURE_HOST, 0, (HTRACE_CLOCK_SAMPLES + 1) * sizeof(struct host_word), 2 },
+		{ CAPTURE_HOST, 0, HTRACE_CLOCK_SAMPLES * sizeof(struct host_word), 0 },
+		{ CAPTURE_VM, 0, 0, 2 }, { CAPTURE_VM, 0, 23, 2 }, { CAPTURE_VM, 1, 24, 2 }, { CAPTURE_VM, 0, 28, 2 },
+		{ CAPTURE_VM, 1025, 24 + 4 * 1025, 2 }, { CAPTURE_VM, 0x40000000, 24, 2 }, { CAPTURE_VM, 1024, 24 + 4 * 1024, 0 },
+		{ CAPTURE_NOTE, 0, 0, 0 }, { CAPTURE_NOTE, 0, 8000, 0 },
+	};
+	unsigned char data[8192] = { 0 };
+	struct capture_next *next = calloc(1, sizeof(*next));
+	char err[256] = "", keep[300];
+	struct capture_reader *r;
+	struct result res;
+	size_t size;
+	int dir, fd, ret;
+
+	make(make_small);
+	snprintf(keep, sizeof(keep), "%s", in_top(files[0]));
+	free(contents(keep, &size));
+	fd = open(keep, O_WRONLY);
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+		struct capture_entry e = { .kind = lengths[i].kind, .len = lengths[i].len, .ordinal = 1000 };
+
+		/* In the place of its end. */
+		ck_assert_int_eq(pwrite(fd, &e, sizeof(e), (off_t)(size - sizeof(e) - sizeof(struct capture_end))), sizeof(e));
+		memcpy(data + 20, &lengths[i].nr, 4);
+		ck_assert_int_eq(pwrite(fd, data, (e.len + 7) / 8 * 8, (off_t)(size - sizeof(struct capture_end))),
+				 (e.len + 7) / 8 * 8);
+		ck_assert(!ftruncate(fd, (off_t)(size - sizeof(struct capture_end) + (e.len + 7) / 8 * 8)));
+		dir = open(in_top("raw"), O_RDONLY | O_DIRECTORY);
+		ck_assert_msg(!capture_reader_open(&r, dir, "source1-session1", err, sizeof(err)), "%s", err);
+		while ((ret = capture_reader_next(r, next)) == 1)
+			;
+		ck_assert_msg(ret == lengths[i].ret, "%zu: %d", i, ret);
+		capture_reader_close(r);
+		close(dir);
+		res = replay(in_top("raw"), NULL, 0);
+		ck_assert(res.state == SOURCE_DONE);
+	}
+	close(fd);
+	free(next);
+}
+END_TEST
+
 /* Garbage of all sizes behind a good beginning. */
 START_TEST(test_random)
 {
@@ -826,6 +988,9 @@ int main(void)
 	tcase_add_loop_test(t, test_ticks_flipped, 0, 2);
 	tcase_add_test(t, test_sessions);
 	tcase_add_test(t, test_sources);
+	tcase_add_test(t, test_early_names);
+	tcase_add_test(t, test_asked_when);
+	tcase_add_test(t, test_lasting);
 	tcase_add_test(t, test_packets);
 	tcase_add_loop_test(t, test_facts, 0, 4);
 	tcase_add_test(t, test_not_empty);
@@ -835,6 +1000,7 @@ int main(void)
 	tcase_add_loop_test(t, test_truncated, 0, sizeof(files) / sizeof(*files));
 	tcase_add_loop_test(t, test_random, 0, 4);
 	tcase_add_test(t, test_wrong_entries);
+	tcase_add_test(t, test_wrong_words);
 	suite_add_tcase(s, t);
 	return unit_run(s);
 }

@@ -165,6 +165,49 @@ START_TEST(test_salvage)
 }
 END_TEST
 
+/* Behind a block's end: what that says of records that nobody looked at is not said of these. */
+START_TEST(test_salvage_behind)
+{
+	struct htrace_batch batch;
+	struct htrace_slot slot;
+
+	box_init(&b, RING, BLOCK, HTRACE_OVERWRITE);
+	for (int i = 0; i < PER_BLOCK; i++)
+		box_push(&b, 8);
+	box_drain(&b);
+	box_reserve(&b, 8, &slot);
+	box_push(&b, 8);
+	htrace_consumer_salvage(b.c);
+	ck_assert_int_eq(htrace_consumer_borrow_unseen(b.c, &batch), 1);
+	ck_assert_uint_eq(batch.events, 2);
+	ck_assert_uint_ne(batch.doubtful, 0);
+	ck_assert_uint_eq(batch.until, 0);
+	ck_assert_int_eq(htrace_consumer_release(b.c, &batch), 0);
+	box_free(&b);
+}
+END_TEST
+
+/* What an earlier reader is said to have consumed ends where no record can. */
+START_TEST(test_salvage_odd)
+{
+	struct htrace_batch batch;
+	struct htrace_slot slot;
+
+	box_init(&b, RING, BLOCK, HTRACE_DISCARD);
+	htrace_consumer_free(b.c);
+	for (int i = 0; i < 4; i++)
+		box_push(&b, 8);
+	box_reserve(&b, 8, &slot);
+	b.ring->consumed = 2 * 16 + 3;
+	box_open(&b, HTRACE_START_OLDEST);
+	htrace_consumer_salvage(b.c);
+	ck_assert_int_eq(htrace_consumer_read(b.c, &batch), 1);
+	ck_assert_uint_eq(batch.pos, 2 * 16);
+	ck_assert_uint_eq(batch.events, 3);
+	box_free(&b);
+}
+END_TEST
+
 /* What an earlier lap left in the hole is not taken for records: its times lie before the block's. */
 START_TEST(test_salvage_stale)
 {
@@ -534,6 +577,8 @@ int main(void)
 	tcase_add_test(t, test_late);
 	tcase_add_loop_test(t, test_salvage, 0, 3);
 	tcase_add_test(t, test_salvage_stale);
+	tcase_add_test(t, test_salvage_behind);
+	tcase_add_test(t, test_salvage_odd);
 	tcase_add_loop_test(t, test_middle, 0, 2);
 	tcase_add_test(t, test_guard);
 	tcase_add_loop_test(t, test_padding, 0, 2);
