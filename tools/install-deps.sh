@@ -42,7 +42,7 @@ while [ $# -gt 0 ]; do
 		# kernel modules; tools/fetch-headers.sh fetches the headers
 		packages+=(gcc-12 binutils dkms lz4 ovmf)
 		# the Debian packages; lint and units of what they install
-		packages+=(dpkg-dev debhelper dh-dkms lintian systemd)
+		packages+=(build-essential dpkg-dev debhelper dh-dkms lintian systemd)
 		# the build for aarch64; tools/cross-aarch64.sh fetches the arm64 libraries
 		packages+=(gcc-aarch64-linux-gnu qemu-user-static "${bench[@]}")
 		;;
