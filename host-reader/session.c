@@ -701,7 +701,8 @@ static void look_at_vcpu(struct session *s, struct ring *r, struct sink_event *e
 		return;
 	e->vcpu = view;
 	if (s->about.on_host)
-		vcpus_look(v, s->vm.pid, s->vm.vcpu[r->origin.ring], e->time, &r->mark, view);
+		vcpus_look(v, s->vm.pid, s->vm.vcpu[r->origin.ring], e->time, s->clock.bound, &r->mark,
+			   view);
 	else /* when it happened by the host's clock is not known */
 		*view = (struct vcpu_view){ .vm = s->vm.pid, .vcpu = s->vm.vcpu[r->origin.ring] };
 }

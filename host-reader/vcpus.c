@@ -592,10 +592,10 @@ void vcpus_take(struct vcpus *v, const struct vcpu_events *events, const struct 
 
 /* ---------------------------------------------------------------------------------------- asking */
 
-/* Its last change up to @time; NULL: that is too long ago, or there was none. */
-static const struct change *change_at(const struct vcpu *c, __u64 time, bool *last)
+/* How many changes there were up to @time: `from` if that is too long ago. */
+static __u32 changes_until(const struct vcpu *c, __u32 from, __u64 time)
 {
-	__u32 from = c->nr_past > VCPUS_PAST ? c->nr_past - VCPUS_PAST : 0, to = c->nr_past;
+	__u32 to = c->nr_past;
 
 	while (from < to) {
 		__u32 middle = from + (to - from) / 2;
@@ -605,10 +605,7 @@ static const struct change *change_at(const struct vcpu *c, __u64 time, bool *la
 		else
 			to = middle;
 	}
-	*last = from == c->nr_past;
-	if (!from || (c->nr_past > VCPUS_PAST && from == c->nr_past - VCPUS_PAST))
-		return NULL;
-	return &c->past[(from - 1) % VCPUS_PAST];
+	return from;
 }
 
 /* Did everything come that happened until then? */
@@ -620,32 +617,95 @@ static bool is_known(const struct vcpus *v, __u64 time)
 	return time <= v->latest || time - v->latest <= AHEAD_NS;
 }
 
-void vcpus_look(struct vcpus *v, __u32 vm, __u32 vcpu, __u64 time, struct vcpu_mark *mark,
-		struct vcpu_view *view)
+static const struct change *change_of(const struct vcpu *c, __u32 nr)
+{
+	return &c->past[nr % VCPUS_PAST];
+}
+
+/* When it ran last before change @nr, at most @bound before @time, or may have; NULL: it did not. */
+static const struct change *ran_before(const struct vcpu *c, __u32 oldest, __u32 nr, __u64 time,
+				       __u64 bound, __u64 *when)
+{
+	for (; nr > oldest && time - change_of(c, nr)->time <= bound; nr--)
+		if (change_of(c, nr - 1)->state <= VCPU_RUNNING) {
+			*when = change_of(c, nr)->time;
+			return change_of(c, nr - 1);
+		}
+	return NULL;
+}
+
+/* Likewise when it ran first from change @nr on. */
+static const struct change *ran_after(const struct vcpu *c, __u32 nr, __u64 time, __u64 bound,
+				      __u64 *when)
+{
+	for (; nr < c->nr_past && change_of(c, nr)->time - time <= bound; nr++)
+		if (change_of(c, nr)->state <= VCPU_RUNNING) {
+			*when = change_of(c, nr)->time;
+			return change_of(c, nr);
+		}
+	return NULL;
+}
+
+/*
+ * What it was in at a guest's @time, which is right to @bound. Whose event it is was running then: so if it
+ * can have been running, it was, at *@when, which is the nearest such time. NULL: it is not known.
+ */
+static const struct change *state_at(const struct vcpus *v, const struct vcpu *c, __u64 time,
+				     __u64 bound, __u64 *when)
+{
+	__u32 oldest = c->nr_past > VCPUS_PAST ? c->nr_past - VCPUS_PAST : 0;
+	__u32 nr = changes_until(c, oldest, time);
+	__u64 since, before = 0, after = 0, reach;
+	const struct change *at, *ran, *runs;
+
+	*when = time;
+	if (nr == oldest || bound > AHEAD_NS || !is_known(v, time))
+		return NULL;
+	at = change_of(c, nr - 1);
+	reach = at->state > VCPU_RUNNING ? bound : 0;
+	if (reach) {
+		ran = ran_before(c, oldest, nr - 1, time, bound, &before);
+		runs = ran_after(c, nr, time, bound, &after);
+		if (ran && (!runs || time - before <= after - time)) {
+			*when = before;
+			return ran;
+		}
+		if (runs) {
+			*when = after;
+			return runs;
+		}
+	}
+	/* It may run next, or what was seen of it is over. */
+	if ((reach && !is_known(v, time + reach + 1)) ||
+	    (nr == c->nr_past && find_gap(v, c->seen, time + reach + 1, &since)))
+		return NULL;
+	return at;
+}
+
+void vcpus_look(struct vcpus *v, __u32 vm, __u32 vcpu, __u64 time, __u64 bound,
+		struct vcpu_mark *mark, struct vcpu_view *view)
 {
 	const struct vcpu *c = *find_slot(v, vm, vcpu);
 	const struct change *at;
-	bool last = false;
-	__u64 since;
+	__u64 when;
 
 	*view = (struct vcpu_view){ .vm = vm, .vcpu = vcpu };
-	at = c ? change_at(c, time, &last) : NULL;
-	if (!at || at->state == VCPU_UNKNOWN || !is_known(v, time) ||
-	    (last && find_gap(v, c->seen, time + 1, &since))) {
+	at = c ? state_at(v, c, time, bound, &when) : NULL;
+	if (!at || at->state == VCPU_UNKNOWN) {
 		mark->known = false;
 		return;
 	}
 	view->thread = at->thread;
 	view->state = at->state;
 	view->why = why(v, at);
-	lost_at(v, at, time, &view->out, &view->preempted);
-	if (mark->known && mark->nr == c->nr && mark->breaks == at->breaks && mark->time <= time) {
+	lost_at(v, at, when, &view->out, &view->preempted);
+	if (mark->known && mark->nr == c->nr && mark->breaks == at->breaks && mark->time <= when) {
 		view->since_known = true;
 		view->out_since = view->out - mark->out;
 		view->preempted_since = view->preempted - mark->preempted;
 	}
 	*mark = (struct vcpu_mark){
-		.known = true, .nr = c->nr, .breaks = at->breaks, .time = time, .out = view->out,
+		.known = true, .nr = c->nr, .breaks = at->breaks, .time = when, .out = view->out,
 		.preempted = view->preempted,
 	};
 }

@@ -11,7 +11,7 @@
  *
  * What was not seen is not known: after a loss, after a step back in time, and when another thread
  * runs the virtual CPU, its state is unknown until its next event. A little of the past is kept,
- * for clocks agree but to some bound.
+ * for clocks agree but to some bound: within that of running, a guest's event was written running.
  */
 #ifndef READER_VCPUS_H
 #define READER_VCPUS_H
@@ -113,8 +113,11 @@ void vcpus_take(struct vcpus *v, const struct vcpu_events *events, const struct 
 		__u64 time, vcpu_changed *changed, void *ctx);
 /* Records of the kvm source are missing between those of @from and @until, of any virtual CPU. */
 void vcpus_lose(struct vcpus *v, __u64 from, __u64 until);
-/* Virtual CPU @vcpu of process @vm at @time. @mark is the ring's, and moves on. */
-void vcpus_look(struct vcpus *v, __u32 vm, __u32 vcpu, __u64 time, struct vcpu_mark *mark,
-		struct vcpu_view *view);
+/*
+ * Virtual CPU @vcpu of process @vm at @time, which a guest's clock says, and which may be off by
+ * @bound: one that may have run then did, for it wrote the event. @mark is the ring's, and moves on.
+ */
+void vcpus_look(struct vcpus *v, __u32 vm, __u32 vcpu, __u64 time, __u64 bound,
+		struct vcpu_mark *mark, struct vcpu_view *view);
 
 #endif

@@ -116,10 +116,15 @@ static void happens(__u16 vcpu, __u64 time, const char *name, __u32 reason, __u6
 	happens_in(VM, vcpu, threads[vcpu], time, name, reason, more);
 }
 
+static enum vcpu_state near(__u32 vcpu, __u64 time, __u64 bound)
+{
+	vcpus_look(v, VM, vcpu, time, bound, &mark, &view);
+	return view.state;
+}
+
 static enum vcpu_state at(__u32 vcpu, __u64 time)
 {
-	vcpus_look(v, VM, vcpu, time, &mark, &view);
-	return view.state;
+	return near(vcpu, time, 0);
 }
 
 /* An exit, with its thread preempted while it is out. */
@@ -154,7 +159,7 @@ START_TEST(test_states)
 	ck_assert_uint_eq(view.preempted_since, 0);
 	/* Others' know nothing of it, and it is another's to nobody. */
 	ck_assert_int_eq(at(1, 1231), VCPU_UNKNOWN);
-	vcpus_look(v, VM + 1, 0, 1231, &mark, &view);
+	vcpus_look(v, VM + 1, 0, 1231, 0, &mark, &view);
 	ck_assert_int_eq(view.state, VCPU_UNKNOWN);
 }
 END_TEST
@@ -396,18 +401,82 @@ START_TEST(test_many)
 	for (__u32 i = 0; i < VCPUS_MAX; i++)
 		happens_in(i / 4 + 1, i % 4, 5000 + i, 1000, "kvm_entry", 0, 0);
 	happens_in(100000, 0, 7, 2000, "kvm_entry", 0, 0);
-	vcpus_look(v, 100000, 0, 2000, &mark, &view);
+	vcpus_look(v, 100000, 0, 2000, 0, &mark, &view);
 	ck_assert_int_eq(view.state, VCPU_UNKNOWN);
-	vcpus_look(v, 7, 3, 2000, &mark, &view);
+	vcpus_look(v, 7, 3, 2000, 0, &mark, &view);
 	ck_assert_int_eq(view.state, VCPU_RUNNING);
 	happens_in(7, 3, 5000 + 27, 11000000000ULL, "kvm_entry", 0, 0);
 	happens_in(100000, 0, 7, 11000000001ULL, "kvm_entry", 0, 0);
-	vcpus_look(v, 100000, 0, 11000000002ULL, &mark, &view);
+	vcpus_look(v, 100000, 0, 11000000002ULL, 0, &mark, &view);
 	ck_assert_int_eq(view.state, VCPU_RUNNING);
-	vcpus_look(v, 7, 3, 11000000002ULL, &mark, &view);
+	vcpus_look(v, 7, 3, 11000000002ULL, 0, &mark, &view);
 	ck_assert_int_eq(view.state, VCPU_RUNNING);
-	vcpus_look(v, 8, 3, 11000000002ULL, &mark, &view);
+	vcpus_look(v, 8, 3, 11000000002ULL, 0, &mark, &view);
 	ck_assert_int_eq(view.state, VCPU_UNKNOWN);
+}
+END_TEST
+
+/* A clock that is right to some bound: who wrote an event ran, if it can have been running. */
+START_TEST(test_bound)
+{
+	happens(0, 1000, "kvm_entry", 0, 0);
+	happens(0, 2000, "kvm_exit", EPT, 0);
+	happens(0, 2100, "kvm_sched_out", 0, R);
+	happens(0, 3000, "kvm_sched_in", 0, 0);
+	known = 3050; /* of an event that was not taken yet */
+	ck_assert_int_eq(near(0, 2000, 0), VCPU_OUT);
+	ck_assert_int_eq(near(0, 2050, 50), VCPU_RUNNING);
+	ck_assert_ptr_null(view.why);
+	ck_assert_uint_eq(view.out, 0);
+	ck_assert_int_eq(near(0, 2051, 50), VCPU_OUT);
+	ck_assert_uint_eq(view.out_since, 51);
+	ck_assert_int_eq(near(0, 2150, 150), VCPU_RUNNING); /* over two changes */
+	ck_assert_int_eq(near(0, 2500, 100), VCPU_PREEMPTED);
+	ck_assert_uint_eq(view.preempted, 400);
+	/* It may be back by then, which the next event would say. */
+	ck_assert_int_eq(near(0, 2960, 89), VCPU_PREEMPTED);
+	ck_assert_int_eq(near(0, 2960, 90), VCPU_UNKNOWN);
+	ck_assert_int_eq(near(0, 3010, 39), VCPU_OUT);
+	ck_assert_int_eq(near(0, 3010, 40), VCPU_UNKNOWN);
+	happens(0, 3050, "kvm_entry", 0, 0);
+	known = ~0ULL;
+	ck_assert_int_eq(near(0, 3010, 39), VCPU_OUT);
+	ck_assert_int_eq(near(0, 3010, 40), VCPU_RUNNING);
+	ck_assert_uint_eq(view.out, 150);
+	ck_assert_uint_eq(view.preempted, 900);
+	ck_assert_uint_eq(view.out_since, 40); /* up to the entry */
+	ck_assert_int_eq(near(0, 2960, 90), VCPU_RUNNING);
+	ck_assert_int_eq(near(0, 2500, 1000), VCPU_RUNNING); /* both: the nearer one */
+	ck_assert_uint_eq(view.preempted, 0);
+	ck_assert_int_eq(near(0, 2600, 1000), VCPU_RUNNING);
+	ck_assert_uint_eq(view.preempted, 900);
+	ck_assert_int_eq(near(0, 1000, 500), VCPU_RUNNING);
+	ck_assert_int_eq(near(0, 999, 500), VCPU_UNKNOWN); /* before what was seen of it */
+	/* Any bound may stand in a capture. */
+	ck_assert_int_eq(near(0, 2600, ~0ULL), VCPU_UNKNOWN);
+	ck_assert_int_eq(near(0, ~0ULL, 500), VCPU_UNKNOWN);
+}
+END_TEST
+
+/* Near a loss it may have run unseen. */
+START_TEST(test_bound_of_loss)
+{
+	happens(0, 1000, "kvm_entry", 0, 0);
+	happens(0, 2000, "kvm_exit", EPT, 0);
+	vcpus_lose(v, 2200, 2300);
+	ck_assert_int_eq(near(0, 2150, 49), VCPU_OUT);
+	ck_assert_int_eq(near(0, 2150, 50), VCPU_UNKNOWN);
+	happens(0, 2400, "kvm_sched_out", 0, R);
+	known = 3000;
+	ck_assert_int_eq(near(0, 2150, 49), VCPU_OUT);
+	ck_assert_int_eq(near(0, 2150, 50), VCPU_UNKNOWN);
+	ck_assert_int_eq(near(0, 2410, 10), VCPU_UNKNOWN);
+	ck_assert_int_eq(near(0, 2411, 10), VCPU_PREEMPTED);
+	/* And after its source's end. */
+	happens(1, 2500, "kvm_entry", 0, 0);
+	vcpus_close(v, &known);
+	ck_assert_int_eq(near(0, 2450, 49), VCPU_PREEMPTED);
+	ck_assert_int_eq(near(0, 2450, 51), VCPU_UNKNOWN);
 }
 END_TEST
 
@@ -452,6 +521,8 @@ int main(void)
 	tcase_add_test(tc, test_late);
 	tcase_add_test(tc, test_behind);
 	tcase_add_test(tc, test_end);
+	tcase_add_test(tc, test_bound);
+	tcase_add_test(tc, test_bound_of_loss);
 	tcase_add_test(tc, test_whole);
 	tcase_add_test(tc, test_many);
 	tcase_add_test(tc, test_hostile);
