@@ -10,7 +10,7 @@
  * each other, if they can. -b: the guest wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each
  * I/O exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing.
  *
- * Prints for each virtual CPU what it did, and what the VMM saw of it.
+ * Prints for each virtual CPU what it did, what the VMM saw of it, and by how many ns its times may be off.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +37,7 @@
 #define BLOCK_SIZE 8192
 #define TICK_NS 1000000 /* between two interrupts */
 #define BEAT_US 50000
+#define RATE_NS 100000000 /* at least, to measure how two clocks go */
 #define MAX_CPUID 128
 #define MAX_STAT_NAME 256
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
@@ -59,7 +60,14 @@ struct vcpu {
 	int khz; /* of its TSC */
 };
 
+/* What both clocks were. */
+struct instant {
+	__u64 tsc, ns;
+	__u64 width; /* ticks that the reading took */
+};
+
 static struct vcpu vcpus[L2_MAX_CPUS];
+static struct instant made, begun; /* the VM was, and its virtual CPUs' work */
 static unsigned int nr_vcpus;
 static char *ram;
 static int kvm, vm;
@@ -224,9 +232,10 @@ static void set_cpuid(const struct vcpu *v)
 	free(c);
 }
 
-/* Both clocks at one instant: who is interrupted between the readings tries again. */
-static void read_clocks(__u64 *tsc, __u64 *ns)
+/* Both clocks at one instant, but for half of `width` ns: who is interrupted between the readings tries again. */
+static struct instant read_clocks(void)
 {
+	struct instant at = { 0 };
 	__u64 least = ~0ULL;
 
 	for (int i = 0; i < 50; i++) {
@@ -235,15 +244,15 @@ static void read_clocks(__u64 *tsc, __u64 *ns)
 		if (took >= least)
 			continue;
 		least = took;
-		*tsc = before + took / 2;
-		*ns = now;
+		at = (struct instant){ .tsc = before + took / 2, .ns = now, .width = took };
 	}
+	return at;
 }
 
 /* The guest's TSC is ours, so that it can tell our CLOCK_MONOTONIC by it. */
-static void set_clock(struct vcpu *v, __u64 period_ns)
+static void set_tsc(struct vcpu *v, __u64 period_ns)
 {
-	__u64 offset = 0, tsc = 0, ns = 0;
+	__u64 offset = 0;
 	struct kvm_device_attr attr = {
 		.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (__u64)&offset,
 	};
@@ -251,11 +260,45 @@ static void set_clock(struct vcpu *v, __u64 period_ns)
 	v->khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
 	check(v->khz > 0, "KVM_GET_TSC_KHZ");
 	check(!ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr), "KVM_VCPU_TSC_OFFSET");
-	read_clocks(&tsc, &ns);
-	v->account->tsc_at = tsc;
-	v->account->ns_at = ns;
-	v->account->mult = (1000000ULL << 32) / (unsigned int)v->khz;
 	v->account->period = period_ns * (unsigned int)v->khz / 1000000;
+}
+
+/*
+ * How CLOCK_MONOTONIC goes by the TSC, measured: KVM's kHz are those of when it was loaded, and the
+ * kernel may have found out better ones since, by which its clock goes.
+ */
+static void set_clocks(void)
+{
+	struct instant now = read_clocks();
+	__u64 mult;
+
+	if (now.ns - made.ns < RATE_NS) {
+		usleep((unsigned int)((RATE_NS - (now.ns - made.ns)) / 1000) + 1);
+		now = read_clocks();
+	}
+	mult = (__u64)(((unsigned __int128)(now.ns - made.ns) << 32) / (now.tsc - made.tsc));
+	for (unsigned int i = 0; i < nr_vcpus; i++) {
+		struct l2_cpu *c = vcpus[i].account;
+
+		c->tsc_at = now.tsc;
+		c->ns_at = now.ns;
+		c->mult = mult;
+	}
+	begun = now;
+}
+
+static __u64 to_ns(__u64 ticks)
+{
+	return (__u64)((unsigned __int128)ticks * vcpus[0].account->mult >> 32);
+}
+
+/* By how many ns the guest's times may be off, now that all of them are behind us. */
+static __u64 clock_error(void)
+{
+	struct instant now = read_clocks();
+	__u64 ns = begun.ns + to_ns(now.tsc - begun.tsc);
+
+	return (ns > now.ns ? ns - now.ns : now.ns - ns) + to_ns(begun.width + now.width) / 2 + 1;
 }
 
 static bool is_intel(void)
@@ -292,7 +335,7 @@ static void make_vcpu(struct vcpu *v, __u64 cpu, const struct l2_cpu *orders, st
 	check(v->run != MAP_FAILED, "mapping the virtual CPU");
 	set_cpuid(v);
 	set_registers(v, cpu);
-	set_clock(v, orders->period);
+	set_tsc(v, orders->period);
 }
 
 /* The number of exits that KVM counted, of which the VMM sees only some. */
@@ -473,16 +516,16 @@ static unsigned long long median_cost(const struct vcpu *v)
 	return ticks * 1000000 / (unsigned int)v->khz;
 }
 
-static void report(const struct vcpu *v)
+static void report(const struct vcpu *v, __u64 error)
 {
 	const struct l2_cpu *c = v->account;
 
 	printf("l2vmm: cpu %u %s records %llu irq_records %llu made %llu irqs %llu waited %llu "
 	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu exits %llu ns %llu cost %llu "
-	       "run_delay %llu tid %llu\n",
+	       "run_delay %llu tid %llu khz %d clock %llu\n",
 	       c->cpu, works[c->work], c->seq, c->irq_seq, c->made, c->irqs, c->waited, v->io, v->mmio,
 	       v->hlt, v->windows, v->signals, v->injected, v->exits, v->ns, median_cost(v), v->run_delay,
-	       v->tid);
+	       v->tid, v->khz, (unsigned long long)error);
 }
 
 static __u32 work_named(const char *name)
@@ -509,6 +552,7 @@ int main(int argc, char **argv)
 	bool wait_reader = false, two = false;
 	struct l2_cpu orders = { 0 };
 	struct htrace_region *r;
+	__u64 error;
 	int c;
 
 	while ((c = getopt(argc, argv, "wbp:s:2")) != -1) {
@@ -531,6 +575,7 @@ int main(int argc, char **argv)
 	nr_vcpus = (unsigned int)argc - 4;
 	sigaction(SIGUSR1, &tick, NULL);
 	make_vm();
+	made = read_clocks();
 	if (bell)
 		make_bell();
 	check(!two || ioctl(kvm, KVM_CREATE_VM, 0) >= 0, "another VM");
@@ -545,9 +590,11 @@ int main(int argc, char **argv)
 	htrace_region_publish(r);
 	if (wait_reader)
 		beat_until(r, is_read);
+	set_clocks();
 	run_all(r);
+	error = clock_error();
 	for (unsigned int i = 0; i < nr_vcpus; i++)
-		report(&vcpus[i]);
+		report(&vcpus[i], error);
 	fflush(stdout);
 	htrace_region_set_state(r, HTRACE_GUEST_CLOSING);
 	if (wait_reader)

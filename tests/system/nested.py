@@ -51,6 +51,12 @@ unsteady() {
 	echo '!hist:keys=vcpu_id' > $T/events/kvm/kvm_entry/trigger
 }
 steady || exit 1
+# What the TSC's frequency is taken for changes once, some seconds after the start: a guest that tells time by it
+# would be wrong from there on.
+for i in $(seq 100); do
+	grep -q early /sys/devices/system/clocksource/clocksource0/current_clocksource || break
+	sleep 0.1
+done
 
 # Counts exits by virtual CPU and reason, in the kernel.
 count_exits() {

@@ -165,15 +165,19 @@ def alive(found):
 
 
 def check_same(ours, theirs):
-    """Each event is the kernel's, in its order and with its values; the time is of some instructions later."""
+    """
+    Each event is the kernel's, in its order and with its values; the time is of some instructions later, or of a long
+    time if the emulator's CPU was given to another between the one's stamp and the other's.
+    """
     got = [t for t in map(as_ftrace, ours) if t]
     want = theirs[next(i for i, t in enumerate(theirs) if t[1] == 'kvm_entry'):]  # not known for a vCPU before
     assert len(got) <= len(want), (len(got), len(want), got[-3:], want[-3:])
     # A thread that has ended is no vCPU any more, and is switched some times nevertheless.
     assert all(t[1].startswith('kvm_sched') for t in want[len(got):]), want[len(got):]
     for g, w in zip(got, want):
-        assert g[1:] == w[1:] and abs(g[0] - w[0]) < 1000000, (g, w)
-    assert statistics.median(abs(g[0] - w[0]) for g, w in zip(got, want)) < 5000
+        assert g[1:] == w[1:] and -1 <= g[0] - w[0] < 1000000, (g, w)
+    later = statistics.quantiles((g[0] - w[0] for g, w in zip(got, want)), n=10)
+    assert later[4] <= 30 and later[8] <= 300, later  # us; 1 to 4, and 4 to 10, where there is nothing else to do
     return len(want)
 
 
