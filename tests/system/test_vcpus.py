@@ -19,7 +19,7 @@ PAIR = os.path.join(BUILD, 'tests', 'pair')
 VM, THREADS = 4711, {0: 4712, 2: 4713}
 NPF, IO, HLT = 0x20400, 0x2007b, 0x20078
 RUNNABLE, SLEEPS, DEAD = 0x100, 1, 0x10
-MAX_ERROR = 20000  # ns of a nested guest's clock: between entering guest mode and its first event there are 8000, or more
+MAX_ERROR = 5000  # ns, of a nested guest's clock: from entering guest mode to its first event there are 8000, or more
 
 # Two virtual CPUs of KVM's numbers 0 and 2, and another VM. Of the last, 7 events are lost.
 SCRIPT = f'''
