@@ -894,7 +894,8 @@ static bool fill_order(struct order_entry *e)
 		s->known = s->next.time;
 		return true;
 	}
-	if (merge_due(s->merge) == UINT64_MAX && s->read_until > s->known)
+	/* What a flight recorder holds was read, and is still to come. */
+	if (!s->recorder && merge_due(s->merge) == UINT64_MAX && s->read_until > s->known)
 		s->known = s->read_until;
 	return false;
 }

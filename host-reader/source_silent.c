@@ -40,9 +40,10 @@ static bool is_machine(const struct source *s)
 	return false;
 }
 
+/* Without a heart nobody could tell that it lives on: as of the kvm source, which is no guest. */
 static void find_vmm(struct source *s)
 {
-	if (s->vmm || !is_machine(s))
+	if (s->vmm || !is_machine(s) || !source_has_heart(s))
 		return;
 	s->vmm = malloc(sizeof(*s->vmm));
 	if (s->vmm)

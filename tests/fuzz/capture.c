@@ -11,6 +11,7 @@
 #include "fuzz.h"
 #include "fuzz_session.h"
 #include "source.h"
+#include "vcpus.h"
 
 #define NR_FILES 4
 
@@ -67,6 +68,13 @@ static void make_capture(void)
 	static const struct htrace_name names[] = { { 0, 7, 7, "seven" }, { 1, 8, 8, "eight" } };
 	static const struct htrace_clock_sample clock = { 5, 1000, 1700000000000001000, 7 };
 	static struct htrace_guest guest = { .nr_progs = 2, .hostname = "host", .prog = { { "a", 1, 2, 1, 0 } } };
+	static const struct host_word words[] = {
+		{ HOST_WORD_KNOT, HOST_BY_PING, 4000, 1004000, 10, 1700000000000000000, { 9 } },
+		{ HOST_WORD_KNOT, HOST_BY_PING, 5000, 1005000, 10, 1700000000000000000, { 9 } },
+		{ HOST_WORD_STEP, HOST_BY_PING, 6000, 500, 10, 1700000000000000000, { 9 } },
+		{ HOST_WORD_KNOT, HOST_BY_PING, 7000, 1007500, 10, 1700000000000000000, { 9 } },
+	};
+	static const struct session_vm vm = { { 9 }, 4711, 2, { 0, 3 } };
 	struct capture_end end = { .attached_ns = 12345 };
 	struct htrace_schema_builder *b;
 	char spec[400], err[160];
@@ -87,8 +95,12 @@ static void make_capture(void)
 	session_guest(r.session, &guest, &clock, r.now);
 	session_tell(r.session, CAPTURE_PLACE, "place", 5, r.now);
 	session_names(r.session, names, 2, r.now);
+	session_host_clock(r.session, words, 2, r.now);
+	session_vm(r.session, &vm, r.now);
 	add_batches(&r);
 	session_tell(r.session, CAPTURE_SAID, "said", 4, r.now);
+	session_host_clock(r.session, words, 4, r.now);
+	session_mark(r.session, "a mark", r.now);
 	session_broken(r.session, 1, "why", r.now);
 	session_tell(r.session, CAPTURE_END, &end, sizeof(end), r.now);
 	reader_close(&r);
@@ -169,14 +181,57 @@ static void spoil(struct file *f, struct input *in)
 	f->spoilt = true;
 }
 
+/* A host that knows of the virtual CPUs that the capture's VM has. */
+static struct vcpu_hosts *make_hosts(void)
+{
+	static const __u64 known = UINT64_MAX;
+	static const __u8 boot_id[16] = { 9 };
+	const __u32 fields[] = { 4711, 99, 0, 1 << 16 | 30 };
+	struct vcpu_hosts *hosts = vcpu_hosts_new();
+	struct htrace_record r = { .payload = fields, .len = sizeof(fields) };
+	struct htrace_schema_builder *b;
+	struct htrace_schema *schema;
+	struct vcpu_events *events;
+	struct vcpus *v;
+	char err[160];
+	size_t len;
+
+	CHECK(!htrace_builder_new(&b, NULL, 0));
+	__u32 u32 = (__u32)htrace_builder_int(b, "u32", 4, false, HTRACE_HINT_NONE);
+	struct htrace_schema_member m[] = { { u32, 0, 0, 0, "vm" }, { u32, 32, 0, 0, "tid" }, { u32, 64, 0, 0, "vcpu" },
+					    { u32, 96, 0, 0, "reason" } };
+
+	htrace_builder_event(b, "kvm_entry", htrace_builder_struct(b, "e", false, 16, m, 3));
+	htrace_builder_event(b, "kvm_exit", htrace_builder_struct(b, "x", false, 16, m, 4));
+	const void *entries = htrace_builder_entries(b, &len);
+
+	CHECK(!htrace_schema_parse(&schema, entries, len, err, sizeof(err)));
+	events = vcpu_events_new(schema);
+	v = vcpus_open(hosts, boot_id, &known);
+	CHECK(events && v);
+	for (unsigned int i = 0; i < 20; i++) {
+		r.id = 1 + i % 2;
+		vcpus_take(v, events, &r, 1004990 + i, NULL, NULL);
+	}
+	vcpu_events_free(events);
+	htrace_schema_free(schema);
+	htrace_builder_free(b);
+	return hosts;
+}
+
 static void replay(const char *to, __u64 fail)
 {
+	static struct vcpu_hosts *hosts; /* nothing that is read changes it */
+
 	struct source_spec spec = { .kind = SOURCE_FILE, .path = dir };
-	struct source_config config = { .sync = "-" };
+	struct source_config config = { .sync = "-", .host_clock = true };
 	struct source_round round = { 0 };
 	struct sinks sinks = { 0 };
 	struct source s;
 
+	if (!hosts)
+		hosts = make_hosts();
+	config.hosts = hosts;
 	CHECK(!sinks_open(&sinks, &to, 1) && !sinks_begin(&sinks));
 	CHECK(!selection_new(&config.selection, NULL));
 	config.sinks = &sinks;
@@ -205,8 +260,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (how >> i & 1)
 			spoil(&files[i], &in);
 	snprintf(again, sizeof(again), "raw:%s/again", fuzz_dir());
-	/* Text, or, now and then, another capture. */
-	replay(how & 16 ? again : "text:/dev/null", how >> 5 == 7 ? take(&in, 1) : 0);
+	/* Text, JSON, or, now and then, another capture. */
+	replay(how & 16 ? again : how & 32 ? "json:/dev/null" : "text:/dev/null", how >> 5 == 7 ? take(&in, 1) : 0);
 	if (how & 16)
 		remove_tree(again + 4, true);
 	for (unsigned int i = 0; i < NR_FILES; i++)

@@ -34,7 +34,8 @@ static inline struct stats *reader_stats(void)
 
 /*
  * The output @spec; facts are filled in, or come from @super. @how: bit 0: times are ticks, 1: it has
- * a name, 2: the reader has a filter, 4: it holds all until a snapshot is taken. False: memory was out.
+ * a name, 2: the reader has a filter, 4: it holds all until a snapshot is taken, 5: it
+ * takes records where they are. False: memory was out.
  */
 static inline bool reader_open(struct reader *r, const char *spec, const struct htrace_super *super,
 			       __u64 how)
@@ -69,6 +70,7 @@ static inline bool reader_open(struct reader *r, const char *spec, const struct 
 	r->config.filter = r->filter;
 	if (how & 16)
 		r->config.snapshot = &recorder;
+	r->config.lend = how & 32;
 	return !session_open(&r->session, &r->config, err, sizeof(err));
 }
 

@@ -11,6 +11,7 @@
 #include "fuzz_region.h"
 #include "fuzz_session.h"
 #include "live.h"
+#include "source_clock.h"
 
 #define MAX_CHANGES 24
 
@@ -178,7 +179,10 @@ static void follow(struct htrace_view *v, struct live *l, struct reader *r, stru
 
 static void attached(struct htrace_view *v, struct guest *g, struct input *in, __u64 how)
 {
-	struct live_config config = { .view = v, .path = "here" };
+	struct source_clock clock = { .used = false };
+	struct live_config config = { .view = v, .path = "here", .clock = &clock };
+	bool lent = how >= 128 && how < 224; /* into a capture */
+	char raw[300];
 	struct reader r;
 	struct live *l;
 	char err[256] = "";
@@ -187,7 +191,9 @@ static void attached(struct htrace_view *v, struct guest *g, struct input *in, _
 		config.no_ram = htrace_view_map_ram(v, 0, g->ram_path, err, sizeof(err)) != 0;
 	else
 		config.no_ram = true;
-	if (!reader_open(&r, "text:/dev/null", htrace_view_super(v), how & 64 ? 16 : 0)) {
+	snprintf(raw, sizeof(raw), "raw:%s/live", fuzz_dir());
+	if (!reader_open(&r, lent ? raw : "text:/dev/null", htrace_view_super(v),
+			 (how & 64 ? 16 : 0) | (lent ? 32 : 0))) {
 		reader_close(&r);
 		return;
 	}
@@ -205,6 +211,8 @@ static void attached(struct htrace_view *v, struct guest *g, struct input *in, _
 	}
 	fail_allocation(0);
 	reader_close(&r);
+	if (lent)
+		remove_tree(raw + 4, true);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <htrace/consumer.h>
@@ -70,6 +71,34 @@ static void read_rings(struct htrace_view *v)
 	}
 }
 
+/* As the process beside the reader finds and opens it. */
+static int map_found(struct htrace_view *v, int pid, char *err, size_t errlen)
+{
+	int fd[32], nr, found, ret;
+	struct stat st;
+
+	CHECK(!fstat(v->fd, &st));
+	nr = htrace_ram_find(st.st_dev, st.st_ino, (__u64)st.st_size, pid, fd, 2, &found, err, errlen);
+	if (nr < 0)
+		return nr;
+	ret = htrace_view_map_ram_fds(v, fd, nr, err, errlen);
+	for (int i = 0; i < nr; i++)
+		close(fd[i]);
+	return ret;
+}
+
+static int map_opened(struct htrace_view *v, const char *path, int nr, char *err, size_t errlen)
+{
+	int fd = open(path, O_RDONLY), ret;
+
+	CHECK(fd >= 0);
+	ret = htrace_view_map_ram_fds(v, &fd, nr, err, errlen);
+	if (ret == -EINVAL && !nr)
+		snprintf(err, errlen, "none");
+	close(fd);
+	return ret;
+}
+
 static int map_ram(struct htrace_view *v, struct guest *g, __u64 how, char *err, size_t errlen)
 {
 	switch (how) {
@@ -85,8 +114,15 @@ static int map_ram(struct htrace_view *v, struct guest *g, __u64 how, char *err,
 		return htrace_view_map_ram(v, 0, "/nonexistent", err, errlen);
 	case 6: /* one without such memory */
 		return htrace_view_map_ram(v, 1 << 30, NULL, err, errlen);
+	case 7:
+		return map_found(v, vmm, err, errlen);
+	case 8:
+		return map_opened(v, g->ram_path, 0, err, errlen);
+	case 9:
+		return map_opened(v, "/dev/null", 1, err, errlen);
 	default:
-		return htrace_view_map_ram(v, 0, g->ram_path, err, errlen);
+		return how & 1 ? map_opened(v, g->ram_path, 1, err, errlen) :
+				 htrace_view_map_ram(v, 0, g->ram_path, err, errlen);
 	}
 }
 

@@ -17,7 +17,7 @@
 #include "capture.h"
 #include "capture_read.h"
 #include "rotation.h"
-#include "session.h"
+#include "session_internal.h"
 #include "source.h"
 #include "unit.h"
 
@@ -609,6 +609,31 @@ START_TEST(test_asked_when)
 }
 END_TEST
 
+/* Of times until which all was read, all went out: not if it is held for a snapshot. */
+START_TEST(test_known)
+{
+	const struct snapshot_config c = { .bytes = 1 << 20 };
+	char text[160];
+	const char *specs[] = { text };
+	struct maker *m;
+
+	snapshot = _i ? &c : NULL;
+	snprintf(text, sizeof(text), "text:%s", text_path);
+	m = begin(specs, 1);
+	begin_session(m, 1);
+	new_batch(m, 5000000000);
+	add_plain(m, m->b.base, 7);
+	push(m, 0, false);
+	session_read_until(m->session, 6000000000);
+	step(m, 60000000);
+	step(m, 60000000);
+	ck_assert_uint_eq(m->session->known, _i ? 0 : 6000000000);
+	end_session(m);
+	ck_assert_int_eq(end(m), 0);
+	snapshot = NULL;
+}
+END_TEST
+
 /* A part begins with what lasts: of a clock's words the latest, as many as a reader of the capture takes. */
 START_TEST(test_lasting)
 {
@@ -1099,6 +1124,7 @@ int main(void)
 	tcase_add_test(t, test_sources);
 	tcase_add_test(t, test_early_names);
 	tcase_add_test(t, test_asked_when);
+	tcase_add_loop_test(t, test_known, 0, 2);
 	tcase_add_test(t, test_lasting);
 	tcase_add_test(t, test_packets);
 	tcase_add_loop_test(t, test_facts, 0, 4);
