@@ -288,7 +288,7 @@ static int end_cut(struct capture_writer *w, struct cut *c, __u32 to)
 {
 	const struct htrace_batch *b = c->item->batch;
 	struct capture_run run = {
-		.data = c->kind & CAPTURE_ODD ? w->odd : c->data + c->from,
+		.data = c->kind & CAPTURE_ODD ? w->odd : c->data ? c->data + c->from : NULL, /* loss alone has none */
 		.len = c->kind & CAPTURE_ODD ? (__u32)c->odd_len : to - c->from,
 		.position = b->pos + c->from,
 		.base = c->base,
