@@ -201,9 +201,10 @@ def events(text):
         e = json.loads(line)
         if 'fields' in e:
             sessions[-1].append(e)
-        elif 'clock' not in e:  # as what times are shown
-            assert 'session' in line, f'neither an event nor a new session: {line}'
-            sessions.append([])
+        else:  # and on clocks, silence and the like
+            assert 'note' in e, f'neither an event nor a note: {line}'
+            if 'session' in line:
+                sessions.append([])
     return sessions
 
 
