@@ -413,14 +413,14 @@ __u64 live_close(struct live *s, bool look)
 
 /* -------------------------------------------------------------------------------------- reading */
 
-/* What came into an empty ring did so after we had looked; its first record is the oldest. */
+/* What came into an empty ring did so after we had looked. */
 static void check_time(struct live *s, struct live_ring *r, const struct htrace_batch *b, __u64 now)
 {
 	struct htrace_record first;
 	struct htrace_iter it;
 
 	htrace_iter_init(&it, b);
-	if (s->clock->used && htrace_iter_next(&it, &first))
+	if (r->empty && htrace_iter_next(&it, &first))
 		source_clock_check(s->clock, first.time, r->empty, session_latest(s->session), now);
 	r->empty = 0;
 }

@@ -2,7 +2,6 @@
 #include "session_internal.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,17 +24,14 @@
 
 #define EXPIRE_NS 200000000ULL
 #define EMIT_NS 30000000
-#define NOTE_BYTES 256   /* of what is said of clocks */
-#define EARLY_TABLES 4   /* of names, the latest ones, until the first record goes out */
+#define EARLY_TABLES 4 /* of names, that wait for the first time */
 
 /* What takes effect at its place between the records. */
 struct mark {
 	struct mark *next;
 	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK, MARK_HOST } kind;
-	bool tells_bound; /* a note that does */
 	struct htrace_schema *schema;
 	__u32 nr; /* names; bytes of text; samples; words */
-	__u64 bound;
 	union {
 		struct htrace_name name[0];
 		struct htrace_clock_sample sample[0];
@@ -110,6 +106,7 @@ int session_open(struct session **out, const struct session_config *config, char
 		return -ENOMEM;
 	s->c = *config;
 	s->last_note = &s->notes;
+	s->last_early = &s->early;
 	s->names = names_new();
 	s->about = (struct sink_session){
 		.path = s->c.origin,
@@ -159,8 +156,19 @@ static void free_mark(struct mark *m)
 	free(m);
 }
 
+/* The first of the names that wait, which are not nothing. */
+static struct mark *take_early(struct session *s)
+{
+	struct mark *m = s->early;
+
+	s->early = m->next;
+	if (!s->early)
+		s->last_early = &s->early;
+	s->nr_early--;
+	return m;
+}
+
 static void use_mark(struct session *s, struct mark *m);
-static void use_early(struct session *s, bool forget);
 static void show_notes(struct session *s);
 
 static bool is_shown(struct session *s, __u32 id)
@@ -197,10 +205,7 @@ static void note_clock(struct session *s, const char *when)
 		.bound = s->clock.bound,
 	};
 
-	if (s->clock.on_host && s->clock.bound == HOST_CLOCK_UNKNOWN)
-		snprintf(text, sizeof(text), "clock %s: times are the host's CLOCK_MONOTONIC; within what is not known: a "
-			 "step was suspected, and it did not answer", when);
-	else if (s->clock.on_host)
+	if (s->clock.on_host)
 		snprintf(text, sizeof(text), "clock %s: times are the host's CLOCK_MONOTONIC, within %llu ns",
 			 when, (unsigned long long)s->clock.bound);
 	else
@@ -230,7 +235,8 @@ void session_close(struct session *s)
 	vcpu_events_free(s->vcpu_events);
 	stats_fold(s->c.stats, s->schema);
 	stats_clock(s->c.stats, &s->clock);
-	use_early(s, true);
+	while (s->early)
+		free_mark(take_early(s));
 	region_clock_close(&s->clock);
 	merge_free(s->merge);
 	filters_free(s->filters);
@@ -587,8 +593,6 @@ static void show_notes(struct session *s)
 	note.from = s->latest ? &s->latest->origin : NULL;
 	while ((m = s->notes)) {
 		note.text = m->text;
-		note.clock = m->tells_bound ? "host" : NULL;
-		note.bound = m->bound;
 		sinks_note(s->c.sinks, &note);
 		s->notes = m->next;
 		free_mark(m);
@@ -611,80 +615,38 @@ static void go_on(struct session *s, struct ring *r, __u64 time)
 		show_notes(s);
 }
 
-/* @bound: NULL, or what can be claimed of times from here on. */
-static void __attribute__((format(printf, 3, 4)))
-queue_clock_note(struct session *s, const __u64 *bound, const char *fmt, ...)
-{
-	struct mark *m = new_mark(MARK_NOTE, NOTE_BYTES);
-	va_list args;
-
-	if (!m)
-		return;
-	va_start(args, fmt);
-	vsnprintf(m->text, NOTE_BYTES, fmt, args);
-	va_end(args);
-	m->tells_bound = bound != NULL;
-	m->bound = bound ? *bound : 0;
-	queue_note(s, m);
-}
-
-/* What is claimed of times is said when it is no more, or not as it was; @doubted, @bound: before. */
-static void note_doubt(struct session *s, const struct host_word *w, bool doubted, __u64 bound)
-{
-	static const __u64 unknown = HOST_CLOCK_UNKNOWN;
-	const struct region_clock *c = &s->clock;
-
-	if (!doubted && c->host.doubted)
-		queue_clock_note(s, &unknown, "clock: a step of %.6f s or more is suspected, and the guest does not answer: "
-				 "how far off times are from %llu.%09llu of its own on is not known, until it does",
-				 (double)w->error / 1e9, (unsigned long long)(w->region / 1000000000),
-				 (unsigned long long)(w->region % 1000000000));
-	else if (doubted && !c->host.doubted)
-		queue_clock_note(s, &c->bound, "clock: the guest has answered: all times so far are right within %llu ns",
-				 (unsigned long long)c->bound);
-	else if (!c->host.doubted && c->bound / 2 > bound) /* not for each ns */
-		queue_clock_note(s, &c->bound, "clock: times before were further off than was known: all so far are right "
-				 "within %llu ns", (unsigned long long)c->bound);
-}
-
 static void use_host_word(struct session *s, const struct host_word *w)
 {
-	bool doubted = s->clock.host.doubted;
-	__u64 bound = s->clock.bound;
+	char text[200];
+	struct mark *m;
 
-	if (region_clock_learn(&s->clock, w))
+	if (host_clock_add(&s->clock.host, w))
 		return;
 	s->about.host_real = w->real;
 	memcpy(s->about.host_boot_id, w->boot_id, sizeof(w->boot_id));
-	if (!s->merge)
+	if (w->kind != HOST_WORD_STEP || !s->merge)
 		return;
-	if (s->clock.wants_host && s->clock.on_host == s->clock.shown)
-		note_doubt(s, w, doubted, bound);
-	if (w->kind == HOST_WORD_STEP)
-		queue_clock_note(s, NULL, "clock: a step of %+.9f s against the host's at %llu.%09llu of its own",
-				 (double)(__s64)w->host / 1e9, (unsigned long long)(w->region / 1000000000),
-				 (unsigned long long)(w->region % 1000000000));
+	snprintf(text, sizeof(text), "clock: a step of %+.9f s against the host's at %llu.%09llu of its own",
+		 (double)(__s64)w->host / 1e9, (unsigned long long)(w->region / 1000000000),
+		 (unsigned long long)(w->region % 1000000000));
+	m = new_mark(MARK_NOTE, strlen(text) + 1);
+	if (!m)
+		return;
+	memcpy(m->text, text, strlen(text) + 1);
+	queue_note(s, m);
 }
 
-/*
- * When names hold from has to be known as times are shown: as what, is settled with the first record. Until
- * then they delay neither schemas nor other tables.
- */
-static bool keep_early(struct session *s, struct mark *m)
+/* When names hold from has to be known as times are shown: until then the latest tables wait. */
+static bool put_off(struct session *s, struct mark *m)
 {
-	struct mark **at = &s->early;
-	unsigned int nr = 1;
-
-	if (!s->merge || s->clock.shown || !(s->clock.wants_host || s->clock.clock))
+	if (!s->clock.wants_host || s->clock.shown)
 		return false;
-	for (; *at; at = &(*at)->next)
-		nr++;
-	*at = m;
-	if (nr > EARLY_TABLES) {
-		m = s->early;
-		s->early = m->next;
-		free_mark(m);
-	}
+	if (s->nr_early == EARLY_TABLES)
+		free_mark(take_early(s));
+	m->next = NULL;
+	*s->last_early = m;
+	s->last_early = &m->next;
+	s->nr_early++;
 	return true;
 }
 
@@ -697,18 +659,6 @@ static void use_names(struct session *s, const struct mark *m)
 	s->about.tables++;
 }
 
-static void use_early(struct session *s, bool forget)
-{
-	struct mark *m;
-
-	while ((m = s->early)) {
-		s->early = m->next;
-		if (!forget)
-			use_names(s, m);
-		free_mark(m);
-	}
-}
-
 static void use_mark(struct session *s, struct mark *m)
 {
 	if (s->merge && has_to_wait(m) && s->waiting)
@@ -718,7 +668,7 @@ static void use_mark(struct session *s, struct mark *m)
 		use_schema(s, m);
 		break;
 	case MARK_NAMES:
-		if (keep_early(s, m))
+		if (put_off(s, m))
 			return;
 		use_names(s, m);
 		break;
@@ -775,7 +725,7 @@ static void look_at_vcpu(struct session *s, struct ring *r, struct sink_event *e
 	if (!v)
 		return;
 	e->vcpu = view;
-	if (s->about.on_host && s->clock.bound != HOST_CLOCK_UNKNOWN)
+	if (s->about.on_host)
 		vcpus_look(v, s->vm.pid, s->vm.vcpu[r->origin.ring], e->time, s->clock.bound, &r->mark,
 			   view);
 	else /* when it happened by the host's clock is not known */
@@ -838,6 +788,8 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 /* The first time of all goes out: as what, now holds. */
 static void begin_clock(struct session *s)
 {
+	struct mark *names;
+
 	if (!region_clock_begin(&s->clock))
 		return;
 	s->about.ticks = s->clock.ticks;
@@ -845,7 +797,11 @@ static void begin_clock(struct session *s)
 	s->about.bound = &s->clock.bound;
 	for (unsigned int i = 0; i < s->nr_rings; i++)
 		s->ring[i].origin.ticks = s->clock.ticks;
-	use_early(s, false);
+	while (s->early) {
+		names = take_early(s);
+		use_names(s, names);
+		free_mark(names);
+	}
 	if (s->clock.ticks)
 		say_within(s->c.quota, "%s: times are shown in ticks of the TSC: the region has no clock "
 			   "samples to convert them by", s->c.path);

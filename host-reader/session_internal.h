@@ -31,7 +31,8 @@ struct session {
 	bool captured;
 	struct region_clock clock;
 	__u64 asked;         /* time of the last session_emit() */
-	struct mark *early;  /* tables of names that came before it was known as what times go out */
+	struct mark *early, **last_early; /* names that came before it was known as what times go out */
+	unsigned int nr_early;
 	struct names *names;
 	struct stacks *stacks; /* NULL, as symbols, where there is no merge */
 	struct symbols *symbols;

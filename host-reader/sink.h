@@ -46,7 +46,7 @@ struct sink_session {
 	bool ticks;         /* as in struct origin; known when the first event goes out */
 	bool lends;         /* batches that nobody has looked into */
 	bool on_host;       /* times are the host's CLOCK_MONOTONIC, not the machine's own; likewise */
-	const __u64 *bound; /* by which they may be off so far, ns, or HOST_CLOCK_UNKNOWN; likewise */
+	const __u64 *bound; /* by which they may be off so far, ns; likewise */
 	__u64 host_real;    /* CLOCK_REALTIME of the host less its CLOCK_MONOTONIC */
 	__u8 host_boot_id[16];
 	__u8 boot_id[16];
@@ -104,7 +104,7 @@ struct sink_note {
 	/* The event that comes behind it, or else that came before; NULL: there was none so far. */
 	const struct origin *from;
 	__u64 time;
-	/* NULL; else it tells that times of the source are the host's, within `bound` ns (as above) so far, or its own. */
+	/* NULL; else it tells that times of the source are the host's, within `bound` ns so far, or its own. */
 	const char *clock;
 	__u64 bound;
 };

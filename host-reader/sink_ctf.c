@@ -40,7 +40,6 @@ struct trace {
 	struct ctf_classes *classes;
 	size_t head, published; /* bytes of the metadata's parts that are in the file */
 	__u64 begin; /* time of the first event */
-	__u64 bound; /* of its times, that the metadata has */
 	__u64 tables; /* of tasks that were dumped */
 	struct stream *streams[STREAM_BUCKETS];
 };
@@ -431,21 +430,8 @@ static void ctf_note(struct sink *s, const struct sink_note *n)
 	end_event(c, t, st, time);
 }
 
-/* What the file says of how far times may be off holds for those that are in it. */
-static void renew_bound(struct trace *t)
-{
-	const __u64 *bound = t->info.session->bound;
-
-	if (!bound || *bound == t->bound)
-		return;
-	t->bound = *bound;
-	ctf_classes_renew_head(t->classes);
-	t->head = 0;
-}
-
 static void flush_trace(struct ctf *c, struct trace *t)
 {
-	renew_bound(t);
 	publish_metadata(c, t);
 	for (size_t i = 0; i < STREAM_BUCKETS; i++)
 		for (struct stream *st = t->streams[i]; st && !c->error; st = st->next)
@@ -469,6 +455,10 @@ static void ctf_session_end(struct sink *s, const struct sink_session *session)
 
 		if (t->info.session != session)
 			continue;
+		if (session->bound && *session->bound) {
+			ctf_classes_renew_head(t->classes);
+			t->head = 0;
+		}
 		flush_trace(c, t);
 		*at = t->next;
 		free_trace(c, t);

@@ -308,10 +308,8 @@ static bool finish_reading(struct source *s, __u64 now)
 		return false;
 	s->passes -= !pass.cut;
 	s->all_read = pass.drained || !s->passes;
-	if (!pass.drained) {
-		source_clock_settle(s, now);
+	if (!pass.drained)
 		session_emit(s->session, now, !pass.more);
-	}
 	return !pass.drained;
 }
 

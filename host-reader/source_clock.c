@@ -125,62 +125,22 @@ static void keep_knot(struct source_clock *c, const struct host_word *w)
 	c->knot[c->nr_knots++] = *w;
 }
 
-static void owe(struct source_clock *c, __u64 bound)
-{
-	if (bound > c->owed)
-		c->owed = bound < 1ULL << 61 ? bound : 1ULL << 61;
-}
-
-static struct host_word owed_word(struct source_clock *c)
-{
-	struct host_word w = { .kind = HOST_WORD_DOUBT, .region = c->sure.region + 1, .host = c->owed };
-
-	c->owed = 0;
-	return w;
-}
-
-/*
- * Was all that was read before the step told by the line before it, and nothing from behind it? Had it been
- * behind it, it would have been read before it happened. Who jumps ahead could have been read in time.
- */
-static bool is_clear(const struct source_clock *c, __s64 by, __u64 wrong)
-{
-	return !c->doubted && !c->unclear && by > 0 && (__u64)by > c->lag + wrong + MS;
-}
-
-/* Where it lies: between what was read before, and @w. */
-static void place_step(struct source_clock *c, const struct host_word *w, __u64 latest)
-{
-	const struct host_word *last = &c->knot[c->nr_knots - 1];
-
-	if (!c->suspected || c->step_from > w->region) {
-		c->step_from = latest > last->region && latest < w->region ? latest + 1 : last->region + 1;
-		c->step_until = w->region;
-	}
-	if (c->step_from <= last->region)
-		c->step_from = last->region + 1;
-}
-
 /*
  * From where it happened on, as far as that is known, other lines hold. Rates do not step: the knots
  * before, moved by the step, say what they are.
  */
-static void tell_step(struct source *s, const struct host_word *w, __s64 by, __u64 wrong, __u64 now)
+static void tell_step(struct source *s, const struct host_word *w, __s64 by, __u64 now)
 {
 	struct source_clock *c = &s->clock;
-	struct host_word words[SOURCE_CLOCK_KEPT + 3];
+	struct host_word words[SOURCE_CLOCK_KEPT + 2];
+	const struct host_word *last = &c->knot[c->nr_knots - 1];
 	unsigned int nr = 0;
 
-	place_step(c, w, session_latest(s->session));
-	c->by = (__u64)(by < 0 ? -by : by) + wrong;
-	if (!is_clear(c, by, wrong)) {
-		owe(c, c->by > c->off ? c->by : c->off);
-		words[nr++] = owed_word(c);
-		c->by = 0;
-	}
 	words[nr++] = (struct host_word){
-		.kind = HOST_WORD_STEP, .region = c->step_from, .host = (__u64)by, .error = w->error,
+		.kind = HOST_WORD_STEP, .region = last->region + 1, .host = (__u64)by, .error = w->error,
 	};
+	if (c->suspected && c->step_from > last->region && c->step_from <= w->region)
+		words[0].region = c->step_from;
 	for (unsigned int i = 0; i < c->nr_knots; i++) {
 		struct host_word *k = &c->knot[i];
 
@@ -205,11 +165,9 @@ static void take_knot(struct source *s, struct host_word *w, __u64 now)
 	if (!host_clock_time(&c->model, w->region, &ns, &bound)) {
 		off = ns > w->host ? ns - w->host : w->host - ns;
 		if (off > STEP_NS + bound + w->error) {
-			tell_step(s, w, (__s64)(w->host - ns), bound + w->error, now);
+			tell_step(s, w, (__s64)(w->host - ns), now);
 			return;
 		}
-		if (off > bound + w->error) /* so it was until now */
-			owe(c, off + w->error);
 	}
 	if (c->better && c->nr_knots) { /* rates by those before would be as far off as these */
 		tell(s, &(struct host_word){ .kind = HOST_WORD_BETTER,
@@ -252,18 +210,13 @@ static bool word_of(const struct source *s, const struct htrace_clock_sample *g,
 	return true;
 }
 
-/* Behind @latest, region time, and before @time, which is @off ns off or more. */
-static void suspect(struct source_clock *c, __u64 latest, __u64 time, __u64 off, __u64 now)
+static void suspect(struct source_clock *c, __u64 from, __u64 now)
 {
 	if (c->suspected || !host_clock_usable(&c->model))
 		return;
 	c->suspected = true;
-	c->off = off;
-	c->unclear = latest >= time;
-	c->step_from = latest < time ? latest + 1 : time;
-	c->step_until = time;
-	if (!c->begins)
-		c->held = now;
+	c->step_from = from;
+	c->held = now;
 	c->hold_until = now + HOLD_NS;
 	c->next_ask = now;
 	c->look_from = now;
@@ -272,51 +225,14 @@ static void suspect(struct source_clock *c, __u64 latest, __u64 time, __u64 off,
 /* The latest times that were told of are over, and it goes on; or it was none. */
 static void resolve(struct source_clock *c)
 {
-	c->suspected = c->doubted = c->unclear = false;
-	c->off = 0;
+	c->suspected = false;
 	if (!c->begins)
 		c->hold_until = 0;
-}
-
-/* Nobody answers: what was held goes out, and how far off it is is not claimed, until somebody does. */
-static void doubt(struct source *s, __u64 now)
-{
-	struct source_clock *c = &s->clock;
-	struct host_word w = { .kind = HOST_WORD_DOUBT, .region = c->step_from, .error = c->off };
-
-	if (!c->suspected || c->doubted)
-		return;
-	c->doubted = true;
-	if (!c->begins)
-		c->hold_until = 0;
-	say_within(&s->quota, "%s: its clock seems to have made a step of %.6f s or more against the host's, and it does "
-		   "not answer: how far off its times are is not known until it does", s->spec->path,
-		   (double)c->off / 1e9);
-	tell(s, &w, 1, now);
-}
-
-/* By what it answered: what is read from now on is seen to lie behind it. */
-static void note_sure(struct source_clock *c, const struct host_word *w)
-{
-	struct htrace_clock_line l = { .sz = sizeof(l) };
-
-	c->sure = *w;
-	c->lag = 0;
-	c->tick_ns = host_clock_line(&c->model, &l) || !l.hz ? 0 : 1e9 / (double)l.hz;
 }
 
 static bool possible(const struct source_clock *c, const struct host_word *w, __u64 now)
 {
 	return w->host + w->error + SLACK_NS >= c->looked && w->host <= now + w->error;
-}
-
-static void suspect_sample(struct source *s, const struct host_word *w, __u64 now)
-{
-	struct source_clock *c = &s->clock;
-	__u64 latest = session_latest(s->session), knot = c->knot[c->nr_knots - 1].region, seen = clock_now();
-
-	suspect(c, latest > knot && latest < w->region ? latest : knot, w->region,
-		w->host < c->looked ? c->looked - w->host : w->host > seen ? w->host - seen : 0, now);
 }
 
 static void take_samples(struct source *s, __u64 now, bool sure)
@@ -337,20 +253,17 @@ static void take_samples(struct source *s, __u64 now, bool sure)
 		return;
 	}
 	if (c->nr_knots && !sure && !possible(c, &w, clock_now())) {
-		suspect_sample(s, &w, now);
+		suspect(c, c->knot[c->nr_knots - 1].region + 1, now);
 		return; /* when it has answered */
 	}
 	c->sample_next = next;
 	c->looked = looked;
-	/* Of rates that differ nothing is known but near an answer, nor what it was before a step. */
-	for (int i = c->drifts || c->suspected || c->moved ? nr - 1 : 0; i < nr; i++)
+	/* Of rates that differ nothing is known but near an answer. */
+	for (int i = c->drifts ? nr - 1 : 0; i < nr; i++)
 		if (word_of(s, &sample[i], &w))
 			take_knot(s, &w, now);
-	if (!sure)
-		return;
-	c->moved = false;
-	resolve(c);
-	note_sure(c, &w);
+	if (sure)
+		resolve(c);
 }
 
 /* -------------------------------------------------------------------------------------- ping-pong */
@@ -379,13 +292,7 @@ static bool narrow(struct source_clock *c, const struct htrace_pong *p)
 	if (!o->any || (__s64)(high - low) < 0) {
 		if (o->known && p->high - p->low >= NARROW) /* which of both is wrong, the next one will tell */
 			return false;
-		gap = o->any ? to_ns(c, low - high) : 0;
-		if (gap >= STEP_NS && !host_clock_usable(&c->model)) { /* what is before it is of another line */
-			owe(c, gap + to_ns(c, p->high - p->low));
-			c->better = true;
-		}
-		c->moved |= gap >= STEP_NS;
-		gap = o->known ? gap : 0;
+		gap = o->known ? to_ns(c, low - high) : 0;
 		c->drifts |= gap && gap < STEP_NS && p->high - p->low < gap;
 		low = p->low;
 		high = p->high;
@@ -545,19 +452,8 @@ static void begin_times(struct source *s, __u64 now)
 		return;
 	}
 	c->begins = false;
-	if (!c->suspected || c->doubted)
-		c->hold_until = 0;
+	c->hold_until = 0;
 	wait_for_times(s, 0);
-}
-
-static void tell_owed(struct source *s, __u64 now)
-{
-	struct host_word w;
-
-	if (!s->clock.owed)
-		return;
-	w = owed_word(&s->clock);
-	tell(s, &w, 1, now);
 }
 
 void source_clock_look(struct source *s, __u64 now)
@@ -580,17 +476,8 @@ void source_clock_look(struct source *s, __u64 now)
 			ask(s, now);
 	}
 	begin_times(s, now);
-	if (now >= c->hold_until)
-		doubt(s, now);
-	tell_owed(s, now);
-}
-
-void source_clock_settle(struct source *s, __u64 now)
-{
-	if (!s->clock.used || s->clock.same || !s->session)
-		return;
-	doubt(s, now);
-	tell_owed(s, now);
+	if (c->suspected && now >= c->hold_until)
+		resolve(c);
 }
 
 __u64 source_clock_due(const struct source *s, __u64 due)
@@ -612,57 +499,12 @@ __u64 source_clock_emit(const struct source *s, __u64 now)
 	return c->hold_until && c->held + MERGE_DELAY_NS - 1 < now ? c->held + MERGE_DELAY_NS - 1 : now;
 }
 
-/*
- * By how much @time would be off if the line still held, at least: it was read now, and not yet at @empty,
- * or 0. 0: it may hold.
- */
-static __u64 off_by(struct source_clock *c, __u64 time, __u64 empty, __u64 seen)
+void source_clock_check(struct source_clock *c, __u64 time, __u64 empty, __u64 latest, __u64 now)
 {
 	__u64 ns, bound;
 
-	if (!empty || host_clock_time(&c->model, time, &ns, &bound))
-		return 0;
-	if (ns + bound + SLACK_NS < empty)
-		return empty - ns;
-	return ns > seen + bound + SLACK_NS ? ns - seen : 0;
-}
-
-/* How long ago it happened. In doubles: a difference of seconds, to less than a us. */
-static void note_lag(struct source_clock *c, __u64 time, __u64 seen)
-{
-	double ago = (double)(__s64)(seen - c->sure.host) - (double)(__s64)(time - c->sure.region) * c->tick_ns;
-
-	if (c->sure.region && ago > (double)c->lag)
-		c->lag = (__u64)ago;
-}
-
-/* Are all times from @time on surely behind the step that is suspected, or was told? */
-static bool is_behind(struct source_clock *c, __u64 time, __u64 off)
-{
-	if (time < c->step_until && time >= c->step_from && off)
-		c->step_until = time;
-	return time >= c->step_until;
-}
-
-void source_clock_check(struct source_clock *c, __u64 time, __u64 empty, __u64 latest, __u64 now)
-{
-	__u64 seen, off;
-
-	if (!c->used || c->same || !c->nr_knots)
+	if (c->suspected || host_clock_time(&c->model, time, &ns, &bound))
 		return;
-	seen = clock_now();
-	off = off_by(c, time, empty, seen);
-	if (c->suspected) {
-		c->unclear |= !is_behind(c, time, off);
-		return;
-	}
-	if (off) {
-		suspect(c, latest, time, off, now);
-		return;
-	}
-	if (c->by && !is_behind(c, time, 0)) {
-		owe(c, c->by);
-		c->by = 0;
-	}
-	note_lag(c, time, seen);
+	if (ns + bound + SLACK_NS < empty || ns > clock_now() + bound + SLACK_NS)
+		suspect(c, latest < time ? latest + 1 : time, now);
 }

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "host_clock.h"
 #include "host_events.h"
 #include "io.h"
 #include "vcpus.h"
@@ -93,7 +92,7 @@ static void place(struct view_io *v, const struct sink_event *e, struct io_at *a
 	const struct sink_session *session = e->from->session;
 
 	*at = (struct io_at){ .time = e->time, .source = session->source_nr, .cpu = e->from->ring };
-	if (!session->on_host || !e->vcpu || (session->bound && *session->bound == HOST_CLOCK_UNKNOWN))
+	if (!session->on_host || !e->vcpu)
 		return;
 	for (unsigned int i = 0; i < IO_SOURCES && !at->on_host; i++) {
 		if (!v->is_host[i] || memcmp(v->boot_id[i], session->host_boot_id, sizeof(v->boot_id[i])) != 0)
