@@ -206,6 +206,7 @@ def all_tests(args, results):
 # Those that use all of a core, one by one; then guests and the rest, a suite at a time, since most of them wait most of
 # the time; then those that look at how long something takes, or want all cores, with the machine to themselves.
 COMPUTING = 'aarch64.', 'model.', 'fuzz.', 'sanitized.', 'mutated.unit[', 'unit.', 'clang.', 'pages16k.', 'pages64k.'
+BUILDING = 'aarch64.', 'fuzz.'  # in a directory of their own: one by one
 ALONE = 'stress.', 'mutated.', 'cost.', 'bench.', 'bells.', 'hostile.', 'nested.'
 LONG = 'relay', 'module', 'sinks', 'survival', 'stacks', 'filter', 'drivers', 'loss', 'truth', 'capture'  # first
 LANES = min(os.cpu_count() or 1, 4)
@@ -222,7 +223,9 @@ def split(tests):
     for t in tests:
         if t not in computing and t not in alone:
             suites.setdefault(t[0].split('.')[0], []).append(t)
-    return [[t] for t in computing], [suites[name] for name in sorted(
+    whole = [[t for t in computing if t[0].startswith(name)] for name in BUILDING]
+    jobs = [job for job in whole if job] + [[t] for t in computing if not t[0].startswith(BUILDING)]
+    return jobs, [suites[name] for name in sorted(
         suites, key=lambda name: LONG.index(name) if name in LONG else len(LONG))], alone
 
 
