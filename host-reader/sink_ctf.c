@@ -62,13 +62,14 @@ static void fail(struct ctf *c, int ret)
 
 /*
  * Whoever looks sees all of it or what was there before: a new file takes the old one's place. When
- * it has grown so large that this would cost too much, it is appended to.
+ * it has grown so large that this would cost too much, it is appended to. It is made beside it: the sandbox of
+ * older kernels lets nothing go from directory to directory.
  */
-static int replace_metadata(const struct ctf *c, const struct trace *t, const struct tsdl *head,
+static int replace_metadata(const struct trace *t, const struct tsdl *head,
 			    const struct tsdl *text)
 {
 	static const char fresh[] = ".metadata";
-	int fd = outdir_create(c->dir.fd, fresh), ret;
+	int fd = outdir_create(t->dir, fresh), ret;
 
 	if (fd < 0)
 		return fd;
@@ -77,10 +78,10 @@ static int replace_metadata(const struct ctf *c, const struct trace *t, const st
 		ret = outdir_write(fd, text->p, text->len);
 	if (close(fd) && !ret)
 		ret = -errno;
-	if (!ret && renameat(c->dir.fd, fresh, t->dir, "metadata"))
+	if (!ret && renameat(t->dir, fresh, t->dir, "metadata"))
 		ret = -errno;
 	if (ret)
-		unlinkat(c->dir.fd, fresh, 0);
+		unlinkat(t->dir, fresh, 0);
 	return ret;
 }
 
@@ -112,7 +113,7 @@ static void publish_metadata(struct ctf *c, struct trace *t)
 	if (head->full || text->full)
 		ret = -ENOMEM;
 	else if (t->head != head->len || t->published < METADATA_WHOLE)
-		ret = replace_metadata(c, t, head, text);
+		ret = replace_metadata(t, head, text);
 	else
 		ret = append_metadata(t, text);
 	if (!ret) {
