@@ -368,12 +368,14 @@ END_TEST
 
 #ifdef HAVE_SECCOMP
 
+#define NO_FILTERS 253
+
 static void make_old(int call, int error)
 {
 	scmp_filter_ctx c = seccomp_init(SCMP_ACT_ALLOW);
 
 	if (seccomp_rule_add(c, SCMP_ACT_ERRNO((unsigned int)error), call, 0) || seccomp_load(c))
-		_exit(253);
+		_exit(NO_FILTERS);
 	seccomp_release(c);
 }
 
@@ -396,7 +398,10 @@ START_TEST(test_without)
 		_exit(read_passwd() ? 2 : strstr(said, "(seccomp)") && make_socket() != EPERM ? 3 : 0);
 	}
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
-	ck_assert_int_eq(status, 0);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == NO_FILTERS)
+		puts("# no kernel can be made to seem old here: there is no seccomp");
+	else
+		ck_assert_int_eq(status, 0);
 }
 END_TEST
 
