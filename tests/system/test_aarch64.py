@@ -65,11 +65,12 @@ def run_units(units, *emulator):
 
 
 def test_units():
-    """All unit tests, on aarch64."""
+    """All unit tests, on aarch64; but for one of what the kernel forbids, which the emulator's has not: Landlock, seccomp."""
     output(CROSS, DIRS['gcc'])
     native = {os.path.basename(p) for p in glob.glob(os.path.join(TOP, 'tests', 'unit', 'test_*.c'))}
     units = unit_tests()
     assert {os.path.basename(u) + '.c' for u in units} == native, units
+    units = [u for u in units if os.path.basename(u) != 'test_confine']
     say(f'{run_units(units)} cases passed')
 
 
