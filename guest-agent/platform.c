@@ -8,17 +8,19 @@
 #include <cpuid.h>
 #endif
 
-static void read_line(const char *path, char *out, size_t len)
+bool platform_read_line(const char *path, char *out, size_t len)
 {
 	FILE *f = fopen(path, "re");
+	char *got = NULL;
 
-	out[0] = 0;
-	if (!f)
-		return;
-	if (!fgets(out, (int)len, f))
+	if (f) {
+		got = fgets(out, (int)len, f);
+		fclose(f);
+	}
+	if (!got)
 		out[0] = 0;
-	fclose(f);
 	out[strcspn(out, "\n")] = 0;
+	return out[0];
 }
 
 #ifdef __x86_64__
@@ -64,7 +66,7 @@ static bool is_dom0(void)
 		if (found)
 			return true;
 	}
-	read_line("/proc/xen/capabilities", text, sizeof(text));
+	platform_read_line("/proc/xen/capabilities", text, sizeof(text));
 	return strstr(text, "control_d");
 }
 
@@ -72,9 +74,9 @@ void platform_read(struct platform_facts *f)
 {
 	memset(f, 0, sizeof(*f));
 	read_cpuid(f);
-	read_line("/sys/hypervisor/type", f->type, sizeof(f->type));
-	read_line("/sys/hypervisor/guest_type", f->guest_type, sizeof(f->guest_type));
-	read_line("/sys/class/dmi/id/sys_vendor", f->vendor, sizeof(f->vendor));
+	platform_read_line("/sys/hypervisor/type", f->type, sizeof(f->type));
+	platform_read_line("/sys/hypervisor/guest_type", f->guest_type, sizeof(f->guest_type));
+	platform_read_line("/sys/class/dmi/id/sys_vendor", f->vendor, sizeof(f->vendor));
 	f->dom0 = is_dom0();
 }
 

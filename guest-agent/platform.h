@@ -4,6 +4,7 @@
 #define AGENT_PLATFORM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 enum platform {
 	PLATFORM_BARE,
@@ -34,6 +35,8 @@ struct platform_facts {
 #define PLATFORM_KVM_STEAL_TIME (1u << 5)
 #define PLATFORM_KVM_PV_UNHALT (1u << 7)
 
+/* The first line of a file, without its end. False: there is none, or it is empty; @out is "" then. */
+bool platform_read_line(const char *path, char *out, size_t len);
 void platform_read(struct platform_facts *f);
 enum platform platform_of(const struct platform_facts *f);
 /* "KVM", "Xen PV dom0", ... */

@@ -90,27 +90,12 @@ static void find_types(struct probe *p)
 	btf__free(btf);
 }
 
-static bool read_word(const char *path, char *out, size_t len)
-{
-	FILE *f = fopen(path, "re");
-	char *got = NULL;
-
-	if (f) {
-		got = fgets(out, (int)len, f);
-		fclose(f);
-	}
-	if (!got)
-		out[0] = 0;
-	out[strcspn(out, "\n")] = 0;
-	return out[0];
-}
-
 static bool read_id(const char *device, const char *what, unsigned int *id)
 {
 	char path[512], text[32];
 
 	snprintf(path, sizeof(path), PCI_DEVICES "/%s/%s", device, what);
-	if (!read_word(path, text, sizeof(text)))
+	if (!platform_read_line(path, text, sizeof(text)))
 		return false;
 	*id = (unsigned int)strtoul(text, NULL, 16);
 	return true;
@@ -242,7 +227,7 @@ static void print_kvm(const struct probe *p)
 	else
 		row("spinlock kicks", "no", "the hypervisor does not offer them");
 	hook_row(p, "kvmclock", KVM_CLOCK, "the kernel does not use it");
-	read_word("/sys/devices/system/cpu/cpuidle/current_governor", governor, sizeof(governor));
+	platform_read_line("/sys/devices/system/cpu/cpuidle/current_governor", governor, sizeof(governor));
 	if (p->has[HALT_POLL])
 		row("halt polling", !strcmp(governor, "haltpoll") ? "yes" : "idle",
 		    "tracepoint power:guest_halt_poll_ns; idle governor %s", *governor ? governor : "none");
@@ -271,7 +256,7 @@ static void print_clock(void)
 {
 	char in_use[64], why[160];
 
-	read_word("/sys/devices/system/clocksource/clocksource0/current_clocksource", in_use, sizeof(in_use));
+	platform_read_line("/sys/devices/system/clocksource/clocksource0/current_clocksource", in_use, sizeof(in_use));
 	if (htrace_clock_check(HTRACE_CLOCK_TSC, why, sizeof(why)))
 		row("clock", "", "%s; not the TSC: %s", in_use, why);
 	else
@@ -309,7 +294,7 @@ static void print_ways(const struct probe *p)
 	struct module m;
 
 	print_devices();
-	if (!read_word("/sys/kernel/security/lockdown", lockdown, sizeof(lockdown)))
+	if (!platform_read_line("/sys/kernel/security/lockdown", lockdown, sizeof(lockdown)))
 		strcpy(lockdown, "[none]");
 	if (geteuid())
 		row("direct", "no", "needs root: BPF, and where its memory lies (/proc/self/pagemap)");

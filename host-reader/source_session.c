@@ -39,6 +39,13 @@ void source_snapshot(struct source *s, const char *why, __u64 now)
 		session_snapshot(s->session, why, now);
 }
 
+/* On standard error; @text, of @len bytes, gets it. */
+static void say_of(struct source *s, char *text, size_t len, const char *fmt, va_list args)
+{
+	vsnprintf(text, len, fmt, args);
+	say_within(&s->quota, "%s: %s", s->spec->path, text);
+}
+
 /* Of the guest: said, and captured with its session. */
 void source_say(struct source *s, __u64 now, const char *fmt, ...)
 {
@@ -46,9 +53,8 @@ void source_say(struct source *s, __u64 now, const char *fmt, ...)
 	va_list args;
 
 	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
+	say_of(s, text, sizeof(text), fmt, args);
 	va_end(args);
-	say_within(&s->quota, "%s: %s", s->spec->path, text);
 	if (s->session)
 		session_tell(s->session, CAPTURE_SAID, text, strlen(text), now);
 }
@@ -59,9 +65,8 @@ void source_mark(struct source *s, __u64 now, const char *fmt, ...)
 	va_list args;
 
 	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
+	say_of(s, text, sizeof(text), fmt, args);
 	va_end(args);
-	say_within(&s->quota, "%s: %s", s->spec->path, text);
 	if (s->session)
 		session_mark(s->session, text, now);
 }

@@ -159,27 +159,6 @@ class Qmp:
             if 'return' in answer:
                 return answer['return']
 
-    def job(self, command, **arguments):
-        """One that is done some time; then it is dismissed."""
-        self.do(command, **{'job-id': 'job'}, **arguments)
-        while True:
-            job = self.do('query-jobs')[0]
-            if job['status'] == 'concluded':
-                break
-            time.sleep(0.05)
-        assert 'error' not in job, (command, job)
-        self.do('job-dismiss', id='job')
-
-    def disk(self, path):
-        """An image that snapshots can be kept in."""
-        self.job('blockdev-create', options={'driver': 'file', 'filename': path, 'size': 0})
-        self.do('blockdev-add', **{'driver': 'file', 'node-name': 'file', 'filename': path})
-        self.job('blockdev-create', options={'driver': 'qcow2', 'file': 'file', 'size': 1 << 30})
-        self.do('blockdev-add', **{'driver': 'qcow2', 'node-name': 'disk', 'file': 'file'})
-
-    def state(self, what):
-        self.job(what, tag='state', vmstate='disk', devices=['disk'])
-
 
 ROUND = 500  # records of `counted` each
 
@@ -225,14 +204,12 @@ done
     with VM(script, kernel='6.1', memory='256M', add=[COUNTED],
             append='unknown_nmi_panic=1 panic=0') as vm:
         qmp_path = os.path.join(vm.dir, 'qmp')
-        vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--tcg-thread', 'single', '--',
-                       '-global', 'ivshmem-plain.master=on']  # else QEMU does not save it
+        vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--tcg-thread', 'single']
         vm.start()
         out, text = os.path.join(vm.dir, 'json'), os.path.join(vm.dir, 'text')
         ctf, raw = os.path.join(vm.dir, 'ctf'), os.path.join(vm.dir, 'raw')
         reader = Reader(vm, '-o', 'json:' + out, '-o', 'text:' + text, '-o', 'ctf:' + ctf, '-o', 'raw:' + raw)
         qmp = Qmp(qmp_path)
-        qmp.disk(os.path.join(vm.dir, 'disk'))
         vm.wait_for('ROUND 3')
         reader.wait_for('from now on direct|; direct')
         time.sleep(1)
