@@ -185,15 +185,15 @@ static void capture_ring(struct session *s, const struct box *b, bool lend)
 			bench_die("capturing", ret);
 		used += batch.len;
 		if (used >= LARGE) {
-			session_take_back(s, false);
+			session_take_back(s, TAKE_BACK_DONE);
 			used = 0;
 		}
 	}
-	session_take_back(s, true);
+	session_take_back(s, TAKE_BACK_ALL);
 	htrace_consumer_free(c);
 }
 
-static const char *capture(const struct box *b, bool lend, bool any)
+static const char *capture(const struct box *b, bool lend, bool any, const char *option)
 {
 	struct session_facts facts = {
 		.session = 1, .clock_id = HTRACE_CLOCK_MONOTONIC, .nr_cpus = 1, .nr_sets = 1,
@@ -208,7 +208,7 @@ static const char *capture(const struct box *b, bool lend, bool any)
 	struct session *s;
 	const char *wrong;
 
-	snprintf(spec, sizeof(spec), "raw:%s", in_dir("capture"));
+	snprintf(spec, sizeof(spec), "raw:%s%s", in_dir("capture"), option);
 	if (selection_new(&c.selection, NULL))
 		bench_die("a selection", ENOMEM);
 	c.sinks = &sinks;
@@ -228,24 +228,29 @@ static const char *capture(const struct box *b, bool lend, bool any)
 
 static const char *capture_lent(const struct box *b)
 {
-	return capture(b, true, false);
+	return capture(b, true, false, "");
 }
 
 static const char *capture_scanned(const struct box *b)
 {
-	return capture(b, true, true);
+	return capture(b, true, true, "");
 }
 
 static const char *capture_copied(const struct box *b)
 {
-	return capture(b, false, true);
+	return capture(b, false, true, "");
+}
+
+static const char *capture_direct(const struct box *b)
+{
+	return capture(b, true, false, ",direct");
 }
 
 /* --------------------------------------------------------------------------------- plain writers */
 
-static int create(void)
+static int create(int flags)
 {
-	int fd = open(in_dir("plain"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	int fd = open(in_dir("plain"), O_WRONLY | O_CREAT | O_TRUNC | flags, 0600);
 
 	if (fd < 0)
 		bench_die("a file", errno);
@@ -263,9 +268,9 @@ static void write_one(int fd, const void *p)
 		bench_die("writing", errno);
 }
 
-static const char *write_plain(const struct box *b)
+static const char *plain(const struct box *b, int flags)
 {
-	int fd = create();
+	int fd = create(flags);
 
 	for (uint64_t at = 0; at + LARGE <= b->bytes; at += LARGE)
 		write_one(fd, data_at(b, at));
@@ -273,10 +278,20 @@ static const char *write_plain(const struct box *b)
 	return NULL;
 }
 
-static const char *write_copied(const struct box *b)
+static const char *write_plain(const struct box *b)
 {
-	static char buf[LARGE];
-	int fd = create();
+	return plain(b, 0);
+}
+
+static const char *write_direct(const struct box *b)
+{
+	return plain(b, O_DIRECT);
+}
+
+static const char *copied(const struct box *b, int flags)
+{
+	static char buf[LARGE] __attribute__((aligned(4096)));
+	int fd = create(flags);
 
 	for (uint64_t at = 0; at + LARGE <= b->bytes; at += LARGE) {
 		memcpy(buf, data_at(b, at), LARGE);
@@ -284,6 +299,16 @@ static const char *write_copied(const struct box *b)
 	}
 	close(fd);
 	return NULL;
+}
+
+static const char *write_copied(const struct box *b)
+{
+	return copied(b, 0);
+}
+
+static const char *write_copied_direct(const struct box *b)
+{
+	return copied(b, O_DIRECT);
 }
 
 struct flight {
@@ -301,12 +326,12 @@ static void landed(struct uring_write *w)
 }
 
 /* Copies, and as many writes under way as we have. */
-static const char *write_copied_ahead(const struct box *b)
+static const char *copied_ahead(const struct box *b, int flags)
 {
 	static struct flight flight[DEPTH];
 	struct uring *q;
 	unsigned int i = 0;
-	int fd = create();
+	int fd = create(flags);
 
 	if (uring_new(&q, DEPTH))
 		bench_die("io_uring", ENOMEM);
@@ -328,6 +353,16 @@ static const char *write_copied_ahead(const struct box *b)
 	return NULL;
 }
 
+static const char *write_copied_ahead(const struct box *b)
+{
+	return copied_ahead(b, 0);
+}
+
+static const char *write_copied_ahead_direct(const struct box *b)
+{
+	return copied_ahead(b, O_DIRECT);
+}
+
 /* -------------------------------------------------------------------------------------- measuring */
 
 static const struct {
@@ -341,6 +376,10 @@ static const struct {
 	{ "raw", capture_lent, true },
 	{ "raw, any length", capture_scanned, true },
 	{ "raw --copy", capture_copied, true },
+	{ "plain write, O_DIRECT", write_direct, false },
+	{ "copy, write, O_DIRECT", write_copied_direct, false },
+	{ "copy, write ahead, O_DIRECT", write_copied_ahead_direct, false },
+	{ "raw, O_DIRECT", capture_direct, true },
 };
 
 #define CASES (sizeof(cases) / sizeof(*cases))

@@ -25,6 +25,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	char comm[16];
+	void *stack;
 };
 
 struct linux_binprm {
@@ -69,8 +70,13 @@ struct blk_mq_hw_ctx {
 	unsigned int queue_num;
 };
 
+struct bio {
+	unsigned int bi_opf;
+};
+
 struct request {
 	struct request_queue *q;
+	struct bio *bio;
 	struct blk_mq_hw_ctx *mq_hctx;
 	__u32 cmd_flags;
 	int tag;
@@ -128,11 +134,12 @@ struct module {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long r10, r9, r8, dx, si, di, cx, bx, bp, orig_ax, ip;
+	unsigned long r10, r9, r8, dx, si, di, cx, bx, bp, orig_ax, ip, sp;
 };
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
 	__u64 regs[31];
+	__u64 sp;
 	__u64 pc;
 	__u64 orig_x0;
 	__s32 syscallno;

@@ -150,6 +150,8 @@ struct {
 		(e)->vcpu = (__u16)(v)->nr;   \
 	} while (0)
 
+#include "kvm_disk.bpf.h"
+
 static __always_inline __u32 this_thread(void)
 {
 	return (__u32)bpf_get_current_pid_tgid();
@@ -170,8 +172,10 @@ static __noinline int new_vcpu(__u32 nr)
 	__u32 thread = this_thread();
 	struct htrace_slot slot;
 	struct kvm_vcpu *e;
+	__u8 yes = 1;
 
-	if (bpf_map_update_elem(&kvm_threads, &thread, &v, BPF_ANY))
+	if (bpf_map_update_elem(&kvm_threads, &thread, &v, BPF_ANY) ||
+	    bpf_map_update_elem(&kvm_vms, &v.vm, &yes, BPF_ANY))
 		return 0;
 	e = begin(kvm_vcpu, &slot);
 	if (!e)
@@ -569,6 +573,7 @@ int kvm_thread_exit(void *ctx)
 	__u32 thread = this_thread();
 	struct vcpu *v = this_vcpu();
 
+	bpf_map_delete_elem(&kvm_vms, &thread); /* a process has its first thread's */
 	if (!v)
 		return 0;
 	if (aggregate && v->held.what)

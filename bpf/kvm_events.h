@@ -6,6 +6,8 @@
  * A virtual CPU is out of guest mode from kvm_exit to its next kvm_entry, off its CPU between kvm_sched_out
  * and kvm_sched_in, and else runs. With `aggregate` some exits come with their entry, as one event that
  * has exit_overhead_ns: it was out for so long before the event's time.
+ *
+ * Requests to this host's disks are not a virtual CPU's but a VM's: of those that a thread of the VMM asked for.
  */
 #ifndef KVM_EVENTS_H
 #define KVM_EVENTS_H
@@ -99,6 +101,32 @@ struct kvm_sched_out {
 
 struct kvm_sched_in {
 	KVM_VCPU;
+};
+
+/* ------------------------------------------------------------------------------------ disks */
+
+/* Given to the disk. */
+struct kvm_disk_issue {
+	__u32 vm;
+	htrace_tid_t tid; /* who asked for it */
+	__u64 sector;
+	__u64 queue_ns; /* since then: in the block layer */
+	__u32 dev;      /* major << 20 | minor */
+	__u32 bytes;
+	__u32 rwbs; /* LTTng's bits */
+};
+
+/* Also a flush: without bytes, from when it was asked for. */
+struct kvm_disk_complete {
+	__u32 vm;
+	htrace_tid_t tid;
+	__u64 sector;
+	__u64 ns; /* since it was issued */
+	__u64 queue_ns;
+	__u32 dev;
+	__u32 bytes;
+	__u32 rwbs;
+	__s32 error;
 };
 
 /* -------------------------------------------------------------------------------------- aggregated */

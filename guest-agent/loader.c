@@ -12,6 +12,7 @@
 #include <bpf/btf.h>
 #include <linux/membarrier.h>
 
+#include "functions.h"
 #include "message.h"
 
 /* bpf/NAME.bpf.c, embedded by objects.S; and whether it is traced without --events. */
@@ -40,7 +41,7 @@ static const char *const name_sources[] = {"sched_process_fork", "sched_process_
 
 /* ----------------------------------------------------------------------------------- opening */
 
-static struct tracer *keep_object(struct loader *l, struct bpf_object *obj, const char *name)
+struct tracer *loader_keep_object(struct loader *l, struct bpf_object *obj, const char *name)
 {
 	struct tracer *t = &l->tracer[l->nr_tracers];
 
@@ -64,7 +65,7 @@ int loader_open_built_in(struct loader *l)
 			    libbpf_complaint());
 			return -1;
 		}
-		t = keep_object(l, obj, built_in[i].name);
+		t = loader_keep_object(l, obj, built_in[i].name);
 		t->built_in = true;
 		t->by_default = built_in[i].by_default;
 	}
@@ -92,7 +93,7 @@ static int check_number(char *const *words, size_t nr_words)
 	int nr = 0;
 
 	for (size_t i = 0; i < nr_words; i++) {
-		if (!strchr(words[i], ':'))
+		if (!strchr(words[i], ':') || !strncmp(words[i], "function:", 9))
 			continue;
 		tracepoints_find(words[i], count_tracepoint, &nr);
 		syscalls |= !strncmp(words[i], "syscalls:", 9);
@@ -131,7 +132,7 @@ static int open_tracepoint(void *ctx, const char *system, const char *name)
 		tracepoint_free(tp);
 		return -1;
 	}
-	keep_object(l, obj, full)->tp = tp;
+	loader_keep_object(l, obj, full)->tp = tp;
 	return 0;
 }
 
@@ -154,7 +155,7 @@ static int open_profile(struct loader *l, const char *word)
 		say("cannot open the tracer of %s: %s", word, libbpf_complaint());
 		return -1;
 	}
-	keep_object(l, obj, "profile")->hz = hz;
+	loader_keep_object(l, obj, "profile")->hz = hz;
 	return 0;
 }
 
@@ -189,7 +190,7 @@ int loader_open_file(struct loader *l, const char *path)
 		bpf_object__close(obj);
 		return -1;
 	}
-	keep_object(l, obj, name);
+	loader_keep_object(l, obj, name);
 	return 0;
 }
 
@@ -201,6 +202,9 @@ static void detach(struct program *p)
 		bpf_link__destroy(p->cpu_link[--p->nr_cpu_links]);
 	free(p->cpu_link);
 	p->cpu_link = NULL;
+	if (p->link_fd > 0)
+		close(p->link_fd);
+	p->link_fd = 0;
 }
 
 void loader_close(struct loader *l)
@@ -211,6 +215,7 @@ void loader_close(struct loader *l)
 	for (size_t i = 0; i < l->nr_tracers; i++) {
 		bpf_object__close(l->tracer[i].obj);
 		tracepoint_free(l->tracer[i].tp);
+		functions_free(l->tracer[i].functions);
 	}
 	btf__free(l->kernel);
 	memset(l, 0, sizeof(*l));
@@ -245,6 +250,7 @@ void loader_list(const struct loader *l, FILE *out, bool state)
 	}
 	btf__free(kernel);
 	fprintf(out, "  profile:HZ: what each CPU does, HZ times a second, with stacks\n");
+	fprintf(out, "  function:GLOB, function:FILE:GLOB: calls of functions, of the kernel or a program\n");
 	if (state)
 		tracepoints_list(out);
 }
@@ -295,9 +301,12 @@ static int add_program(struct loader *l, const struct tracer *t, struct bpf_prog
 	p->prog = prog;
 	p->tp = t->tp;
 	p->hz = t->hz;
+	p->functions = t->functions;
+	p->is_session = t->session != 0;
+	p->obj = t->obj;
 	if (t->tp || t->hz)
 		snprintf(p->name, sizeof(p->name), "%.31s", t->name);
-	else if (t->built_in)
+	else if (t->built_in || t->functions)
 		snprintf(p->name, sizeof(p->name), "%.31s", bpf_program__name(prog));
 	else
 		snprintf(p->name, sizeof(p->name), "%.14s/%.16s", t->name, bpf_program__name(prog));
@@ -397,13 +406,19 @@ int loader_select(struct loader *l, const char *events)
 			used[i] = true;
 			continue;
 		}
+		if (!strncmp(words[i], "function:", 9)) {
+			if (loader_open_functions(l, words[i]))
+				goto out;
+			used[i] = true;
+			continue;
+		}
 		if (!strchr(words[i], ':'))
 			continue;
 		if (tracepoints_check() || (found = tracepoints_find(words[i], open_tracepoint, l)) < 0)
 			goto out;
 		used[i] = found > 0;
 	}
-	if (choose(l, words, used, nr, defaults))
+	if (loader_end_functions(l) || choose(l, words, used, nr, defaults))
 		goto out;
 	for (size_t i = 0; i < nr; i++) {
 		if (!used[i]) {
@@ -457,8 +472,8 @@ int loader_attach(struct loader *l)
 	for (size_t i = 0; i < l->nr_programs;) {
 		struct program *p = &l->program[i];
 
-		if (p->hz) {
-			if (loader_attach_profile(p))
+		if (p->hz || p->functions) {
+			if (p->hz ? loader_attach_profile(p) : loader_attach_functions(p))
 				return -1;
 			i++;
 			continue;
@@ -480,7 +495,8 @@ int loader_attach(struct loader *l)
 
 void loader_detach(struct loader *l, void (*between)(void *arg), void *arg)
 {
-	for (size_t i = 0; i < l->nr_programs; i++) {
+	/* Where functions are entered before where they return: else what is under way would be lost. */
+	for (size_t i = l->nr_programs; i-- > 0;) {
 		detach(&l->program[i]);
 		if (between)
 			between(arg);
@@ -503,4 +519,6 @@ void loader_counters(const struct loader *l, size_t i, struct htrace_prog *p)
 		p->misses = info.recursion_misses;
 		p->runs = info.run_cnt;
 	}
+	if (l->program[i].functions)
+		loader_function_misses(&l->program[i], p);
 }

@@ -19,6 +19,8 @@
 
 #include "tracepoints.h"
 
+struct functions;
+
 #define MAX_FILES 32
 #define MAX_TRACERS (HTRACE_MAX_PROGS + MAX_FILES)
 
@@ -29,6 +31,8 @@ struct tracer {
 	struct bpf_object *obj;
 	struct tracepoint *tp; /* of instances of tracepoint.bpf.c */
 	unsigned int hz; /* of profile.bpf.c: samples a second of each CPU */
+	struct functions *functions; /* of function.bpf.c */
+	__u32 session; /* likewise: attached to all of them at once, by this kind; 0: one by one */
 	__u32 nr_stacks; /* events that stacks are recorded with, as far as they were declared */
 };
 
@@ -39,7 +43,11 @@ struct program {
 	bool misses_counted;
 	const struct tracepoint *tp; /* attach here; NULL: to what its section says */
 	unsigned int hz; /* or to a timer of each CPU */
-	struct bpf_link **cpu_link;
+	struct functions *functions; /* or to these */
+	bool is_session; /* to all of them at once: link_fd, 0: it is not attached */
+	int link_fd;
+	const struct bpf_object *obj;
+	struct bpf_link **cpu_link; /* of each CPU, of each function */
 	size_t nr_cpu_links;
 };
 
@@ -71,7 +79,7 @@ int loader_open_file(struct loader *l, const char *path);
 void loader_list(const struct loader *l, FILE *out, bool state);
 /*
  * Choose among the built-in programs: comma-separated names (or their tracepoints'), globs and
- * groups, SYSTEM:NAME for any tracepoint, and profile:HZ; NULL: the default groups, "none": none. Those that task names come from are always with the others. All of the files' programs are
+ * groups, SYSTEM:NAME for any tracepoint, profile:HZ, and functions as function:GLOB; NULL: the default groups, "none": none. Those that task names come from are always with the others. All of the files' programs are
  * chosen.
  */
 int loader_select(struct loader *l, const char *events);

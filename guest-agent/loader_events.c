@@ -13,6 +13,7 @@
 
 #define BY_MODULE "htrace_by_module"
 #define TRACEPOINT_EVENT "tracepoint" /* in tracepoint.bpf.c */
+#define FUNCTION_EVENT "function"
 
 bool loader_is_used(const struct tracer *t)
 {
@@ -88,43 +89,55 @@ static int declare_stack_event(const struct tracer *t, struct rodata *r, int i,
 }
 
 /* Recorded under its own name, or under SYSTEM_NAME if another event has it. */
-static int declare_tracepoint(const struct loader *l, struct tracer *t,
-			      struct htrace_schema_builder *b)
+static int declare_tracepoint(const struct loader *l, const struct tracer *t,
+			      struct htrace_schema_builder *b, struct htrace_schema_member *front, __u32 nr)
 {
-	struct htrace_schema_member front[2];
 	char name[2 * HTRACE_NAME_MAX];
-	struct rodata_event config = {0};
-	int ret = -EEXIST, nr_front = 0;
-	struct rodata r;
+	int ret = -EEXIST;
 
-	if (rodata_of_tracer(t, &r))
-		return -1;
-	if (loader_wants_stack(l, t, TRACEPOINT_EVENT)) {
-		config.stack = ++t->nr_stacks;
-		nr_front = stack_members(b, front);
-		if (nr_front < 0)
-			return -1;
-	}
 	if (!is_built_in_event(l, t->tp->name))
-		ret = tracepoint_declare(t->tp, b, t->tp->name, front, (__u32)nr_front);
+		ret = tracepoint_declare(t->tp, b, t->tp->name, front, nr);
 	if (ret == -EEXIST) {
 		snprintf(name, sizeof(name), "%s_%s", t->tp->system, t->tp->name);
 		for (char *c = name; *c; c++)
 			if (!isalnum((unsigned char)*c))
 				*c = '_';
 		name[HTRACE_NAME_MAX - 1] = 0;
-		ret = tracepoint_declare(t->tp, b, name, front, (__u32)nr_front);
+		ret = tracepoint_declare(t->tp, b, name, front, nr);
 	}
+	return ret;
+}
+
+/* Events that the agent describes: the objects have an event in their place, whatever its fields. */
+static int declare_described(const struct loader *l, struct tracer *t, struct htrace_schema_builder *b)
+{
+	const char *stands_for = t->tp ? TRACEPOINT_EVENT : FUNCTION_EVENT;
+	struct htrace_schema_member front[2];
+	struct rodata_event config = {0};
+	int ret, nr_front = 0;
+	struct rodata r;
+
+	if (rodata_of_tracer(t, &r))
+		return -1;
+	if (loader_wants_stack(l, t, t->tp ? stands_for : t->name)) {
+		config.stack = ++t->nr_stacks;
+		nr_front = stack_members(b, front);
+		if (nr_front < 0)
+			return -1;
+	}
+	ret = t->tp ? declare_tracepoint(l, t, b, front, (__u32)nr_front) :
+		      loader_declare_functions(t, b, front, (__u32)nr_front);
 	if (ret < 0) {
-		say("tracepoint %s cannot be described: %s", t->name, htrace_builder_error(b));
+		say("%s %s cannot be described: %s", t->tp ? "tracepoint" : "event", t->name,
+		    htrace_builder_error(b));
 		return -1;
 	}
 	config.id = (__u32)ret;
-	ret = rodata_set_named(&r, "config", &t->tp->config, sizeof(t->tp->config));
+	ret = t->tp ? rodata_set_named(&r, "config", &t->tp->config, sizeof(t->tp->config)) : 0;
 	for (int i = 0; i < r.nr && !ret; i++) {
 		const char *event = rodata_event(&r, i);
 
-		if (event && !strcmp(event, TRACEPOINT_EVENT))
+		if (event && !strcmp(event, stands_for))
 			ret = rodata_set(&r, i, &config, sizeof(config));
 		else if (event && !strcmp(event, HTRACE_STACK_EVENT) && config.stack)
 			ret = declare_stack_event(t, &r, i, b);
@@ -192,7 +205,7 @@ int loader_declare(struct loader *l, struct htrace_schema_builder *b)
 
 		if (!loader_is_used(t))
 			continue;
-		if (t->tp ? declare_tracepoint(l, t, b) : declare_tracer(l, t, b))
+		if (t->tp || t->functions ? declare_described(l, t, b) : declare_tracer(l, t, b))
 			return -1;
 	}
 	return 0;

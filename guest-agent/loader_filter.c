@@ -89,9 +89,12 @@ bool loader_has_functions(const struct tracer *t)
 
 		const char *name = btf__name_by_offset(btf, type->name_off);
 
-		/* htrace.bpf.h's own make no records that a program's window would have to see. */
+		/*
+		 * htrace.bpf.h's own make no records that a program's window would have to see; nor do the
+		 * kernel's that function.bpf.c calls, which libbpf no longer tells from its own.
+		 */
 		if (btf_is_func(type) && btf_vlen(type) != BTF_FUNC_EXTERN &&
-		    strncmp(name, "htrace_", 7) && !bpf_object__find_program_by_name(t->obj, name))
+		    strncmp(name, "htrace_", 7) && strncmp(name, "bpf_session_", 12) && !bpf_object__find_program_by_name(t->obj, name))
 			return true;
 	}
 	return false;

@@ -86,7 +86,8 @@ static void say_left_out(const struct program *p)
 
 int loader_check_hooks(struct loader *l)
 {
-	l->kernel = btf__load_vmlinux_btf();
+	if (!l->kernel)
+		l->kernel = btf__load_vmlinux_btf();
 	if (!l->kernel) {
 		say("cannot read the kernel's BTF: %s", strerror(errno));
 		return -1;

@@ -9,6 +9,8 @@
 
 /* loader.c */
 
+/* Add @obj to the tracers, of which there are fewer than MAX_TRACERS. */
+struct tracer *loader_keep_object(struct loader *l, struct bpf_object *obj, const char *name);
 /* Would the reader not learn the names of new tasks without it? */
 bool loader_is_name_source(const char *program);
 
@@ -76,5 +78,18 @@ void loader_close_stacks(struct loader *l);
 /* The HZ of "profile:HZ"; 0 after saying what is wrong with it. */
 unsigned int loader_parse_profile(const char *word);
 int loader_attach_profile(struct program *p);
+
+/* loader_functions.c */
+
+/* The functions of the word "function:..."; 0, or -1 after saying why not. */
+int loader_open_functions(struct loader *l, const char *word);
+/* All words are read. Likewise. */
+int loader_end_functions(struct loader *l);
+/* Declare @t's event behind @nr_front members of 8 bytes each. Record id or -errno. */
+int loader_declare_functions(const struct tracer *t, struct htrace_schema_builder *b,
+			     const struct htrace_schema_member *front, __u32 nr_front);
+int loader_attach_functions(struct program *p);
+/* What of its calls is not recorded, in addition to what the kernel counts, and in its place. */
+void loader_function_misses(const struct program *p, struct htrace_prog *counted);
 
 #endif

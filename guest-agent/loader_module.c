@@ -84,7 +84,7 @@ static const char *why_not_program(const struct bpf_program *p, bool tracing_onl
 
 static const char *why_not_tracer(const struct tracer *t)
 {
-	if (t->tp || t->hz)
+	if (t->tp || t->hz || t->functions)
 		return "of its program's type";
 	if (loader_has_functions(t))
 		return "its tracer has functions that are not inlined";

@@ -26,5 +26,6 @@
 	object xen_bpf, "xen.bpf.o"
 	object tracepoint_bpf, "tracepoint.bpf.o"
 	object profile_bpf, "profile.bpf.o"
+	object function_bpf, "function.bpf.o"
 
 	.section .note.GNU-stack, "", %progbits

@@ -45,7 +45,7 @@ static const char *const function_names[NR_FUNCTIONS] = {
 	[KVM_IPI] = "kvm_send_ipi_mask",
 	[KVM_TLB] = "kvm_flush_tlb_multi",
 	[KVM_ASYNC_PF] = "kvm_async_pf_task_wait_schedule",
-	[KVM_CLOCK] = "kvm_clock_read",
+	[KVM_CLOCK] = "kvm_clock_get_cycles",
 	[HALT_POLL] = "__traceiter_guest_halt_poll_ns",
 	[KPROBES] = "register_kprobe",
 	[KPROBE_MULTI] = "register_fprobe",
@@ -214,7 +214,7 @@ static void print_drivers(void)
 static void print_kvm(const struct probe *p)
 {
 	unsigned int features = platform_kvm_features(&p->facts);
-	char governor[64];
+	char clock[64] = "", governor[64];
 
 	if (!features)
 		return;
@@ -226,7 +226,11 @@ static void print_kvm(const struct probe *p)
 		hook_row(p, "spinlock kicks", KVM_KICK, "the kernel does not use them");
 	else
 		row("spinlock kicks", "no", "the hypervisor does not offer them");
-	hook_row(p, "kvmclock", KVM_CLOCK, "the kernel does not use it");
+	platform_read_line("/sys/devices/system/clocksource/clocksource0/current_clocksource", clock, sizeof(clock));
+	if (!strcmp(clock, "kvm-clock"))
+		hook_row(p, "kvmclock", KVM_CLOCK, "in use; the kernel has no function of it that could be hooked");
+	else
+		row("kvmclock", "no", "the kernel does not use it, but %s", *clock ? clock : "no clock source that it tells");
 	platform_read_line("/sys/devices/system/cpu/cpuidle/current_governor", governor, sizeof(governor));
 	if (p->has[HALT_POLL])
 		row("halt polling", !strcmp(governor, "haltpoll") ? "yes" : "idle",

@@ -4,9 +4,11 @@
  * rest, the records are not looked at. Else it is found out where they are. Their writers can change them
  * at any time: each word is read once, and however it changes, no step leads out of the batch.
  */
+#include <stdint.h>
 #include <string.h>
 
 #include "capture_span.h"
+#include "capture_stream.h"
 #include "capture_writer.h"
 
 #define SLOTS 256u /* a power of two, above CAPTURE_TALLIES */
@@ -162,6 +164,12 @@ static bool look(struct capture_writer *w, __u32 stream, const struct htrace_bat
 	return true;
 }
 
+/* Of a stream that is written in pages the first packet is a copied one, behind which pages begin. */
+static bool fits_pages(const struct capture_stream *st, const struct htrace_batch *b)
+{
+	return st && (st->size || st->nr) && (uintptr_t)b->data % CAPTURE_PAGE == 0;
+}
+
 int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
 			const struct capture_item *item, const struct capture_loan *loan)
 {
@@ -179,6 +187,8 @@ int capture_writer_lend(struct capture_writer *w, struct capture_lender *l,
 	__u32 stream = capture_writer_stream_id(w, r, 0);
 	int ret;
 
+	if (w->way.direct && !fits_pages(r->stream[0], b))
+		return 0;
 	if (!believe(w, stream, b, r->time, &run) &&
 	    !look(w, stream, b, r->time, &run, &lent, kinds))
 		return 0;

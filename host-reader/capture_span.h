@@ -11,6 +11,9 @@
  * Under HTRACE_DISCARD nothing can change while it is lent, and a packet is written whole. Under
  * HTRACE_OVERWRITE a header's place stays zero until the body is on its way to the disk and was
  * found intact behind that; else the packet is one without records that says how many are lost.
+ * Past the page cache go, of a stream that is so written, the pages that a body fills, and, in memory of the
+ * span's, what lies between two of them: the body's end, the tail, the next packet's header. The
+ * first header, and what is behind the last such page, are written as usual when the rest is there.
  * A reader of the file sees headers in their order, and nothing behind the last of them.
  */
 #ifndef READER_CAPTURE_SPAN_H
@@ -25,8 +28,8 @@ int capture_lender_new(struct capture_lender **out);
 /* Nothing may be lent any more. */
 void capture_lender_free(struct capture_lender *l);
 bool capture_lender_is_async(const struct capture_lender *l);
-/* Begin to write what was gathered, and give back what is written; with @all, everything. 0, or -errno. */
-int capture_lender_take_back(struct capture_lender *l, bool all);
+/* 0, or -errno. */
+int capture_lender_take_back(struct capture_lender *l, enum take_back how);
 
 /* A packet of @run, whose data is @lent's, at the end of the file. @ahead: it stays as it is. */
 int capture_span_add(struct capture_lender *l, struct capture_stream *st,

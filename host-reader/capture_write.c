@@ -279,7 +279,8 @@ int capture_writer_open_stream(struct capture_writer *w, struct captured_ring *r
 		return 0;
 	capture_metadata_add_stream(&w->metadata, id);
 	capture_stream_name(name, &w->session->facts, r->set, r->index, kind);
-	r->stream[kind] = capture_stream_new(w->dir, name, id, r->index, w->metadata.uuid, &err);
+	r->stream[kind] = capture_stream_new(w->dir, name, id, r->index, w->metadata.uuid,
+					     &w->way, &err);
 	return r->stream[kind] ? 0 : err;
 }
 
@@ -478,7 +479,8 @@ static void list_rings(struct capture_writer *w)
 		}
 }
 
-int capture_writer_new(struct capture_writer **out, int dir, const char *name, const struct sink_session *s)
+int capture_writer_new(struct capture_writer **out, int dir, const char *name, const struct capture_way *way,
+		       const struct sink_session *s)
 {
 	unsigned int rings = session_facts_rings(&s->facts);
 	struct capture_writer *w = calloc(1, sizeof(*w) + rings * sizeof(*w->ring));
@@ -487,6 +489,8 @@ int capture_writer_new(struct capture_writer **out, int dir, const char *name, c
 	if (!w)
 		return -ENOMEM;
 	w->session = s;
+	w->way = *way;
+	w->way.direct &= s->lends; /* copies take the usual way */
 	w->journal = w->metadata_fd = -1;
 	list_rings(w);
 	if (getrandom(w->metadata.uuid, 16, 0) != 16)
@@ -546,6 +550,14 @@ __u64 capture_writer_size(const struct capture_writer *w)
 			if (w->ring[i].stream[kind])
 				size += capture_stream_size(w->ring[i].stream[kind]);
 	return size;
+}
+
+void capture_writer_trim(struct capture_writer *w)
+{
+	for (__u32 i = 0; i < w->nr_rings; i++)
+		for (__u32 kind = 0; kind < CAPTURE_KINDS; kind++)
+			if (w->ring[i].stream[kind])
+				capture_stream_trim(w->ring[i].stream[kind]);
 }
 
 __u64 capture_writer_unwritten(const struct capture_writer *w, __u32 ring, bool failed)

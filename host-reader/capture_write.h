@@ -59,13 +59,21 @@ struct capture_run {
 	struct capture_batch how;
 };
 
+/* How a capture's files are written. */
+struct capture_way {
+	bool direct; /* what is lent goes past the page cache, if the file system does that */
+	__u64 ahead; /* room on the disk that a stream may have ahead, at most; 0: none */
+};
+
 struct capture_stream *capture_stream_new(int dir, const char *name, __u32 id, __u32 ring,
-					  const __u8 *uuid, int *err);
+					  const __u8 *uuid, const struct capture_way *way, int *err);
 /* Small runs are held back, and go out as one packet. */
 int capture_stream_add(struct capture_stream *st, const struct capture_run *run);
 int capture_stream_flush(struct capture_stream *st);
 /* Of its file, once all that was added is written. */
 __u64 capture_stream_size(const struct capture_stream *st);
+/* When nothing is under way: what it has ahead goes back to the disk. */
+void capture_stream_trim(struct capture_stream *st);
 /* Where in the ring the first record lies that was added and is not written; ~0: there is none. */
 __u64 capture_stream_unwritten(const struct capture_stream *st);
 void capture_stream_free(struct capture_stream *st);
@@ -75,9 +83,12 @@ void capture_stream_free(struct capture_stream *st);
 struct capture_writer;
 
 /* A directory in @dir, of this name, for the session @s. */
-int capture_writer_new(struct capture_writer **out, int dir, const char *name, const struct sink_session *s);
-/* Bytes in its files, with what is held back and under way. */
+int capture_writer_new(struct capture_writer **out, int dir, const char *name, const struct capture_way *way,
+		       const struct sink_session *s);
+/* Bytes in its files, with what is held back and under way, and room that they have ahead. */
 __u64 capture_writer_size(const struct capture_writer *w);
+/* Nothing more comes: what its files have ahead goes back to the disk. */
+void capture_writer_trim(struct capture_writer *w);
 /* Everything in the order in which it comes. After an error nothing more is to be written. */
 int capture_writer_take(struct capture_writer *w, const struct capture_item *item);
 /*

@@ -23,6 +23,7 @@ struct capture_writer {
 	size_t metadata_written; /* of its text */
 	__u64 metadata_size;     /* of the file */
 	bool metadata_anew, clocked;
+	struct capture_way way;
 	/* Is all that can come declared, of a stream class: so that records need not be looked at? */
 	enum { NOT_ASKED, FORESEEN, NOT_FORESEEN } foresight[CAPTURE_STREAM_IDS];
 	struct htrace_clock *clock; /* of ticks; NULL: there are none */

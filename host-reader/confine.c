@@ -19,6 +19,7 @@
 #endif
 
 #include "confine_calls.h"
+#include "confine_links.h"
 
 static void append(char *said, size_t len, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
@@ -75,14 +76,20 @@ static int drop_capabilities(const struct confine_plan *plan, char *said, size_t
 	return keep_only(keep, nr);
 }
 
-void confine_finder(void)
+/* With it (since Linux 5.9) links in map_files need nothing else; else they need all that CAP_SYS_ADMIN is. */
+static bool has_checkpoint_restore(void)
 {
-	/* map_files wants one of the last two, by the kernel's age; so does measuring programs the last. */
-	static const unsigned int keep[] = { CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE,
-					     CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN };
+	capng_get_caps_process();
+	return capng_have_capability(CAPNG_EFFECTIVE, CAP_CHECKPOINT_RESTORE) == 1;
+}
 
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	keep_only(keep, sizeof(keep) / sizeof(*keep));
+static int drop_finders_capabilities(const struct confine_finder_plan *plan)
+{
+	unsigned int keep[] = { CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE,
+				CAP_SYS_ADMIN };
+	size_t nr = sizeof(keep) / sizeof(*keep);
+
+	return keep_only(keep, has_checkpoint_restore() && !plan->bpf_stats ? nr - 1 : nr);
 }
 
 #else
@@ -93,9 +100,9 @@ static int drop_capabilities(const struct confine_plan *plan, char *said, size_t
 	return 0;
 }
 
-void confine_finder(void)
+static int drop_finders_capabilities(const struct confine_finder_plan *plan)
 {
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	return 0;
 }
 
 #endif
@@ -178,14 +185,29 @@ static int allow(int ruleset, const char *path, __u64 rights)
 	return ret;
 }
 
+struct linked {
+	int ruleset;
+	__u64 rights;
+};
+
+static int allow_linked(void *arg, const char *path)
+{
+	const struct linked *l = arg;
+
+	return allow(l->ruleset, path, l->rights);
+}
+
 static int allow_paths(int ruleset, const struct confine_plan *plan, __u64 handled)
 {
+	struct linked linked = { ruleset, RIGHTS_READ & handled };
 	int ret = 0;
 
 	for (unsigned int i = 0; i < plan->nr_outdirs && !ret; i++)
 		ret = allow(ruleset, plan->outdir[i], RIGHTS_WRITE & handled);
 	for (unsigned int i = 0; i < plan->nr_read && !ret; i++)
 		ret = allow(ruleset, plan->read[i], RIGHTS_READ & handled);
+	if (!ret && plan->debug)
+		ret = confine_links(plan->debug, allow_linked, &linked);
 	return ret;
 }
 
@@ -226,4 +248,14 @@ int confine(const struct confine_plan *plan, char *said, size_t len)
 	if (!ret)
 		ret = confine_calls(plan, said, len);
 	return ret;
+}
+
+int confine_finder(const struct confine_finder_plan *plan)
+{
+	int ret;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return -errno;
+	ret = drop_finders_capabilities(plan);
+	return ret ? ret : confine_finder_calls(plan);
 }

@@ -17,6 +17,7 @@ struct confine_plan {
 	unsigned int nr_outdirs;
 	const char *read[CONFINE_PATHS]; /* files or directories to read; what is not there is left out */
 	unsigned int nr_read;
+	const char *debug; /* one of the latter, in which links lead elsewhere; or NULL */
 	bool bpf; /* maps of BPF programs are changed */
 };
 
@@ -25,7 +26,17 @@ struct confine_plan {
  * holds, and what does not and why. 0, or -errno: the kernel offers it, and refused it.
  */
 int confine(const struct confine_plan *plan, char *said, size_t len);
-/* Of the finder: capabilities other than those to look into processes. */
-void confine_finder(void);
+
+/* What the finder still does beside looking at processes and opening files. */
+struct confine_finder_plan {
+	bool bpf_stats; /* has the kernel measure BPF programs */
+	bool unlink;    /* removes a socket at its end */
+};
+
+/*
+ * Likewise of the finder: it may open files that are there, hand them over, and look at processes. Landlock would
+ * forbid the latter, so which files these are is its capabilities' and its owner's matter.
+ */
+int confine_finder(const struct confine_finder_plan *plan);
 
 #endif

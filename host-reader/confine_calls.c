@@ -2,6 +2,7 @@
 #include "confine_calls.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -46,12 +47,12 @@ static const char *const plain[] = {
 	"pidfd_open", "wait4",
 };
 
-static int add_plain(scmp_filter_ctx c)
+static int add_names(scmp_filter_ctx c, const char *const *name, size_t n)
 {
 	int ret = 0;
 
-	for (size_t i = 0; i < sizeof(plain) / sizeof(*plain) && !ret; i++) {
-		int nr = seccomp_syscall_resolve_name(plain[i]);
+	for (size_t i = 0; i < n && !ret; i++) {
+		int nr = seccomp_syscall_resolve_name(name[i]);
 
 		if (nr != __NR_SCMP_ERROR)
 			ret = seccomp_rule_add(c, SCMP_ACT_ALLOW, nr, 0);
@@ -116,7 +117,7 @@ int confine_calls(const struct confine_plan *plan, char *said, size_t len)
 
 	if (!c)
 		return -ENOMEM;
-	ret = add_plain(c);
+	ret = add_names(c, plain, sizeof(plain) / sizeof(*plain));
 	if (!ret)
 		ret = add_conditions(c);
 	if (!ret && plan->bpf)
@@ -132,7 +133,65 @@ int confine_calls(const struct confine_plan *plan, char *said, size_t len)
 	return ret;
 }
 
+/*
+ * The finder's: it opens, looks and answers. It writes nowhere, and reads files from their beginning only, which
+ * another process' memory does not have.
+ */
+static const char *const finders[] = {
+	"recvfrom", "recvmsg", "sendmsg", "sendto", "read", "close", "fcntl", "flock", "getdents64",
+	"fstat", "stat", "lstat", "newfstatat", "statx", "readlink", "readlinkat", "kcmp", "pidfd_open",
+	"munmap", "mremap", "brk", "madvise", "sysinfo", "getpid", "getppid", "gettid", "getrandom", "futex",
+	"clock_gettime", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall", "exit", "exit_group",
+};
+
+static int add_finders_conditions(scmp_filter_ctx c, const struct confine_finder_plan *plan)
+{
+	const __u64 makes = O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
+	int ret = allow_bits(c, SCMP_SYS(openat), 2, makes, 0);
+
+#ifdef __NR_open
+	if (!ret)
+		ret = allow_bits(c, SCMP_SYS(open), 1, makes, 0);
+#endif
+	if (!ret)
+		ret = seccomp_rule_add(c, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2,
+				       SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+				       SCMP_CMP64(3, SCMP_CMP_MASKED_EQ, MAP_SHARED, 0));
+	if (!ret)
+		ret = allow_bits(c, SCMP_SYS(mprotect), 2, PROT_EXEC, 0);
+	if (!ret && plan->bpf_stats)
+		ret = allow_value(c, SCMP_SYS(bpf), 0, BPF_ENABLE_STATS);
+	if (!ret && plan->unlink)
+		ret = seccomp_rule_add(c, SCMP_ACT_ALLOW, SCMP_SYS(unlinkat), 0);
+#ifdef __NR_unlink
+	if (!ret && plan->unlink)
+		ret = seccomp_rule_add(c, SCMP_ACT_ALLOW, SCMP_SYS(unlink), 0);
+#endif
+	return ret;
+}
+
+int confine_finder_calls(const struct confine_finder_plan *plan)
+{
+	scmp_filter_ctx c = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	int ret;
+
+	if (!c)
+		return -ENOMEM;
+	ret = add_names(c, finders, sizeof(finders) / sizeof(*finders));
+	if (!ret)
+		ret = add_finders_conditions(c, plan);
+	if (!ret)
+		ret = seccomp_load(c);
+	seccomp_release(c);
+	return lacks(ret) ? 0 : ret;
+}
+
 #else
+
+int confine_finder_calls(const struct confine_finder_plan *plan)
+{
+	return 0;
+}
 
 int confine_calls(const struct confine_plan *plan, char *said, size_t len)
 {

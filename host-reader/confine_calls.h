@@ -7,5 +7,7 @@
 
 /* Appends what holds to @said. 0 or -errno. */
 int confine_calls(const struct confine_plan *plan, char *said, size_t len);
+/* Likewise of the finder. */
+int confine_finder_calls(const struct confine_finder_plan *plan);
 
 #endif

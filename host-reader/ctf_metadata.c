@@ -6,6 +6,7 @@
 #include <htrace/version.h>
 
 #include "ctf.h"
+#include "host_clock.h"
 
 #define NAME (HTRACE_NAME_MAX + 16)
 
@@ -131,7 +132,9 @@ void ctf_put_trace(struct tsdl *t, const struct ctf_trace_info *info)
 	tsdl_env(t, "htrace_version", htrace_version(), 64);
 	tsdl_env(t, "htrace_source", s->path, 4096);
 	tsdl_env(t, "htrace_clock", s->ticks ? "ticks" : s->on_host ? "host" : "own", 16);
-	if (s->bound && *s->bound)
+	if (s->bound && *s->bound == HOST_CLOCK_UNKNOWN)
+		tsdl_env(t, "htrace_clock_bound", "unknown", 16);
+	else if (s->bound && *s->bound)
 		tsdl_put(t, "\thtrace_clock_bound_ns = %llu;\n", (unsigned long long)*s->bound);
 	tsdl_put(t, "};\n\n");
 	tsdl_clock(t, s);

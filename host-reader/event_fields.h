@@ -5,7 +5,7 @@
 
 #include "sink.h"
 
-#define EVENT_FIELDS 16 /* at most, as kinds of events */
+#define EVENT_FIELDS 24 /* at most, as kinds of events */
 
 struct event_fields_spec {
 	const char *const *field;

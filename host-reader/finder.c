@@ -282,15 +282,19 @@ static void leave_files(int sock)
 			close(fd);
 }
 
-static void be_finder(int sock)
+static void be_finder(int sock, bool bpf_stats)
 {
 	static const int ignored[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGXFSZ };
+	struct confine_finder_plan plan = { .bpf_stats = bpf_stats };
 
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
 		signal(ignored[i], SIG_IGN); /* they are the reader's, with which it ends */
 	prctl(PR_SET_NAME, "reader-finder");
 	leave_files(sock);
-	confine_finder();
+	for (unsigned int i = 0; i < nr_places; i++)
+		plan.unlink |= place[i].server != NULL;
+	if (confine_finder(&plan))
+		_exit(1);
 	serve();
 	for (unsigned int i = 0; i < nr_places; i++)
 		bell_server_close(place[i].server);
@@ -316,7 +320,7 @@ static void take_places(const struct source *source, unsigned int nr)
 	}
 }
 
-int finder_start(const struct source *source, unsigned int nr)
+int finder_start(const struct source *source, unsigned int nr, bool bpf_stats)
 {
 	int pair[2];
 
@@ -327,7 +331,7 @@ int finder_start(const struct source *source, unsigned int nr)
 		return -errno;
 	finder_pid = fork();
 	if (!finder_pid)
-		be_finder(pair[1]);
+		be_finder(pair[1], bpf_stats);
 	close(pair[1]);
 	if (finder_pid < 0) {
 		int ret = -errno;

@@ -19,8 +19,8 @@
 
 #define FINDER_FILES 32
 
-/* Make it, for @nr sources that are open. 0, or -errno. */
-int finder_start(const struct source *source, unsigned int nr);
+/* Make it, for @nr sources that are open; @bpf_stats: finder_bpf_stats() may be asked. 0, or -errno. */
+int finder_start(const struct source *source, unsigned int nr, bool bpf_stats);
 /* Is it there? Else the caller does all that by itself. */
 bool finder_runs(void);
 /* It is not needed any more; when this returns, it is gone. */

@@ -50,8 +50,22 @@ static int add_knot(struct host_clock *c, const struct host_word *w)
 	ret = htrace_clock_add(line, &s);
 	c->knots += !ret;
 	c->refused += ret == -ERANGE;
+	if (ret != -ERANGE && htrace_clock_usable(line))
+		c->doubted = false;
 	c->latest = *w;
 	return ret == -EALREADY ? 0 : ret;
+}
+
+static void take_doubt(struct host_clock *c, const struct host_word *w)
+{
+	if (w->host) {
+		c->least = w->host > c->least ? w->host : c->least;
+		return;
+	}
+	c->doubts += !c->doubted;
+	if (!c->doubted || w->region < c->doubt_from)
+		c->doubt_from = w->region;
+	c->doubted = true;
 }
 
 int host_clock_add(struct host_clock *c, const struct host_word *w)
@@ -61,7 +75,15 @@ int host_clock_add(struct host_clock *c, const struct host_word *w)
 		c->latest = *w;
 		return 0;
 	}
-	if (c->same || !w->region || w->region > TIME_MAX || w->error > ERROR_MAX)
+	if (c->same || !w->region || w->region > TIME_MAX)
+		return -ERANGE;
+	if (w->kind == HOST_WORD_DOUBT) {
+		if (w->host > TIME_MAX || w->error > TIME_MAX)
+			return -ERANGE;
+		take_doubt(c, w);
+		return 0;
+	}
+	if (w->error > ERROR_MAX)
 		return -ERANGE;
 	if (w->kind == HOST_WORD_STEP || w->kind == HOST_WORD_BETTER) {
 		if (!c->nr || w->region < c->segment[c->nr - 1].from)
@@ -108,6 +130,11 @@ int host_clock_time(struct host_clock *c, __u64 time, __u64 *ns, __u64 *bound)
 	if (bound)
 		*bound = wrong;
 	return 0;
+}
+
+bool host_clock_doubts(const struct host_clock *c, __u64 time)
+{
+	return c->doubted && time >= c->doubt_from;
 }
 
 int host_clock_line(const struct host_clock *c, struct htrace_clock_line *l)

@@ -13,6 +13,7 @@
 #include <htrace/clock.h>
 
 #define HOST_CLOCK_SEGMENTS 32 /* of which times are told; what is older is told by the oldest */
+#define HOST_CLOCK_UNKNOWN (~0ULL) /* a bound: nobody knows */
 
 /* Numbers are the capture's. */
 enum host_word_kind {
@@ -20,6 +21,11 @@ enum host_word_kind {
 	HOST_WORD_KNOT = 2,
 	HOST_WORD_BETTER = 4, /* from `region` on what follows is much nearer than what was before */
 	HOST_WORD_STEP = 3, /* from `region` on by what follows; `host`: by how much, signed */
+	/*
+	 * Times from `region` on, those before this word as well, may be `host` ns off; 0: nobody knows how far,
+	 * until the next knot: a step is suspected, of `error` ns or more.
+	 */
+	HOST_WORD_DOUBT = 5,
 };
 
 enum host_word_how {
@@ -51,6 +57,10 @@ struct host_clock {
 	__u64 knots, refused, steps;
 	__s64 step; /* the last one, ns */
 	__u64 worst; /* bound of all times told */
+	bool doubted;     /* from that time on, at present */
+	__u64 doubt_from;
+	__u64 doubts;
+	__u64 least; /* a bound must not be less: times were as far off */
 };
 
 void host_clock_close(struct host_clock *c);
@@ -60,6 +70,8 @@ int host_clock_add(struct host_clock *c, const struct host_word *w);
 bool host_clock_usable(const struct host_clock *c);
 /* At @time of the region's clock; @bound, ns, may be NULL. Not if same. -EAGAIN: not usable. */
 int host_clock_time(struct host_clock *c, __u64 time, __u64 *ns, __u64 *bound);
+/* Is a bound of @time not to be claimed? */
+bool host_clock_doubts(const struct host_clock *c, __u64 time);
 /* The line that holds at present. -EAGAIN: not usable. */
 int host_clock_line(const struct host_clock *c, struct htrace_clock_line *l);
 

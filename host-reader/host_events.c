@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "host_events.h"
 
-enum field { F_VM, F_TID, F_VCPU, F_REASON, F_RIP, F_STATE, F_NS, F_WRITE, F_KIND, FIELDS };
+enum field {
+	F_VM, F_TID, F_VCPU, F_REASON, F_RIP, F_STATE, F_OVERHEAD, F_WRITE, F_KIND, F_VECTOR, F_AGAIN, F_NS, F_QUEUE_NS,
+	F_DEV, F_BYTES, F_RWBS, F_ERROR, FIELDS
+};
 
 #define BIT(field) (1u << (field))
 #define WHO (BIT(F_VM) | BIT(F_TID) | BIT(F_VCPU))
 #define WHY (BIT(F_REASON) | BIT(F_RIP))
+#define DISK (BIT(F_NS) | BIT(F_QUEUE_NS) | BIT(F_DEV) | BIT(F_BYTES) | BIT(F_RWBS) | BIT(F_ERROR))
 #define MMIO_WRITE 2
 
 static const char *const fields[FIELDS] = {
 	"vm", "tid", "vcpu", "reason", "guest_rip", "prev_state", "exit_overhead_ns", "write", "kind",
+	"vector", "reinjected", "ns", "queue_ns", "dev", "bytes", "rwbs", "error",
 };
 
 static const struct event_fields_spec spec = {
@@ -20,13 +25,14 @@ static const struct event_fields_spec spec = {
 		[HOST_ENTRY] = { "kvm_entry", WHO },
 		[HOST_SCHED_OUT] = { "kvm_sched_out", WHO | BIT(F_STATE) },
 		[HOST_SCHED_IN] = { "kvm_sched_in", WHO },
-		[HOST_HYPERCALL] = { "hypercall", WHO | WHY | BIT(F_NS) },
-		[HOST_IO] = { "kvm_io", WHO | WHY | BIT(F_NS) },
-		[HOST_MMIO] = { "kvm_mmio_access", WHO | WHY | BIT(F_NS) },
-		[HOST_EXITED] = { "kvm_exited", WHO | WHY | BIT(F_NS) },
+		[HOST_HYPERCALL] = { "hypercall", WHO | WHY | BIT(F_OVERHEAD) },
+		[HOST_IO] = { "kvm_io", WHO | WHY | BIT(F_OVERHEAD) },
+		[HOST_MMIO] = { "kvm_mmio_access", WHO | WHY | BIT(F_OVERHEAD) },
+		[HOST_EXITED] = { "kvm_exited", WHO | WHY | BIT(F_OVERHEAD) },
 		[HOST_IN_PIO] = { "kvm_pio", WHO | BIT(F_WRITE) },
 		[HOST_IN_MMIO] = { "kvm_mmio", WHO | BIT(F_KIND) },
-		[HOST_INJECT] = { "kvm_inj_virq", WHO },
+		[HOST_INJECT] = { "kvm_inj_virq", WHO | BIT(F_VECTOR) },
+		[HOST_DISK] = { "kvm_disk_complete", BIT(F_VM) | BIT(F_TID) | DISK },
 	},
 };
 
@@ -47,8 +53,15 @@ void host_events_take(struct event_fields *h, const struct sink_event *e, struct
 		.vcpu = (__u32)v.v[F_VCPU],
 		.reason = (__u32)v.v[F_REASON],
 		.rip = v.v[F_RIP],
-		.ns = v.v[F_NS],
+		.ns = v.kind == HOST_DISK ? v.v[F_NS] : v.v[F_OVERHEAD],
 		.preempted = !(v.v[F_STATE] & 0xff), /* bit 8 says how it came to it */
+		.again = v.v[F_AGAIN] != 0,
+		.vector = (__u32)v.v[F_VECTOR],
+		.dev = (__u32)v.v[F_DEV],
+		.bytes = (__u32)v.v[F_BYTES],
+		.rwbs = (__u32)v.v[F_RWBS],
+		.error = (__s32)v.v[F_ERROR],
+		.queue_ns = v.v[F_QUEUE_NS],
 		.write = v.v[F_WRITE] || v.v[F_KIND] == MMIO_WRITE,
 	};
 	if (v.type[F_REASON] && v.type[F_REASON]->kind == HTRACE_TYPE_ENUM)

@@ -25,17 +25,23 @@ enum host_kind {
 	HOST_IN_PIO,
 	HOST_IN_MMIO,
 	HOST_INJECT,
+	HOST_DISK, /* a request to a disk of the host's is complete: of a VM, not of a vCPU */
 };
 
 struct host_event {
 	enum host_kind kind;
-	__u32 vm, tid, vcpu; /* of all but HOST_OTHER */
+	__u32 vm, tid, vcpu; /* of all but HOST_OTHER, the last not of HOST_DISK */
 	__u32 reason; /* of HOST_EXIT, HOST_HYPERCALL ... HOST_EXITED */
 	const char *reason_name; /* likewise, or NULL */
 	__u64 rip; /* likewise */
-	__u64 ns;  /* that HOST_HYPERCALL ... HOST_EXITED took until now; 0: there was no entry any more */
+	__u64 ns;  /* that HOST_HYPERCALL ... HOST_EXITED, HOST_DISK took until now; 0: there was no entry any more */
 	bool preempted; /* HOST_SCHED_OUT: it could have run on */
 	bool write;     /* of HOST_IO, HOST_MMIO, HOST_IN_PIO, HOST_IN_MMIO */
+	bool again;     /* HOST_INJECT: not for the first time, maybe */
+	__u32 vector;   /* HOST_INJECT */
+	__u32 dev, bytes, rwbs; /* HOST_DISK */
+	__s32 error;            /* likewise */
+	__u64 queue_ns;         /* likewise: before ns */
 };
 
 /* What is known of sessions' schemas; event_fields_session_end() and event_fields_free() are for it, too. */

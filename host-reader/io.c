@@ -9,6 +9,9 @@ struct kick {
 	__u64 nr; /* 0: none */
 	__u64 time, bound;
 	__u64 exit, entry; /* 0: not seen */
+	unsigned int host;
+	__u32 vm;
+	__u64 losses; /* of that host's, until then */
 };
 
 struct request {
@@ -20,6 +23,9 @@ struct request {
 	__u64 inserted, issued; /* 0: not seen */
 	__u64 notified;
 	__u64 kick; /* its number; 0: not known */
+	__u64 more;  /* times that one like it was issued, and not completed */
+	bool left;   /* one of those, of which the first completed */
+	__u64 alone; /* its number among the source's issues; 0: others were in flight */
 };
 
 /* A virtqueue, or the CPU that uses it. */
@@ -38,7 +44,8 @@ struct vcpu {
 	__u64 written_entry; /* its end; 0: not yet */
 	__u64 waits;    /* for the exit of this kick */
 	__u64 ends;     /* the exit that it is in is that of this kick */
-	__u64 injected; /* by the entry that comes or was last */
+	__u64 injected; /* of the last interrupt of a device's that the guest took, or will, before anything else */
+	__u32 vector;   /* likewise */
 };
 
 struct io {
@@ -47,7 +54,14 @@ struct io {
 	struct kick kick[IO_KICKS];
 	__u64 nr_kicks;
 	struct table classes, queues, vcpus;
-	bool inserts[IO_SOURCES], notifies[IO_SOURCES]; /* are recorded */
+	bool inserts[IO_SOURCES], issues[IO_SOURCES], notifies[IO_SOURCES]; /* are recorded */
+	__u64 issued[IO_SOURCES], flying[IO_SOURCES]; /* requests */
+	struct {
+		__u64 nr, since; /* requests that may be in flight, though not in the pool */
+	} doubt[IO_SOURCES];
+	struct io_disks *disks;
+	bool tells_disks[IO_SOURCES]; /* the host does */
+	__u64 losses[IO_SOURCES];
 	struct io_counts counts;
 };
 
@@ -55,7 +69,9 @@ struct io *io_new(void)
 {
 	struct io *x = calloc(1, sizeof(*x));
 
-	if (!x || table_init(&x->classes, IO_CLASSES, sizeof(struct io_class)) ||
+	if (x)
+		x->disks = io_disks_new();
+	if (!x || !x->disks || table_init(&x->classes, IO_CLASSES, sizeof(struct io_class)) ||
 	    table_init(&x->queues, IO_QUEUES, sizeof(struct queue)) ||
 	    table_init(&x->vcpus, IO_VCPUS, sizeof(struct vcpu))) {
 		io_free(x);
@@ -75,6 +91,7 @@ void io_free(struct io *x)
 	table_free(&x->classes);
 	table_free(&x->queues);
 	table_free(&x->vcpus);
+	io_disks_free(x->disks);
 	free(x);
 }
 
@@ -123,6 +140,10 @@ static void drop(struct io *x, struct request *r)
 	struct request **at = bucket_of(x, r->source, &r->rq);
 
 	unlink_unsaid(x, r);
+	if (r->left && x->doubt[r->source].nr)
+		x->doubt[r->source].nr--;
+	else if (r->issued && !r->left)
+		x->flying[r->source]--;
 	while (*at != r)
 		at = &(*at)->next;
 	*at = r->next;
@@ -147,15 +168,68 @@ static struct request *add(struct io *x, unsigned int source, const struct io_rq
 	return r;
 }
 
-void io_records(struct io *x, unsigned int source, bool inserts, bool notifies)
+void io_records(struct io *x, unsigned int source, bool inserts, bool issues, bool notifies)
 {
 	x->inserts[source] = inserts;
+	x->issues[source] = issues;
 	x->notifies[source] = notifies;
+}
+
+/*
+ * Of requests that are alike nobody can say which one completes first: those that are left stay, and make doubtful what
+ * is like them. If it was the same one that was issued again none completes, so that is over some time. Likewise of one
+ * that completes by parts.
+ */
+static bool doubts(const struct io *x, unsigned int source, __u64 time)
+{
+	return x->doubt[source].nr && time < x->doubt[source].since + IO_DOUBT_NS;
+}
+
+static void begin_doubt(struct io *x, const struct io_at *at)
+{
+	if (!doubts(x, at->source, at->time))
+		x->doubt[at->source].nr = 0;
+	x->doubt[at->source].nr++;
+	x->doubt[at->source].since = at->time;
+}
+
+/* True: there are others, which have yet to complete. */
+static bool leave(struct io *x, const struct io_at *at, struct request *r)
+{
+	if (!r->more)
+		return false;
+	r->more--;
+	if (!r->left) {
+		x->flying[at->source]--;
+		begin_doubt(x, at);
+	}
+	r->left = true;
+	return true;
+}
+
+/* A completion of one that is not in the pool: if nothing was known of it, those in the pool were not alone. */
+static void unseen(struct io *x, const struct io_at *at)
+{
+	if (doubts(x, at->source, at->time))
+		x->doubt[at->source].nr--;
+	else
+		x->issued[at->source]++;
+}
+
+/* What is in the pool like @rq, unless it was left there too long ago. */
+static struct request *find_like(struct io *x, const struct io_at *at, const struct io_rq *rq)
+{
+	struct request *r = find(x, at->source, rq);
+
+	if (!r || !r->left || doubts(x, at->source, at->time))
+		return r;
+	drop(x, r);
+	return NULL;
 }
 
 void io_insert(struct io *x, const struct io_at *at, const struct io_rq *rq)
 {
-	struct request *r = find(x, at->source, rq);
+	struct request *r = find_like(x, at, rq);
 
 	seen(x, at->time);
 	if (r) { /* once more, or another one that cannot be told from it */
@@ -169,17 +243,20 @@ void io_insert(struct io *x, const struct io_at *at, const struct io_rq *rq)
 
 void io_issue(struct io *x, const struct io_at *at, const struct io_rq *rq)
 {
-	struct request *r = find(x, at->source, rq);
+	struct request *r = find_like(x, at, rq);
 
 	seen(x, at->time);
+	x->issued[at->source]++;
 	if (r && r->issued) {
 		r->doubtful = true;
+		r->more++;
 		return;
 	}
 	if (!r)
 		r = add(x, at->source, rq);
 	if (!r)
 		return;
+	r->alone = !x->flying[at->source]++ && !doubts(x, at->source, at->time) ? x->issued[at->source] : 0;
 	r->issued = at->time;
 	r->cpu = at->cpu;
 	r->rq.bytes = rq->bytes; /* others may have been merged with it */
@@ -256,7 +333,10 @@ void io_notify(struct io *x, const struct io_at *at, __u64 vq)
 			continue;
 		if (!k) {
 			k = &x->kick[++x->nr_kicks % IO_KICKS];
-			*k = (struct kick){ .nr = x->nr_kicks, .time = at->time, .bound = at->bound };
+			*k = (struct kick){
+				.nr = x->nr_kicks, .time = at->time, .bound = at->bound, .host = at->host,
+				.vm = at->vm, .losses = x->losses[at->host],
+			};
 		}
 		this->kick = k->nr;
 	}
@@ -264,7 +344,7 @@ void io_notify(struct io *x, const struct io_at *at, __u64 vq)
 		expect_exit(x, at, k);
 }
 
-void io_host_exit(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, bool fast)
+void io_host_exit(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, enum io_exit kind)
 {
 	struct vcpu *v = get_vcpu(x, host, vm, vcpu);
 
@@ -272,8 +352,10 @@ void io_host_exit(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 t
 	if (!v)
 		return;
 	v->exit = time;
-	v->fast = fast;
-	v->ends = v->written = v->injected = 0;
+	v->fast = kind == IO_EXIT_FAST;
+	v->ends = v->written = 0;
+	if (kind != IO_EXIT_FORCED)
+		v->injected = 0;
 }
 
 static void write_of(struct io *x, struct vcpu *v)
@@ -299,6 +381,8 @@ void io_host_access(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, bool 
 	if (!v)
 		return;
 	v->fast = false;
+	if (v->injected < v->exit) /* what the guest did was more than to be stopped */
+		v->injected = 0;
 	if (write)
 		write_of(x, v);
 }
@@ -322,7 +406,8 @@ void io_host_entry(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 
 	v->fast = false;
 }
 
-void io_host_whole(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, __u64 ns, bool write)
+void io_host_whole(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, __u64 ns, enum io_exit kind,
+		   bool write)
 {
 	struct vcpu *v = get_vcpu(x, host, vm, vcpu);
 	__u64 injected;
@@ -330,24 +415,38 @@ void io_host_whole(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 
 	if (!v)
 		return;
 	injected = v->injected;
-	io_host_exit(x, host, vm, vcpu, time - ns, false);
+	io_host_exit(x, host, vm, vcpu, time - ns, kind);
 	if (!ns) {
 		v->exit = 0;
 		return;
 	}
-	v->injected = injected > time - ns ? injected : 0; /* within it */
+	if (injected > time - ns) /* within it */
+		v->injected = injected;
 	if (write)
 		write_of(x, v);
 	io_host_entry(x, host, vm, vcpu, time);
 }
 
-void io_host_inject(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time)
+void io_host_inject(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, __u32 vector, bool again)
 {
 	struct vcpu *v = get_vcpu(x, host, vm, vcpu);
 
 	seen(x, time);
-	if (v)
-		v->injected = time;
+	if (!v || (again && v->injected && v->vector == vector))
+		return;
+	v->injected = vector < IO_SYSTEM_VECTORS ? time : 0;
+	v->vector = vector;
+}
+
+void io_host_records(struct io *x, unsigned int host, bool disks)
+{
+	x->tells_disks[host] = disks;
+}
+
+void io_host_disk(struct io *x, const struct io_disk_rq *rq)
+{
+	seen(x, rq->end);
+	io_disks_add(x->disks, rq);
 }
 
 /* ------------------------------------------------------------------------------------- completion */
@@ -388,6 +487,29 @@ static void unless(struct io_times *t, bool none)
 		t->unknown++;
 }
 
+/* What the host's disks took of what @r waited for, from its notification's exit until the interrupt was given. */
+static void count_disk(const struct io *x, struct io_class *c, const struct request *r, const struct kick *k,
+		       __u64 injected)
+{
+	bool alone = x->issues[r->source] && r->alone && r->alone == x->issued[r->source];
+	struct io_disk_time t;
+
+	if (!k || injected <= k->exit || !alone || !x->tells_disks[k->host] || k->losses != x->losses[k->host] ||
+	    !io_disks_between(x->disks, k->host, k->vm, k->exit, injected, &t)) {
+		for (unsigned int i = IO_WAITS; i <= IO_REST; i++)
+			c->stage[i].unknown++;
+		return;
+	}
+	durations_add(&c->stage[IO_REST].d, injected - k->exit - t.asked);
+	if (!t.requests) {
+		c->stage[IO_WAITS].none++;
+		c->stage[IO_DISK].none++;
+		return;
+	}
+	durations_add(&c->stage[IO_WAITS].d, t.asked - t.disk);
+	durations_add(&c->stage[IO_DISK].d, t.disk);
+}
+
 static void count(struct io *x, struct io_class *c, const struct request *r, __u64 done)
 {
 	const struct kick *k = find_kick(x, r->kick);
@@ -414,6 +536,7 @@ static void count(struct io *x, struct io_class *c, const struct request *r, __u
 		took(&c->stage[IO_VMM], k->entry, injected);
 	else
 		c->stage[IO_VMM].unknown++;
+	count_disk(x, c, r, k, injected);
 	if (injected)
 		took(&c->stage[IO_IRQ], injected, done);
 	else
@@ -431,8 +554,13 @@ void io_complete(struct io *x, const struct io_at *at, const struct io_rq *rq, b
 		return; /* asked for a flush, which was one of its own; no driver got it */
 	if (!r || !r->issued) {
 		x->counts.no_issue++;
+		unseen(x, at);
 	} else if (r->doubtful || rq->bytes != r->rq.bytes) {
 		x->counts.ambiguous++;
+		if (leave(x, at, r))
+			return;
+		if (rq->bytes < r->rq.bytes)
+			begin_doubt(x, at);
 	} else {
 		c = table_get(&x->classes, &key);
 		if (c) {
@@ -470,6 +598,7 @@ void io_guest_loss(struct io *x, unsigned int source, __u64 lost)
 	for (size_t i = 0; (q = table_next(&x->queues, &i)) != NULL;)
 		if (q->key.a == source)
 			q->interrupt = q->injected = 0;
+	x->doubt[source].nr = 0;
 }
 
 void io_host_loss(struct io *x, unsigned int host, __u64 lost)
@@ -477,6 +606,7 @@ void io_host_loss(struct io *x, unsigned int host, __u64 lost)
 	struct vcpu *v;
 
 	x->counts.lost += lost;
+	x->losses[host]++;
 	for (size_t i = 0; (v = table_next(&x->vcpus, &i)) != NULL;)
 		if (v->host == host)
 			v->exit = v->written = v->waits = v->ends = v->injected = 0;
@@ -486,18 +616,20 @@ void io_host_loss(struct io *x, unsigned int host, __u64 lost)
 
 struct io_counts io_counts(const struct io *x)
 {
-	return x->counts;
+	struct io_counts n = x->counts;
+
+	n.beyond += io_disks_beyond(x->disks);
+	return n;
+}
+
+const struct io_disks *io_disks(const struct io *x)
+{
+	return x->disks;
 }
 
 static int compare(const void *a, const void *b)
 {
-	const struct table_key *x = *(struct table_key *const *)a, *y = *(struct table_key *const *)b;
-
-	if (x->a != y->a)
-		return x->a < y->a ? -1 : 1;
-	if (x->b != y->b)
-		return x->b < y->b ? -1 : 1;
-	return x->c < y->c ? -1 : x->c > y->c;
+	return table_compare(*(struct table_key *const *)a, *(struct table_key *const *)b);
 }
 
 struct io_class **io_classes(const struct io *x, size_t *nr)

@@ -8,12 +8,22 @@
  *	kick   the exit in which the notification is written: kvm_exit to kvm_entry
  *	vmm    from that entry until the virtual CPU is given the interrupt (kvm_inj_virq): whoever runs the
  *	       device, and his disk. 0: it was given with that very entry
+ *	of kick and vmm together, from the exit until the interrupt is given:
+ *	  waits  the VMM's requests to the host's disks are in the block layer's queues, and none is at a disk
+ *	  disk   at least one is at a disk
+ *	  rest   neither
  *	irq    from there until the request is complete in the guest
  *	total  from the first of insert and issue to block_rq_complete
  *
  * A stage that a request did not go through is none: it was issued without having been queued, or the
- * device did not want to be notified. One of which an end was not seen is not known, and is in no
- * number. Memory is bounded: requests and classes beyond the limits are counted and no more.
+ * device did not want to be notified; the VMM asked no disk. One of which an end was not seen is not known, and is in no
+ * number.
+ *
+ * The host does not say for which of a guest's requests its VMM asked a disk. So that is known only of a
+ * request while which no other one of the guest's was in flight: all that was asked for and done between exit
+ * and interrupt is taken for its.
+ *
+ * Memory is bounded: requests and classes beyond the limits are counted and no more.
  */
 #ifndef READER_IO_H
 #define READER_IO_H
@@ -21,6 +31,7 @@
 #include <stdbool.h>
 
 #include "durations.h"
+#include "io_disk.h"
 #include "table.h"
 
 #define IO_REQUESTS 8192u /* in flight */
@@ -29,9 +40,18 @@
 #define IO_VCPUS 4096u
 #define IO_KICKS 4096u /* notifications whose exits are remembered */
 #define IO_SOURCES 64u
+#define IO_DOUBT_NS 60000000000ULL /* for which requests that cannot be told apart may be in flight */
 
-enum io_stage { IO_QUEUE, IO_DRIVER, IO_KICK, IO_VMM, IO_IRQ, IO_TOTAL, IO_STAGES };
-enum io_op { IO_READ, IO_WRITE, IO_FLUSH, IO_DISCARD, IO_OTHER };
+/* Interrupts from this one on are no device's to Linux: its timer, and what its CPUs tell each other. */
+#define IO_SYSTEM_VECTORS 0xecu
+
+enum io_stage { IO_QUEUE, IO_DRIVER, IO_KICK, IO_VMM, IO_WAITS, IO_DISK, IO_REST, IO_IRQ, IO_TOTAL, IO_STAGES };
+
+enum io_exit {
+	IO_EXIT_OTHER,
+	IO_EXIT_FAST, /* if nothing else is said of it, a write to a device whose kind KVM does not look at */
+	IO_EXIT_FORCED, /* by the host: it says nothing of what the guest did */
+};
 
 /* Where something happened in a guest. */
 struct io_at {
@@ -81,8 +101,11 @@ struct io_counts {
 struct io *io_new(void);
 void io_free(struct io *x);
 
-/* Which of a guest's events are recorded: requests without them were not queued, or the device not notified. */
-void io_records(struct io *x, unsigned int source, bool inserts, bool notifies);
+/*
+ * Which of a guest's events are recorded, all of them: requests without them were not queued, or the device
+ * not notified.
+ */
+void io_records(struct io *x, unsigned int source, bool inserts, bool issues, bool notifies);
 void io_insert(struct io *x, const struct io_at *at, const struct io_rq *rq);
 void io_issue(struct io *x, const struct io_at *at, const struct io_rq *rq);
 /* Virtqueue @vq of a disk. */
@@ -92,21 +115,25 @@ void io_complete(struct io *x, const struct io_at *at, const struct io_rq *rq, b
 /* @lost events of a guest; its session ends. */
 void io_guest_loss(struct io *x, unsigned int source, __u64 lost);
 
-/*
- * What the host says of a virtual CPU. @fast: if nothing else is said of this exit, it was a write to a
- * device whose kind KVM does not look at.
- */
-void io_host_exit(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, bool fast);
+/* Whether the host tells of its disks. */
+void io_host_records(struct io *x, unsigned int host, bool disks);
+void io_host_disk(struct io *x, const struct io_disk_rq *rq);
+/* What the host says of a virtual CPU. */
+void io_host_exit(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, enum io_exit kind);
 void io_host_entry(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time);
 /* It reads or writes a device's memory or port, in the exit that it is in. */
 void io_host_access(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, bool write);
 /* An exit of @ns that ended at @time, with a write or without. @ns 0: it had no end. */
-void io_host_whole(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, __u64 ns, bool write);
-void io_host_inject(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time);
+void io_host_whole(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, __u64 ns, enum io_exit kind,
+		   bool write);
+/* @again: maybe the one before, which an exit had kept from being taken. */
+void io_host_inject(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, __u32 vector, bool again);
 void io_host_loss(struct io *x, unsigned int host, __u64 lost);
 
 struct io_counts io_counts(const struct io *x);
 /* Classes by source, device and kind; to be freed. NULL, and then *@nr is 0: memory is out. */
 struct io_class **io_classes(const struct io *x, size_t *nr);
+/* What the host's disks did, for any of a VMM's reasons. */
+const struct io_disks *io_disks(const struct io *x);
 
 #endif

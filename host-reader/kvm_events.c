@@ -37,7 +37,7 @@ struct kvm_events {
 	void *mem;
 	size_t size;
 	int fd, rings_fd;
-	bool counts_misses;
+	bool counts_misses, has_disks;
 	char missing[256];
 };
 
@@ -64,6 +64,20 @@ static bool has_tracepoint(const char *section)
 	return false;
 }
 
+/* What tells of disks has typed arguments, and is of use only as a whole. */
+static bool has_disks(const struct btf *kernel)
+{
+	static const char *const hooks[] = {
+		"btf_trace_block_bio_queue", "btf_trace_block_split", "btf_trace_block_rq_issue",
+		"btf_trace_block_rq_complete",
+	};
+
+	for (size_t i = 0; i < sizeof(hooks) / sizeof(*hooks); i++)
+		if (!kernel || btf__find_by_name_kind(kernel, hooks[i], BTF_KIND_TYPEDEF) <= 0)
+			return false;
+	return true;
+}
+
 /* All but exits and entries can be done without. */
 static int leave_out(struct kvm_events *k, char *err, size_t errlen)
 {
@@ -73,7 +87,7 @@ static int leave_out(struct kvm_events *k, char *err, size_t errlen)
 	bpf_object__for_each_program(p, k->bpf.object) {
 		const char *section = bpf_program__section_name(p), *name = strrchr(section, '/') + 1;
 
-		if (has_tracepoint(section))
+		if (bpf_program__type(p) == BPF_PROG_TYPE_TRACING ? k->has_disks : has_tracepoint(section))
 			continue;
 		if (!strcmp(name, "kvm_exit") || !strcmp(name, "kvm_entry")) {
 			snprintf(err, errlen, "there is no tracepoint %s; " NEED, name);
@@ -86,14 +100,18 @@ static int leave_out(struct kvm_events *k, char *err, size_t errlen)
 	return 0;
 }
 
-/* Is it one that this run can have? Those with exit_overhead_ns come with `aggregate` only. */
-static bool is_wanted(const char *event, bool aggregate)
+/* Is it one that this run can have? Those with exit_overhead_ns come with `aggregate` only, which spares others. */
+static bool is_wanted(const struct kvm_events *k, const char *event, bool aggregate)
 {
 	static const char *const aggregated[] = { "hypercall", "kvm_io", "kvm_mmio_access", "kvm_exited" };
 
 	for (size_t i = 0; i < sizeof(aggregated) / sizeof(*aggregated); i++)
 		if (!strcmp(event, aggregated[i]))
 			return aggregate;
+	if (!strcmp(event, "kvm_disk_issue"))
+		return k->has_disks && !aggregate;
+	if (!strcmp(event, "kvm_disk_complete"))
+		return k->has_disks;
 	return strcmp(event, HTRACE_STACK_EVENT) != 0;
 }
 
@@ -105,7 +123,7 @@ static int declare(struct kvm_events *k, struct rodata *r, bool aggregate, char 
 		const char *event = rodata_event(r, i);
 		struct rodata_event config = { 0 };
 
-		if (!event || !is_wanted(event, aggregate))
+		if (!event || !is_wanted(k, event, aggregate))
 			continue;
 		ret = htrace_builder_btf_event(k->schema, r->btf, event, rodata_payload(r, i), err, errlen);
 		config.id = (__u32)ret;
@@ -113,6 +131,19 @@ static int declare(struct kvm_events *k, struct rodata *r, bool aggregate, char 
 			ret = rodata_set(r, i, &config, sizeof(config));
 	}
 	return ret < 0 ? ret : 0;
+}
+
+/*
+ * Of a table that forgets the oldest, each CPU keeps some entries for itself (before Linux 6.16, so many whatever the
+ * table's size): they are none for those that are to be remembered.
+ */
+#define KEPT_BY_CPU 128
+
+static int size_bios(const struct kvm_events *k)
+{
+	struct bpf_map *bios = bpf_object__find_map_by_name(k->bpf.object, "kvm_bios");
+
+	return bpf_map__set_max_entries(bios, bpf_map__max_entries(bios) + KEPT_BY_CPU * k->opts.nr_rings);
 }
 
 static int load(struct kvm_events *k, const struct kvm_events_config *config, char *err, size_t errlen)
@@ -124,12 +155,13 @@ static int load(struct kvm_events *k, const struct kvm_events_config *config, ch
 	struct rodata r;
 	int ret;
 
+	kernel = btf__load_vmlinux_btf();
+	k->counts_misses = kernel && counts_misses(kernel, BPF_PROG_TYPE_TRACEPOINT);
+	k->has_disks = has_disks(kernel);
+	btf__free(kernel);
 	ret = leave_out(k, err, errlen);
 	if (ret)
 		return ret;
-	kernel = btf__load_vmlinux_btf();
-	k->counts_misses = kernel && counts_misses(kernel, BPF_PROG_TYPE_TRACEPOINT);
-	btf__free(kernel);
 	ret = rodata_of(&r, k->bpf.object);
 	if (!ret)
 		ret = rodata_set_rings(&r, &k->geometry, 1);
@@ -141,6 +173,8 @@ static int load(struct kvm_events *k, const struct kvm_events_config *config, ch
 		ret = bpf_map__set_value_size(rings, (__u32)k->stride);
 	if (!ret)
 		ret = bpf_map__set_max_entries(rings, k->opts.nr_rings);
+	if (!ret)
+		ret = size_bios(k);
 	if (ret)
 		return failed("preparing the BPF programs", ret, err, errlen);
 	ret = declare(k, &r, aggregate, err, errlen);
@@ -304,7 +338,8 @@ static void count(struct kvm_events *k)
 		if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len))
 			continue;
 		snprintf(g->prog[nr].name, sizeof(g->prog[nr].name), "%s", bpf_program__name(p));
-		g->prog[nr].flags = k->counts_misses ? HTRACE_PROG_MISSES_COUNTED : 0;
+		g->prog[nr].flags = k->counts_misses || bpf_program__type(p) == BPF_PROG_TYPE_TRACING ?
+			HTRACE_PROG_MISSES_COUNTED : 0;
 		g->prog[nr].misses = info.recursion_misses;
 		g->prog[nr++].runs = info.run_cnt;
 	}

@@ -188,7 +188,7 @@ static void parse_name(struct vm *vm)
 
 	if (!a)
 		return;
-	if (!value_of(a, "guest", name, sizeof(name)))
+	if (!value_of(a, "guest", name, sizeof(name)) && a[strcspn(a, ",=")] != '=')
 		snprintf(name, sizeof(name), "%.*s", (int)strcspn(a, ","), a);
 	escaped(vm->name, sizeof(vm->name), name);
 }

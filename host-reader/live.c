@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "live.h"
+#include "live_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,48 +22,6 @@
 #define COST_SHARE 20    /* what took so long is not done again for so many times as long */
 #define READ_NS 20000000 /* of a round; other sources wait meanwhile */
 #define OWNERS 64        /* whose life is looked at, at once */
-
-struct live_ring {
-	struct htrace_consumer *consumer;
-	const struct htrace_ring *header;
-	__u64 size;
-	__u32 slot; /* of its words in the host area */
-	const __u64 *handover; /* of the mirror that is read, until the agent hands over; or NULL */
-	__u32 set, index;
-	__u64 backlog; /* as of the last look */
-	/* Of a capture, under discard: what is read is told to producers once it is written. */
-	__u64 *told, read, told_last;
-	bool broken, went_back;
-	/* Of threads. */
-	struct htrace_image image;
-	struct htrace_owner owner; /* as of the last look, if it died */
-	bool finished; /* it died: all that there is can be read to the end */
-	bool drained;  /* so it was, and it was told; or an earlier reader did, and nothing is left */
-	__u64 unfinished, uncommitted; /* of earlier lives */
-	__u64 empty; /* host time at which there was nothing in it; 0: there is */
-};
-
-struct live {
-	struct htrace_view *view;
-	bool no_ram;
-	struct kvm_vm *vm;
-	struct session *session;
-	const char *path;
-	struct say_quota *quota;
-	struct source_clock *clock;
-	__u64 schema_generation;
-	__u64 schema_next, schema_soonest; /* when to look again: by itself, for a batch */
-	unsigned int schema_refused; /* times in a row */
-	bool said_refused;
-	__u64 names_next, names_served, agent_starts;
-	bool names_read;
-	bool own_clocks; /* its machine is this one */
-	__u64 clock_next; /* number of the next clock sample */
-	unsigned int first; /* ring of the next pass */
-	unsigned int next_owner; /* ring whose owner is looked at next */
-	unsigned int nr_rings;
-	struct live_ring ring[];
-};
 
 /* ----------------------------------------------------------------------------- schema and names */
 
@@ -304,7 +262,20 @@ static bool drained_before(struct live *s, struct live_ring *r)
 	       !htrace_view_owner(s->view, &r->image, &r->owner) && r->owner.drained;
 }
 
-static int open_ring(struct live *s, struct live_ring *r, __u32 set, __u32 index)
+/* The mirror of a ring may be behind it. */
+static __u64 read_before(const struct live *s, const struct live_config *config,
+			 const struct htrace_image *image)
+{
+	__u64 head = __atomic_load_n(&image->ring->head, __ATOMIC_ACQUIRE);
+	__u64 end = s->nr_rings < config->nr_ends ? config->ends[s->nr_rings] : NO_END;
+
+	if (end == NO_END || image->kind != HTRACE_RING_PER_CPU)
+		return 0;
+	return end < head ? end : head;
+}
+
+static int open_ring(struct live *s, const struct live_config *config, struct live_ring *r, __u32 set,
+		     __u32 index)
 {
 	struct htrace_consumer_opts opts = { .sz = sizeof(opts) };
 	struct htrace_image image;
@@ -316,6 +287,7 @@ static int open_ring(struct live *s, struct live_ring *r, __u32 set, __u32 index
 	if (ret)
 		return ret;
 	opts.consumed = consumer_word(s, r, &image);
+	opts.from = read_before(s, config, &image);
 	r->header = image.ring;
 	r->image = image;
 	r->slot = image.slot;
@@ -329,7 +301,7 @@ static int open_ring(struct live *s, struct live_ring *r, __u32 set, __u32 index
 }
 
 /* In the order in which struct session_facts numbers them. */
-static int open_rings(struct live *s, char *err, size_t errlen)
+static int open_rings(struct live *s, const struct live_config *config, char *err, size_t errlen)
 {
 	const struct htrace_super *super = htrace_view_super(s->view);
 
@@ -337,7 +309,7 @@ static int open_rings(struct live *s, char *err, size_t errlen)
 		if (super->ringset[set].relays)
 			continue; /* in the place of another */
 		for (__u32 i = 0; i < super->ringset[set].nr_rings; i++) {
-			int ret = open_ring(s, &s->ring[s->nr_rings], set, i);
+			int ret = open_ring(s, config, &s->ring[s->nr_rings], set, i);
 
 			if (ret) {
 				snprintf(err, errlen, "ring %u of set %u: %s", i, set,
@@ -361,7 +333,10 @@ int live_open(struct live **out, struct session *session, const struct live_conf
 	for (__u32 set = 0; set < super->nr_ringsets; set++)
 		nr += super->ringset[set].nr_rings;
 	s = calloc(1, sizeof(*s) + nr * sizeof(*s->ring));
-	if (!s) {
+	if (s)
+		s->end = calloc(nr ? nr : 1, sizeof(*s->end));
+	if (!s || !s->end) {
+		free(s);
 		snprintf(err, errlen, "%s", strerror(ENOMEM));
 		return -ENOMEM;
 	}
@@ -373,7 +348,8 @@ int live_open(struct live **out, struct session *session, const struct live_conf
 	s->quota = config->quota;
 	s->clock = config->clock;
 	s->own_clocks = htrace_view_same_boot(s->view);
-	ret = open_rings(s, err, errlen);
+	s->steps_back = config->steps_back;
+	ret = open_rings(s, config, err, errlen);
 	if (ret) {
 		live_close(s, false);
 		return ret;
@@ -399,7 +375,7 @@ __u64 live_close(struct live *s, bool look)
 {
 	__u64 left = 0;
 
-	session_take_back(s->session, true);
+	session_take_back(s->session, TAKE_BACK_ALL);
 	for (unsigned int i = 0; i < s->nr_rings; i++) {
 		struct live_ring *r = &s->ring[i];
 
@@ -407,20 +383,21 @@ __u64 live_close(struct live *s, bool look)
 		left += look ? unread(r) : r->backlog;
 		htrace_consumer_free(r->consumer);
 	}
+	free(s->end);
 	free(s);
 	return left;
 }
 
 /* -------------------------------------------------------------------------------------- reading */
 
-/* What came into an empty ring did so after we had looked. */
+/* What came into an empty ring did so after we had looked; its first record is the oldest. */
 static void check_time(struct live *s, struct live_ring *r, const struct htrace_batch *b, __u64 now)
 {
 	struct htrace_record first;
 	struct htrace_iter it;
 
 	htrace_iter_init(&it, b);
-	if (r->empty && htrace_iter_next(&it, &first))
+	if (s->clock->used && htrace_iter_next(&it, &first))
 		source_clock_check(s->clock, first.time, r->empty, session_latest(s->session), now);
 	r->empty = 0;
 }
@@ -448,7 +425,7 @@ static bool is_worth_lending(const struct live *s, const struct live_ring *r)
 	return session_lends(s->session) && head - htrace_consumer_position(r->consumer) >= LEND_FROM;
 }
 
-static void give_up(struct live *s, unsigned int ring, __u64 now)
+void live_give_up_ring(struct live *s, unsigned int ring, __u64 now)
 {
 	struct live_ring *r = &s->ring[ring];
 
@@ -457,27 +434,10 @@ static void give_up(struct live *s, unsigned int ring, __u64 now)
 	session_broken(s->session, ring, htrace_consumer_error(r->consumer), now);
 }
 
-/* As in a guest whose earlier state was loaded. */
-static bool went_back(const struct live_ring *r)
+/* As of a guest whose earlier state is being loaded: its head is behind us, or what lies there is of another time. */
+static bool may_have_gone_back(const struct live *s, const struct live_ring *r)
 {
-	return !r->broken && !r->finished && __atomic_load_n(&r->header->head, __ATOMIC_RELAXED) <
-						      htrace_consumer_position(r->consumer);
-}
-
-void live_give_up(struct live *s, __u64 now)
-{
-	for (unsigned int i = 0; i < s->nr_rings; i++) {
-		if (s->ring[i].went_back)
-			give_up(s, i, now);
-		s->ring[i].went_back = false;
-	}
-}
-
-void live_salvage(struct live *s)
-{
-	for (unsigned int i = 0; i < s->nr_rings; i++)
-		if (!s->ring[i].broken && !s->ring[i].finished)
-			htrace_consumer_salvage(s->ring[i].consumer);
+	return s->steps_back && !r->broken && !r->finished;
 }
 
 /* ---------------------------------------------------------------------------- rings of threads */
@@ -507,7 +467,7 @@ static void end_life(struct live *s, unsigned int ring, __u64 now)
 	struct live_ring *r = &s->ring[ring];
 	char text[160];
 
-	if (!session_take_back(s->session, true))
+	if (!session_take_back(s->session, TAKE_BACK_ALL))
 		return;
 	tell_written(s, ring);
 	r->drained = true;
@@ -569,6 +529,7 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 			continue;
 		if (ret != 1)
 			break;
+		now = clock_now(); /* no record in it is of later: by that they are put in order */
 		used += b.len > BATCH_COST ? b.len : BATCH_COST;
 		ret = take_batch(s, ring, &b, lent, now, unverified, pass);
 		if (ret)
@@ -580,10 +541,10 @@ static int read_ring(struct live *s, unsigned int ring, __u64 now, __u64 until, 
 	r->backlog = htrace_consumer_backlog(r->consumer);
 	r->empty = !ret && !r->backlog ? looked : 0;
 	if (ret == -EILSEQ) {
-		if (went_back(r))
+		if (may_have_gone_back(s, r))
 			r->went_back = pass->went_back = true;
 		else
-			give_up(s, ring, now);
+			live_give_up_ring(s, ring, now);
 		return 0;
 	}
 	if (ret == -ENOBUFS) /* so many are out: when some are back */
@@ -651,7 +612,7 @@ int live_read(struct live *s, __u64 now, bool all, bool unverified, struct live_
 		pass->cut |= ret == 2;
 		pass->drained &= ret == 0;
 	}
-	session_take_back(s->session, false);
+	session_take_back(s->session, pass->more ? TAKE_BACK_DONE : TAKE_BACK_BEGUN);
 	for (unsigned int i = 0; i < s->nr_rings; i++)
 		tell_written(s, i);
 	pass->backlog = live_backlog(s);

@@ -23,6 +23,10 @@ struct live_config {
 	const char *path;         /* for messages */
 	struct say_quota *quota;  /* for what the guest causes to be said */
 	struct source_clock *clock; /* that wants to know what times are possible */
+	/* Where each ring ends that an earlier look at the session has read, as live_ends() gave them. */
+	const __u64 *ends;
+	unsigned int nr_ends;
+	bool steps_back; /* it may be set back: what does not add up in its rings may be due to that */
 };
 
 /* What one look at all rings gave. */
@@ -32,7 +36,7 @@ struct live_pass {
 	bool more;     /* it is worth to look again at once */
 	bool lost;     /* events were lost */
 	bool drained;  /* no ring has anything left that is committed */
-	bool went_back; /* rings, that are not read until it is known why: live_give_up() */
+	bool went_back; /* rings, or they do not add up; they are not read until it is known why: live_give_up() */
 	bool cut;      /* for want of time or memory less was read than there is a budget for */
 };
 
@@ -47,6 +51,11 @@ __u64 live_close(struct live *s, bool look);
 
 /* There was no good reason why rings went back: they are broken. */
 void live_give_up(struct live *s, __u64 now);
+/*
+ * The memory of the guest was set back, or may have been: where its rings end, or ended at an earlier look since
+ * @first if that was before. What lies before that is what was read. *@ends, or NULL, is live's.
+ */
+unsigned int live_ends(struct live *s, bool first, const __u64 **ends);
 /* Its machine is dead: from now on what looks like events in unfinished blocks is read, too. */
 void live_salvage(struct live *s);
 /*

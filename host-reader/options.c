@@ -51,7 +51,7 @@ static const char usage[] =
 	"                          json[:FILE]  one JSON object per line\n"
 	"                          ctf:DIR      traces for babeltrace2 and Trace Compass\n"
 	"                          perfetto:FILE  a trace for ui.perfetto.dev\n"
-	"                          raw:DIR[,rotate=SIZE][,rotate=SECs][,keep=SIZE]\n"
+	"                          raw:DIR[,rotate=SIZE][,rotate=SECs][,keep=SIZE][,direct]\n"
 	"                                       a capture of all there is, for file:DIR to show\n"
 	"                                       later, and for babeltrace2; rotate=64M, rotate=60s: in\n"
 	"                                       parts; keep=1G: the oldest are deleted\n"
@@ -62,7 +62,11 @@ static const char usage[] =
 	"                          io           of guests that record block and virtio: where their\n"
 	"                                       disk requests spend their time; with source kvm\n"
 	"                                       beside them also on the host\n"
-	"                        exits and io: on a terminal every second, else at the end, or as\n"
+	"                          functions    of guests that record function: which are called\n"
+	"                                       most and take most time; functions:graph: by who\n"
+	"                                       called them; functions:folded: for flame graphs;\n"
+	"                                       functions:json: all of it, an object a page\n"
+	"                        but for summary: on a terminal every second, else at the end, or as\n"
 	"                        --stats says\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
 	"                        'sched_*,sys_enter'; all are counted\n"
@@ -297,7 +301,8 @@ static int parse_view(struct options *o, const char *arg)
 	o->view = o->tables ? VIEW_TABLES : VIEW_SUMMARY;
 	if (o->tables || !strcmp(arg, "summary"))
 		return 0;
-	say("unknown view '%s'; there are: summary, exits, io", arg);
+	say("unknown view '%s'; there are: summary, exits, io, functions (and functions:graph, "
+	    "functions:folded, functions:json)", arg);
 	return USAGE_ERROR;
 }
 

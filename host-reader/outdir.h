@@ -5,6 +5,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/*
+ * Who is killed in write(2) leaves the first pages of it: what lies within one page of a file is there
+ * or not. No kernel has smaller ones.
+ */
+#define OUTDIR_PAGE 4096u
 
 struct outdir {
 	int fd;
@@ -25,5 +33,13 @@ int outdir_create(int dir, const char *name);
 void allow_many_files(void);
 /* Write all of it, whatever signals come. 0 or -errno. */
 int outdir_write(int fd, const void *p, size_t len);
+/* Likewise, to a place in it; @v is used up. */
+int outdir_writev_at(int fd, struct iovec *v, int nr, off_t at);
+int outdir_write_at(int fd, const void *p, size_t len, off_t at);
+/*
+ * Text to the end of a file of metadata, at *@at, which is moved behind it. Whoever looks meanwhile, or after
+ * we were killed in it, sees all of it or none. After an error there may be blanks, or a comment.
+ */
+int outdir_append_text(int fd, const char *text, size_t len, off_t *at);
 
 #endif

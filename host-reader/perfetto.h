@@ -154,7 +154,18 @@ struct pf_args {
 	char text[PF_TEXT];
 };
 
+#define PF_NOTE 250 /* characters of a note that are shown */
+#define PF_EARLY 8
+
+/* What is said of a source before anything happened there, and so before it has a machine. */
+struct pf_early {
+	const char *source; /* as in struct sink_note */
+	char text[PF_NOTE + 1];
+};
+
 struct pf {
+	struct pf_early early[PF_EARLY]; /* in their order; of more only the first are shown */
+	unsigned int nr_early;
 	struct out *out;
 	int error;
 	struct pf_machine *machines;

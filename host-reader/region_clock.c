@@ -41,12 +41,32 @@ static __u64 convert(struct region_clock *c, __u64 time, __u64 *bound)
 	return ret ? time : ns;
 }
 
+static __u64 bound_of(const struct region_clock *c, bool doubted)
+{
+	if (doubted)
+		return HOST_CLOCK_UNKNOWN;
+	return c->on_host && c->host.least > c->known ? c->host.least : c->known;
+}
+
+int region_clock_learn(struct region_clock *c, const struct host_word *w)
+{
+	int ret = host_clock_add(&c->host, w);
+
+	if (!ret && c->on_host && c->told)
+		c->bound = bound_of(c, host_clock_doubts(&c->host, c->told));
+	return ret;
+}
+
 __u64 region_clock_time(struct region_clock *c, __u64 time)
 {
 	__u64 bound, ns = convert(c, time, &bound);
 
-	if (bound > c->bound)
-		c->bound = bound;
+	if (bound > c->known)
+		c->known = bound;
+	if (time > c->told)
+		c->told = time;
+	if (c->bound != HOST_CLOCK_UNKNOWN || !c->host.doubted)
+		c->bound = bound_of(c, c->on_host && host_clock_doubts(&c->host, time));
 	return ns;
 }
 

@@ -21,7 +21,9 @@ struct region_clock {
 	bool shown; /* a time was */
 	bool ticks; /* and is: as it was */
 	bool on_host; /* the host's */
-	__u64 bound; /* of all times so far, where on_host; ns */
+	__u64 bound; /* of all times so far, where on_host; ns, or HOST_CLOCK_UNKNOWN */
+	__u64 known; /* but for those of which nobody knows */
+	__u64 told;  /* the latest time that was shown */
 };
 
 /* -ENOMEM. */
@@ -29,7 +31,9 @@ int region_clock_open(struct region_clock *c, __u32 clock_id, bool wants_host);
 void region_clock_close(struct region_clock *c);
 /* Before the first time: as what they go out now holds. Returns true that one time. */
 bool region_clock_begin(struct region_clock *c);
-/* After that: an event's time. */
+/* What was found out of the host's clock: as host_clock_add(); it may say that times before were further off. */
+int region_clock_learn(struct region_clock *c, const struct host_word *w);
+/* After region_clock_begin(): an event's time. */
 __u64 region_clock_time(struct region_clock *c, __u64 time);
 /* Or since when something holds, which may be long ago; 0: from the beginning. */
 __u64 region_clock_past(struct region_clock *c, __u64 time);

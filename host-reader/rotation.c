@@ -55,8 +55,11 @@ static int parse_one(struct rotation *r, const char *option, const char *spec)
 		if (parse(option + 5, &r->keep, NULL))
 			return 0;
 		say("'%s' in output '%s' is not a size from 4M on, as in keep=1G", option + 5, spec);
+	} else if (!strcmp(option, "direct")) {
+		r->direct = true;
+		return 0;
 	} else {
-		say("unknown option '%s' in output '%s'; there are rotate= and keep=; a comma of the path "
+		say("unknown option '%s' in output '%s'; there are rotate=, keep= and direct; a comma of the path "
 		    "itself is doubled", option, spec);
 	}
 	return USAGE_ERROR;

@@ -18,12 +18,14 @@ static void add_read(struct confine_plan *p, const char *path)
 }
 
 /* @room keeps the path. */
-static void add_below(struct confine_plan *p, char room[4096], const char *variable, const char *what)
+static bool add_below(struct confine_plan *p, char room[4096], const char *variable, const char *what)
 {
 	const char *dir = getenv(variable);
+	bool fits = dir && *dir == '/' && snprintf(room, 4096, "%s/%s", dir, what) < 4096;
 
-	if (dir && *dir == '/' && snprintf(room, 4096, "%s/%s", dir, what) < 4096)
+	if (fits)
 		add_read(p, room);
+	return fits;
 }
 
 static void add_outputs(struct confine_plan *p, const struct sinks *sinks)
@@ -57,9 +59,12 @@ static void add_system(struct confine_plan *p, char debug[4096], char cache[4096
 	add_read(p, "/usr");
 	add_read(p, "/sys/devices/system/clocksource");
 	add_read(p, "/sys/kernel/debug/kvm");
-	add_below(p, debug, "HOME", ".debug");
+	if (add_below(p, debug, "HOME", ".debug"))
+		p->debug = debug;
 	add_below(p, cache, "HOME", ".cache/debuginfod_client");
 	add_below(p, xdg, "XDG_CACHE_HOME", "debuginfod_client");
+	if (getenv("DEBUGINFOD_CACHE_PATH"))
+		add_read(p, getenv("DEBUGINFOD_CACHE_PATH"));
 }
 
 /* Its programs are attached when its region, which is ours, is attached to: at once. */
@@ -97,7 +102,7 @@ int sandbox_enter(const struct options *o, const struct sinks *sinks, struct sou
 	add_system(&plan, debug, cache, xdg);
 	add_outputs(&plan, sinks);
 	add_captures(&plan, o);
-	ret = finder_start(source, nr);
+	ret = finder_start(source, nr, plan.bpf);
 	if (!ret)
 		ret = confine(&plan, said, sizeof(said));
 	if (ret) {

@@ -2,6 +2,7 @@
 #include "session_internal.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,22 +24,7 @@
 #include "vcpus.h"
 
 #define EXPIRE_NS 200000000ULL
-#define EMIT_NS 30000000
-#define EARLY_TABLES 4 /* of names, that wait for the first time */
-
-/* What takes effect at its place between the records. */
-struct mark {
-	struct mark *next;
-	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK, MARK_HOST } kind;
-	struct htrace_schema *schema;
-	__u32 nr; /* names; bytes of text; samples; words */
-	union {
-		struct htrace_name name[0];
-		struct htrace_clock_sample sample[0];
-		struct host_word word[0];
-		char text[0]; /* of a schema: the entries that are new */
-	};
-};
+#define EARLY_TABLES 4   /* of names, the latest ones, until the first record goes out */
 
 /* ----------------------------------------------------------------------------- opening, closing */
 
@@ -70,7 +56,6 @@ unsigned int session_facts_rings(const struct session_facts *f)
 	return nr;
 }
 
-static const struct order_ops order_ops;
 
 static void add_ring(struct session *s, __u32 set, __u32 index)
 {
@@ -106,7 +91,6 @@ int session_open(struct session **out, const struct session_config *config, char
 		return -ENOMEM;
 	s->c = *config;
 	s->last_note = &s->notes;
-	s->last_early = &s->early;
 	s->names = names_new();
 	s->about = (struct sink_session){
 		.path = s->c.origin,
@@ -134,7 +118,7 @@ int session_open(struct session **out, const struct session_config *config, char
 		session_close(s);
 		return -ENOMEM;
 	}
-	s->order.ops = &order_ops;
+	s->order.ops = &session_order_ops;
 	s->order.patient = config->patient;
 	if (s->merge) /* what is held for a snapshot is of another time than what others show */
 		order_join(config->snapshot ? NULL : config->order, &s->order);
@@ -156,20 +140,7 @@ static void free_mark(struct mark *m)
 	free(m);
 }
 
-/* The first of the names that wait, which are not nothing. */
-static struct mark *take_early(struct session *s)
-{
-	struct mark *m = s->early;
-
-	s->early = m->next;
-	if (!s->early)
-		s->last_early = &s->early;
-	s->nr_early--;
-	return m;
-}
-
-static void use_mark(struct session *s, struct mark *m);
-static void show_notes(struct session *s);
+static void use_early(struct session *s, bool forget);
 
 static bool is_shown(struct session *s, __u32 id)
 {
@@ -190,28 +161,21 @@ static void count_unwritten(struct session *s)
 		s->c.stats->unwritten += !s->next.is_loss && is_shown(s, s->next.record.id);
 	while (s->merge && merge_pop(s->merge, 0, true, &item)) {
 		if (item.mark)
-			use_mark(s, item.mark);
+			session_use_mark(s, item.mark);
 		else
 			s->c.stats->unwritten += !item.is_loss && is_shown(s, item.record.id);
 	}
 }
 
-/* What its times are, for outputs that have no place of their own for it. */
-static void note_clock(struct session *s, const char *when)
+static void show_last_words(struct session *s)
 {
-	char text[160];
-	struct sink_note note = {
-		.source = s->c.source, .text = text, .clock = s->clock.on_host ? "host" : "own",
-		.bound = s->clock.bound,
-	};
+	struct sink_note note = { .source = s->c.source, .time = s->latest_time, .text = s->last_words };
 
-	if (s->clock.on_host)
-		snprintf(text, sizeof(text), "clock %s: times are the host's CLOCK_MONOTONIC, within %llu ns",
-			 when, (unsigned long long)s->clock.bound);
-	else
-		snprintf(text, sizeof(text), "clock %s: times are its own; how that goes beside the host's is "
-			 "not known", when);
-	sinks_note(s->c.sinks, &note);
+	note.from = s->latest ? &s->latest->origin : NULL;
+	if (s->last_words && s->c.sinks)
+		sinks_note(s->c.sinks, &note);
+	free(s->last_words);
+	s->last_words = NULL;
 }
 
 void session_close(struct session *s)
@@ -221,22 +185,22 @@ void session_close(struct session *s)
 	order_leave(&s->order);
 	count_unwritten(s);
 	recorder_free(s->recorder);
-	show_notes(s);
+	session_show_notes(s);
+	show_last_words(s);
 	if (s->nr_broken > 1)
 		say_within(s->c.quota, "%s: %u rings were broken in this session", s->c.path,
 			   s->nr_broken);
 	if (s->stacks)
 		s->c.stats->stacks_forgotten += stacks_forgotten(s->stacks);
 	if (s->said_clock && s->clock.wants_host)
-		note_clock(s, "ends");
+		session_note_clock(s, "ends");
 	if (s->c.sinks)
 		sinks_session_end(s->c.sinks, &s->about);
 	vcpus_close(s->vcpus, &s->known);
 	vcpu_events_free(s->vcpu_events);
 	stats_fold(s->c.stats, s->schema);
 	stats_clock(s->c.stats, &s->clock);
-	while (s->early)
-		free_mark(take_early(s));
+	use_early(s, true);
 	region_clock_close(&s->clock);
 	merge_free(s->merge);
 	filters_free(s->filters);
@@ -266,14 +230,14 @@ bool session_has_room(const struct session *s, unsigned int ring)
 }
 
 /* That looks for events that ask for a snapshot; or NULL. */
-static struct session *watch_of(const struct session *s)
+struct session *session_watch(const struct session *s)
 {
 	return s->recorder ? recorder_watch(s->recorder) : NULL;
 }
 
 bool session_is_behind(const struct session *s)
 {
-	return s->waiting != 0 || (watch_of(s) && watch_of(s)->waiting);
+	return s->waiting != 0 || (session_watch(s) && session_watch(s)->waiting);
 }
 
 __u64 session_latest(const struct session *s)
@@ -366,16 +330,16 @@ static bool has_to_wait(const struct mark *m)
 }
 
 /* Let @m take effect when everything before it has gone out. */
-static void put_mark(struct session *s, struct mark *m, __u64 now)
+void session_put_mark(struct session *s, struct mark *m, __u64 now)
 {
 	if (!s->merge || merge_mark(s->merge, m, now)) {
-		use_mark(s, m);
+		session_use_mark(s, m);
 		return;
 	}
 	s->waiting += has_to_wait(m);
 }
 
-static struct mark *new_mark(int kind, size_t len)
+struct mark *session_new_mark(int kind, size_t len)
 {
 	struct mark *m = calloc(1, sizeof(*m) + len);
 
@@ -396,7 +360,7 @@ int session_schema(struct session *s, __u64 generation, const void *entries, siz
 
 	if (s->about.reading && len <= s->schema_len)
 		return 0;
-	m = new_mark(MARK_SCHEMA, fresh);
+	m = session_new_mark(MARK_SCHEMA, fresh);
 	ret = m ? htrace_schema_parse(&m->schema, entries, len, err, errlen) : -ENOMEM;
 	if (ret) {
 		free(m);
@@ -408,9 +372,9 @@ int session_schema(struct session *s, __u64 generation, const void *entries, siz
 	s->schema_len = len;
 	s->about.reading = m->schema;
 	capture(s, &item, now);
-	put_mark(s, m, now);
-	if (watch_of(s))
-		session_schema(watch_of(s), generation, entries, len, now, err, errlen);
+	session_put_mark(s, m, now);
+	if (session_watch(s))
+		session_schema(session_watch(s), generation, entries, len, now, err, errlen);
 	return 0;
 }
 
@@ -420,14 +384,14 @@ void session_names(struct session *s, const struct htrace_name *table, __u32 nr,
 	struct mark *m;
 
 	session_tell(s, CAPTURE_NAMES, table, len, now);
-	if (watch_of(s))
-		session_names(watch_of(s), table, nr, now);
-	m = s->merge ? new_mark(MARK_NAMES, len) : NULL;
+	if (session_watch(s))
+		session_names(session_watch(s), table, nr, now);
+	m = s->merge ? session_new_mark(MARK_NAMES, len) : NULL;
 	if (!m)
 		return;
 	m->nr = nr;
 	memcpy(m->name, table, len);
-	put_mark(s, m, now);
+	session_put_mark(s, m, now);
 }
 
 void session_guest(struct session *s, const struct htrace_guest *fresh,
@@ -439,41 +403,6 @@ void session_guest(struct session *s, const struct htrace_guest *fresh,
 	if (clock->mono)
 		s->about.clock = *clock;
 	session_tell(s, CAPTURE_GUEST, fresh, sizeof(*fresh), now);
-}
-
-void session_clock(struct session *s, const struct htrace_clock_sample *samples, __u32 nr,
-		   __u64 now)
-{
-	size_t len = nr * sizeof(*samples);
-	struct mark *m;
-
-	if (!s->clock.clock)
-		return;
-	session_tell(s, CAPTURE_CLOCK, samples, len, now);
-	if (watch_of(s))
-		session_clock(watch_of(s), samples, nr, now);
-	m = new_mark(MARK_CLOCK, len);
-	if (!m)
-		return;
-	m->nr = nr;
-	memcpy(m->sample, samples, len);
-	put_mark(s, m, now);
-}
-
-void session_host_clock(struct session *s, const struct host_word *words, __u32 nr, __u64 now)
-{
-	size_t len = nr * sizeof(*words);
-	struct mark *m;
-
-	session_tell(s, CAPTURE_HOST, words, len, now);
-	if (watch_of(s))
-		session_host_clock(watch_of(s), words, nr, now);
-	m = new_mark(MARK_HOST, len);
-	if (!m)
-		return;
-	m->nr = nr;
-	memcpy(m->word, words, len);
-	put_mark(s, m, now);
 }
 
 void session_read_until(struct session *s, __u64 time)
@@ -502,14 +431,14 @@ void session_snapshot(struct session *s, const char *why, __u64 now)
 void session_show_note(struct session *s, const char *text, bool captured, __u64 now)
 {
 	size_t len = strlen(text) + 1;
-	struct mark *m = s->merge ? new_mark(MARK_NOTE, len) : NULL;
+	struct mark *m = s->merge ? session_new_mark(MARK_NOTE, len) : NULL;
 
 	if (captured)
 		session_tell(s, CAPTURE_NOTE, text, strlen(text), now);
 	if (!m)
 		return;
 	memcpy(m->text, text, len);
-	put_mark(s, m, now);
+	session_put_mark(s, m, now);
 }
 
 void session_note(struct session *s, const char *text, __u64 now)
@@ -526,6 +455,17 @@ void session_mark(struct session *s, const char *text, __u64 now)
 		recorder_note(s->recorder, text, true, now);
 	else
 		session_show_note(s, text, true, now);
+}
+
+void session_mark_end(struct session *s, const char *text, __u64 now)
+{
+	if (s->recorder) {
+		session_mark(s, text, now);
+		return;
+	}
+	session_tell(s, CAPTURE_NOTE, text, strlen(text), now);
+	free(s->last_words);
+	s->last_words = strdup(text);
 }
 
 void session_count_unwritten(struct session *s, __u64 events)
@@ -585,7 +525,7 @@ static void use_schema(struct session *s, struct mark *m)
 }
 
 /* Notes have the time of the event behind them, for outputs that need one. */
-static void show_notes(struct session *s)
+void session_show_notes(struct session *s)
 {
 	struct sink_note note = { .source = s->c.source, .time = s->latest_time };
 	struct mark *m;
@@ -593,6 +533,8 @@ static void show_notes(struct session *s)
 	note.from = s->latest ? &s->latest->origin : NULL;
 	while ((m = s->notes)) {
 		note.text = m->text;
+		note.clock = m->tells_bound ? "host" : NULL;
+		note.bound = m->bound;
 		sinks_note(s->c.sinks, &note);
 		s->notes = m->next;
 		free_mark(m);
@@ -600,7 +542,7 @@ static void show_notes(struct session *s)
 	s->last_note = &s->notes;
 }
 
-static void queue_note(struct session *s, struct mark *m)
+void session_queue_note(struct session *s, struct mark *m)
 {
 	*s->last_note = m;
 	s->last_note = &m->next;
@@ -612,41 +554,28 @@ static void go_on(struct session *s, struct ring *r, __u64 time)
 	s->latest = r;
 	s->latest_time = time;
 	if (s->notes)
-		show_notes(s);
+		session_show_notes(s);
 }
 
-static void use_host_word(struct session *s, const struct host_word *w)
+/*
+ * When names hold from has to be known as times are shown: as what, is settled with the first record. Until
+ * then they delay neither schemas nor other tables.
+ */
+static bool keep_early(struct session *s, struct mark *m)
 {
-	char text[200];
-	struct mark *m;
+	struct mark **at = &s->early;
+	unsigned int nr = 1;
 
-	if (host_clock_add(&s->clock.host, w))
-		return;
-	s->about.host_real = w->real;
-	memcpy(s->about.host_boot_id, w->boot_id, sizeof(w->boot_id));
-	if (w->kind != HOST_WORD_STEP || !s->merge)
-		return;
-	snprintf(text, sizeof(text), "clock: a step of %+.9f s against the host's at %llu.%09llu of its own",
-		 (double)(__s64)w->host / 1e9, (unsigned long long)(w->region / 1000000000),
-		 (unsigned long long)(w->region % 1000000000));
-	m = new_mark(MARK_NOTE, strlen(text) + 1);
-	if (!m)
-		return;
-	memcpy(m->text, text, strlen(text) + 1);
-	queue_note(s, m);
-}
-
-/* When names hold from has to be known as times are shown: until then the latest tables wait. */
-static bool put_off(struct session *s, struct mark *m)
-{
-	if (!s->clock.wants_host || s->clock.shown)
+	if (!s->merge || s->clock.shown || !(s->clock.wants_host || s->clock.clock))
 		return false;
-	if (s->nr_early == EARLY_TABLES)
-		free_mark(take_early(s));
-	m->next = NULL;
-	*s->last_early = m;
-	s->last_early = &m->next;
-	s->nr_early++;
+	for (; *at; at = &(*at)->next)
+		nr++;
+	*at = m;
+	if (nr > EARLY_TABLES) {
+		m = s->early;
+		s->early = m->next;
+		free_mark(m);
+	}
 	return true;
 }
 
@@ -659,7 +588,19 @@ static void use_names(struct session *s, const struct mark *m)
 	s->about.tables++;
 }
 
-static void use_mark(struct session *s, struct mark *m)
+static void use_early(struct session *s, bool forget)
+{
+	struct mark *m;
+
+	while ((m = s->early)) {
+		s->early = m->next;
+		if (!forget)
+			use_names(s, m);
+		free_mark(m);
+	}
+}
+
+void session_use_mark(struct session *s, struct mark *m)
 {
 	if (s->merge && has_to_wait(m) && s->waiting)
 		s->waiting--;
@@ -668,12 +609,12 @@ static void use_mark(struct session *s, struct mark *m)
 		use_schema(s, m);
 		break;
 	case MARK_NAMES:
-		if (put_off(s, m))
+		if (keep_early(s, m))
 			return;
 		use_names(s, m);
 		break;
 	case MARK_NOTE:
-		queue_note(s, m);
+		session_queue_note(s, m);
 		return;
 	case MARK_CLOCK:
 		for (__u32 i = 0; i < m->nr; i++)
@@ -681,7 +622,7 @@ static void use_mark(struct session *s, struct mark *m)
 		break;
 	case MARK_HOST:
 		for (__u32 i = 0; i < m->nr; i++)
-			use_host_word(s, &m->word[i]);
+			session_use_host_word(s, &m->word[i]);
 		break;
 	}
 	free_mark(m);
@@ -725,7 +666,7 @@ static void look_at_vcpu(struct session *s, struct ring *r, struct sink_event *e
 	if (!v)
 		return;
 	e->vcpu = view;
-	if (s->about.on_host)
+	if (s->about.on_host && s->clock.bound != HOST_CLOCK_UNKNOWN)
 		vcpus_look(v, s->vm.pid, s->vm.vcpu[r->origin.ring], e->time, s->clock.bound, &r->mark,
 			   view);
 	else /* when it happened by the host's clock is not known */
@@ -786,10 +727,8 @@ static void emit_record(struct session *s, struct ring *r, const struct merge_it
 }
 
 /* The first time of all goes out: as what, now holds. */
-static void begin_clock(struct session *s)
+void session_begin_clock(struct session *s)
 {
-	struct mark *names;
-
 	if (!region_clock_begin(&s->clock))
 		return;
 	s->about.ticks = s->clock.ticks;
@@ -797,11 +736,7 @@ static void begin_clock(struct session *s)
 	s->about.bound = &s->clock.bound;
 	for (unsigned int i = 0; i < s->nr_rings; i++)
 		s->ring[i].origin.ticks = s->clock.ticks;
-	while (s->early) {
-		names = take_early(s);
-		use_names(s, names);
-		free_mark(names);
-	}
+	use_early(s, false);
 	if (s->clock.ticks)
 		say_within(s->c.quota, "%s: times are shown in ticks of the TSC: the region has no clock "
 			   "samples to convert them by", s->c.path);
@@ -810,7 +745,7 @@ static void begin_clock(struct session *s)
 			   "is not known", s->c.path);
 }
 
-static void emit(struct session *s, struct merge_item *item)
+void session_show_item(struct session *s, struct merge_item *item)
 {
 	struct ring *r = &s->ring[item->ring];
 
@@ -824,99 +759,4 @@ static void emit(struct session *s, struct merge_item *item)
 		emit_loss(s, r, item);
 	else
 		emit_record(s, r, item);
-}
-
-static struct session *session_of(const struct order_entry *e)
-{
-	return (struct session *)((char *)e - offsetof(struct session, order));
-}
-
-/* The next one that is due. Times that are not the host's say nothing of when others happened. */
-static bool fill_order(struct order_entry *e)
-{
-	struct session *s = session_of(e);
-
-	while (merge_pop(s->merge, s->asked, s->asked == UINT64_MAX, &s->next)) {
-		if (s->next.mark) {
-			use_mark(s, s->next.mark);
-			continue;
-		}
-		begin_clock(s);
-		s->next.time = region_clock_time(&s->clock, s->next.time);
-		e->arrival = s->next.arrival;
-		e->key = e->arrival + MERGE_DELAY_NS;
-		if (s->clock.on_host && s->next.time < e->key)
-			e->key = s->next.time;
-		s->known = s->next.time;
-		return true;
-	}
-	/* What a flight recorder holds was read, and is still to come. */
-	if (!s->recorder && merge_due(s->merge) == UINT64_MAX && s->read_until > s->known)
-		s->known = s->read_until;
-	return false;
-}
-
-static void emit_order(struct order_entry *e)
-{
-	struct session *s = session_of(e);
-
-	e->have = false;
-	if (s->clock.wants_host && !s->said_clock)
-		note_clock(s, "begins");
-	s->said_clock = true;
-	s->next.late |= e->late;
-	emit(s, &s->next);
-}
-
-static bool order_holds(const struct order_entry *e)
-{
-	return merge_due(session_of(e)->merge) != UINT64_MAX;
-}
-
-static const struct order_ops order_ops = {
-	.fill = fill_order,
-	.emit = emit_order,
-	.holds = order_holds,
-};
-
-bool session_emit_due(struct session *s, __u64 now, bool all, __u64 until)
-{
-	s->asked = all ? UINT64_MAX : now;
-	s->order.now = now;
-	if (!s->merge)
-		return false;
-	merge_ask(s->merge, now, all); /* also if one that is due waits for other sessions' */
-	/* A capture's next piece waits for it. */
-	return order_emit(&s->order, until) || (s->order.patient && s->order.have);
-}
-
-bool session_emit(struct session *s, __u64 now, bool all)
-{
-	__u64 until = clock_now() + EMIT_NS;
-
-	if (s->recorder ? recorder_emit(s->recorder, now, all, until) :
-			  session_emit_due(s, now, all, until))
-		return true;
-	show_notes(s);
-	return false;
-}
-
-void session_awaited(struct session *s, __u64 until)
-{
-	s->order.until = until;
-}
-
-bool session_is_out(const struct session *s)
-{
-	return !s->order.have;
-}
-
-__u64 session_due(const struct session *s)
-{
-	__u64 due = s->merge ? merge_due(s->merge) : UINT64_MAX, watch;
-
-	if (s->order.have)
-		due = order_due(&s->order);
-	watch = watch_of(s) ? session_due(watch_of(s)) : UINT64_MAX;
-	return due < watch ? due : watch;
 }

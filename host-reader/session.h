@@ -87,7 +87,7 @@ int session_lent(struct session *s, unsigned int ring, struct htrace_consumer *c
  * Let what was lent go back, without waiting, or all of it, and what a capture held back is written. False: some
  * was not written: it is unread.
  */
-bool session_take_back(struct session *s, bool all);
+bool session_take_back(struct session *s, enum take_back how);
 /* Is it captured? Then what is before session_unwritten(), but for what is lent, is in the capture's files. */
 bool session_captures(const struct session *s);
 __u64 session_unwritten(const struct session *s, unsigned int ring);
@@ -115,6 +115,8 @@ void session_awaited(struct session *s, __u64 until);
 void session_note(struct session *s, const char *text, __u64 now);
 /* Likewise, of what befell the source: captured. */
 void session_mark(struct session *s, const char *text, __u64 now);
+/* Likewise, behind all that the session has, also what is held back: it ends with that. */
+void session_mark_end(struct session *s, const char *text, __u64 now);
 /* For captures only: see enum capture_kind. */
 void session_tell(struct session *s, enum capture_kind kind, const void *data, size_t len,
 		  __u64 now);

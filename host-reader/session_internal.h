@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What session.c, session_lend.c, and a session's flight recorder (recorder.c), share. */
+/* What session.c and its parts, session_clock.c, session_order.c and session_lend.c, and a session's flight recorder (recorder.c), share. */
 #ifndef READER_SESSION_INTERNAL_H
 #define READER_SESSION_INTERNAL_H
 
@@ -22,6 +22,22 @@ struct ring {
 	struct vcpu_mark mark; /* of its virtual CPU */
 };
 
+/* What takes effect at its place between the records. */
+struct mark {
+	struct mark *next;
+	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK, MARK_HOST } kind;
+	bool tells_bound; /* a note that does */
+	struct htrace_schema *schema;
+	__u32 nr; /* names; bytes of text; samples; words */
+	__u64 bound;
+	union {
+		struct htrace_name name[0];
+		struct htrace_clock_sample sample[0];
+		struct host_word word[0];
+		char text[0]; /* of a schema: the entries that are new */
+	};
+};
+
 struct session {
 	struct session_config c;
 	struct merge *merge; /* NULL: nobody wants records */
@@ -31,8 +47,7 @@ struct session {
 	bool captured;
 	struct region_clock clock;
 	__u64 asked;         /* time of the last session_emit() */
-	struct mark *early, **last_early; /* names that came before it was known as what times go out */
-	unsigned int nr_early;
+	struct mark *early;  /* tables of names that came before it was known as what times go out */
 	struct names *names;
 	struct stacks *stacks; /* NULL, as symbols, where there is no merge */
 	struct symbols *symbols;
@@ -54,6 +69,7 @@ struct session {
 	size_t copy_room;
 	unsigned int nr_broken;
 	struct mark *notes, **last_note; /* that go out with the next event, or when none is due */
+	char *last_words; /* behind all of them; or NULL */
 	struct ring *latest; /* the ring of the latest event that went out, and when that was */
 	__u64 latest_time;
 	unsigned int waiting; /* schemas and tables that did not take effect yet */
@@ -71,5 +87,24 @@ bool session_emit_due(struct session *s, __u64 now, bool all, __u64 until);
 void session_show_note(struct session *s, const char *text, bool captured, __u64 now);
 /* These could not be shown. */
 void session_count_unwritten(struct session *s, __u64 events);
+
+/* NULL: there is no memory. Its text, samples or words follow. */
+struct mark *session_new_mark(int kind, size_t len);
+void session_put_mark(struct session *s, struct mark *m, __u64 now);
+void session_use_mark(struct session *s, struct mark *m);
+/* It goes out with the next event, or when none is due. */
+void session_queue_note(struct session *s, struct mark *m);
+void session_show_notes(struct session *s);
+/* Of the same records, before the recorder; or NULL. */
+struct session *session_watch(const struct session *s);
+/* session_clock.c: @when times begin or end, what they are; a word of how its clock goes beside the host's. */
+void session_note_clock(struct session *s, const char *when);
+void session_use_host_word(struct session *s, const struct host_word *w);
+/* The first time of all goes out: as what, now holds. */
+void session_begin_clock(struct session *s);
+/* session_order.c: of its entry in the order. */
+extern const struct order_ops session_order_ops;
+/* A record, or a loss, whose time is as it is shown. */
+void session_show_item(struct session *s, struct merge_item *item);
 
 #endif

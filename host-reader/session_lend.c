@@ -84,9 +84,9 @@ int session_lent(struct session *s, unsigned int ring, struct htrace_consumer *c
 	return session_batch(s, ring, &copy, now, unverified, 0);
 }
 
-bool session_take_back(struct session *s, bool all)
+bool session_take_back(struct session *s, enum take_back how)
 {
-	return !s->captured || sinks_take_back(s->c.sinks, all);
+	return !s->captured || sinks_take_back(s->c.sinks, how);
 }
 
 bool session_captures(const struct session *s)

@@ -171,13 +171,13 @@ const char *sinks_lends_by(const struct sinks *s)
 	return s->sink[0].ops->lends_by(&s->sink[0]);
 }
 
-bool sinks_take_back(struct sinks *s, bool all)
+bool sinks_take_back(struct sinks *s, enum take_back how)
 {
 	bool ok = true;
 
 	for (unsigned int i = 0; i < s->nr; i++)
 		if (s->sink[i].ops->take_back)
-			ok &= s->sink[i].ops->take_back(&s->sink[i], all);
+			ok &= s->sink[i].ops->take_back(&s->sink[i], how);
 	return ok;
 }
 

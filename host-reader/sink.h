@@ -46,7 +46,7 @@ struct sink_session {
 	bool ticks;         /* as in struct origin; known when the first event goes out */
 	bool lends;         /* batches that nobody has looked into */
 	bool on_host;       /* times are the host's CLOCK_MONOTONIC, not the machine's own; likewise */
-	const __u64 *bound; /* by which they may be off so far, ns; likewise */
+	const __u64 *bound; /* by which they may be off so far, ns, or HOST_CLOCK_UNKNOWN; likewise */
 	__u64 host_real;    /* CLOCK_REALTIME of the host less its CLOCK_MONOTONIC */
 	__u8 host_boot_id[16];
 	__u8 boot_id[16];
@@ -104,7 +104,7 @@ struct sink_note {
 	/* The event that comes behind it, or else that came before; NULL: there was none so far. */
 	const struct origin *from;
 	__u64 time;
-	/* NULL; else it tells that times of the source are the host's, within `bound` ns so far, or its own. */
+	/* NULL; else it tells that times of the source are the host's, within `bound` ns (as above) so far, or its own. */
 	const char *clock;
 	__u64 bound;
 };
@@ -163,6 +163,13 @@ struct capture_loan {
 	__u64 *time; /* of the ring's last record; whoever takes the batch sets it */
 };
 
+/* Of what is lent: take what is back, and ... */
+enum take_back {
+	TAKE_BACK_DONE,  /* begin what a file has nothing of under way for: more comes at once */
+	TAKE_BACK_BEGUN, /* begin to write all of it: nobody knows when more comes */
+	TAKE_BACK_ALL,   /* wait until it is written */
+};
+
 struct capture_item {
 	enum capture_kind kind;
 	__u64 arrival; /* host time */
@@ -179,9 +186,10 @@ struct capture_item {
 
 struct sink;
 
-/* raw:DIR,rotate=SIZE,rotate=SECs,keep=SIZE: rotation.h. 0: none. */
+/* raw:DIR,rotate=SIZE,rotate=SECs,keep=SIZE,direct: rotation.h. 0: none. */
 struct rotation {
 	__u64 bytes, ns; /* of a part */
+	bool direct;     /* past the page cache */
 	__u64 keep;      /* bytes of all there is, at most */
 };
 
@@ -219,7 +227,7 @@ struct sink_ops {
 	 * Give back what is written, without waiting, or, with @all, everything that was lent, and write what
 	 * was held back. False: some of it could not be written, and stays unread.
 	 */
-	bool (*take_back)(struct sink *s, bool all);
+	bool (*take_back)(struct sink *s, enum take_back how);
 	/* Where in the ring the first record lies that was captured and is not written; ~0: there is none. */
 	__u64 (*unwritten)(struct sink *s, const struct sink_session *session, unsigned int ring);
 	void (*note)(struct sink *s, const struct sink_note *n);
@@ -261,7 +269,7 @@ void sinks_captured(struct sinks *s, const struct sink_session *session,
 /* As the ops; the first and the last only where sinks_lends(). */
 bool sinks_lend(struct sinks *s, const struct sink_session *session,
 		const struct capture_item *item, const struct capture_loan *loan);
-bool sinks_take_back(struct sinks *s, bool all);
+bool sinks_take_back(struct sinks *s, enum take_back how);
 __u64 sinks_unwritten(struct sinks *s, const struct sink_session *session, unsigned int ring);
 const char *sinks_lends_by(const struct sinks *s);
 /* Is one that takes batches in their rings the only output? Others need copies. */

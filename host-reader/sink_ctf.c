@@ -3,8 +3,8 @@
  * CTF 1.8 with LTTng's events, for babeltrace2 and Trace Compass. Each session of a source is a
  * trace of its own, a directory in DIR; each ring is a stream in it. No name comes from a guest.
  *
- * What is on disk can be read at any time: a packet goes out in one piece, after the declarations
- * of the events in it.
+ * What is on disk can be read at any time, also if we are killed in a write: a packet is there or not, and
+ * after the declarations of the events in it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "ctf_classes.h"
 #include "names.h"
 #include "outdir.h"
@@ -24,6 +25,7 @@
 
 #define METADATA_WHOLE (256u << 10) /* up to there it is replaced, not appended to */
 #define STREAM_BUCKETS 64
+#define COST_SHARE 20 /* what took so long is not done again for so many times as long */
 
 struct stream {
 	struct stream *next;
@@ -39,7 +41,10 @@ struct trace {
 	int dir;
 	struct ctf_classes *classes;
 	size_t head, published; /* bytes of the metadata's parts that are in the file */
+	off_t metadata; /* its size */
 	__u64 begin; /* time of the first event */
+	__u64 bound; /* of its times, that the metadata has */
+	__u64 bound_next; /* host time: until then it may have an earlier one */
 	__u64 tables; /* of tasks that were dumped */
 	struct stream *streams[STREAM_BUCKETS];
 };
@@ -65,8 +70,7 @@ static void fail(struct ctf *c, int ret)
  * it has grown so large that this would cost too much, it is appended to. It is made beside it: the sandbox of
  * older kernels lets nothing go from directory to directory.
  */
-static int replace_metadata(const struct trace *t, const struct tsdl *head,
-			    const struct tsdl *text)
+static int replace_metadata(struct trace *t, const struct tsdl *head, const struct tsdl *text)
 {
 	static const char fresh[] = ".metadata";
 	int fd = outdir_create(t->dir, fresh), ret;
@@ -82,17 +86,19 @@ static int replace_metadata(const struct trace *t, const struct tsdl *head,
 		ret = -errno;
 	if (ret)
 		unlinkat(t->dir, fresh, 0);
+	else
+		t->metadata = (off_t)(head->len + text->len);
 	return ret;
 }
 
-static int append_metadata(const struct trace *t, const struct tsdl *text)
+static int append_metadata(struct trace *t, const struct tsdl *text)
 {
-	int fd = openat(t->dir, "metadata", O_WRONLY | O_APPEND | O_NOFOLLOW | O_CLOEXEC), ret;
+	int fd = openat(t->dir, "metadata", O_WRONLY | O_NOFOLLOW | O_CLOEXEC), ret;
 
 	if (fd < 0)
 		return -errno;
-	ret = outdir_write(fd, text->p + t->published, text->len - t->published);
-	if (ret && ftruncate(fd, (off_t)(t->head + t->published)))
+	ret = outdir_append_text(fd, text->p + t->published, text->len - t->published, &t->metadata);
+	if (ret && ftruncate(fd, t->metadata))
 		ret = -EIO;
 	if (close(fd) && !ret)
 		ret = -errno;
@@ -431,9 +437,31 @@ static void ctf_note(struct sink *s, const struct sink_note *n)
 	end_event(c, t, st, time);
 }
 
-static void flush_trace(struct ctf *c, struct trace *t)
+/*
+ * What the file says of how far times may be off holds for those that are in it. That takes all of it anew: a
+ * guest that has it large, and its clock ever worse, makes that rare. @end: the last time.
+ */
+static bool renew_bound(struct trace *t, __u64 now, bool end)
 {
+	const __u64 *bound = t->info.session->bound;
+
+	if (!bound || *bound == t->bound || (now < t->bound_next && !end))
+		return false;
+	t->bound = *bound;
+	ctf_classes_renew_head(t->classes);
+	t->head = 0;
+	return true;
+}
+
+static void flush_trace(struct ctf *c, struct trace *t, bool end)
+{
+	__u64 start = clock_now(), done;
+	bool renewed = renew_bound(t, start, end);
+
 	publish_metadata(c, t);
+	done = clock_now();
+	if (renewed)
+		t->bound_next = done + COST_SHARE * (done - start);
 	for (size_t i = 0; i < STREAM_BUCKETS; i++)
 		for (struct stream *st = t->streams[i]; st && !c->error; st = st->next)
 			fail(c, ctf_stream_flush(st->out));
@@ -444,7 +472,7 @@ static void ctf_flush(struct sink *s)
 	struct ctf *c = s->state;
 
 	for (struct trace *t = c->traces; t; t = t->next)
-		flush_trace(c, t);
+		flush_trace(c, t, false);
 }
 
 static void ctf_session_end(struct sink *s, const struct sink_session *session)
@@ -456,11 +484,7 @@ static void ctf_session_end(struct sink *s, const struct sink_session *session)
 
 		if (t->info.session != session)
 			continue;
-		if (session->bound && *session->bound) {
-			ctf_classes_renew_head(t->classes);
-			t->head = 0;
-		}
-		flush_trace(c, t);
+		flush_trace(c, t, true);
 		*at = t->next;
 		free_trace(c, t);
 		return;

@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "host_clock.h"
 #include "stacks.h"
 #include "symbols.h"
 #include "vcpus.h"
@@ -506,7 +507,12 @@ static void json_note(struct sink *s, const struct sink_note *n)
 	if (n->clock) {
 		put_key(s->out, "clock");
 		put_string(s->out, n->clock, strlen(n->clock));
-		put_count(s->out, "bound", n->bound);
+		if (n->bound != HOST_CLOCK_UNKNOWN) {
+			put_count(s->out, "bound", n->bound);
+		} else {
+			put_key(s->out, "bound");
+			out_text(s->out, "null");
+		}
 	}
 	end_line(s->out);
 }

@@ -13,7 +13,6 @@
 #include "vcpus.h"
 
 #define WINDOW_NS 100000000ULL /* of events per second */
-#define NOTE_SHOWN 250
 
 /* ---------------------------------------------------------------------------- events per second */
 
@@ -146,6 +145,46 @@ static struct pf_machine *resume_machine(struct pf *p, const struct sink_session
 	return NULL;
 }
 
+static void put_note(struct pf *p, struct pf_machine *m, const char *text, __u64 time)
+{
+	Pf__TrackEvent e = PF__TRACK_EVENT__INIT;
+	char name[4 * PF_NOTE + 1];
+
+	pf_text(name, sizeof(name), text, PF_NOTE);
+	e.has_track_uuid = true;
+	e.track_uuid = pf_uuid(m->id, PF_MACHINE, false, 0);
+	e.has_type = true;
+	e.type = PF__TRACK_EVENT__TYPE__TYPE_INSTANT;
+	e.name = name;
+	pf_begin(p, m);
+	pf_event(p, m, time, &e);
+}
+
+static void keep_note(struct pf *p, const struct sink_note *n)
+{
+	struct pf_early *e = &p->early[p->nr_early];
+
+	if (p->nr_early == PF_EARLY)
+		return;
+	p->nr_early++;
+	e->source = n->source;
+	snprintf(e->text, sizeof(e->text), "%s", n->text);
+}
+
+/* What was kept until there was a machine of the source. */
+static void put_early(struct pf *p, struct pf_machine *m)
+{
+	unsigned int left = 0;
+
+	for (unsigned int i = 0; i < p->nr_early; i++) {
+		if (p->early[i].source == m->source)
+			put_note(p, m, p->early[i].text, m->last);
+		else
+			p->early[left++] = p->early[i];
+	}
+	p->nr_early = left;
+}
+
 static struct pf_machine *new_machine(struct pf *p, const struct origin *from, __u64 time)
 {
 	const struct sink_session *s = from->session;
@@ -181,6 +220,7 @@ static struct pf_machine *new_machine(struct pf *p, const struct origin *from, _
 	m->next = p->machines;
 	p->machines = m;
 	pf_put_machine(p, m);
+	put_early(p, m);
 	return m;
 }
 
@@ -286,26 +326,20 @@ static void perfetto_vcpu(struct sink *s, const struct sink_session *session,
 /* Behind what its source's machine did last, if it did anything, or is about to do. */
 static void perfetto_note(struct sink *s, const struct sink_note *n)
 {
-	Pf__TrackEvent e = PF__TRACK_EVENT__INIT;
 	struct pf *p = s->state;
 	__u64 time = n->time < PF_TIME_MAX ? n->time : PF_TIME_MAX;
 	struct pf_machine *m = p->machines;
-	char name[4 * NOTE_SHOWN + 1];
 
 	if (n->from && !p->error)
 		m = find_machine(p, n->from, time);
 	while (m && !n->from && m->source != n->source)
 		m = m->next;
-	if (!m || p->error)
+	if (p->error)
 		return;
-	pf_text(name, sizeof(name), n->text, NOTE_SHOWN);
-	e.has_track_uuid = true;
-	e.track_uuid = pf_uuid(m->id, PF_MACHINE, false, 0);
-	e.has_type = true;
-	e.type = PF__TRACK_EVENT__TYPE__TYPE_INSTANT;
-	e.name = name;
-	pf_begin(p, m);
-	pf_event(p, m, time > m->last ? time : m->last, &e);
+	if (m)
+		put_note(p, m, n->text, time > m->last ? time : m->last);
+	else
+		keep_note(p, n);
 }
 
 static void perfetto_flush(struct sink *s)

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* raw:DIR, the capture: all that is read, as it is, a directory for each session. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "capture_span.h"
 #include "clock.h"
+#include "message.h"
 #include "options.h"
 #include "outdir.h"
 #include "rotation.h"
+#include "session.h"
 #include "sink.h"
 
 #define PACKET (sizeof(struct capture_packet) + sizeof(struct capture_tail) + sizeof(struct capture_batch))
@@ -35,6 +39,18 @@ struct raw {
 	int error;                    /* -errno: the first one; nothing is written any more */
 };
 
+/* Does the file system write past the page cache? */
+static bool takes_direct(const struct outdir *d)
+{
+	static const char name[] = ".direct";
+	int fd = openat(d->fd, name, O_WRONLY | O_CREAT | O_EXCL | O_DIRECT | O_CLOEXEC, 0600);
+
+	if (fd >= 0)
+		close(fd);
+	unlinkat(d->fd, name, 0); /* some make the file, and then refuse */
+	return fd >= 0;
+}
+
 static int raw_open(struct sink *s)
 {
 	struct raw *r = calloc(1, sizeof(*r));
@@ -51,6 +67,11 @@ static int raw_open(struct sink *s)
 		return ret;
 	}
 	r->rotation = s->rotation;
+	if (r->rotation.direct && !takes_direct(&r->dir)) {
+		say("%s: its file system does not write past the page cache; its captures are written the usual way",
+		    s->path);
+		r->rotation.direct = false;
+	}
 	s->state = r;
 	return 0;
 }
@@ -116,8 +137,31 @@ static void part_name(const struct raw_session *rs, char *name)
 	capture_dir_name(name, rs->session->source_nr + 1, rs->nr, rs->part);
 }
 
+/* Of a part: so that with those of all that go on, half of what is kept is left to complete ones. */
+static __u64 most_bytes(const struct raw *r)
+{
+	__u64 share = r->rotation.keep / (2 * (r->nr_sessions ? r->nr_sessions : 1));
+
+	return share && (!r->rotation.bytes || share < r->rotation.bytes) ? share : r->rotation.bytes;
+}
+
+#define AHEAD (64u << 20)
+#define LEAST_AHEAD (1u << 20) /* less is not worth a call */
+
+/* Of parts an eighth at most, for all of their files. */
+static __u64 ahead(const struct raw *r, const struct sink_session *s)
+{
+	unsigned int rings = session_facts_rings(&s->facts);
+	__u64 share = most_bytes(r) / 8 / (rings ? rings : 1);
+
+	if (!most_bytes(r))
+		return AHEAD;
+	return share < LEAST_AHEAD ? 0 : share < AHEAD ? share : AHEAD;
+}
+
 static int begin_part(struct raw *r, struct raw_session *rs)
 {
+	const struct capture_way way = { .direct = r->rotation.direct, .ahead = ahead(r, rs->session) };
 	char name[CAPTURE_NAME];
 
 	rs->part++;
@@ -125,7 +169,7 @@ static int begin_part(struct raw *r, struct raw_session *rs)
 	rs->size = 0;
 	rs->filled = false;
 	part_name(rs, name);
-	return capture_writer_new(&rs->writer, r->dir.fd, name, rs->session);
+	return capture_writer_new(&rs->writer, r->dir.fd, name, &way, rs->session);
 }
 
 static struct raw_session *begin_session(struct raw *r, const struct sink_session *session)
@@ -151,14 +195,6 @@ static struct raw_session *begin_session(struct raw *r, const struct sink_sessio
 
 /* ------------------------------------------------------------------------------------- rotation */
 
-/* Of a part: so that with those of all that go on, half of what is kept is left to complete ones. */
-static __u64 most_bytes(const struct raw *r)
-{
-	__u64 share = r->rotation.keep / (2 * (r->nr_sessions ? r->nr_sessions : 1));
-
-	return share && (!r->rotation.bytes || share < r->rotation.bytes) ? share : r->rotation.bytes;
-}
-
 /* It is complete; the oldest make room for what is to come. */
 static void end_part(struct raw *r, struct raw_session *rs)
 {
@@ -167,6 +203,7 @@ static void end_part(struct raw *r, struct raw_session *rs)
 	part_name(rs, name);
 	if (!rotates(&r->rotation))
 		return;
+	capture_writer_trim(rs->writer);
 	note_error(r, parts_add(&r->parts, name, capture_writer_size(rs->writer)));
 	if (r->rotation.keep)
 		note_error(r, parts_delete(&r->parts, r->dir.fd,
@@ -179,7 +216,7 @@ static int rotate(struct raw *r, struct raw_session *rs)
 	struct capture_item last = {
 		.kind = CAPTURE_END, .arrival = clock_now(), .data = &end, .len = sizeof(end),
 	};
-	int ret = capture_lender_take_back(r->lender, true);
+	int ret = capture_lender_take_back(r->lender, TAKE_BACK_ALL);
 
 	if (!ret)
 		ret = capture_writer_flush(rs->writer);
@@ -253,7 +290,9 @@ static const char *raw_lends_by(const struct sink *s)
 {
 	const struct raw *r = s->state;
 
-	return capture_lender_is_async(r->lender) ? "io_uring" : "ordinary writes";
+	if (capture_lender_is_async(r->lender))
+		return r->rotation.direct ? "io_uring, past the page cache" : "io_uring";
+	return r->rotation.direct ? "ordinary writes, past the page cache" : "ordinary writes";
 }
 
 static __u64 raw_unwritten(struct sink *s, const struct sink_session *session, unsigned int ring)
@@ -264,13 +303,13 @@ static __u64 raw_unwritten(struct sink *s, const struct sink_session *session, u
 	return rs && rs->writer ? capture_writer_unwritten(rs->writer, ring, r->error) : r->error ? 0 : ~0ULL;
 }
 
-static bool raw_take_back(struct sink *s, bool all)
+static bool raw_take_back(struct sink *s, enum take_back how)
 {
 	struct raw *r = s->state;
 
-	if (all)
+	if (how == TAKE_BACK_ALL)
 		raw_flush(s);
-	note_error(r, capture_lender_take_back(r->lender, all));
+	note_error(r, capture_lender_take_back(r->lender, how));
 	return !r->error;
 }
 

@@ -33,6 +33,8 @@ bool source_heart_beat(struct source *s, __u64 now)
 
 	if (beat == s->heartbeat)
 		return false;
+	/* Not that of another session, that began just now. */
+	s->set_back |= beat < s->heartbeat && source_steps_back(s) && htrace_view_current(s->view);
 	s->heartbeat = beat;
 	s->heart_beat_at = now;
 	return true;
@@ -64,9 +66,14 @@ bool source_ended(struct source *s, __u64 now)
 
 static void listen_round(struct source *s, __u64 now)
 {
+	bool beat;
+
 	if (source_ended(s, now))
 		return;
-	if (source_heart_beat(s, now)) {
+	beat = source_heart_beat(s, now);
+	if (source_went_back(s)) {
+		source_go_back(s, now);
+	} else if (beat) {
 		s->guest_came = true;
 		source_enter(s, SOURCE_READING, now);
 	} else if (source_is_silent(s, now)) {
@@ -109,31 +116,10 @@ static void drain(struct source *s, __u64 now, const struct live_pass *pass)
 	}
 	if (s->drained || !pass->drained || (pass->backlog && now - s->progress_at < STUCK_NS))
 		return;
-	if (!session_take_back(s->session, true))
+	if (!session_take_back(s->session, TAKE_BACK_ALL))
 		return;
 	s->drained = true;
 	htrace_view_session_drained(s->view);
-}
-
-/*
- * An earlier state was loaded (loadvm): its rings have gone back, and its clock. What memory holds of
- * before that is read again, as another session.
- */
-static void begin_again(struct source *s, __u64 now)
-{
-	source_mark(s, now, "the guest was set back to an earlier state; what its memory holds comes again");
-	source_await_next(s, now);
-	s->done_id = 0;
-}
-
-/* Rings went back: until the guest has told its time, that may be why. */
-static void wonder(struct source *s, __u64 now, bool beat)
-{
-	s->beats_back += beat;
-	if (beat)
-		source_look_at_guest(s, now);
-	if (!s->set_back && s->beats_back > 2)
-		live_give_up(s->live, now);
 }
 
 static void read_round(struct source *s, __u64 now, struct source_round *round)
@@ -143,11 +129,11 @@ static void read_round(struct source *s, __u64 now, struct source_round *round)
 
 	if (source_ended(s, now))
 		return;
-	if (s->set_back) {
-		begin_again(s, now);
+	beat = source_heart_beat(s, now);
+	if (source_went_back(s)) {
+		source_go_back(s, now);
 		return;
 	}
-	beat = source_heart_beat(s, now);
 	if (!beat && source_has_heart(s) && source_is_silent(s, now)) {
 		source_go_silent(s, now);
 		return;
@@ -161,7 +147,9 @@ static void read_round(struct source *s, __u64 now, struct source_round *round)
 	if (!source_read_rings(s, now, closing, false, &pass))
 		return;
 	if (pass.went_back)
-		wonder(s, now, beat);
+		source_go_back(s, now);
+	else
+		s->fine = now;
 	s->was_read = true;
 	round->events += pass.events;
 	round->backlog += pass.backlog;
@@ -197,7 +185,9 @@ static void keep_house(struct source *s, __u64 now)
 	s->next_house = now + HOUSE_NS;
 	if (s->refused || !source_may_write(s, now)) /* it may not be our region any more */
 		return;
-	htrace_view_beat(s->view);
+	if (s->session && source_went_back(s)) /* the next look finds why */
+		return;
+	source_beat(s);
 	if (s->state == SOURCE_WAITING && !s->announced)
 		source_announce(s, now);
 	if (!s->session || !htrace_view_current(s->view))
@@ -258,6 +248,9 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 	case SOURCE_SILENT:
 		source_silent_round(s, now, round);
 		break;
+	case SOURCE_BACK:
+		source_back_round(s, now);
+		break;
 	case SOURCE_FAILED:
 	case SOURCE_DONE:
 		return;
@@ -267,9 +260,10 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 		return;
 	source_tell(s, now);
 	if (s->session) {
-		if (htrace_view_current(s->view))
+		if (htrace_view_current(s->view) && s->state != SOURCE_BACK)
 			live_refresh(s->live, now);
-		source_clock_look(s, now);
+		if (s->state != SOURCE_BACK) /* what is told of its clock then may be of both times */
+			source_clock_look(s, now);
 		round->more |= session_emit(s->session, source_clock_emit(s, now), false);
 	}
 	keep_house(s, now);
@@ -308,8 +302,10 @@ static bool finish_reading(struct source *s, __u64 now)
 		return false;
 	s->passes -= !pass.cut;
 	s->all_read = pass.drained || !s->passes;
-	if (!pass.drained)
+	if (!pass.drained) {
+		source_clock_settle(s, now);
 		session_emit(s->session, now, !pass.more);
+	}
 	return !pass.drained;
 }
 
@@ -331,6 +327,8 @@ static bool region_finish_some(struct source *s, __u64 now, bool late)
 		s->finishing = true;
 		s->finish_at = now;
 		s->passes = s->session ? finish_passes(s) : 0;
+		if (s->state == SOURCE_BACK && !s->set_back) /* what else there is can be read */
+			source_not_back(s, now);
 		if (s->kvm) /* all that it wrote can be read then */
 			kvm_events_end(s->kvm);
 		if (s->session)
@@ -380,6 +378,8 @@ static __u64 region_due(const struct source *s)
 
 	if (s->ending)
 		return 0;
+	if (s->state == SOURCE_BACK) /* what it does from then on is to be told from what it did */
+		return s->looked + MS;
 	due = source_clock_due(s, due);
 	return due < tell ? due : tell;
 }
@@ -395,6 +395,8 @@ static const char *region_awaits(const struct source *s)
 		return "a sign of life";
 	case SOURCE_SILENT:
 		return "the silent guest";
+	case SOURCE_BACK:
+		return "what became of the guest";
 	default:
 		return NULL;
 	}
@@ -403,6 +405,7 @@ static const char *region_awaits(const struct source *s)
 static void region_close(struct source *s)
 {
 	source_close_view(s);
+	source_forget_ends(s);
 	bell_server_close(s->server);
 	s->server = NULL;
 	kvm_events_close(s->kvm);

@@ -10,7 +10,8 @@
  *	   ├──────────another session, or closed───────────── SILENT ◀──none for a while┘   │
  *	   └──────────another session, or closed──────────── (any) └───────a heartbeat──────┘
  *
- * Rings are read in READING, and once, as unverified, in SILENT. Whatever cannot be gone on with
+ * Rings are read in READING, and once, as unverified, in SILENT. What goes back, in any of these three, leads
+ * to BACK, and from there to WAITING for the same session, or on to READING. Whatever cannot be gone on with
  * ends in FAILED.
  */
 #ifndef READER_SOURCE_H
@@ -41,6 +42,7 @@ enum source_state {
 	SOURCE_LISTENING, /* for the guest's heart to beat: the session may be a dead one's */
 	SOURCE_READING,
 	SOURCE_SILENT, /* the heart stands still; what was left was read once, as unverified */
+	SOURCE_BACK,   /* it was set back to an earlier state, or that is to be seen; nothing is read (source_back.c) */
 	SOURCE_FAILED,
 	SOURCE_DONE, /* nothing more can come */
 };
@@ -139,7 +141,12 @@ struct source {
 	bool was_read; /* the session, and not only attached to */
 	struct vmm *vmm; /* the process that runs the guest, once it was looked for; or NULL */
 	bool set_back;   /* an earlier state of the guest was loaded: its session comes again */
-	unsigned int beats_back; /* since rings went back */
+	unsigned int beats_back; /* that rose since it was suspected */
+	__u64 own_beat, own_beats; /* ours, as last written, and how many there were in the session */
+	__u64 fine; /* host time of the last look at which nothing had gone back */
+	__u64 *ends; /* of its rings, which were read that far, of session back_id; or NULL */
+	unsigned int nr_ends;
+	__u64 back_id;
 	bool suspected;  /* no heartbeat for a while: it is watched */
 	bool frozen, sure, buried; /* of a silent guest: paused; its memory is right; it is dead */
 	bool closing, drained, salvaged, lost_names;

@@ -284,6 +284,11 @@ static int open_session(struct source *s, char *err, size_t errlen)
 	ret = source_open_session(s, &facts, err, errlen);
 	if (ret)
 		return ret;
+	c.steps_back = source_steps_back(s);
+	if (s->back_id == htrace_view_super(s->view)->session) {
+		c.ends = s->ends;
+		c.nr_ends = s->nr_ends;
+	}
 	ret = live_open(&s->live, s->session, &c, err, errlen);
 	if (ret) {
 		session_close(s->session);
@@ -310,6 +315,7 @@ static void start_session(struct source *s, __u64 now)
 		source_fail(s, HTRACE_REASON_INVALID, err, now);
 		return;
 	}
+	source_forget_ends(s);
 	source_ask_bell(s);
 	source_clock_begin(s, now);
 	source_forget_vcpus(s);
@@ -327,7 +333,9 @@ static void start_session(struct source *s, __u64 now)
 			     ram_set(s) && !s->no_ram, s->no_ram ? s->no_ram : HTRACE_REASON_NONE);
 	s->relayed = live_relayed(s->live) != 0;
 	source_announce_session(s);
-	s->beats_back = 0;
+	s->own_beats = 0;
+	source_beat(s);
+	s->fine = now;
 	source_enter(s, source_has_heart(s) ? SOURCE_LISTENING : SOURCE_READING, now);
 	s->guest_came |= s->state == SOURCE_READING;
 	s->looked = now;

@@ -25,7 +25,9 @@
 #define BEGIN_NS (5 * SEC)  /* until the first times are shown at the latest */
 #define SETTLED_NS (1500 * MS)
 #define GOOD_NS 900 /* bound, to begin with */
+#define ANSWERS_NS 1250000000.0 /* from one to the next, where they come in time */
 #define DRIFT_MAX_PPM 1000
+#define LAG_MAX 1e18 /* ns */
 #define NARROW 20000 /* ticks: answers that say as much are used, others where there are no better ones */
 
 __extension__ typedef __int128 wide;
@@ -125,22 +127,82 @@ static void keep_knot(struct source_clock *c, const struct host_word *w)
 	c->knot[c->nr_knots++] = *w;
 }
 
+static void owe(struct source_clock *c, __u64 bound)
+{
+	if (bound > c->owed)
+		c->owed = bound < 1ULL << 61 ? bound : 1ULL << 61;
+}
+
+static struct host_word owed_word(struct source_clock *c)
+{
+	struct host_word w = { .kind = HOST_WORD_DOUBT, .region = c->sure.region + 1, .host = c->owed };
+
+	c->owed = 0;
+	return w;
+}
+
+/*
+ * Was all that was read before the step told by the line before it, and nothing from behind it? Had it been
+ * behind it, it would have been read before it happened. Who jumps ahead could have been read in time.
+ */
+static bool is_clear(const struct source_clock *c, __s64 by, __u64 wrong)
+{
+	return c->sure.region && !c->doubted && !c->unclear && by > 0 && (__u64)by > c->lag + wrong + MS;
+}
+
+/* Between region times @from and @to there was time for an answer that did not come. */
+static bool is_long(const struct source_clock *c, __u64 from, __u64 to)
+{
+	return (double)(__s64)(to - from) * c->tick_ns > ANSWERS_NS;
+}
+
+/*
+ * By how much times around a step of @by that is clear, and was found at @w, may be off, since there may have been
+ * several: before it what a reading is late by, behind it what is more than was seen there at first. Several
+ * between two answers that came in time are not reckoned with.
+ */
+static __u64 hidden(const struct source_clock *c, const struct host_word *w, __u64 by)
+{
+	__u64 before = is_long(c, c->sure.region, c->step_from) ? c->lag : 0;
+	__u64 behind = is_long(c, c->step_from, w->region) && by > c->off ? by - c->off : 0;
+
+	return before > behind ? before : behind;
+}
+
+/* Where it lies: between what was read before, and @w. */
+static void place_step(struct source_clock *c, const struct host_word *w, __u64 latest)
+{
+	const struct host_word *last = &c->knot[c->nr_knots - 1];
+
+	if (!c->suspected || c->step_from > w->region) {
+		c->step_from = latest > last->region && latest < w->region ? latest + 1 : last->region + 1;
+		c->step_until = w->region;
+	}
+}
+
 /*
  * From where it happened on, as far as that is known, other lines hold. Rates do not step: the knots
  * before, moved by the step, say what they are.
  */
-static void tell_step(struct source *s, const struct host_word *w, __s64 by, __u64 now)
+static void tell_step(struct source *s, const struct host_word *w, __s64 by, __u64 wrong, __u64 now)
 {
 	struct source_clock *c = &s->clock;
-	struct host_word words[SOURCE_CLOCK_KEPT + 2];
-	const struct host_word *last = &c->knot[c->nr_knots - 1];
+	struct host_word words[SOURCE_CLOCK_KEPT + 3];
 	unsigned int nr = 0;
 
+	place_step(c, w, session_latest(s->session));
+	c->by = (__u64)(by < 0 ? -by : by) + wrong;
+	if (!is_clear(c, by, wrong)) {
+		owe(c, c->by > c->off ? c->by : c->off);
+		c->by = 0;
+	} else if (hidden(c, w, (__u64)by)) {
+		owe(c, hidden(c, w, (__u64)by) + wrong);
+	}
+	if (c->owed)
+		words[nr++] = owed_word(c);
 	words[nr++] = (struct host_word){
-		.kind = HOST_WORD_STEP, .region = last->region + 1, .host = (__u64)by, .error = w->error,
+		.kind = HOST_WORD_STEP, .region = c->step_from, .host = (__u64)by, .error = w->error,
 	};
-	if (c->suspected && c->step_from > last->region && c->step_from <= w->region)
-		words[0].region = c->step_from;
 	for (unsigned int i = 0; i < c->nr_knots; i++) {
 		struct host_word *k = &c->knot[i];
 
@@ -165,9 +227,11 @@ static void take_knot(struct source *s, struct host_word *w, __u64 now)
 	if (!host_clock_time(&c->model, w->region, &ns, &bound)) {
 		off = ns > w->host ? ns - w->host : w->host - ns;
 		if (off > STEP_NS + bound + w->error) {
-			tell_step(s, w, (__s64)(w->host - ns), now);
+			tell_step(s, w, (__s64)(w->host - ns), bound + w->error, now);
 			return;
 		}
+		if (off > bound + w->error) /* so it was until now, and by what the line had drifted, more before */
+			owe(c, off + bound + w->error);
 	}
 	if (c->better && c->nr_knots) { /* rates by those before would be as far off as these */
 		tell(s, &(struct host_word){ .kind = HOST_WORD_BETTER,
@@ -210,13 +274,18 @@ static bool word_of(const struct source *s, const struct htrace_clock_sample *g,
 	return true;
 }
 
-static void suspect(struct source_clock *c, __u64 from, __u64 now)
+/* Behind @latest, region time, and before @time, which is @off ns off or more. */
+static void suspect(struct source_clock *c, __u64 latest, __u64 time, __u64 off, __u64 now)
 {
 	if (c->suspected || !host_clock_usable(&c->model))
 		return;
 	c->suspected = true;
-	c->step_from = from;
-	c->held = now;
+	c->off = off;
+	c->unclear = latest >= time;
+	c->step_from = latest < time ? latest + 1 : time;
+	c->step_until = time;
+	if (!c->begins)
+		c->held = now;
 	c->hold_until = now + HOLD_NS;
 	c->next_ask = now;
 	c->look_from = now;
@@ -225,14 +294,66 @@ static void suspect(struct source_clock *c, __u64 from, __u64 now)
 /* The latest times that were told of are over, and it goes on; or it was none. */
 static void resolve(struct source_clock *c)
 {
-	c->suspected = false;
+	c->suspected = c->doubted = c->unclear = false;
+	c->off = 0;
 	if (!c->begins)
 		c->hold_until = 0;
+}
+
+/* Nobody answers: what was held goes out, and how far off it is is not claimed, until somebody does. */
+static void doubt(struct source *s, __u64 now)
+{
+	struct source_clock *c = &s->clock;
+	struct host_word w = { .kind = HOST_WORD_DOUBT, .region = c->step_from, .error = c->off };
+
+	if (!c->suspected || c->doubted)
+		return;
+	c->doubted = true;
+	if (!c->begins)
+		c->hold_until = 0;
+	say_within(&s->quota, "%s: its clock seems to have made a step of %.6f s or more against the host's, and it does "
+		   "not answer: how far off its times are is not known until it does", s->spec->path,
+		   (double)c->off / 1e9);
+	tell(s, &w, 1, now);
+}
+
+/* By what it answered: what is read from now on is seen to lie behind it. */
+static void note_sure(struct source_clock *c, const struct host_word *w)
+{
+	struct htrace_clock_line l = { .sz = sizeof(l) };
+
+	c->sure = *w;
+	c->lag = 0;
+	c->tick_ns = host_clock_line(&c->model, &l) || !l.hz ? 0 : 1e9 / (double)l.hz;
 }
 
 static bool possible(const struct source_clock *c, const struct host_word *w, __u64 now)
 {
 	return w->host + w->error + SLACK_NS >= c->looked && w->host <= now + w->error;
+}
+
+static void suspect_sample(struct source *s, const struct host_word *w, __u64 now)
+{
+	struct source_clock *c = &s->clock;
+	__u64 latest = session_latest(s->session), knot = c->knot[c->nr_knots - 1].region, seen = clock_now();
+
+	suspect(c, latest > knot && latest < w->region ? latest : knot, w->region,
+		w->host < c->looked ? c->looked - w->host : w->host > seen ? w->host - seen : 0, now);
+}
+
+/*
+ * KVM's offset is another one once a state of the VM was loaded, and no more told once it was migrated. So it is read
+ * again behind samples: if it is as before, it is theirs. Where it is not told any more there is ping-pong.
+ */
+static bool kvm_holds(struct source_clock *c)
+{
+	struct kvm_tsc before = c->kvm;
+
+	if (!before.known)
+		return true;
+	kvm_tsc_read(&c->kvm, c->kvm_pid);
+	return c->kvm.known && c->kvm.offset == before.offset && c->kvm.ratio == before.ratio &&
+	       c->kvm.bits == before.bits;
 }
 
 static void take_samples(struct source *s, __u64 now, bool sure)
@@ -248,22 +369,25 @@ static void take_samples(struct source *s, __u64 now, bool sure)
 		return;
 	}
 	take_own(c);
-	if (!word_of(s, &sample[nr - 1], &w)) {
+	if (!kvm_holds(c) || !word_of(s, &sample[nr - 1], &w)) {
 		c->sample_next = next;
 		return;
 	}
 	if (c->nr_knots && !sure && !possible(c, &w, clock_now())) {
-		suspect(c, c->knot[c->nr_knots - 1].region + 1, now);
+		suspect_sample(s, &w, now);
 		return; /* when it has answered */
 	}
 	c->sample_next = next;
 	c->looked = looked;
-	/* Of rates that differ nothing is known but near an answer. */
-	for (int i = c->drifts ? nr - 1 : 0; i < nr; i++)
+	/* Of rates that differ nothing is known but near an answer, nor what it was before a step. */
+	for (int i = c->drifts || c->suspected || c->moved ? nr - 1 : 0; i < nr; i++)
 		if (word_of(s, &sample[i], &w))
 			take_knot(s, &w, now);
-	if (sure)
-		resolve(c);
+	if (!sure)
+		return;
+	c->moved = false;
+	resolve(c);
+	note_sure(c, &w);
 }
 
 /* -------------------------------------------------------------------------------------- ping-pong */
@@ -292,7 +416,13 @@ static bool narrow(struct source_clock *c, const struct htrace_pong *p)
 	if (!o->any || (__s64)(high - low) < 0) {
 		if (o->known && p->high - p->low >= NARROW) /* which of both is wrong, the next one will tell */
 			return false;
-		gap = o->known ? to_ns(c, low - high) : 0;
+		gap = o->any ? to_ns(c, low - high) : 0;
+		if (gap >= STEP_NS && !host_clock_usable(&c->model)) { /* what is before it is of another line */
+			owe(c, gap + to_ns(c, p->high - p->low));
+			c->better = true;
+		}
+		c->moved |= gap >= STEP_NS;
+		gap = o->known ? gap : 0;
 		c->drifts |= gap && gap < STEP_NS && p->high - p->low < gap;
 		low = p->low;
 		high = p->high;
@@ -302,7 +432,8 @@ static bool narrow(struct source_clock *c, const struct htrace_pong *p)
 		.any = true, .known = high - low < NARROW || o->known,
 		.wide = o->wide && high - low >= NARROW, .low = low, .high = high, .tsc = p->tsc,
 	};
-	return high - low < NARROW && (p->high - p->low < NARROW || !c->suspected);
+	/* A wide one in which the old offset lies as well does not say that it still holds. */
+	return high - low < NARROW && p->high - p->low < NARROW;
 }
 
 static void plan(struct source *s, bool missed, __u64 now)
@@ -383,6 +514,7 @@ static void find_kvm(struct source *s)
 	if (s->local || access("/sys/kernel/debug/kvm", X_OK) || start < s->kvm_again)
 		return;
 	if (!kvm_process_find(&p, s->view, s->spec->pid, err, sizeof(err))) {
+		s->clock.kvm_pid = p.pid;
 		kvm_tsc_read(&s->clock.kvm, p.pid);
 		close(p.pidfd);
 	}
@@ -452,8 +584,19 @@ static void begin_times(struct source *s, __u64 now)
 		return;
 	}
 	c->begins = false;
-	c->hold_until = 0;
+	if (!c->suspected || c->doubted)
+		c->hold_until = 0;
 	wait_for_times(s, 0);
+}
+
+static void tell_owed(struct source *s, __u64 now)
+{
+	struct host_word w;
+
+	if (!s->clock.owed)
+		return;
+	w = owed_word(&s->clock);
+	tell(s, &w, 1, now);
 }
 
 void source_clock_look(struct source *s, __u64 now)
@@ -463,8 +606,10 @@ void source_clock_look(struct source *s, __u64 now)
 	if (!c->used || c->same || !s->session || !htrace_view_current(s->view))
 		return;
 	if (c->kvm.known) {
-		take_samples(s, now, true);
-		c->next_ask = now + 50 * MS;
+		if (now >= c->next_ask) { /* each look is one at files */
+			take_samples(s, now, true);
+			c->next_ask = now + 50 * MS;
+		}
 	} else if (c->asked) {
 		if (now >= c->next_look)
 			hear(s, now);
@@ -476,8 +621,17 @@ void source_clock_look(struct source *s, __u64 now)
 			ask(s, now);
 	}
 	begin_times(s, now);
-	if (c->suspected && now >= c->hold_until)
-		resolve(c);
+	if (now >= c->hold_until)
+		doubt(s, now);
+	tell_owed(s, now);
+}
+
+void source_clock_settle(struct source *s, __u64 now)
+{
+	if (!s->clock.used || s->clock.same || !s->session)
+		return;
+	doubt(s, now);
+	tell_owed(s, now);
 }
 
 __u64 source_clock_due(const struct source *s, __u64 due)
@@ -499,12 +653,57 @@ __u64 source_clock_emit(const struct source *s, __u64 now)
 	return c->hold_until && c->held + MERGE_DELAY_NS - 1 < now ? c->held + MERGE_DELAY_NS - 1 : now;
 }
 
-void source_clock_check(struct source_clock *c, __u64 time, __u64 empty, __u64 latest, __u64 now)
+/*
+ * By how much @time would be off if the line still held, at least: it was read now, and not yet at @empty,
+ * or 0. 0: it may hold.
+ */
+static __u64 off_by(struct source_clock *c, __u64 time, __u64 empty, __u64 seen)
 {
 	__u64 ns, bound;
 
-	if (c->suspected || host_clock_time(&c->model, time, &ns, &bound))
+	if (!empty || host_clock_time(&c->model, time, &ns, &bound))
+		return 0;
+	if (ns + bound + SLACK_NS < empty)
+		return empty - ns;
+	return ns > seen + bound + SLACK_NS ? ns - seen : 0;
+}
+
+/* How long ago it happened. In doubles: a difference of seconds, to less than a us. */
+static void note_lag(struct source_clock *c, __u64 time, __u64 seen)
+{
+	double ago = (double)(__s64)(seen - c->sure.host) - (double)(__s64)(time - c->sure.region) * c->tick_ns;
+
+	if (c->sure.region && ago > (double)c->lag)
+		c->lag = ago < LAG_MAX ? (__u64)ago : (__u64)LAG_MAX; /* a guest's time may be any */
+}
+
+/* Are all times from @time on surely behind the step that is suspected, or was told? */
+static bool is_behind(struct source_clock *c, __u64 time, __u64 off)
+{
+	if (time < c->step_until && time >= c->step_from && off)
+		c->step_until = time;
+	return time >= c->step_until;
+}
+
+void source_clock_check(struct source_clock *c, __u64 time, __u64 empty, __u64 latest, __u64 now)
+{
+	__u64 seen, off;
+
+	if (!c->used || c->same || !c->nr_knots)
 		return;
-	if (ns + bound + SLACK_NS < empty || ns > clock_now() + bound + SLACK_NS)
-		suspect(c, latest < time ? latest + 1 : time, now);
+	seen = clock_now();
+	off = off_by(c, time, empty, seen);
+	if (c->suspected) {
+		c->unclear |= !is_behind(c, time, off);
+		return;
+	}
+	if (off) {
+		suspect(c, latest, time, off, now);
+		return;
+	}
+	if (c->by && !is_behind(c, time, 0)) {
+		owe(c, c->by);
+		c->by = 0;
+	}
+	note_lag(c, time, seen);
 }

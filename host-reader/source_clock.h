@@ -32,6 +32,7 @@ struct source_clock {
 	struct host_clock model;
 	struct tsc_offset offset;
 	struct kvm_tsc kvm; /* exact: instead of the offset */
+	int kvm_pid;        /* who runs it */
 	__u64 sample_next;
 	__u64 looked; /* when there was no new sample */
 	struct htrace_clock_sample own[SOURCE_CLOCK_KEPT]; /* the host's */
@@ -47,10 +48,22 @@ struct source_clock {
 	bool better; /* than the one by which knots were told */
 	bool missed; /* the last answer: it had stopped listening, or said nothing */
 	bool drifts; /* the TSCs' rates differ */
+	bool moved;  /* the offset made a step: samples that came before are not read by it */
 
 	bool begins;      /* times are not shown before they can be */
 	bool suspected;   /* a step */
-	__u64 step_from;  /* region time */
+	bool doubted;     /* and nobody answered in time: what came then went out */
+	__u64 off;        /* by which times are off then, at least */
+	__u64 step_from;  /* region time: behind what was read before it; */
+	__u64 step_until; /* and that was read behind it, surely */
+	bool unclear;     /* something was read that may be of either side */
+	__u64 by;         /* the last one, ns; 0: there was none, or it is told as unclear */
+	__u64 owed;       /* bound of what went out, as was found out later: to be told */
+
+	/* Of what was read since the latest answer, by the line as it was then: how long ago it happened, at most. */
+	struct host_word sure;
+	double tick_ns;
+	__u64 lag;
 	__u64 held, hold_until; /* what arrived from held on does not go out before */
 
 	unsigned int pongs, rounds, refused; /* bursts that were answered, and not believed */
@@ -66,8 +79,10 @@ __u64 source_clock_due(const struct source *s, __u64 due);
 /* What may go out now: what arrived, and was due, until then. */
 __u64 source_clock_emit(const struct source *s, __u64 now);
 /*
- * A record of region time @time was found in a ring that had nothing at @empty, host time: is that
+ * Records from region time @time on were found in a ring that had nothing at @empty, host time, or 0: is that
  * possible? @latest: of the records before.
  */
 void source_clock_check(struct source_clock *c, __u64 time, __u64 empty, __u64 latest, __u64 now);
+/* What is held goes out now, for the session ends: nothing is claimed of what is suspected. */
+void source_clock_settle(struct source *s, __u64 now);
 #endif

@@ -23,6 +23,7 @@ void source_end_session(struct source *s, __u64 now)
 	kvm_vm_unwatch(s->vm, s->stats.exits);
 	s->vm = NULL;
 	s->set_back = false;
+	source_clock_settle(s, now);
 	source_let_go(s, &end, now);
 	s->done_id = s->session_id;
 }

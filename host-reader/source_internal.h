@@ -47,6 +47,21 @@ void source_watch_vm(struct source *s, __u64 now);
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s);
 
+/* source_back.c */
+/* Has anything gone back that does not in a guest that was not set back to an earlier state? */
+bool source_went_back(struct source *s);
+/* Something has, or rings do not add up: nothing is read until it is known why. */
+void source_go_back(struct source *s, __u64 now);
+void source_back_round(struct source *s, __u64 now);
+/* It was not set back, or nobody waits until that is known: what went back is broken. */
+void source_not_back(struct source *s, __u64 now);
+/* Our heartbeat, to be known again. */
+void source_beat(struct source *s);
+/* What was kept for the next session does not hold. */
+void source_forget_ends(struct source *s);
+/* Does it have what is seen to go back? */
+bool source_steps_back(const struct source *s);
+
 /* source_silent.c */
 /* Was there no heartbeat for too long? */
 bool source_is_silent(struct source *s, __u64 now);
@@ -54,6 +69,8 @@ void source_go_silent(struct source *s, __u64 now);
 void source_silent_round(struct source *s, __u64 now, struct source_round *round);
 /* The reader ends. One pass; returns whether there is more. */
 bool source_finish_silent(struct source *s, __u64 now);
+/* Tracers of user space, whose rings are those of threads, may be many processes. */
+bool source_is_machine(const struct source *s);
 /* Does the process still live that runs the guest? */
 void source_watch_vmm(struct source *s, __u64 now);
 /* Another session may be another VM's. */

@@ -31,8 +31,7 @@ static __u64 stale_after(const struct source *s)
 
 /* ------------------------------------------------------------------------------- who runs the guest */
 
-/* Tracers of user space, whose rings are those of threads, may be many processes. */
-static bool is_machine(const struct source *s)
+bool source_is_machine(const struct source *s)
 {
 	for (__u32 i = 0; i < s->facts.nr_sets; i++)
 		if (s->facts.set[i].kind == HTRACE_RING_PER_CPU)
@@ -43,7 +42,7 @@ static bool is_machine(const struct source *s)
 /* Without a heart nobody could tell that it lives on: as of the kvm source, which is no guest. */
 static void find_vmm(struct source *s)
 {
-	if (s->vmm || !is_machine(s) || !source_has_heart(s))
+	if (s->vmm || !source_is_machine(s) || !source_has_heart(s))
 		return;
 	s->vmm = malloc(sizeof(*s->vmm));
 	if (s->vmm)
@@ -116,6 +115,8 @@ static bool salvage(struct source *s, __u64 now, struct source_round *round)
 		return false;
 	round->events += pass.events;
 	round->more |= !pass.drained;
+	if (pass.went_back && !s->frozen) /* nobody loads anything into it */
+		live_give_up(s->live, now);
 	s->salvaged_events += pass.events;
 	s->guest_came |= pass.events != 0;
 	s->salvaged = pass.drained;
@@ -157,10 +158,15 @@ void source_silent_round(struct source *s, __u64 now, struct source_round *round
 {
 	if (source_ended(s, now))
 		return;
-	if (source_heart_beat(s, now)) {
+	if (source_heart_beat(s, now) && !source_went_back(s)) {
 		is_back(s, now);
 		return;
 	}
+	if (source_went_back(s)) {
+		source_go_back(s, now);
+		return;
+	}
+	s->fine = now;
 	if (s->salvaged && !s->buried && s->vmm && vmm_gone(s->vmm)) {
 		if (s->frozen)
 			source_mark(s, now, "%s", vmm_words(VMM_GONE));

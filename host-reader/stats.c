@@ -157,7 +157,7 @@ static void stats_host_clock(struct host_clock_stats *s, struct host_clock *c)
 
 	*s = (struct host_clock_stats){
 		.same = c->same, .how = c->latest.how, .segments = c->nr, .knots = c->knots,
-		.refused = c->refused, .steps = c->steps, .step = c->step,
+		.refused = c->refused, .steps = c->steps, .step = c->step, .doubts = c->doubts,
 	};
 	if (host_clock_line(c, &line))
 		return;

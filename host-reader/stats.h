@@ -38,7 +38,7 @@ struct host_clock_stats {
 	bool same;
 	__u32 how; /* enum host_word_how */
 	unsigned int segments;
-	__u64 knots, refused, steps;
+	__u64 knots, refused, steps, doubts;
 	__s64 step; /* the last one */
 	__u64 hz;   /* of its clock, by the host's; 0: not known */
 	__u64 time, mono; /* at the last knot: its clock, the host's */

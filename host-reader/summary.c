@@ -332,7 +332,10 @@ static void write_shown(struct out *o, const struct source *s)
 
 	if (!s->config->host_clock)
 		return;
-	if (st->on_host)
+	if (st->on_host && st->host_bound == HOST_CLOCK_UNKNOWN)
+		snprintf(text, sizeof(text), "the host's CLOCK_MONOTONIC; within what is not known: it did not answer "
+			 "when a step was suspected (%s)", by_what(&st->host));
+	else if (st->on_host)
 		snprintf(text, sizeof(text), "the host's CLOCK_MONOTONIC, within %llu ns (%s)",
 			 (ull)st->host_bound, by_what(&st->host));
 	else
@@ -355,6 +358,9 @@ static void write_model(struct out *o, const struct source *s)
 	if (h->steps)
 		snprintf(text + strlen(text), sizeof(text) - strlen(text), ", the last of %+.6f s",
 			 (double)h->step / 1e9);
+	if (h->doubts)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "; %llu time%s in doubt",
+			 (ull)h->doubts, h->doubts == 1 ? "" : "s");
 	row(o, "samples", text);
 	if (h->hz && s->facts.clock_id == HTRACE_CLOCK_MONOTONIC)
 		snprintf(text, sizeof(text), "it was %.9f s when the host's was %.9f s, %+.3f ppm fast; "

@@ -66,6 +66,15 @@ void *table_get(struct table *t, const struct table_key *key)
 	return *slot;
 }
 
+int table_compare(const struct table_key *a, const struct table_key *b)
+{
+	if (a->a != b->a)
+		return a->a < b->a ? -1 : 1;
+	if (a->b != b->b)
+		return a->b < b->b ? -1 : 1;
+	return a->c < b->c ? -1 : a->c > b->c;
+}
+
 void *table_next(const struct table *t, size_t *i)
 {
 	while (*i < 1ULL << t->bits) {

@@ -29,6 +29,8 @@ __u64 table_hash(const struct table *t, const struct table_key *key);
 void *table_find(const struct table *t, const struct table_key *key);
 /* Found or new; NULL: it is full, or memory is out. */
 void *table_get(struct table *t, const struct table_key *key);
+/* Less than, equal to or greater than 0, by the numbers in their order. */
+int table_compare(const struct table_key *a, const struct table_key *b);
 /* All of them: for (i = 0; (thing = table_next(t, &i));) */
 void *table_next(const struct table *t, size_t *i);
 

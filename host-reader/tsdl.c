@@ -9,6 +9,8 @@
 
 #include <htrace/schema.h>
 
+#include "host_clock.h"
+
 #define TEXT_BEGIN 4096
 #define OFFSET_MAX (1ULL << 61)
 #define NS 1000000000ULL
@@ -131,7 +133,7 @@ void tsdl_clock(struct tsdl *t, const struct sink_session *s)
 		.text = s->ticks ? "TSC, ticks of unknown frequency" :
 			s->on_host ? "Monotonic Clock of the host" : "Monotonic Clock",
 		.hz = NS, .offset_s = offset / NS, .offset = offset % NS, .absolute = offset != 0,
-		.precision = s->bound ? *s->bound : 0,
+		.precision = s->bound && *s->bound != HOST_CLOCK_UNKNOWN ? *s->bound : 0,
 		.uuid = s->on_host ? s->host_boot_id : s->boot_id,
 	};
 

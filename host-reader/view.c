@@ -12,13 +12,17 @@
 
 typedef unsigned long long ull;
 
-static const struct view_ops *const kinds[] = { &view_exits, &view_io };
+static const struct view_ops *const kinds[] = {
+	&view_exits, &view_io, &view_functions, &view_functions_graph, &view_functions_folded,
+	&view_functions_json,
+};
 
 struct view {
 	const struct view_ops *ops;
 	void *state;
 	__u64 interval; /* 0: at the end only */
 	__u64 next;     /* page, host time */
+	bool in_place;  /* on a terminal */
 	bool printed;
 };
 
@@ -76,8 +80,9 @@ int views_open(struct sinks *s, const struct view_ops *ops, __u64 interval, __u6
 			return -ENOMEM;
 		}
 		v->ops = ops;
-		v->interval = interval || !out_is_terminal(k->out) ? interval : SECOND;
-		v->next = out_is_terminal(k->out) ? now : now + interval;
+		v->in_place = out_is_terminal(k->out) && !ops->lines;
+		v->interval = interval || !v->in_place ? interval : SECOND;
+		v->next = v->in_place ? now : now + interval;
 		k->ops = &sink_view;
 		k->state = v;
 	}
@@ -161,12 +166,12 @@ static void print(struct view *v, struct out *o, bool end)
 {
 	struct view_page p = { .out = o };
 
-	if (out_is_terminal(o) && !end) {
+	if (v->in_place && !end) {
 		print_in_place(v, &p);
 	} else {
-		if (out_is_terminal(o) && v->printed)
+		if (v->in_place && v->printed)
 			out_text(o, "\033[H\033[J");
-		else if (v->printed)
+		else if (v->printed && !v->ops->lines)
 			out_newline(o);
 		v->ops->print(v->state, &p);
 	}

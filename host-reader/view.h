@@ -25,6 +25,7 @@ void view_octaves(struct view_page *p, const struct durations *d);
 struct view_ops {
 	const char *name;
 	bool needs_host; /* it shows nothing but what the source kvm says */
+	bool lines; /* for programs to read: pages follow one another as they are, on terminals too */
 	void *(*open)(void); /* NULL: memory is out */
 	void (*event)(void *view, const struct sink_event *e);
 	void (*loss)(void *view, const struct sink_loss *l);
@@ -33,7 +34,8 @@ struct view_ops {
 	void (*close)(void *view);
 };
 
-extern const struct view_ops view_exits, view_io;
+extern const struct view_ops view_exits, view_io, view_functions, view_functions_graph, view_functions_folded,
+	view_functions_json;
 
 /* NULL: there is none of this name. */
 const struct view_ops *view_find(const char *name);

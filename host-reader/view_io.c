@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host_clock.h"
 #include "host_events.h"
 #include "io.h"
 #include "vcpus.h"
@@ -48,7 +49,7 @@ struct view_io {
 	bool is_host[IO_SOURCES];
 	__u8 boot_id[IO_SOURCES][16]; /* a host's */
 	bool on_host[IO_SOURCES];     /* a guest's times were */
-	__u64 schema[IO_SOURCES];     /* for which it is known what is recorded */
+	__u64 schema[IO_SOURCES];     /* for which it is known what is recorded, of guests and hosts */
 	bool over[IO_SOURCES];        /* its session; another one has nothing to do with it */
 	char source[IO_SOURCES][64];  /* what it is called, harmless */
 };
@@ -92,7 +93,7 @@ static void place(struct view_io *v, const struct sink_event *e, struct io_at *a
 	const struct sink_session *session = e->from->session;
 
 	*at = (struct io_at){ .time = e->time, .source = session->source_nr, .cpu = e->from->ring };
-	if (!session->on_host || !e->vcpu)
+	if (!session->on_host || !e->vcpu || (session->bound && *session->bound == HOST_CLOCK_UNKNOWN))
 		return;
 	for (unsigned int i = 0; i < IO_SOURCES && !at->on_host; i++) {
 		if (!v->is_host[i] || memcmp(v->boot_id[i], session->host_boot_id, sizeof(v->boot_id[i])) != 0)
@@ -119,8 +120,11 @@ static void look_at_schema(struct view_io *v, const struct sink_session *session
 	if (v->schema[session->source_nr] == session->schema)
 		return;
 	v->schema[session->source_nr] = session->schema;
-	io_records(v->io, session->source_nr, records(session, "block_rq_insert"),
-		   records(session, "virtqueue_notify"));
+	if (session->facts.host)
+		io_host_records(v->io, session->source_nr, records(session, "kvm_disk_complete"));
+	else
+		io_records(v->io, session->source_nr, records(session, "block_rq_insert"),
+			   records(session, "block_rq_issue"), records(session, "virtqueue_notify"));
 }
 
 static void guest_event(struct view_io *v, const struct sink_event *e)
@@ -164,6 +168,31 @@ static void guest_event(struct view_io *v, const struct sink_event *e)
 	}
 }
 
+/* How it left guest mode, by KVM's words. */
+static enum io_exit exit_kind(const struct host_event *h)
+{
+	static const char *const forced[] = {
+		"EXTERNAL_INTERRUPT", "EPT_VIOLATION", "interrupt", "npf", "nmi", "smi",
+	};
+
+	if (h->reason_name && !strcmp(h->reason_name, "EPT_MISCONFIG"))
+		return IO_EXIT_FAST;
+	for (size_t i = 0; h->reason_name && i < sizeof(forced) / sizeof(*forced); i++)
+		if (!strcmp(h->reason_name, forced[i]))
+			return IO_EXIT_FORCED;
+	return IO_EXIT_OTHER;
+}
+
+static void host_disk(struct view_io *v, unsigned int host, const struct sink_event *e, const struct host_event *h)
+{
+	struct io_disk_rq rq = {
+		.host = host, .vm = h->vm, .dev = h->dev, .bytes = h->bytes, .op = op_of(h->rwbs),
+		.error = h->error != 0, .end = e->time, .ns = h->ns, .queue_ns = h->queue_ns,
+	};
+
+	io_host_disk(v->io, &rq);
+}
+
 static void host_event(struct view_io *v, const struct sink_event *e)
 {
 	unsigned int host = e->from->session->source_nr;
@@ -171,11 +200,11 @@ static void host_event(struct view_io *v, const struct sink_event *e)
 
 	v->is_host[host] = true;
 	memcpy(v->boot_id[host], e->from->session->boot_id, sizeof(v->boot_id[host]));
+	look_at_schema(v, e->from->session);
 	host_events_take(v->host, e, &h);
 	switch (h.kind) {
 	case HOST_EXIT:
-		io_host_exit(v->io, host, h.vm, h.vcpu, e->time,
-			     h.reason_name && !strcmp(h.reason_name, "EPT_MISCONFIG"));
+		io_host_exit(v->io, host, h.vm, h.vcpu, e->time, exit_kind(&h));
 		break;
 	case HOST_ENTRY:
 		io_host_entry(v->io, host, h.vm, h.vcpu, e->time);
@@ -184,14 +213,19 @@ static void host_event(struct view_io *v, const struct sink_event *e)
 	case HOST_IN_MMIO:
 		io_host_access(v->io, host, h.vm, h.vcpu, h.write);
 		break;
+	case HOST_EXITED:
+		io_host_whole(v->io, host, h.vm, h.vcpu, e->time, h.ns, exit_kind(&h), false);
+		break;
 	case HOST_IO:
 	case HOST_MMIO:
 	case HOST_HYPERCALL:
-	case HOST_EXITED:
-		io_host_whole(v->io, host, h.vm, h.vcpu, e->time, h.ns, h.write);
+		io_host_whole(v->io, host, h.vm, h.vcpu, e->time, h.ns, IO_EXIT_OTHER, h.write);
 		break;
 	case HOST_INJECT:
-		io_host_inject(v->io, host, h.vm, h.vcpu, e->time);
+		io_host_inject(v->io, host, h.vm, h.vcpu, e->time, h.vector, h.again);
+		break;
+	case HOST_DISK:
+		host_disk(v, host, e, &h);
 		break;
 	default:
 		break;
@@ -260,64 +294,125 @@ static const char *const op_name[] = {
 
 static const char *const stage_name[IO_STAGES] = {
 	[IO_QUEUE] = "guest queue", [IO_DRIVER] = "guest driver", [IO_KICK] = "kick exit",
-	[IO_VMM] = "VMM with disk", [IO_IRQ] = "completion", [IO_TOTAL] = "total",
+	[IO_VMM] = "VMM with disk", [IO_WAITS] = "host queue", [IO_DISK] = "host disk", [IO_REST] = "VMM and KVM",
+	[IO_IRQ] = "completion", [IO_TOTAL] = "total",
 };
 
-static void print_stage(struct view_page *p, const char *name, const struct io_times *t,
-			const struct io_times *total)
+static void print_head(struct view_page *p, const char *what, const char *more)
 {
-	const struct durations *d = &t->d;
+	view_line(p, "%-14s %8s %7s %9s %10s %9s %7s %9s %9s %9s%s", what, "Samples", "Time%", "Min us", "Max us",
+		  "Mean us", "+-", "p50 us", "p99 us", "p99.9 us", more);
+}
 
+/* @all: ns that @d is a part of. */
+static void print_row(struct view_page *p, const char *name, const struct durations *d, __u64 all, const char *more)
+{
 	if (!d->count) {
-		view_line(p, "%-14s %8d %7s %9s %10s %9s %7s %9s %9s %9s %8llu %8llu", name, 0, "-", "-", "-",
-			  "-", "-", "-", "-", "-", (ull)t->none, (ull)t->unknown);
+		view_line(p, "%-14s %8d %7s %9s %10s %9s %7s %9s %9s %9s%s", name, 0, "-", "-", "-", "-", "-",
+			  "-", "-", "-", more);
 		return;
 	}
-	view_line(p, "%-14s %8llu %6.2f%% %9.2f %10.2f %9.2f %6.2f%% %9.2f %9.2f %9.2f %8llu %8llu", name,
-		  (ull)d->count, total->d.sum ? 100.0 * (double)d->sum / (double)total->d.sum : 0.0,
-		  us(d->min), us(d->max), durations_mean(d) / 1e3, durations_error(d),
-		  us(durations_percentile(d, 0.5)), us(durations_percentile(d, 0.99)),
-		  us(durations_percentile(d, 0.999)), (ull)t->none, (ull)t->unknown);
+	view_line(p, "%-14s %8llu %6.2f%% %9.2f %10.2f %9.2f %6.2f%% %9.2f %9.2f %9.2f%s", name, (ull)d->count,
+		  all ? 100.0 * (double)d->sum / (double)all : 0.0, us(d->min), us(d->max),
+		  durations_mean(d) / 1e3, durations_error(d), us(durations_percentile(d, 0.5)),
+		  us(durations_percentile(d, 0.99)), us(durations_percentile(d, 0.999)), more);
+}
+
+/* The three that are parts of the two above them stand back. */
+static void print_stage(struct view_page *p, const struct io_class *c, enum io_stage stage)
+{
+	const struct io_times *t = &c->stage[stage];
+	char name[24], more[40];
+
+	snprintf(name, sizeof(name), "%s%s", stage >= IO_WAITS && stage <= IO_REST ? "  " : "", stage_name[stage]);
+	snprintf(more, sizeof(more), " %8llu %8llu", (ull)t->none, (ull)t->unknown);
+	print_row(p, name, &t->d, c->stage[IO_TOTAL].d.sum, more);
+}
+
+struct disk {
+	__u32 dev;
+	enum io_op op;
+	const struct durations *size;
+	__u64 errors;
+};
+
+static void print_title(struct view_page *p, const char *whose, const struct disk *d)
+{
+	char errors[40] = "";
+
+	if (d->errors)
+		snprintf(errors, sizeof(errors), ", %llu failed", (ull)d->errors);
+	view_line(p, "%s", "");
+	view_line(p, "%sdisk %u:%u, %s: %llu requests, %llu bytes (%llu to %llu, mean %.0f)%s", whose,
+		  d->dev >> MINOR_BITS, d->dev & ((1u << MINOR_BITS) - 1), op_name[d->op], (ull)d->size->count,
+		  (ull)d->size->sum, (ull)d->size->min, (ull)d->size->max, durations_mean(d->size), errors);
 }
 
 static void print_class(const struct view_io *v, struct view_page *p, const struct io_class *c)
 {
-	const struct io_times *total = &c->stage[IO_TOTAL];
-	struct io_times disk = { .unknown = total->d.count };
-	char errors[40] = "";
+	struct disk d = { c->dev, c->op, &c->size, c->errors };
+	char whose[sizeof(v->source[0]) + 2];
 
-	if (c->errors)
-		snprintf(errors, sizeof(errors), ", %llu failed", (ull)c->errors);
+	snprintf(whose, sizeof(whose), "%s%s", v->source[c->source], *v->source[c->source] ? ", " : "");
+	print_title(p, whose, &d);
+	print_head(p, "STAGE", "     None  Unknown");
+	for (unsigned int i = 0; i < IO_STAGES; i++)
+		print_stage(p, c, i);
+}
+
+static void print_some_bars(struct view_page *p, const char *whose, const struct disk *d, const char *what,
+			    const struct durations *of)
+{
+	if (!of->sum)
+		return;
 	view_line(p, "%s", "");
-	view_line(p, "%s%sdisk %u:%u, %s: %llu requests, %llu bytes (%llu to %llu, mean %.0f)%s",
-		  v->source[c->source], *v->source[c->source] ? ", " : "", c->dev >> MINOR_BITS,
-		  c->dev & ((1u << MINOR_BITS) - 1), op_name[c->op], (ull)total->d.count, (ull)c->size.sum,
-		  (ull)c->size.min, (ull)c->size.max, durations_mean(&c->size), errors);
-	view_line(p, "%-14s %8s %7s %9s %10s %9s %7s %9s %9s %9s %8s %8s", "STAGE", "Samples", "Time%",
-		  "Min us", "Max us", "Mean us", "+-", "p50 us", "p99 us", "p99.9 us", "None", "Unknown");
-	for (unsigned int i = 0; i < IO_STAGES; i++) {
-		print_stage(p, stage_name[i], &c->stage[i], total);
-		if (i == IO_VMM) /* the source kvm knows nothing of the host's disks */
-			print_stage(p, "  host disk", &disk, total);
-	}
+	view_line(p, "%sdisk %u:%u, %s, %s:", whose, d->dev >> MINOR_BITS, d->dev & ((1u << MINOR_BITS) - 1),
+		  op_name[d->op], what);
+	view_octaves(p, of);
 }
 
 static void print_bars(struct view_page *p, const struct io_class *c)
 {
+	struct disk d = { c->dev, c->op, &c->size, c->errors };
+
 	for (unsigned int i = 0; i < IO_STAGES; i++) {
-		if (!c->stage[i].d.count)
-			continue;
-		view_line(p, "%s", "");
-		view_line(p, "disk %u:%u, %s, %s, ns:", c->dev >> MINOR_BITS,
-			  c->dev & ((1u << MINOR_BITS) - 1), op_name[c->op], stage_name[i]);
-		view_octaves(p, &c->stage[i].d);
+		char what[24];
+
+		snprintf(what, sizeof(what), "%s, ns", stage_name[i]);
+		print_some_bars(p, "", &d, what, &c->stage[i].d);
 	}
-	if (!c->size.sum)
-		return;
-	view_line(p, "%s", "");
-	view_line(p, "disk %u:%u, %s, bytes:", c->dev >> MINOR_BITS, c->dev & ((1u << MINOR_BITS) - 1),
-		  op_name[c->op]);
-	view_octaves(p, &c->size);
+	print_some_bars(p, "", &d, "bytes", &c->size);
+}
+
+/* ------------------------------------------------------------------------------ disks of the host */
+
+static void host_disk_of(const struct io_disk_class *c, struct disk *d, char *whose, size_t len)
+{
+	*d = (struct disk){ c->dev, c->op, &c->size, c->errors };
+	snprintf(whose, len, "VM %u, host ", c->vm);
+}
+
+static void print_host_disks(const struct view_io *v, struct view_page *p)
+{
+	size_t nr;
+	struct io_disk_class **c = io_disks_classes(io_disks(v->io), &nr);
+	struct disk d;
+	char whose[40];
+
+	for (size_t i = 0; i < nr; i++) {
+		host_disk_of(c[i], &d, whose, sizeof(whose));
+		print_title(p, whose, &d);
+		print_head(p, "STAGE", "");
+		print_row(p, stage_name[IO_WAITS], &c[i]->queue, c[i]->queue.sum + c[i]->disk.sum, "");
+		print_row(p, stage_name[IO_DISK], &c[i]->disk, c[i]->queue.sum + c[i]->disk.sum, "");
+	}
+	for (size_t i = 0; i < nr; i++) {
+		host_disk_of(c[i], &d, whose, sizeof(whose));
+		print_some_bars(p, whose, &d, "host queue, ns", &c[i]->queue);
+		print_some_bars(p, whose, &d, "host disk, ns", &c[i]->disk);
+		print_some_bars(p, whose, &d, "bytes", &c[i]->size);
+	}
+	free(c);
 }
 
 /* What is in no table, and why. */
@@ -364,6 +459,7 @@ static void io_view_print(void *view, struct view_page *p)
 	for (size_t i = 0; i < nr; i++)
 		print_bars(p, c[i]);
 	free(c);
+	print_host_disks(v, p);
 }
 
 const struct view_ops view_io = {

@@ -252,11 +252,24 @@ static void take_stock(struct htrace_consumer *c, __u64 head)
 	}
 }
 
-/* Discard: what an earlier reader consumed is gone, even in the midst of a block. */
+/* What was read before is not read again, even in the midst of a block. */
+static void skip_to(struct htrace_consumer *c, __u64 at)
+{
+	__u64 beg;
+
+	at &= ~7ULL; /* as all positions are; whoever may write it may have put anything there */
+	beg = at & ~(block_size(c) - 1);
+	if (at > c->skip_until)
+		c->skip_until = at;
+	if (beg > c->pos)
+		c->pos = beg;
+}
+
+/* Discard: what an earlier reader consumed is gone. */
 static void skip_consumed(struct htrace_consumer *c, const struct htrace_image *img,
 			  const __u64 *word, __u64 head)
 {
-	__u64 consumed = 0, beg, at;
+	__u64 consumed = 0, at;
 
 	if (img->placement == HTRACE_PLACEMENT_VSHMEM || !word)
 		consumed = __atomic_load_n(&c->ring->consumed, __ATOMIC_ACQUIRE);
@@ -266,11 +279,7 @@ static void skip_consumed(struct htrace_consumer *c, const struct htrace_image *
 	at = word ? __atomic_load_n(word, __ATOMIC_ACQUIRE) : 0;
 	if (at <= head && at > consumed)
 		consumed = at;
-	consumed &= ~7ULL; /* as all positions are; whoever may write it may have put anything there */
-	beg = consumed & ~(block_size(c) - 1);
-	c->skip_until = consumed;
-	if (beg > c->pos)
-		c->pos = beg;
+	skip_to(c, consumed);
 }
 
 /* Does all that is read by it lie in the image? A view's images are sure to; a caller's may be anything. */
@@ -327,6 +336,8 @@ int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image 
 			c->pos = ((head - 1) & ~(block - 1)) - (ring_size(c) - block);
 		if (c->g.policy == HTRACE_DISCARD)
 			skip_consumed(c, img, o.consumed, head);
+		if (o.from <= head && head - o.from <= ring_size(c))
+			skip_to(c, o.from);
 	}
 	c->head = head;
 	if (!c->quarantined)

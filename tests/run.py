@@ -94,6 +94,8 @@ def run_unit(exe, label, results, wrapper=()):
         else:
             bad += 1
             results.fail(name)
+    for what, why in re.findall(r'^# SKIP ([\w ]+): (.*)$', run.stdout, re.M):  # whatever it was built by
+        results.skip(f'{os.path.basename(exe)} {what}', why)
     plan = re.search(r'^1\.\.(\d+)', run.stdout, re.M)
     if not cases or (plan and int(plan[1]) != len(cases)) or (run.returncode and not bad) or \
             'from LD_PRELOAD cannot' in run.stdout:

@@ -6,6 +6,7 @@ ran, its interrupts, slices of other tracks (virtual CPUs, loss), events, counte
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -63,8 +64,8 @@ def times_of(machine):
 
 
 class Picture:
-    def __init__(self, begin, end, width):
-        self.begin, self.end, self.width = begin, end, width
+    def __init__(self, begin, end, width, without):
+        self.begin, self.end, self.width, self.without = begin, end, width, re.compile(without)
         self.scale = (width - LEFT - RIGHT) / (end - begin)
         self.parts, self.y, self.drawn = [], 10, 0
 
@@ -124,12 +125,15 @@ class Picture:
     def machine(self, machine):
         self.text(4, self.y + 12, pftext.one(machine.system, 'machine_name'), ' font-weight="bold"')
         self.y += ROW
-        for label, slices in rows(machine):
+        def wanted(named):
+            return [(name, what) for name, what in named if not self.without.search(name)]
+
+        for label, slices in wanted(rows(machine)):
             self.row(label, slices)
-        for track in sorted(machine.instants):
-            self.events(track, machine.instants[track])
-        for track in sorted(machine.counters):
-            self.counter(track, machine.counters[track])
+        for track, instants in wanted(sorted(machine.instants.items())):
+            self.events(track, instants)
+        for track, values in wanted(sorted(machine.counters.items())):
+            self.counter(track, values)
         self.y += ROW
 
     def axis(self, zero):
@@ -178,6 +182,7 @@ def main():
     parser.add_argument('--from', dest='begin', type=float, default=0, metavar='SEC', help='since the first event')
     parser.add_argument('--to', dest='end', type=float, metavar='SEC', help='likewise (default: all)')
     parser.add_argument('--width', type=int, default=1000, help='pixels (default: 1000)')
+    parser.add_argument('--without', metavar='REGEX', default='(?!)', help='leave out rows whose names it matches')
     args = parser.parse_args()
     try:
         machines = pftext.Trace(args.file).machines.values()
@@ -192,7 +197,7 @@ def main():
     begin, end = zero + int(args.begin * 1e9), zero + int(args.end * 1e9) if args.end else max(times)
     if end <= begin or args.width < 300:
         sys.exit('draw-trace: nothing is left to draw: --to has to be behind --from, --width 300 or more')
-    picture = Picture(begin, end, args.width)
+    picture = Picture(begin, end, args.width, args.without)
     for m in machines:
         picture.machine(m)
     picture.axis(zero)

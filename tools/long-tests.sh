@@ -9,13 +9,18 @@ set -euo pipefail
 usage() {
 	cat <<'USAGE'
 Usage: long-tests.sh [--hours N] [--only REGEX] [--build DIR] [--log DIR]
+       long-tests.sh --units [--build DIR]
 
   --hours N      how long, fractions allowed (default: 8); the last round is finished
   --only REGEX   which tests (default: truth, loss, relay, survival, hostile, built_in,
-                 tracepoints, drivers, sinks, capture, filter, stacks, stress,
-                 faults, and the unit tests of the ring)
+                 tracepoints, drivers, sinks, capture, lend, filter, stacks, stress,
+                 faults, kvm, vcpus, one_clock, dead, snapshot, many, vandal (a minute of
+                 it), strings, nested, linux_guest, host_disk, functions, view_io, and the
+                 unit tests of the ring and of CTF)
   --build DIR    what to test (default: build-test, as tools/test.sh leaves it)
   --log DIR      where the rounds' outputs go (default: a new directory in /tmp)
+  --units        instead: both units for systemd, run by systemd in a guest (2 minutes); takes
+                 systemd's files from this machine, which is to be Debian 12
 
 Exit status 0 if every round passed. A round that failed does not end the run.
 USAGE
@@ -25,9 +30,10 @@ bad_usage() { echo "long-tests: $* (see --help)" >&2; exit 2; }
 
 top=$(dirname "$(dirname "$(readlink -f "$0")")")
 hours=8
-only='^(truth|loss|relay|survival|hostile|built_in|tracepoints|drivers|sinks|capture|filter|stacks|stress|faults)\.|^unit\.test_(ring|schedules|region|relay|vshmem)$'
+only='^(truth|loss|relay|survival|hostile|built_in|tracepoints|drivers|sinks|capture|lend|linux_guest|host_disk|functions|view_io|nested|filter|stacks|stress|faults|kvm|vcpus|one_clock|dead|snapshot|many|vandal|strings)\.|^unit\.test_(ring|schedules|region|relay|vshmem|sink_ctf)$'
 build=$top/build-test
 log=
+units=
 while [ $# -gt 0 ]; do
 	case $1 in
 	--hours | --only | --build | --log)
@@ -40,14 +46,18 @@ while [ $# -gt 0 ]; do
 		esac
 		shift 2
 		;;
+	--units) units=1; shift ;;
 	-h | --help) usage; exit 0 ;;
 	*) bad_usage "unknown argument '$1'" ;;
 	esac
 done
 [[ $hours =~ ^[0-9]+(\.[0-9]+)?$ ]] || bad_usage "--hours '$hours' is not a number"
 [ -f "$build/build.ninja" ] || bad_usage "there is no build in $build: tools/test.sh makes one, --build names another"
+[ -z "$units" ] || exec "$top/tests/system/units.py" --build "$build"
 [ -n "$log" ] || log=$(mktemp -d /tmp/htrace-long.XXXXXX)
 mkdir -p "$log"
+
+export HTRACE_VANDAL_SECONDS=${HTRACE_VANDAL_SECONDS:-60}
 
 seconds=$(awk -v h="$hours" 'BEGIN { printf "%d", h * 3600 }')
 rounds=0 failed=0 passed=0

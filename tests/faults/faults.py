@@ -57,7 +57,7 @@ def say_of_readers(numbers, say):
     kept, again, cut = numbers
     say(f'under discard, of readers that died or failed: {kept} of these were read, but not written; {again} '
         'written, and delivered by the next one, too')
-    say(f'{cut} streams of readers that were killed end within a packet, which was taken away')
+    say(f'{cut} streams of raw captures of readers that were killed end within a packet, which was taken away')
 
 
 def run(seed, times, say=print):

@@ -106,6 +106,7 @@ class Guest(Host):
         self.inside, self.outside, self.pace = list(inside), list(outside), pace
         self.rng.shuffle(self.inside)
         self.rng.shuffle(self.outside)
+        self.cpus = cpus
         self.vm = VM(self.script(), kernel=kernel, cpus=cpus, add=[COUNTED])
         self.qmp = os.path.join(self.vm.dir, 'qmp')
         self.vm.command += ['--qmp', self.qmp]
@@ -205,7 +206,7 @@ class Guest(Host):
     def account(self):
         """As Scene.account(): by fault of the guest's, of what was recorded for sure."""
         need, faults = self.required()
-        found, last, lost, again, ended = {}, {}, 0, 0, False
+        found, last, lost, again, within, ended = {}, {}, 0, 0, 0, False
         for r in self.readers:
             records, losses = r.read()
             lost += sum(sum(of.values()) for of in losses.values())
@@ -216,13 +217,17 @@ class Guest(Host):
                 again += join(found, here, r.dir, ended)
             for who, seqs in here.items():
                 found.setdefault(who, set()).update(seqs)
+                within += sum(n not in seqs for span in need.get(who, [])
+                              for n in range(max(min(seqs), span[0]), min(max(seqs), span[1])))
             last, ended = here, r.killed or r.failed
         # A flight recorder that was not lapped has all; who discards what was read has the rest.
         have = last if self.policy == 'overwrite' else found
         missing = sum(len(set(range(*span)) - have.get(who, set())) for who, spans in need.items() for span in spans)
         ends = sum(r.killed or r.failed for r in self.readers)
-        if missing > lost + (2 * RATE * ends if self.policy == 'discard' else 0):
+        if missing > lost + (RATE * self.cpus * ends if self.policy == 'discard' else 0):
             raise Wrong(f'{missing} records are missing, {lost} are counted as lost')
+        if self.policy == 'discard' and within > lost:  # what was read, and not written, would have come next
+            raise Wrong(f'{within} records are missing among what readers delivered, {lost} are counted as lost')
         return (self.by_fault(need, faults, found), max(missing - lost, 0), again,
                 sum(r.cut_off for r in self.readers))
 

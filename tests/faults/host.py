@@ -17,6 +17,7 @@ from vm import READER
 DISK = 64 << 20
 PAUSE = 0.02, 0.12                 # between two faults
 STOPPED = 0.05, 0.35
+HELD = 2.0                         # a reader that is killed has written all that it read before that
 READER_ENDS = 'kill reader', 'full disk', 'directory removed'
 
 
@@ -29,15 +30,17 @@ class Reader:
         os.mkdir(self.dir)
         self.err_path = os.path.join(host.dir, f'reader{nr}.err')
         self.form = host.form
+        self.kinds = host.kinds
         self.gone = False     # its directories are
         self.truncated = 0    # of its sources
         self.killed = self.failed = False
-        self.cut_off = 0      # streams whose last packet is incomplete
+        self.skipped = {}     # {who: numbers that are missing between those in the JSON}
+        self.ended_at = 0     # when it was killed, or failed
+        self.cut_off = 0      # streams of the raw capture whose last packet is incomplete
         with open(self.err_path, 'wb') as err:
+            to = [arg for kind in ('json', *self.kinds) for arg in ('-o', f'{kind}:{self.path(kind)}')]
             self.process = subprocess.Popen(
-                [READER, '-o', f'json:{self.path("json")}', '-o', f'ctf:{self.path("ctf")}',
-                 '-o', f'raw:{self.path("raw")}', *sources],
-                stdin=subprocess.DEVNULL, stdout=err, stderr=err)
+                [READER, *to, *sources], stdin=subprocess.DEVNULL, stdout=err, stderr=err)
 
     def path(self, kind):
         return os.path.join(self.dir, kind)
@@ -73,10 +76,12 @@ class Reader:
             return {}, {}
         records, lost = outputs.read_json(self.path('json'), self.form)
         found = {who: set(seqs) for who, seqs in records.streams.items()}
-        for kind in () if self.gone else ('ctf', 'raw'):
-            if self.killed:
-                self.cut_off += outputs.cut_off(self.path(kind))
-            other = outputs.read_ctf(self.path(kind), self.form)
+        self.skipped = {who: seqs[-1] - seqs[0] + 1 - len(seqs) for who, seqs in records.streams.items()}
+        for kind in () if self.gone else self.kinds:
+            path = self.path(kind)
+            cut_off = outputs.cut_off(path) if self.killed and kind == 'raw' else 0
+            self.cut_off += cut_off
+            other = outputs.read_ctf(outputs.whole(READER, path) if cut_off else path, self.form)
             if not self.killed and not self.failed and other.streams != records.streams:
                 raise Wrong(f'{self.path(kind)} has {other.nr} records, the JSON {records.nr}')
             for who, seqs in other.streams.items():
@@ -110,6 +115,7 @@ class Host:
         self.disk = os.path.join(self.dir, 'disk')
         self.readers = []
         self.reader = None
+        self.kinds = 'ctf', 'raw'  # of outputs, beside the JSON
         self.log = []  # faults
 
     def sources(self):
@@ -128,6 +134,7 @@ class Host:
         self.reader.process.kill()
         self.reader.process.wait()
         self.reader.killed = True
+        self.reader.ended_at = time.monotonic()
         time.sleep(self.rng.choice([0, 0, self.rng.uniform(0, 0.1)]))
         self.start_reader()
 
@@ -152,6 +159,7 @@ class Host:
         if status not in ((0, 1) if optional else (1,)) or (status and not said):
             raise Wrong(f'the reader ended with {status}:\n{self.reader.err()[-3000:]}')
         self.reader.failed = True
+        self.reader.ended_at = time.monotonic()
         self.start_reader()
 
     def do_full_disk(self):
@@ -165,7 +173,7 @@ class Host:
         self.reader_fails('No space left')
 
     def do_directory_removed(self):
-        for kind in 'ctf', 'raw':
+        for kind in self.kinds:
             while os.path.exists(self.reader.path(kind)):  # the reader may put more there meanwhile
                 shutil.rmtree(self.reader.path(kind), ignore_errors=True)
         self.reader.gone = True

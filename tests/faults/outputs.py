@@ -114,8 +114,8 @@ MAGIC, PACKET_SIZE = 0xC1FC1FC1, 48  # of a packet's header: its first word, and
 
 def cut_off(path):
     """
-    A process that is killed in write(2) writes a part of it: a stream's last packet may be incomplete, and
-    babeltrace2 refuses such. Takes it away; how many there were.
+    A process that is killed in write(2) writes a part of it: the last packet of a raw capture's stream may be
+    incomplete, and babeltrace2 refuses such. How many there are. (In -o ctf: there is none.)
     """
     nr = 0
     for directory, _, files in os.walk(path):
@@ -123,7 +123,7 @@ def cut_off(path):
             if not re.match(r'(set-\d+-)?(cpu|ring)\d+', name):
                 continue
             stream = os.path.join(directory, name)
-            with open(stream, 'r+b') as f:
+            with open(stream, 'rb') as f:
                 size, at = os.fstat(f.fileno()).st_size, 0
                 while at < size:
                     f.seek(at)
@@ -136,10 +136,18 @@ def cut_off(path):
                     if at + bits // 8 > size:
                         break
                     at += bits // 8
-                if at < size:
-                    f.truncate(at)
-                    nr += 1
+                nr += at < size
     return nr
+
+
+def whole(reader, path):
+    """A raw capture of the same without what is cut off, as the man page tells users to make one."""
+    copy = path + '.whole'
+    run = subprocess.run([reader, '-o', f'raw:{copy}', f'file:{path}'], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                         check=False)
+    if run.returncode:
+        raise Unreadable(f'{path}: {run.stderr}')
+    return copy
 
 
 def read_ctf(path, form):

@@ -8,6 +8,11 @@ alike. A scene is of one of two kinds, so that the account can be exact:
 - one reader sees all: whatever dies beside it, delivered + lost = produced, by the loss lines of its output;
 - readers come and go: the rings' processes are not killed, and the last reader's summary has all that was ever
   produced, received + lost + before = produced.
+
+Of each reader, however it ended: what is missing among that which it delivered it counted, before what came after.
+So what a reader that was killed had read, and not written, can only be what would have come next. It is nothing
+where there is a raw capture (every other pair of scenes), as what is not there stays in the rings; else it was
+produced within HELD seconds.
 """
 
 import bisect
@@ -17,10 +22,11 @@ import random
 import signal
 import struct
 import subprocess
+import threading
 import time
 
 import outputs
-from host import PAUSE, READER_ENDS, Host, join
+from host import HELD, PAUSE, READER_ENDS, Host, join
 from outputs import Wrong
 from vm import BUILD
 
@@ -60,14 +66,16 @@ class Scene(Host):
         self.faults = faults
         self.one_reader = not any(f in READER_ENDS for f in faults)
         self.policy = 'discard' if nr % 2 else 'overwrite'
+        self.kinds = ('ctf', 'raw') if nr // 2 % 2 else ('ctf',)
         self.clock = self.rng.choice(['best', 'monotonic'])
-        self.name = f'scene {nr}, {self.policy}, clock {self.clock}'
+        self.name = f'scene {nr}, {self.policy}, {"+".join(self.kinds)}, clock {self.clock}'
         self.region = os.path.join(self.dir, 'region')
         self.truth_path = os.path.join(self.dir, 'truth')
         self.processes, self.victims = [], []
         self.life = self.next_victim = self.at = 0
         self.shifted = False
         self.snapshots = []  # what was produced when each fault began
+        self.paces = []      # (when, how many were produced by then)
 
     # ------------------------------------------------------------------------------- processes
 
@@ -147,9 +155,29 @@ class Scene(Host):
         self.end_worker()
         self.start_worker(self.rng.choice([seconds, -back]))
 
+    def watch(self, until):
+        while not until.wait(0.1):
+            self.paces.append((time.monotonic(), sum(did[1] for did in self.truth().values())))
+
+    def held(self, at):
+        """At most so many can have been read, and not written, by a reader that ended then."""
+        before = [nr for when, nr in self.paces if when < at - HELD]
+        until = [nr for when, nr in self.paces if when > at]
+        return (until[0] if until else self.paces[-1][1]) - (before[-1] if before else 0)
+
     def play(self):
         with open(self.truth_path, 'wb') as f:
             f.truncate(LIVES * THREADS * DID)
+        done = threading.Event()
+        watcher = threading.Thread(target=self.watch, args=(done,))
+        watcher.start()
+        try:
+            self.play_faults()
+        finally:
+            done.set()
+            watcher.join()
+
+    def play_faults(self):
         self.start_agent()
         self.start_reader()
         if self.one_reader:
@@ -194,7 +222,11 @@ class Scene(Host):
         found, again, lost, ended = {}, 0, 0, False
         for r in self.readers:
             records, losses = r.read()
-            lost += sum(losses.get(self.region, losses.get(None, {})).values())
+            told = sum(losses.get(self.region, losses.get(None, {})).values())
+            skipped = sum(nr for who, nr in r.skipped.items() if who[0] < ALONE)
+            if skipped > told:  # whatever ended it: what was lost stands before what came after
+                raise Wrong(f'{r.dir}: {skipped} are missing among what was delivered, {told} are told of')
+            lost += told
             records = {who: seqs for who, seqs in records.items() if who[0] < ALONE}
             for who, seqs in records.items():
                 if max(seqs) >= truth[who][0]:
@@ -216,6 +248,10 @@ class Scene(Host):
             raise Wrong(f'{done} to {begun} were produced, {told} are told of: {last}, {delivered} '
                         f'delivered, {lost} in loss lines')
         kept = done - dropped - delivered if self.policy == 'discard' and not self.one_reader else 0
+        held = sum(self.held(r.ended_at) for r in self.readers
+                   if r.gone or (r.killed or r.failed) and 'raw' not in self.kinds)
+        if kept > held:
+            raise Wrong(f'{kept} were read and not written by readers that ended, of {held} that can be')
         return self.by_fault(found), kept, again, sum(r.cut_off for r in self.readers)
 
     def by_fault(self, found):

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What dies, stops, fills up or goes away at random moments takes nothing along that was not counted."""
 
+import concurrent.futures
 import os
 import random
 import re
+import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import faults  # noqa: E402
 import pace  # noqa: E402
 from guest import BOOTS  # noqa: E402
-from harness import params, say  # noqa: E402
+from harness import Skip, params, say  # noqa: E402
+from outputs import LOST  # noqa: E402
+from vm import BUILD  # noqa: E402
 
 TIMES = 300
 PAIRS, PAIRS_GUEST = 10, 4
@@ -23,6 +28,29 @@ def test_local():
     times, wrong = faults.run(random.randrange(1 << 31), TIMES, say)
     assert not wrong, '\n'.join(wrong)
     assert times == TIMES, times
+
+
+def read_state(path):
+    run = subprocess.run(['babeltrace2', path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    bad = [line for line in run.stderr.splitlines() if not LOST.match(line)]
+    assert not run.returncode and not bad, f'{path}: babeltrace2 ended with {run.returncode}: {bad[:10]}'
+    return run.stdout.count('\n')
+
+
+def test_killed_in_a_write():
+    """
+    A CTF output as it is behind each page of each write (where a process that is killed in one stops), as the unit
+    test has it: babeltrace2 reads all, and what it reads does not become less.
+    """
+    unit = os.path.join(BUILD, 'tests', 'test_sink_ctf')
+    if not os.path.exists(unit):
+        raise Skip('built without unit tests')
+    with tempfile.TemporaryDirectory(dir='/dev/shm') as d, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        subprocess.run([unit], env=os.environ | {'HTRACE_STATES': d}, stdout=subprocess.DEVNULL, check=True)
+        states = [os.path.join(d, name) for name in sorted(os.listdir(d), key=int)]
+        events = list(pool.map(read_state, states))
+    say(f'{len(states)} states, {events[0]} to {events[-1]} events')
+    assert len(states) > 80 and events == sorted(events) and events[0] < 10 and events[-1] > 50, events
 
 
 @params('discard', 'overwrite')

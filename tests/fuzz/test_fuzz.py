@@ -80,6 +80,7 @@ ELSEWHERE = {
     'host-reader/source.c': 'what to do in which state: a guest\'s words are compared, attach.c and live.c read them; '
                             'survival, hostile',
     'host-reader/source_attach.c': 'when to attach: attach.c and ram.c judge; survival, hostile, host_reader',
+    'host-reader/source_back.c': 'was a guest set back: its words are compared, live.c reads its rings; dead, hostile',
     'host-reader/source_end.c': 'when to end: host_reader, survival',
     'host-reader/source_file.c': 'which captures a directory has: capture_read.c and capture_lane.c judge them; capture',
     'host-reader/source_session.c': 'hands over what attach.c read; capture, survival',
@@ -101,6 +102,9 @@ ELSEWHERE = {
     'host-reader/kvm_events.c': 'the host\'s kernel; kvm',
     'libhtrace/clock_ping.c': 'a guest\'s two words, read once; what they may say is a difference; test_host_clock',
     'host-reader/host_clock.c': 'pairs of times, each checked; test_host_clock',
+    'host-reader/live_back.c': 'positions that are compared, never followed; dead',
+    'host-reader/session_order.c': 'times only, as order.c; test_host_clock, one_clock',
+    'host-reader/session_clock.c': 'words that region_clock.c has checked, and what is said of them; test_capture, test_source_clock',
     'host-reader/source_clock.c': 'when to ask a guest for its clock, and for how long to wait; test_host_clock, one_clock',
     'host-reader/kvm_tsc.c': 'the host\'s kernel, files of debugfs; test_host_clock',
     'host-reader/order.c': 'times only; test_host_clock, one_clock',
@@ -108,10 +112,11 @@ ELSEWHERE = {
     **{f'host-reader/{f}.c': 'records of the host\'s own programs, or of captures of it; test_vcpus, vcpus' for f in (
         'vcpus', 'perfetto_vcpus')},
     **{f'host-reader/{f}.c': 'adds and shows numbers of records that show.c and schema_visit.c read, in tables with '
-                             'limits; test_exits, test_view_exits, test_io, test_view_io, view' for f in (
-        'durations', 'event_fields', 'exits', 'host_events', 'io', 'table', 'view', 'view_exits', 'view_io')},
+                             'limits; test_exits, test_view_exits, test_io, test_view_io, test_view_functions, view' for f in (
+        'calls', 'durations', 'event_fields', 'exits', 'host_events', 'io', 'io_disk', 'table', 'view', 'view_exits',
+        'view_functions', 'view_io')},
     **{f'host-reader/{f}.c': 'what the reader may do itself; test_confine, sandbox' for f in (
-        'confine', 'confine_calls', 'finder', 'sandbox')},
+        'confine', 'confine_calls', 'confine_links', 'finder', 'sandbox')},
     'host-reader/syscalls.c': 'a table', 'host-reader/syscall_args.c': 'a table',
     **{f'host-reader/{f}.c': OWN for f in (
         'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',

@@ -3,12 +3,15 @@
  * A VMM for the small guest l2/l2.c, straight on /dev/kvm: its real exits are what a reader on this
  * machine may watch. The guest writes into a region in a file of ours, which is memory of it.
  *
- *	l2vmm [-w] [-b] [-p NS] [-s USEC] [-2] REGION ROUNDS RECORDS PAUSE WORK...
+ *	l2vmm [-w] [-b] [-p NS] [-s USEC] [-2] [-o CLOCK] [-d DISK [-t]] REGION ROUNDS RECORDS PAUSE WORK...
  *
- * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt or busy. -w waits for a
- * reader before the start, and at the end until it has read all. -p: rounds begin so many ns after
+ * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt, busy, disk, read, mmioread, msr or
+ * timer. -w waits for a reader before the start, and at the end until it has read all. -p: rounds begin so many ns after
  * each other, if they can. -b: the guest wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each
- * I/O exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing.
+ * I/O exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing. -o: it is a machine of
+ * its own (l2own.h), whose records have the times of its TSC (tsc) or CLOCK_MONOTONIC (mono). msr and timer want
+ * that, hlt cannot have it. With -b, too, its bells do not wake the reader, but l2own_listen().
+ * -d: disk's requests go to this block device, in their exits, or (-t) by a thread.
  *
  * Prints for each virtual CPU what it did, what the VMM saw of it, and by how many ns its times may be off.
  */
@@ -31,12 +34,15 @@
 #include <htrace/schema.h>
 
 #include "l2/l2.h"
+#include "l2disk.h"
+#include "l2own.h"
 
 #define REGION_SIZE (4u << 20)
 #define RING_SIZE 131072
 #define BLOCK_SIZE 8192
 #define TICK_NS 1000000 /* between two interrupts */
 #define BEAT_US 50000
+#define TIMER_NS 1000000ULL
 #define RATE_NS 100000000 /* at least, to measure how two clocks go */
 #define MAX_CPUID 128
 #define MAX_STAT_NAME 256
@@ -47,6 +53,8 @@ extern const char l2_image[], l2_image_end[];
 static const char *const works[] = {
 	[L2_IO] = "io", [L2_MMIO_WRITE] = "mmio", [L2_HLT] = "hlt", [L2_CPUID] = "cpuid",
 	[L2_VMCALL] = "vmcall", [L2_INTERRUPT] = "interrupt", [L2_BUSY] = "busy",
+	[L2_USE_DISK] = "disk", [L2_READ] = "read",
+	[L2_MMIO_READ] = "mmioread", [L2_MSR] = "msr", [L2_TIMER] = "timer",
 };
 
 struct vcpu {
@@ -54,7 +62,8 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	int fd;
-	bool done;
+	bool done, disk_done;
+	__u32 asked; /* how often, by reads */
 	unsigned long long io, mmio, hlt, windows, signals, injected, ns, run_delay, tid;
 	unsigned long long exits; /* as KVM counts them */
 	int khz; /* of its TSC */
@@ -72,7 +81,7 @@ static unsigned int nr_vcpus;
 static char *ram;
 static int kvm, vm;
 static unsigned int io_sleep; /* us */
-static bool bell;
+static bool bell, own;
 
 static void fail(const char *what)
 {
@@ -106,6 +115,8 @@ static __u32 declare(struct htrace_schema_builder *b, const char *name)
 		{ .type = hex, .bit_off = 64, .name = "check" },
 		{ .type = u32, .bit_off = 128, .name = "cpu" },
 		{ .type = u32, .bit_off = 160, .name = "work" },
+		{ .type = u64, .bit_off = 192, .name = "value" },
+		{ .type = u64, .bit_off = 256, .name = "at" },
 	};
 	int type = htrace_builder_struct(b, name, false, sizeof(struct l2_record), members,
 					 COUNT(members));
@@ -115,7 +126,7 @@ static __u32 declare(struct htrace_schema_builder *b, const char *name)
 	return (__u32)id;
 }
 
-static struct htrace_region *make_region(const char *path, __u32 *event, __u32 *irq_event)
+static struct htrace_region *make_region(const char *path, struct l2_cpu *orders, void **mapped)
 {
 	struct htrace_region_opts o = {
 		.sz = sizeof(o), .placement = HTRACE_PLACEMENT_LOCAL, .policy = HTRACE_DISCARD,
@@ -140,13 +151,14 @@ static struct htrace_region *make_region(const char *path, __u32 *event, __u32 *
 	slot.userspace_addr = (__u64)mem;
 	check(!ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot), "giving the region to the guest");
 	check(!htrace_builder_new(&b, NULL, 0), "the schema's builder");
-	*event = declare(b, "l2_record");
-	*irq_event = declare(b, "l2_interrupt");
+	orders->event = declare(b, "l2_record");
+	orders->irq_event = declare(b, "l2_interrupt");
+	orders->armed_event = declare(b, "l2_armed");
 	entries = htrace_builder_entries(b, &len);
 	check(!htrace_region_add_schema(r, entries, len), "the schema");
 	htrace_builder_free(b);
 	htrace_region_guest(r)->heartbeat_ms = BEAT_US / 1000;
-	htrace_region_beat(r, 0);
+	*mapped = mem;
 	htrace_region_set_state(r, HTRACE_GUEST_RUNNING);
 	return r;
 }
@@ -163,6 +175,8 @@ static void make_vm(void)
 	check(kvm >= 0, "/dev/kvm");
 	vm = ioctl(kvm, KVM_CREATE_VM, 0);
 	check(vm >= 0, "KVM_CREATE_VM");
+	if (own)
+		l2own_apic(vm);
 	ram = mmap(NULL, L2_RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	check(ram != MAP_FAILED, "memory");
 	slot.userspace_addr = (__u64)ram;
@@ -216,6 +230,8 @@ static void set_registers(const struct vcpu *v, __u64 cpu)
 	s.cr4 |= 0x20;                  /* PAE */
 	s.cr0 = 0x80010033;             /* PG, WP, NE, ET, MP, PE */
 	s.efer = 0x500;                 /* LMA, LME */
+	if (own)
+		s.apic_base |= 0xc00;   /* x2APIC mode, on */
 	check(!ioctl(v->fd, KVM_SET_SREGS, &s), "KVM_SET_SREGS");
 	check(!ioctl(v->fd, KVM_SET_REGS, &regs), "KVM_SET_REGS");
 }
@@ -228,6 +244,9 @@ static void set_cpuid(const struct vcpu *v)
 	check(c, "memory");
 	c->nent = MAX_CPUID;
 	check(!ioctl(kvm, KVM_GET_SUPPORTED_CPUID, c), "KVM_GET_SUPPORTED_CPUID");
+	for (__u32 i = 0; i < c->nent; i++)
+		if (c->entries[i].function == 1 && own)
+			c->entries[i].ecx |= 1 << 24; /* the local APIC's timer can wait for a time of the TSC */
 	check(!ioctl(v->fd, KVM_SET_CPUID2, c), "KVM_SET_CPUID2");
 	free(c);
 }
@@ -249,10 +268,10 @@ static struct instant read_clocks(void)
 	return at;
 }
 
-/* The guest's TSC is ours, so that it can tell our CLOCK_MONOTONIC by it. */
+/* The guest's TSC is ours, so that it can tell our CLOCK_MONOTONIC by it; unless it is to have its own. */
 static void set_tsc(struct vcpu *v, __u64 period_ns)
 {
-	__u64 offset = 0;
+	__u64 offset = own ? l2own_tsc_offset() : 0;
 	struct kvm_device_attr attr = {
 		.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (__u64)&offset,
 	};
@@ -261,6 +280,9 @@ static void set_tsc(struct vcpu *v, __u64 period_ns)
 	check(v->khz > 0, "KVM_GET_TSC_KHZ");
 	check(!ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr), "KVM_VCPU_TSC_OFFSET");
 	v->account->period = period_ns * (unsigned int)v->khz / 1000000;
+	v->account->delay = TIMER_NS * (unsigned int)v->khz / 1000000;
+	if (own)
+		l2own_clock(v->account, (unsigned int)v->khz);
 }
 
 /*
@@ -322,10 +344,14 @@ static void make_vcpu(struct vcpu *v, __u64 cpu, const struct l2_cpu *orders, st
 	c->self = L2_CPUS + cpu * 0x1000;
 	c->cpu = (__u32)cpu;
 	c->intel = is_intel();
+	c->apic = own;
 	ring = (const char *)htrace_region_ring(r, 0, (__u32)cpu, &c->geometry);
 	c->ring = L2_REGION + (__u64)(ring - base);
 	c->consumed = L2_REGION + (__u64)((const char *)&words->consumed - base);
-	if (bell) {
+	if (bell && own) { /* l2own_listen() does, and the reader does not */
+		c->event_idx = c->self + offsetof(struct l2_cpu, waits_at);
+		c->sync = c->self + offsetof(struct l2_cpu, listens);
+	} else if (bell) {
 		c->event_idx = L2_REGION + (__u64)((const char *)&words->event_idx - base);
 		c->sync = L2_REGION + (__u64)((const char *)&htrace_region_host(r)->sync - base);
 	}
@@ -336,6 +362,8 @@ static void make_vcpu(struct vcpu *v, __u64 cpu, const struct l2_cpu *orders, st
 	set_cpuid(v);
 	set_registers(v, cpu);
 	set_tsc(v, orders->period);
+	if (own)
+		l2own_start(v->fd);
 }
 
 /* The number of exits that KVM counted, of which the VMM sees only some. */
@@ -383,6 +411,14 @@ static void inject(struct vcpu *v, bool *pending)
 {
 	struct kvm_interrupt irq = { .irq = L2_VECTOR };
 
+	if (own) {
+		/* One that was not taken yet would be one with this. */
+		if (*pending && v->account->irqs == v->injected && l2own_interrupt(vm, v->account->cpu)) {
+			v->injected++;
+			*pending = false;
+		}
+		return;
+	}
 	if (*pending && v->run->ready_for_interrupt_injection) {
 		check(!ioctl(v->fd, KVM_INTERRUPT, &irq), "KVM_INTERRUPT");
 		v->injected++;
@@ -400,6 +436,30 @@ static void tell_fault(const struct l2_cpu *c)
 	exit(1);
 }
 
+/* By the disk's thread. Between its exit and the next KVM_RUN a virtual CPU would not notice the signal alone. */
+static void disk_is_done(void *arg)
+{
+	struct vcpu *v = arg;
+
+	__atomic_store_n(&v->disk_done, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_RELEASE);
+	pthread_kill(v->thread, SIGUSR1);
+}
+
+/* Was the virtual CPU interrupted because an interrupt of its own is due? */
+static bool is_due(struct vcpu *v)
+{
+	v->signals++;
+	__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_RELEASE);
+	return v->account->work != L2_USE_DISK || __atomic_exchange_n(&v->disk_done, false, __ATOMIC_ACQUIRE);
+}
+
+static void answer(struct vcpu *v, void *to)
+{
+	memcpy(to, &v->asked, sizeof(v->asked));
+	v->asked++;
+}
+
 /* False: the guest is done. */
 static bool handle(struct vcpu *v, bool *pending)
 {
@@ -410,9 +470,15 @@ static bool handle(struct vcpu *v, bool *pending)
 		v->io++;
 		if (io_sleep)
 			usleep(io_sleep);
+		if (v->run->io.port == L2_PORT_DISK)
+			*pending |= l2disk_kick(v->account, ram, disk_is_done, v);
+		if (v->run->io.direction == KVM_EXIT_IO_IN)
+			answer(v, (char *)v->run + v->run->io.data_offset);
 		return v->run->io.port != L2_PORT_DONE;
 	case KVM_EXIT_MMIO:
 		v->mmio++;
+		if (!v->run->mmio.is_write)
+			answer(v, v->run->mmio.data);
 		return true;
 	case KVM_EXIT_HLT:
 		v->hlt++;
@@ -460,8 +526,7 @@ static void *run_vcpu(void *arg)
 			continue;
 		}
 		check(errno == EINTR || errno == EAGAIN, "KVM_RUN");
-		v->signals++;
-		pending = true;
+		pending |= is_due(v);
 	}
 	v->ns = monotonic() - start;
 	v->exits = count_exits(v);
@@ -497,7 +562,10 @@ static bool is_drained(void *arg)
 static void beat_until(struct htrace_region *r, bool (*is_so)(void *))
 {
 	while (!is_so(r)) {
-		htrace_region_beat(r, 0);
+		if (own)
+			l2own_beat(r, vcpus[0].account);
+		else
+			htrace_region_beat(r, 0);
 		usleep(BEAT_US);
 	}
 }
@@ -522,10 +590,12 @@ static void report(const struct vcpu *v, __u64 error)
 
 	printf("l2vmm: cpu %u %s records %llu irq_records %llu made %llu irqs %llu waited %llu "
 	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu exits %llu ns %llu cost %llu "
-	       "run_delay %llu tid %llu khz %d clock %llu\n",
+	       "run_delay %llu tid %llu khz %d clock %llu armed %llu halts %llu msrs %llu refused %llu wrong %llu "
+	       "bells %llu\n",
 	       c->cpu, works[c->work], c->seq, c->irq_seq, c->made, c->irqs, c->waited, v->io, v->mmio,
 	       v->hlt, v->windows, v->signals, v->injected, v->exits, v->ns, median_cost(v), v->run_delay,
-	       v->tid, v->khz, (unsigned long long)error);
+	       v->tid, v->khz, (unsigned long long)error, c->armed, c->halts, c->msrs + c->eois, c->refused, c->wrong,
+	       c->bells);
 }
 
 static __u32 work_named(const char *name)
@@ -539,8 +609,11 @@ static __u32 work_named(const char *name)
 
 static void run_all(struct htrace_region *r)
 {
-	for (unsigned int i = 0; i < nr_vcpus; i++)
+	for (unsigned int i = 0; i < nr_vcpus; i++) {
+		if (bell && own)
+			l2own_listen(r, vcpus[i].account);
 		check(!pthread_create(&vcpus[i].thread, NULL, run_vcpu, &vcpus[i]), "pthread_create");
+	}
 	beat_until(r, all_done);
 	for (unsigned int i = 0; i < nr_vcpus; i++)
 		pthread_join(vcpus[i].thread, NULL);
@@ -549,13 +622,15 @@ static void run_all(struct htrace_region *r)
 int main(int argc, char **argv)
 {
 	struct sigaction tick = { .sa_handler = on_tick };
-	bool wait_reader = false, two = false;
+	bool wait_reader = false, two = false, beside = false;
+	const char *disk = NULL;
 	struct l2_cpu orders = { 0 };
 	struct htrace_region *r;
-	__u64 error;
+	__u64 error = 0;
+	void *mapped;
 	int c;
 
-	while ((c = getopt(argc, argv, "wbp:s:2")) != -1) {
+	while ((c = getopt(argc, argv, "wbp:s:2o:d:t")) != -1) {
 		wait_reader |= c == 'w';
 		bell = bell || c == 'b';
 		if (c == 'p')
@@ -563,6 +638,11 @@ int main(int argc, char **argv)
 		if (c == 's')
 			io_sleep = (unsigned int)strtoul(optarg, NULL, 0);
 		two = two || c == '2';
+		if (c == 'd')
+			disk = optarg;
+		beside |= c == 't';
+		own |= c == 'o';
+		orders.ticks |= c == 'o' && !strcmp(optarg, "tsc");
 		if (c == '?')
 			return 2;
 	}
@@ -579,7 +659,11 @@ int main(int argc, char **argv)
 	if (bell)
 		make_bell();
 	check(!two || ioctl(kvm, KVM_CREATE_VM, 0) >= 0, "another VM");
-	r = make_region(argv[0], &orders.event, &orders.irq_event);
+	r = make_region(argv[0], &orders, &mapped);
+	if (disk) {
+		l2disk_open(disk, beside);
+		l2disk_declare(r, &orders.disk);
+	}
 	orders.rounds = strtoull(argv[1], NULL, 0);
 	orders.records = (__u32)strtoul(argv[2], NULL, 0);
 	orders.pause = (__u32)strtoul(argv[3], NULL, 0);
@@ -587,14 +671,22 @@ int main(int argc, char **argv)
 		orders.work = work_named(argv[4 + i]);
 		make_vcpu(&vcpus[i], i, &orders, r);
 	}
+	if (own)
+		l2own_region(mapped, r, vcpus[0].account);
+	else
+		htrace_region_beat(r, 0);
 	htrace_region_publish(r);
 	if (wait_reader)
 		beat_until(r, is_read);
-	set_clocks();
+	if (!own)
+		set_clocks();
 	run_all(r);
-	error = clock_error();
+	if (!own)
+		error = clock_error();
 	for (unsigned int i = 0; i < nr_vcpus; i++)
 		report(&vcpus[i], error);
+	if (own)
+		l2own_report(vcpus[0].account);
 	fflush(stdout);
 	htrace_region_set_state(r, HTRACE_GUEST_CLOSING);
 	if (wait_reader)

@@ -3,7 +3,9 @@
 
 import os
 import re
+import struct
 import subprocess
+import tempfile
 
 LINE = re.compile(r'^\[(\d+)\.(\d{9})\] (.*?) ?([\w#]+): (\{.*\})$')
 LOST = re.compile(r'^WARNING: Tracer discarded (\d+) events? between \[(\d+)\.(\d{9})\] and '
@@ -136,6 +138,50 @@ def read(path, limit=None):
         packet, *context, fields = Parser(m[5]).structs()
         records.append(Record(m[1], m[2], m[4], packet, context[0] if context else {}, fields))
     return records, losses
+
+
+PACKET = struct.Struct('<I16sI6Q')  # header and context, as far as all streams have them
+
+
+def packets(stream):
+    """Of a stream's file, as its bytes have them: [(begin, end)], ns of the trace's clock without its offset."""
+    with open(stream, 'rb') as f:
+        data = f.read()
+    found, at = [], 0
+    while at < len(data):
+        magic, _, _, begin, end, content, size, seq, _ = PACKET.unpack_from(data, at)
+        assert magic == 0xc1fc1fc1 and seq == len(found) and content <= size and not size % 8, (stream, at)
+        found.append((begin, end))
+        at += size // 8
+    assert at == len(data), stream
+    return found
+
+
+def as_written(trace, stream):
+    """Records of one stream in the order in which its file has them: nothing is there to be sorted in."""
+    with tempfile.TemporaryDirectory(prefix='htrace-stream-', dir='/dev/shm') as dir:
+        for name in 'metadata', stream:
+            os.symlink(os.path.join(os.path.abspath(trace), name), os.path.join(dir, name))
+        return read(dir)[0]
+
+
+def streams(trace):
+    return sorted(f for f in os.listdir(trace)
+                  if f != 'metadata' and os.path.getsize(os.path.join(trace, f)))
+
+
+def check_order(trace):
+    """In each of its files: packets one behind the other, and records within, none before the one before it."""
+    records = 0
+    for stream in streams(trace):
+        bounds, then = packets(os.path.join(trace, stream)), offset(trace)
+        assert all(begin <= end for begin, end in bounds), stream
+        assert all(a[1] <= b[0] for a, b in zip(bounds, bounds[1:])), stream
+        times = [r.time - then for r in as_written(trace, stream)]
+        assert all(a <= b for a, b in zip(times, times[1:])), stream
+        assert not times or bounds[0][0] <= times[0] and times[-1] <= bounds[-1][1], stream
+        records += len(times)
+    return records
 
 
 def traces(path):

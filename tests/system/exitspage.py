@@ -55,12 +55,24 @@ ROW = re.compile(r'(?P<reason>\S+) +(?P<n>\d+) +[\d.]+ +(?P<np>[\d.]+)% +(?P<tp>
                  r'(?P<asleep>[\d.]+)% +(?P<waiting>[\d.]+)%$')
 
 
+def bar_of(line):
+    """(from which value on, how many) of a line of a histogram, or None."""
+    bar = re.match(r'\[(\d+)([KMG]?), \S+ +(\d+) \|', line)
+    return bar and (int(bar[1]) << {'': 0, 'K': 10, 'M': 20, 'G': 30}[bar[2]], int(bar[3]))
+
+
+def bars_for(values):
+    """{from which value on: how many} as a histogram has them, without empty lines."""
+    logs = [max(v.bit_length(), 1) - 1 for v in values]
+    return {1 << b if b else 0: logs.count(b) for b in logs}
+
+
 def parse(page):
     """Rows by (VM, vCPU or None, reason), and bars by (VM, reason)."""
     rows, bars, where = {}, {}, None
     for line in page.splitlines():
         title = re.match(r'VM (\d+)[^,]*, (?:all vCPUs|vCPU (\d+))$', line)
-        row, bar = ROW.match(line), re.match(r'\[(\d+)([KMG]?), \S+ +(\d+) \|', line)
+        row, bar = ROW.match(line), bar_of(line)
         if title:
             where = (int(title[1]), None if title[2] is None else int(title[2]))
         elif re.match(r'\S+, ns:$', line):
@@ -69,8 +81,7 @@ def parse(page):
             assert (*where, row['reason']) not in rows, line
             rows[(*where, row['reason'])] = row
         elif bar:
-            low = int(bar[1]) << {'': 0, 'K': 10, 'M': 20, 'G': 30}[bar[2]]
-            bars.setdefault((where[0], reason), {})[low] = int(bar[3])
+            bars.setdefault((where[0], reason), {})[bar[0]] = bar[1]
     return rows, bars
 
 
@@ -103,9 +114,8 @@ def check_page(page, want):
         every = [v for k, values in want.out.items() for v in values if k[:2] == key[:2]]
         check_row(rows[key], want.out[key], every)
         if key[1] is None:
-            logs = [max(v[0].bit_length(), 1) - 1 for v in want.out[key]]
             got = {low: n for low, n in bars[(key[0], key[2])].items() if n}
-            assert got == {1 << b if b else 0: logs.count(b) for b in logs}, (key, got)
+            assert got == bars_for([v[0] for v in want.out[key]]), (key, got)
     for (vm, reason, rip), ns in want.places.items():
         if 20 * len(ns) >= len(want.out[(vm, None, reason)]) and len(ns) > 1:
             assert re.search(rf' {len(ns)} .* {sum(ns) / 1e3:.2f}  0x{rip:016x}$', page, re.M), (vm, reason, hex(rip))

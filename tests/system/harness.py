@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the whole-system tests share: skipping, figures, and facts about this machine."""
 
+import ctypes
+import errno
 import functools
 import os
 import subprocess
@@ -36,6 +38,26 @@ def no_kvm():
     return 'accel kvm' not in run.stdout and 'accel=kvm' not in run.stdout
 
 
+def libc_call(function, *args):
+    """(what it returned, errno)"""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return getattr(libc, function)(*args), ctypes.get_errno()
+
+
+@functools.lru_cache
+def no_landlock():
+    """Is it not in this kernel, or switched off? (landlock_create_ruleset(2), asked for its version.)"""
+    return libc_call('syscall', 444, None, ctypes.c_size_t(0), 1)[0] < 1
+
+
+@functools.lru_cache
+def no_seccomp():
+    """Does this kernel take no filters? (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER) of none.)"""
+    return libc_call('prctl', 22, 2, None, None, None) != (-1, errno.EFAULT)
+
+
 CONDITIONS = {
     'no-kvm': no_kvm,
+    'no-landlock': no_landlock,
+    'no-seccomp': no_seccomp,
 }

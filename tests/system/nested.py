@@ -125,10 +125,10 @@ def libraries(program):
 
 
 class L1(VM):
-    def __init__(self, script, kernel, cpus=2, add=(), one_thread=False):
+    def __init__(self, script, kernel, cpus=2, add=(), one_thread=False, memory='1G', disk_mib=64, disks=1):
         """ONE_THREAD: CPUs take turns where they are emulated: slower, and it never dies (tools/README.md)."""
-        super().__init__(SHELL + script + '\nfinish\n', kernel=kernel, cpus=cpus, memory='1G', regions=0,
-                         disk_mib=64, modules=['kvm_amd'],
+        super().__init__(SHELL + script + '\nfinish\n', kernel=kernel, cpus=cpus, memory=memory, regions=0,
+                         disk_mib=disk_mib, disks=disks, modules=['kvm_amd'],
                          add=[READER + ':/bin/', L2VMM + ':/bin/', NUDGE + ':/bin/', WRITER + ':/bin/',
                               *libraries(READER), *add])
         if one_thread:
@@ -210,7 +210,7 @@ def events(text):
 
 def check_records(found, nr_cpus):
     """Each record of L2 is there once, in order, as it was written. Returns the numbers of each CPU."""
-    want = [{'l2_record': 0, 'l2_interrupt': 0} for _ in range(nr_cpus)]
+    want = [{'l2_record': 0, 'l2_interrupt': 0, 'l2_armed': 0} for _ in range(nr_cpus)]
     for e in found:
         f, cpu = e['fields'], e['cpu']
         seq = want[cpu][e['event']]
@@ -224,7 +224,8 @@ def check_all(found, accounts):
     """Likewise, and none is missing. Returns how many."""
     want = check_records(found, len(accounts))
     for got, account in zip(want, accounts):
-        assert got == {'l2_record': account['records'], 'l2_interrupt': account['irq_records']}, \
+        assert got == {'l2_record': account['records'], 'l2_interrupt': account['irq_records'],
+                       'l2_armed': account['armed']}, \
             (got, account)
     return sum(sum(w.values()) for w in want)
 

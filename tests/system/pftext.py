@@ -252,3 +252,9 @@ def interrupts(machine, entry, leave, key):
                 begun = None
         slices[cpu] = found
     return slices
+
+
+def marks(path):
+    """Instants on the track of each machine, as protoc has them."""
+    machines = Trace(path).machines
+    return [i.name for nr in sorted(machines) for i in machines[nr].instants[next(iter(machines[nr].tracks.values()))[0]]]

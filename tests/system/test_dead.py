@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Guests that fall silent: why, what they left, and how they come back."""
 
+import contextlib
 import json
+import mmap
 import os
 import re
 import signal
 import socket
+import struct
 import time
 
 import ctftext
+import pftext
 from guestlike import Stage
 from harness import say
 from test_capture import replay
@@ -137,6 +141,40 @@ def test_found_dead():
         assert os.path.getsize(stage.path('region'))
 
 
+def test_pretends():
+    """A guest whose heartbeat goes back all the time gets a session at most twice a second; then it is read on."""
+    with Stage() as stage:
+        guest = stage.guest()
+        out = stage.path('json')
+        reader = stage.reader('-o', 'json:' + out)
+        time.sleep(1.2)
+        guest.do('w 0 100')
+        time.sleep(0.5)
+        with open(stage.path('region'), 'r+b') as f:
+            region = mmap.mmap(f.fileno(), 0)
+        at = struct.unpack_from('<Q', region, 80)[0] + 16  # guest area: its heartbeat
+        begun, beat = time.time(), 1 << 20
+        while time.time() - begun < 4:
+            beat -= 1
+            struct.pack_into('<Q', region, at, beat)
+            if beat % 50 == 0:  # it rises, too
+                struct.pack_into('<Q', region, at, beat + 7)
+            time.sleep(0.002)
+        took = time.time() - begun
+        time.sleep(2)
+        guest.do('w 0 100')
+        time.sleep(1.5)
+        assert guest.process.poll() is None
+        guest.close()
+        reader.wait_for('ended the session')
+        assert reader.stop() == 0, reader.err()
+        found, notes = numbers(out)
+        back = [n for n in notes if 'set back' in n]
+        say(f'{len(back)} sessions in {took:.1f} s')
+        assert 1 <= len(back) <= 2 * (took + 2) + 1, notes
+        assert found[0][:100] == sure(range(100)) and found[0][-100:] == sure(range(100, 200)), found[0]
+
+
 class Qmp:
     """QEMU's monitor."""
 
@@ -159,19 +197,35 @@ class Qmp:
             if 'return' in answer:
                 return answer['return']
 
+    def job(self, command, **arguments):
+        """One that is done some time; then it is dismissed."""
+        self.do(command, **{'job-id': 'job'}, **arguments)
+        while True:
+            job = self.do('query-jobs')[0]
+            if job['status'] == 'concluded':
+                break
+            time.sleep(0.05)
+        assert 'error' not in job, (command, job)
+        self.do('job-dismiss', id='job')
+
+    def disk(self, path):
+        """An image that snapshots can be kept in."""
+        self.job('blockdev-create', options={'driver': 'file', 'filename': path, 'size': 0})
+        self.do('blockdev-add', **{'driver': 'file', 'node-name': 'file', 'filename': path})
+        self.job('blockdev-create', options={'driver': 'qcow2', 'file': 'file', 'size': 1 << 30})
+        self.do('blockdev-add', **{'driver': 'qcow2', 'node-name': 'disk', 'file': 'file'})
+
+    def state(self, what):
+        self.job(what, tag='state', vmstate='disk', devices=['disk'])
+
 
 ROUND = 500  # records of `counted` each
 
 
-def rounds(records, what):
-    """How many there are, each whole and in order; the first and the last may be in part."""
-    starts = [i for i, n in enumerate(records) if n == 0]
-    for i, at in enumerate(starts):
-        end = starts[i + 1] if i + 1 < len(starts) else len(records)
-        part = records[at:end]
-        assert part == list(range(len(part))), (what, part[:3], part[-3:])
-        assert len(part) == ROUND or end == len(records), f'{what}: a round of {len(part)} records'
-    return len(starts)
+def follow(numbers, what):
+    """Each follows the one before, in its round or in the next one."""
+    off = [(a, b) for a, b in zip(numbers, numbers[1:]) if b != (a + 1) % ROUND]
+    assert not off, (what, off)
 
 
 def counted(path):
@@ -186,10 +240,65 @@ def counted(path):
     return found
 
 
+def flat(parts):
+    return [n for p in parts if not isinstance(p, str) for n, _ in p]
+
+
+def index_of(parts, what, start=0):
+    """Of the note that begins with it."""
+    return next(i for i, p in enumerate(parts) if i >= start and isinstance(p, str) and p.startswith(what))
+
+
+def check_parts(parts):
+    """
+    Nothing is missing until it is set back, and then it goes on behind what it had recorded when its state was
+    saved, in the first pause: no record twice, and none left out.
+    """
+    paused, back = index_of(parts, 'guest silent'), index_of(parts, 'the guest was set back')
+    reset = index_of(parts, 'restarted: ', back)
+    silent = index_of(parts, 'guest silent', back)
+    saved, before = flat(parts[:paused]), flat(parts[:back])
+    after, anew = flat(parts[back:silent]), flat(parts[reset:])
+    follow(before, 'before')
+    follow(after, 'after it was set back')
+    follow(anew, 'after the reset')
+    say(f'{len(saved)} records until its state was saved, {len(before)} until it was loaded, {len(after)} then, '
+        f'{len(anew)} after a reset')
+    assert len(before) > len(saved) > ROUND and len(after) > ROUND and len(anew) > ROUND
+    assert after[0] == (saved[-1] + 1) % ROUND, (saved[-1], before[-1], after[0])
+    assert anew[0] == 0, anew[0]
+    return anew
+
+
+def silences(qmp, vm, reader):
+    """All that befalls it."""
+    vm.wait_for('ROUND 3')
+    reader.wait_for('from now on direct|; direct')
+    time.sleep(1)
+    qmp.do('stop')
+    reader.wait_for('silent for .* paused')
+    qmp.state('snapshot-save')
+    qmp.do('cont')
+    reader.wait_for('is back, after .* paused')
+    vm.wait_for('ROUND 7')
+    qmp.state('snapshot-load')
+    time.sleep(0.3)
+    qmp.do('cont')
+    reader.wait_for('set back to an earlier state')
+    reader.wait_for('new session')
+    vm.wait_for(r'ROUND 9\b')
+    qmp.do('system_reset')
+    reader.wait_for('restarted: ', timeout=120)
+    vm.wait_for(r'ROUND 4\b', count=2)
+    time.sleep(1)
+    qmp.do('inject-nmi')
+    reader.wait_for('silent for .* panic', timeout=30)
+
+
 def test_lives():
     """
-    A guest with direct placement is paused, felled by a panic, and killed;
-    what it leaves in the file of its RAM is read afterwards.
+    A guest with direct placement is paused, set back to the state that it was in then, reset, felled by a panic,
+    and killed; what it leaves in the file of its RAM is read afterwards.
     """
     script = f'''
 agent_start --events none --bpf /counted.bpf.o || exit 1
@@ -201,49 +310,47 @@ while :; do
 	sleep 0.3
 done
 '''
-    with VM(script, kernel='6.1', memory='256M', add=[COUNTED],
+    with VM(script, kernel='6.1', memory='256M', add=[COUNTED], reboot=True,
             append='unknown_nmi_panic=1 panic=0') as vm:
         qmp_path = os.path.join(vm.dir, 'qmp')
-        vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--tcg-thread', 'single']
+        vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--tcg-thread', 'single', '--',
+                       '-global', 'ivshmem-plain.master=on']  # else QEMU does not save it
         vm.start()
         out, text = os.path.join(vm.dir, 'json'), os.path.join(vm.dir, 'text')
         ctf, raw = os.path.join(vm.dir, 'ctf'), os.path.join(vm.dir, 'raw')
-        reader = Reader(vm, '-o', 'json:' + out, '-o', 'text:' + text, '-o', 'ctf:' + ctf, '-o', 'raw:' + raw)
+        perfetto = os.path.join(vm.dir, 'pf')
+        reader = Reader(vm, '-o', 'json:' + out, '-o', 'text:' + text, '-o', 'ctf:' + ctf, '-o', 'raw:' + raw,
+                        '-o', 'perfetto:' + perfetto)
         qmp = Qmp(qmp_path)
-        vm.wait_for('ROUND 3')
-        reader.wait_for('from now on direct|; direct')
-        time.sleep(1)
-        qmp.do('stop')
-        reader.wait_for('silent for .* paused')
-        qmp.do('cont')
-        reader.wait_for('is back, after .* paused')
-        vm.wait_for(r'ROUND 8')
-        qmp.do('inject-nmi')
-        reader.wait_for('silent for .* panic', timeout=30)
+        qmp.disk(os.path.join(vm.dir, 'disk'))
+        silences(qmp, vm, reader)
         vm.qemu.kill()
         vm.qemu.wait()
         time.sleep(1)
         assert reader.stop() == 0, reader.err()
         said = [re.sub('^host-reader: [^:]*: ', '', x) for x in reader.err().splitlines()
-                if re.search('silent|back|broken|corrupt', x)]
+                if re.search('silent|back|broken|corrupt|session|restarted', x)]
         say(*said)
         assert 'given up' not in reader.err() and re.search(r'^lost +0 ', reader.err(), re.M), reader.err()
         parts = counted(out)
         notes = [p for p in parts if isinstance(p, str)]
-        after = [n for p in parts if not isinstance(p, str) for n, _ in p]
-        told = rounds(after, 'all')
-        say(f'{told} rounds')
-        assert told >= 7, told
-        assert not any(doubt for p in parts if not isinstance(p, str) for _, doubt in p)
+        after = check_parts(parts)
         # the same marks everywhere
         with open(text, encoding='ascii') as f:
             lines = f.read()
         assert all(f'--- {n} ---' in lines for n in notes), notes
         traced = [r.fields['text'] for t in ctftext.traces(ctf) for r in ctftext.read(t)[0]
                   if r.event == 'htrace_note']
-        assert traced == [n for n in notes if not n.startswith('new session: ')], (traced, notes)
-        replay(raw, '-o', 'json:' + out + '2')
-        assert counted(out + '2') == parts, 'the capture gives something else'
+        own = [n for n in notes if not n.startswith(('new session: ', 'restarted: '))]
+        assert sorted(traced) == sorted(own), (traced, notes)
+        shown = pftext.marks(perfetto)
+        assert sorted(shown) == sorted(notes), (shown, notes)
+        replayed = []
+        for name in sorted(os.listdir(raw)):  # one of each session
+            replay(os.path.join(raw, name), '-o', 'json:' + out + '2')
+            replayed += counted(out + '2')
+        assert flat(replayed) == flat(parts), 'the captures give something else'
+        assert [p for p in replayed if isinstance(p, str)] == own, replayed
         # what is left when all is over
         late = Reader(vm, '-o', 'json:' + out + '3', ram=vm.ram, name='late')
         late.wait_for('of the silent guest were read')
@@ -252,3 +359,58 @@ done
         assert all(doubt for _, doubt in left)
         assert [n for n, _ in left] == after[len(after) - len(left):] and len(left) >= 1000, len(left)
         say(f'{len(left)} records were still in the file of the RAM, marked')
+
+
+def test_migrated():
+    """A guest that moves to another QEMU: both regions in one reader; it goes on in the other one, at right times."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+i=0
+while :; do
+	workload count {ROUND} 424242
+	i=$((i + 1))
+	echo ROUND $i
+	sleep 0.3
+done
+'''
+    with contextlib.ExitStack() as stack:
+        vms = [stack.enter_context(VM(script, kernel='6.1', memory='256M', add=[COUNTED])) for _ in range(2)]
+        for vm in vms:
+            vm.command += ['--ram', vm.ram, '--qmp', os.path.join(vm.dir, 'qmp'), '--tcg-thread', 'single', '--',
+                           '-global', 'ivshmem-plain.master=on']
+        here, there = vms
+        there.command += ['-incoming', f'unix:{there.dir}/in']
+        for vm in vms:
+            vm.start()
+        out = os.path.join(here.dir, 'json')
+        reader = Reader(f'ivshmem:{here.region},ram={here.ram}', '--clock', '-o', 'json:' + out,
+                        f'ivshmem:{there.region},ram={there.ram}')
+        here.wait_for('ROUND 6')
+        qmp = Qmp(os.path.join(here.dir, 'qmp'))
+        qmp.do('migrate', uri=f'unix:{there.dir}/in')
+        while (status := qmp.do('query-migrate')['status']) not in ('completed', 'failed'):
+            time.sleep(0.05)
+        assert status == 'completed', status
+        moved = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        last = max(map(int, re.findall(r'ROUND (\d+)', here.console())))
+        there.wait_for(f'ROUND {last + 6}')
+        time.sleep(1)
+        assert reader.stop() == 0, reader.err()
+        ended = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    say(*[line for line in reader.err().splitlines() if re.search('silent|back|session|shown as|line|asked|given up', line)])
+    with open(out, encoding='ascii') as f:
+        found = [json.loads(line) for line in f]
+    notes = [(n['source'], n['note'], n.get('bound')) for n in found if 'note' in n]
+    say(*notes)
+    numbers = {vm.region: [(e['fields']['number'], e['time']) for e in found if e.get('event') == 'counted' and e['source'] == vm.region]
+               for vm in vms}
+    before, after = numbers[here.region], numbers[there.region]
+    # Each round counts from 0. The other region has what was in memory, and what came behind.
+    for of in before, after:
+        assert len(of) >= 6 * ROUND and all(b == (a + 1) % ROUND for (a, _), (b, _) in zip(of, of[1:])), len(of)
+    assert len(after) >= len(before) + 5 * ROUND, (len(before), len(after))
+    bound = next((b for source, _, b in reversed(notes) if source == there.region and b is not None), None)
+    late = [t for _, t in after[-4 * ROUND:]]
+    slack = bound or 0
+    say(f'{len(before)} records here, {len(after)} there; within {bound} ns')
+    assert bound is None or all(moved - slack <= t <= ended + slack for t in late), (moved, late[0], late[-1], ended, bound)

@@ -11,14 +11,23 @@ import subprocess
 import tarfile
 import tempfile
 
+import causes
 import exitspage
 import nested
+import pftext
 import test_vcpus
 from harness import params, say
+from test_capture import replay
+from test_perfetto import same_instant
 from vm import READER
 
-WORKS = ['io', 'mmio', 'hlt', 'cpuid', 'vmcall', 'interrupt']
+WORKS = ['io', 'mmio', 'hlt', 'cpuid', 'vmcall', 'interrupt', 'read', 'mmioread']
+OWN_WORKS = ['timer', 'interrupt', 'msr', 'read', 'mmioread']
 ROUNDS = 400
+# ns, with the offset of its TSC from KVM: of a guest's CLOCK_MONOTONIC, and of times that are the TSC's.
+BOUNDS = {'mono': 500, 'tsc': 200}
+# Until the next sample, by a reader that gets no CPU to take one: the clock may wander.
+OVERLOADED = 800
 
 # One L2, which all look at: a reader of its region and KVM, one that aggregates, and the kernel's own trace.
 SCRIPT = r'''
@@ -67,6 +76,7 @@ begun $joined $out/joined.err || exit 1
 echo 1 > $I/tracing_on
 host-reader -o json:$out/both.json -o ctf:$out/ctf -o raw:$out/raw kvm,pid=$vmm local:$region 2> $out/both.err &
 both=$!
+renice -n -20 -p $both > /dev/null
 wait $vmm || { cat $out/*.err; exit 1; }
 echo 0 > $I/tracing_on
 kill -INT $all $joined $other $both
@@ -75,6 +85,27 @@ host-reader -o json:$out/again.json file:$out/raw 2> $out/again.err || { cat $ou
 cat $I/trace > $out/ftrace
 cat $I/per_cpu/cpu*/stats > $out/ftrace.stats
 echo $vmm > $out/pid
+rm -f $region
+'''
+
+# An L2 that is a machine of its own, with another TSC and local APICs: what its clock is here, KVM says.
+OWN_SCRIPT = r'''
+echo 2000000 > /sys/module/kvm/parameters/halt_poll_ns || exit 1
+echo > $I/trace
+echo 1 > $I/tracing_on
+timeout 60 l2vmm -o CLOCK -b -s 4000 -w $region ROUNDS 4 100 OWN_WORKS > $out/own.vmm 2>&1 &
+vmm=$!
+until [ -s $region ]; do sleep 0.05; done
+host-reader --clock -o json:$out/own.json -o raw:$out/own.raw kvm,pid=$vmm ivshmem:$region 2> $out/own.err &
+own=$!
+renice -n -20 -p $own > /dev/null
+wait $vmm || { cat $out/own.err $out/own.vmm; exit 1; }
+echo 0 > $I/tracing_on
+kill -INT $own
+wait $own || { cat $out/own.err; exit 1; }
+cat $I/trace > $out/own.ftrace
+cat $I/per_cpu/cpu*/stats > $out/own.stats
+echo $vmm > $out/own.pid
 '''
 
 LINE = re.compile(r'^\s*(?P<comm>.+)-(?P<tid>\d+)\s+\[(?P<cpu>\d+)\]\s+\S+\s+(?P<time>[\d.]+): (?P<event>\w+): (?P<rest>.*)$')
@@ -84,14 +115,16 @@ PARTS = {
     'kvm_hypercall': r'nr (0x\w+) a0 (0x\w+) a1 (0x\w+) a2 (0x\w+) a3 (0x\w+)',
     'kvm_mmio': r'mmio (\S+) len (\d+) gpa (0x\w+) val (0x\w+)',
     'kvm_pio': r'pio_(read|write) at (0x\w+) size (\d+) count (\d+) val (0x\w+)',
-    'kvm_inj_virq': r'(?:IRQ|Soft/INTn) (0x\w+)',
+    'kvm_inj_virq': r'(IRQ|Soft/INTn) (0x\w+)( \[reinjected\])?',
+    'kvm_msr': r'msr_(read|write) (\w+) = (0x\w+)( \(#GP\))?',
+    'kvm_halt_poll_ns': r'vcpu \d+: halt_poll_ns (\d+) \((grow|shrink) (\d+)\)',
     'kvm_userspace_exit': r'reason (\S+) \((\d+)\)',
 }
 
 
 def number(word):
     """As it stands, or the number that it is."""
-    return int(word, 0) if re.fullmatch(r'0x[0-9a-fA-F]+|\d+', word) else word
+    return int(word, 0) if word and re.fullmatch(r'0x[0-9a-fA-F]+|\d+', word) else word
 
 
 def of_ftrace(text, threads):
@@ -127,7 +160,11 @@ def as_ftrace(e):
         'kvm_hypercall': lambda: tuple(f[n] for n in ('nr', 'a0', 'a1', 'a2', 'a3')),
         'kvm_mmio': lambda: (name_of(f, 'kind').replace('_', '-'), f['len'], f['gpa'], f['value']),
         'kvm_pio': lambda: ('write' if f['write'] else 'read', f['port'], f['size'], f['count'], f['value']),
-        'kvm_inj_virq': lambda: (f['vector'],),
+        'kvm_inj_virq': lambda: ('Soft/INTn' if f['soft'] else 'IRQ', f['vector'],
+                                 ' [reinjected]' if f['reinjected'] else None),
+        'kvm_msr': lambda: ('write' if f['write'] else 'read', number(f'{f["msr"]:x}'), f['value'],
+                            ' (#GP)' if f['fault'] else None),
+        'kvm_halt_poll_ns': lambda: (f['new'], 'grow' if f['grow'] else 'shrink', f['old']),
         'kvm_userspace_exit': lambda: (name_of(f, 'reason'), f['reason']) if f['error'] >= 0 else
                                       ('restart' if f['error'] == -4 else 'error', -f['error']),
         'kvm_sched_out': lambda: (name_of(f, 'prev_state'), f['next_tid']),
@@ -137,8 +174,9 @@ def as_ftrace(e):
 
 
 def load(text, source=''):
-    """Events of a source, in order; nothing else may be there, but as what times are shown."""
-    found = [e for e in map(json.loads, text.splitlines()) if 'clock' not in e]
+    """Events of a source, in order; nothing else may be there, but as what times are shown, and who had no CPU for its heart."""
+    found = [e for e in map(json.loads, text.splitlines())
+             if 'clock' not in e and not re.match('guest silent for|the guest is back', e.get('note', ''))]
     assert all('fields' in e for e in found), [e for e in found if 'fields' not in e][:3]
     return [e for e in found if e.get('source', '').startswith(source)]
 
@@ -203,21 +241,29 @@ def joined_times(found):
 
 
 def check_times(name, got, want):
-    """Counts and times by reason; what both tracers take for themselves is in the times of both. Of a hundred exits
-    two may have been interrupted, by whom the emulator's CPU was given to, between the one's stamp and the other's."""
+    """
+    Counts and times by reason. Both tracers hook the same tracepoints, one after the other: of an exit, however long,
+    one has more than the other by what they take at the entry less what they take at the exit: 2 to 6 us. Of ten, one may
+    have been interrupted, or have lost the emulator's CPU, between the one's stamp and the other's, and of few some more;
+    where what ended guest mode is an interrupt, that is what comes between.
+    """
     assert {r: len(t) for r, t in got.items()} == {r: len(t) for r, t in want.items()}, name
     for reason in want:
         pairs = sorted(zip(got[reason], want[reason]), key=lambda p: abs(p[0] - p[1]))
-        del pairs[len(pairs) - (len(pairs) + 49) // 50:]
+        pairs = pairs[:max(len(pairs) - len(pairs) // 10 - 1, 0)]
         ours, theirs = (sum(p[i] for p in pairs) for i in (0, 1))
-        assert abs(ours - theirs) <= 0.1 * theirs + 20 * len(pairs), (name, reason, ours, theirs, len(pairs))
+        each = 100 if reason == 'interrupt' else 15
+        assert abs(ours - theirs) <= each * len(pairs) + 300, (name, reason, ours, theirs, len(pairs))
 
 
 def check_purpose(account, counts):
     """What the guest was told to do, and what the VMM saw of it."""
     work, made = account['work'], account['made']
-    assert counts['io'] == account['io'] == (made if work == 'io' else 0) + 1, (account, counts)
-    assert counts['hlt'] == account['hlt'] == (made if work == 'hlt' else 0)
+    assert account['io'] == (made if work in ('io', 'read') else 0) + 1, account
+    assert counts['io'] == account['io'] + account['bells'], (account, counts)  # those end in the kernel
+    assert counts['hlt'] == account['hlt'] + account['halts'] and account['hlt'] == (made if work == 'hlt' else 0)
+    assert counts['msr'] == account['msrs'], (account, counts)
+    assert not account['wrong'], account
     assert counts['cpuid'] == (made if work == 'cpuid' else 0)
     assert counts['hypercall'] == (made if work == 'vmcall' else 0)
     assert sum(counts.values()) == account['exits'], (account, counts)
@@ -237,8 +283,9 @@ def check_joined(account, plain, joined):
     for e in joined:
         to[e['event']].append(e['fields'])
     for one, part in ('hypercall', 'kvm_hypercall'), ('kvm_io', 'kvm_pio'), ('kvm_mmio_access', 'kvm_mmio'):
-        assert not to[part] and len(to[one]) == len(of[part]), (one, account)
-        for f, p in zip(to[one], of[part]):
+        parts = [p for p in of[part] if p.get('kind.name') != 'unsatisfied_read'] # whose answer has its kind
+        assert not to[part] and len(to[one]) == len(parts), (one, account)
+        for f, p in zip(to[one], parts):
             assert all(f[k] == v for k, v in p.items()), (f, p)
     assert len(to['kvm_mmio_access']) == account['mmio']
     rips = {'io': 'kvm_io', 'hypercall': 'hypercall'}
@@ -269,24 +316,26 @@ def check_ctf(directory, found):
         assert re.search(r'kvm_exit:.* reason = \( "hlt" : container = 131192 \)', text), text[:500]
 
 
-@params('6.1', '6.12')
-def test_truth(kernel):
+@params(('6.1', 'mono'), ('6.12', 'tsc'))
+def test_truth(kernel, clock):
     """Plain and aggregated, beside another source and alone: as ftrace, the VMM and the guest have it."""
-    script = SCRIPT.replace('ROUNDS', str(ROUNDS)).replace('WORKS', ' '.join(WORKS))
+    script = (SCRIPT + OWN_SCRIPT).replace('ROUNDS', str(ROUNDS)).replace('CLOCK', clock)
+    script = script.replace('OWN_WORKS', ' '.join(OWN_WORKS)).replace('WORKS', ' '.join(WORKS))
     with tempfile.TemporaryDirectory() as at, nested.L1(script, kernel) as vm:
         vm.start()
         assert vm.finish(170) == 0, vm.console()[-3000:]
         with tarfile.open(vm.disk) as tar:
             tar.extractall(at)
-        check_files(at)
+        files = {}
+        for name in os.listdir(at):
+            if os.path.isfile(os.path.join(at, name)):
+                with open(os.path.join(at, name), encoding='utf-8') as f:
+                    files[name] = f.read()
+        seen = check_files(at, files) | check_own(at, files, BOUNDS[clock])
+        assert seen >= set(PARTS) | {'kvm_sched_out', 'kvm_sched_in'}, seen
 
 
-def check_files(at):
-    files = {}
-    for name in os.listdir(at):
-        if os.path.isfile(os.path.join(at, name)):
-            with open(os.path.join(at, name), encoding='utf-8') as f:
-                files[name] = f.read()
+def check_files(at, files):
     for name in 'all', 'joined', 'both', 'other':
         assert len(re.findall(r'^lost +0 \(overwritten 0, dropped 0, corrupt 0', files[name + '.err'], re.M)) == \
             (2 if name == 'both' else 1), files[name + '.err']
@@ -325,15 +374,71 @@ def check_files(at):
         # the last one, by which each said that it is done, has no entry
         assert exits == sum(a['exits'] for a in accounts.values()) - len(accounts), (name, exits)
     check_ctf(at, load(files['both.json'], 'kvm'))
-    if len(re.findall('^order +0 late', files['both.err'], re.M)) == 2:
-        ran, changes = test_vcpus.check_guest(load(files['both.json']), list(accounts.values()), int(files['pid']))
-        test_vcpus.check_slices(os.path.join(at, 'raw'), changes, int(files['pid']))
-        say(f'{ran} events of the guest, written while its virtual CPUs ran')
-    else:
-        say('a reader that was kept from reading shows events behind later ones: states of vCPUs are not compared')
+    ran, changes = test_vcpus.check_guest(load(files['both.json']), list(accounts.values()), int(files['pid']))
+    test_vcpus.check_slices(os.path.join(at, 'raw'), changes, int(files['pid']))
+    say(f'{ran} events of the guest, written while its virtual CPUs ran')
     (events, size), (few, small) = total(files['all.err']), total(files['joined.err'])
     say(f'{nr} events as ftrace has them; {events} events of {size} bytes, aggregated {few} of {small}')
     assert few < 0.8 * events and small < 0.85 * size
+    return {e['event'] for events in plain.values() for e in events}
+
+
+def own_times(at):
+    """{(event, number): time} of each of its virtual CPUs, as its own machine has them."""
+    path = os.path.join(at, 'own.alone')
+    replay(os.path.join(at, 'own.raw', 'source2-session1'), '-o', 'json:' + path)
+    with open(path, encoding='ascii') as f:
+        times = collections.defaultdict(dict)
+        for e in load(f.read()):
+            times[e['cpu']][e['event'], e['fields']['seq']] = e['time']
+        return times
+
+
+def check_perfetto(at, guest, changes, pid):
+    """Events of the guest and its virtual CPUs' slices lie on the one clock of their host, as JSON has them."""
+    path = os.path.join(at, 'own.pf')
+    replay(os.path.join(at, 'own.raw'), '-o', 'perfetto:' + path)
+    trace = pftext.Trace(path)
+    test_vcpus.same_slices(trace, changes, pid)
+    (own,) = [m for m in trace.machines.values() if not any('vCPU' in track for track in m.slices)]
+    for cpu in {e['cpu'] for e in guest}:
+        records = [e for e in guest if e['cpu'] == cpu]
+        instants = own.instants[f'CPU {cpu} events']
+        assert len(instants) == len(records) and all(map(same_instant, instants, records)), cpu
+    # Real time is one for all: how far the machines' clocks are behind it is the same.
+    clocks = [{pftext.one(c, 'clock_id'): pftext.one(c, 'timestamp') for c in pftext.one(r, 'client_clocks')['clocks']}
+              for m in trace.machines.values() for r in m.sync['synced_clocks']]
+    assert len({c[1] - c[3] for c in clocks}) == 1, clocks
+
+
+def check_own(at, files, limit):
+    """A guest with a clock of its own: on the host's by KVM's word, between causes and effects of its host."""
+    accounts = {a['tid']: a for a in nested.vmm(files['own.vmm'])}
+    assert [a['work'] for a in accounts.values()] == OWN_WORKS
+    found, pid = load(files['own.json']), int(files['own.pid'])
+    guest = [e for e in found if e['source'].startswith('/dev')]
+    threads = by_thread([e for e in found if e['source'].startswith('kvm')])
+    traced = of_ftrace(files['own.ftrace'], accounts)
+    assert threads.keys() == accounts.keys() and not re.search(r'overrun: [^0]', files['own.stats'])
+    shown = re.search(r'^shown as +the host\'s CLOCK_MONOTONIC, within (\d+) ns \(by the offset of its TSC that KVM tells\)$',
+                      files['own.err'], re.M)
+    say(shown[0], *re.findall('^line .*$', files['own.err'], re.M))
+    bound, own = int(shown[1]), own_times(at)
+    then = int(re.search(r'^line .*; within (\d+) ns then$', files['own.err'], re.M)[1])
+    assert then <= limit and bound <= limit + OVERLOADED, files['own.err']
+    nested.check_all(guest, list(accounts.values()))
+    causes.check_times(guest, causes.true_times(files['own.vmm']), bound)
+    causes.check_bells(guest, files['own.vmm'], bound)
+    for cpu, (tid, account) in enumerate(accounts.items()):
+        check_same(threads[tid], traced[tid])
+        check_purpose(account, reasons(threads[tid]))
+        check_times(account['work'], out_times(t for t in map(as_ftrace, threads[tid]) if t), out_times(traced[tid]))
+        nr = causes.check(threads[tid], [e for e in guest if e['cpu'] == cpu], own[cpu], account['work'], bound)
+        assert nr.get('l2_interrupt', 0) == account['irq_records'] and nr.get('l2_armed', 0) == account['armed'], nr
+    ran, changes = test_vcpus.check_guest(found, list(accounts.values()), pid, bound)
+    say(f'{ran} events of the guest, written while its virtual CPUs ran')
+    check_perfetto(at, guest, changes, pid)
+    return {e['event'] for events in threads.values() for e in events}
 
 
 def test_refused():

@@ -4,6 +4,7 @@
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import tempfile
 import time
 
 from harness import params, say
-from vm import BUILD, READER
+from vm import BUILD, COUNTED, READER, VM, Reader
 
 FLOOD = os.path.join(BUILD, 'tests', 'flood')
 HEADER, TAIL, BATCH = 80, 72, 32
@@ -38,6 +39,12 @@ def flood(region, policy, ring, threads, records, payload, mode, rate=0):
                              str(payload), str(rate), mode], stdout=subprocess.PIPE, text=True)
 
 
+def wait_for_regions(d, *names):
+    while not all(os.path.exists(f'{d}/{name}') for name in names):
+        time.sleep(0.01)
+    time.sleep(0.1)
+
+
 def no_io_uring():
     """In the child: the system call is refused, as by a container's seccomp."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -53,6 +60,10 @@ def capture(source, path, *args, status=0, **how):
                          stderr=subprocess.PIPE, text=True, check=False, timeout=120, **how)
     assert run.returncode == status, (run.returncode, run.stderr[-3000:])
     return run.stderr
+
+
+def option(way):
+    return ',direct' if way == 'direct' else ''
 
 
 def number(name, said):
@@ -103,28 +114,35 @@ def streams(path):
 def test_same(policy):
     """The same ring, read with a copy, without one (fixed: without a look), and where io_uring is refused."""
     fixed = policy == 'fixed'
-    with directory() as d:
+    with directory() as d, tempfile.TemporaryDirectory(prefix='htrace-lend-', dir=BUILD) as disk:
         with flood(d + '/region', 'discard' if fixed else policy, 1 << 22, 2, 150000, 48 * fixed, 'fill') as f:
             f.communicate()
         ways = {'copied': ('', (), {}), 'not trusted': (',trusted', ('--copy',), {}),
-                'lent': (',trusted', (), {}), 'refused': (',trusted', (), {'preexec_fn': no_io_uring})}
+                'lent': (',trusted', (), {}), 'refused': (',trusted', (), {'preexec_fn': no_io_uring}),
+                'direct': (',trusted', (), {}), 'direct refused': (',trusted', (), {'preexec_fn': no_io_uring})}
         shown = {}
         for name, (suffix, args, how) in ways.items():
             shutil.copy(d + '/region', d + '/copy')
-            said = capture(f'local:{d}/copy{suffix}', f'{d}/{name}', '--duration', '0.7', *args, **how)
-            assert ('without a copy' in said) == (name in ('lent', 'refused')), said
-            assert ('io_uring' in said) == (name == 'lent'), said
+            raw, direct = f'{disk}/{name}', 'direct' in name
+            said = capture(f'local:{d}/copy{suffix}', raw + ',direct' * direct, '--duration', '0.7', *args, **how)
+            assert ('without a copy' in said) == (not 'cop' in name and name != 'not trusted'), said
+            assert ('io_uring' in said) == (name in ('lent', 'direct')), said
+            assert ('past the page cache' in said) == direct and 'the usual way' not in said, said
+            for p in streams(raw): # what was reserved on the disk is given back
+                assert os.stat(p).st_blocks * 512 < os.path.getsize(p) + 65536, (p, os.stat(p))
+            if direct: # bodies begin with pages; they are not files' whose packets have no padding
+                assert all(os.path.getsize(p) % 4096 == 4096 - HEADER for p in streams(raw)), raw
             unseen = re.search(r'not looked at\) +(\d+)', said)
             assert (int(unseen[1]) > 50000 if fixed and suffix and not args else not unseen), said
             json = f'{d}/json'
-            subprocess.run([READER, f'file:{d}/{name}', '-o', f'json:{json}'], check=True,
+            subprocess.run([READER, f'file:{raw}', '-o', f'json:{json}'], check=True,
                            stderr=subprocess.DEVNULL)
             with open(json, encoding='ascii') as f:
                 # In another order if a pass took so long that what had come went out before the rest.
-                shown[name] = babeltrace(f'{d}/{name}') + (sorted(f), number('received', said))
+                shown[name] = babeltrace(raw) + (sorted(f), number('received', said))
         for name in ways:
             assert shown[name] == shown['copied'], name
-        say(f'{shown["lent"][3]} events, the same in four ways, by babeltrace2 and file:')
+        say(f'{shown["lent"][3]} events, the same in {len(ways)} ways, by babeltrace2 and file:')
 
 
 @params('lent', 'fixed', 'copied', 'refused')
@@ -136,9 +154,7 @@ def test_live(way):
         if way == 'refused':
             how['preexec_fn'] = no_io_uring
         with flood(d + '/region', 'discard', 1 << 20, 2, 400000, 16 * words, 'live') as f:
-            while not os.path.exists(d + '/region'):
-                time.sleep(0.01)
-            time.sleep(0.1)
+            wait_for_regions(d, 'region')
             said = capture(f'local:{d}/region{suffix}', d + '/raw', '--duration', '6', **how)
             _, refused = map(int, f.communicate()[0].split())
         assert number('received', said) == 800000 and number('lost', said) == refused, said
@@ -148,22 +164,22 @@ def test_live(way):
         say(f'{len(sizes)} packets, {sum(s > 60000 for s in sizes)} of whole blocks')
 
 
-def test_overrun():
+@params('lent', 'direct')
+def test_overrun(way):
     """Overwrite, and producers that are faster: what is told as read is right, what was lapped is counted."""
+    each = 600000 if way == 'direct' else 2000000
     with directory() as d:
-        with flood(d + '/region', 'overwrite', 1 << 20, 2, 2000000, 0, 'live') as f:
-            while not os.path.exists(d + '/region'):
-                time.sleep(0.01)
-            time.sleep(0.1)
-            said = capture(f'local:{d}/region,trusted', d + '/raw', '--duration', '4')
+        with flood(d + '/region', 'overwrite', 1 << 20, 2, each, 0, 'live') as f:
+            wait_for_regions(d, 'region')
+            said = capture(f'local:{d}/region,trusted', d + '/raw' + option(way), '--duration', '4')
             assert f.wait() == 0
         received, lost = number('received', said), number('lost', said)
-        assert received + lost == 4000000, said
+        assert received + lost == 2 * each, said
         rings = records(d + '/raw')
         assert sum(map(len, rings.values())) == received
         for seqs in rings.values():
             assert all(a < b for a, b in zip(seqs, seqs[1:]))
-            assert seqs[-1] == 1999999
+            assert seqs[-1] == each - 1
         again = subprocess.run([READER, f'file:{d}/raw', '--view', 'summary'], check=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
         assert number('received', again) == received and number('lost', again) == lost, again
@@ -175,9 +191,7 @@ def test_scribbled():
     """Trust that was misplaced: bytes change while they are written. The packets are packets."""
     with directory() as d:
         with flood(d + '/region', 'discard', 1 << 20, 2, 300000, 0, 'scribble') as f:
-            while not os.path.exists(d + '/region'):
-                time.sleep(0.01)
-            time.sleep(0.1)
+            wait_for_regions(d, 'region')
             try:
                 capture(f'local:{d}/region,trusted', d + '/raw', '--duration', '5')
             finally:
@@ -190,7 +204,7 @@ def test_scribbled():
         say(f'{sum(map(len, sizes))} packets; read back: {number("received", run.stderr)} events')
 
 
-@params('lent', 'copied')
+@params('lent', 'copied', 'direct')
 def test_full_disk(way):
     """What does not fit stays in the rings, for the next reader: nothing is missing, and nothing comes again."""
     with directory() as d:
@@ -198,8 +212,8 @@ def test_full_disk(way):
         subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'none', d + '/small'], check=True)
         with flood(d + '/region', 'discard', 1 << 22, 1, 80000, 0, 'fill') as f:
             f.communicate()
-        source = f'local:{d}/region' + (',trusted' if way == 'lent' else '')
-        said = capture(source, d + '/small/raw', '--duration', '1', status=1)
+        source = f'local:{d}/region' + (',trusted' if way != 'copied' else '')
+        said = capture(source, d + '/small/raw' + option(way), '--duration', '1', status=1)
         assert 'cannot write to' in said and 'No space left on device' in said, said
         rest = capture(source, d + '/rest', '--duration', '1')
         first, second = records(d + '/small/raw')[0], records(d + '/rest')[0]
@@ -209,7 +223,7 @@ def test_full_disk(way):
         say(f'{len(first)} events in 3 MiB, {len(second)} read by the next reader')
 
 
-@params('lent', 'copied')
+@params('lent', 'copied', 'direct')
 def test_killed(way):
     """
     SIGKILL: what is in the first capture can be read, and the next reader goes on. Nothing is missing between the
@@ -217,11 +231,9 @@ def test_killed(way):
     """
     with directory() as d:
         with flood(d + '/region', 'discard', 1 << 20, 2, 400000, 0, 'live', 250000) as f:
-            while not os.path.exists(d + '/region'):
-                time.sleep(0.01)
-            time.sleep(0.1)
-            source = f'local:{d}/region' + (',trusted' if way == 'lent' else '')
-            with subprocess.Popen([READER, source, '-o', f'raw:{d}/first'],
+            wait_for_regions(d, 'region')
+            source = f'local:{d}/region' + (',trusted' if way != 'copied' else '')
+            with subprocess.Popen([READER, source, '-o', f'raw:{d}/first' + option(way)],
                                   stderr=subprocess.DEVNULL) as reader:
                 time.sleep(0.4)
                 reader.send_signal(signal.SIGKILL)
@@ -241,6 +253,16 @@ def size_of(path):
     return sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(path) for f in files)
 
 
+def most_bytes(path, reader):
+    """Of all files together, at any time until the reader ends."""
+    most = 0
+    while reader.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            most = max(most, size_of(path))
+        time.sleep(0.02)
+    return most
+
+
 def read_file(path):
     """What file: says at the end; there must be nothing wrong with it."""
     run = subprocess.run([READER, f'file:{path}', '--view', 'summary'], check=True, stdout=subprocess.PIPE,
@@ -249,22 +271,17 @@ def read_file(path):
     return run.stdout
 
 
-@params('lent', 'copied')
+@params('lent', 'copied', 'direct')
 def test_rotated(way):
     """Parts by size within what is kept: always, each readable by itself, the latest without a gap."""
-    most = 0
     with directory() as d:
         with flood(d + '/region', 'discard', 1 << 20, 2, 400000, 0, 'live', 150000) as f:
-            while not os.path.exists(d + '/region'):
-                time.sleep(0.01)
-            time.sleep(0.1)
-            source = f'local:{d}/region' + (',trusted' if way == 'lent' else '')
-            with subprocess.Popen([READER, source, '-o', f'raw:{d}/raw,rotate=4M,keep=12M', '--duration', '5'],
+            wait_for_regions(d, 'region')
+            source = f'local:{d}/region' + (',trusted' if way != 'copied' else '')
+            output = f'raw:{d}/raw,rotate=4M,keep=12M' + option(way)
+            with subprocess.Popen([READER, source, '-o', output, '--duration', '5'],
                                   stderr=subprocess.PIPE, text=True) as reader:
-                while reader.poll() is None:
-                    with contextlib.suppress(FileNotFoundError):
-                        most = max(most, size_of(d + '/raw'))
-                    time.sleep(0.02)
+                most = most_bytes(d + '/raw', reader)
                 said = reader.stderr.read()
             assert reader.returncode == 0 and number('received', said) == 800000, said
             f.wait()
@@ -282,13 +299,39 @@ def test_rotated(way):
         say(f'{len(parts)} parts are left, {most / 2**20:.1f} MiB at most')
 
 
+def test_rotated_together():
+    """Two sources, one of them seven times as busy: what is kept is kept for both, and each one's latest is there."""
+    counts = {1: (2, 300000, 150000), 2: (1, 80000, 40000)}
+    with directory() as d:
+        floods = [flood(f'{d}/region{n}', 'discard', 1 << 20, threads, each, 0, 'live', rate)
+                  for n, (threads, each, rate) in counts.items()]
+        wait_for_regions(d, 'region1', 'region2')
+        with subprocess.Popen([READER, f'local:{d}/region1,trusted', f'local:{d}/region2', '--duration', '5',
+                               '-o', f'raw:{d}/raw,rotate=4M,keep=16M'], stderr=subprocess.PIPE, text=True) as reader:
+            most = most_bytes(d + '/raw', reader)
+            said = reader.stderr.read()
+        assert reader.returncode == 0, said
+        for f in floods:
+            f.communicate()
+        received = [int(n) for n in re.findall(r'\nreceived +(\d+)', said)]
+        assert sorted(received) == [80000, 600000], said
+        assert 8 << 20 < most <= 16 << 20, most
+        left = {}
+        for name in sorted(os.listdir(d + '/raw'), key=lambda name: (name[6], int((name + '.1').split('.')[1]))):
+            for ring, seqs in records(f'{d}/raw/{name}').items():
+                left.setdefault((int(name[6]), ring), []).extend(seqs)
+        assert set(left) == {(1, 0), (1, 1), (2, 0)}, left.keys()
+        for (source, ring), seqs in left.items():
+            assert seqs == list(range(seqs[0], counts[source][1])), (source, ring, seqs[0], len(seqs))
+        assert left[1, 0][0], 'nothing was deleted'
+        say(f'{most / 2**20:.1f} MiB at most; left: {({k: len(v) for k, v in left.items()})}')
+
+
 def test_rotated_by_time():
     """Parts of a second, all of which are kept."""
     with directory() as d:
         with flood(d + '/region', 'discard', 1 << 20, 2, 150000, 48, 'live', 50000) as f:
-            while not os.path.exists(d + '/region'):
-                time.sleep(0.01)
-            time.sleep(0.1)
+            wait_for_regions(d, 'region')
             said = capture(f'local:{d}/region,trusted', d + '/raw,rotate=1s', '--duration', '5')
             assert f.wait() == 0
         parts = os.listdir(d + '/raw')
@@ -299,6 +342,18 @@ def test_rotated_by_time():
             alone = subprocess.run([READER, '--clock', f'file:{d}/raw/{name}', '-o', 'text:/dev/null'], check=True,
                                    stderr=subprocess.PIPE, text=True).stderr
             assert 'how it goes beside the host' not in alone, (name, alone)
+
+
+def test_no_direct():
+    """A file system that writes through the page cache only: that is said, and the capture is the usual one."""
+    with directory() as d:
+        os.mkdir(d + '/small')
+        subprocess.run(['mount', '-t', 'ramfs', 'none', d + '/small'], check=True)
+        with flood(d + '/region', 'discard', 1 << 20, 1, 5000, 0, 'fill') as f:
+            f.communicate()
+        said = capture(f'local:{d}/region,trusted', d + '/small/raw,direct', '--duration', '0.5')
+        assert 'does not write past the page cache' in said and 'io_uring, past' not in said, said
+        assert records(d + '/small/raw') == {0: list(range(5000))}
 
 
 def test_options():
@@ -319,3 +374,59 @@ def test_options():
             f.communicate()
         said = capture(f'local:{d}/region,trusted', d + '/raw', '-o', 'text:/dev/null', '--duration', '0.3')
         assert 'its events are copied: there is another output beside raw:DIR' in said, said
+
+
+def numbers(path):
+    """{CPU: [number]} of counted.bpf.c by babeltrace2, and the same by host-reader."""
+    text, lost = babeltrace(path)
+    assert not lost
+    found = {}
+    for cpu, n in re.findall(r' counted: \{ cpu_id = (\d+).*? number = (\d+) ', text):
+        found.setdefault(int(cpu), []).append(int(n))
+    run = subprocess.run([READER, f'file:{path}', '-o', 'json'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         check=True)
+    again = {}
+    for e in map(json.loads, run.stdout.splitlines()):
+        if e.get('event') == 'counted':
+            again.setdefault(e['cpu'], []).append(e['fields']['number'])
+    assert again == found, ({c: len(x) for c, x in again.items()}, {c: len(x) for c, x in found.items()})
+    return found
+
+
+def test_guest():
+    """A guest in direct placement, read without a copy, past the page cache and with a copy in turn: its records, each once."""
+    rate, seconds = 10000, 12
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o --policy discard || exit 1
+until grep -q 'direct placement from now on' /tmp/agent.log; do sleep 0.05; done
+echo DIRECT
+workload pace {rate} {seconds} 424242 || exit 1
+echo PACED
+agent_stop
+'''
+    with VM(script, kernel='6.1', cpus=2, add=[COUNTED]) as vm, tempfile.TemporaryDirectory(dir=BUILD) as disk:
+        vm.start()
+        total, runs = {}, []
+        for way in ('lent', 'direct', 'copied'):
+            source = f'ivshmem:{vm.region}' + ',trusted' * (way != 'copied')
+            reader = Reader(source, '-o', f'raw:{disk}/{way}' + option(way))
+            if way == 'lent':
+                vm.wait_for('DIRECT')
+            if way == 'copied':
+                vm.wait_for('PACED')
+                vm.finish()
+            else:
+                time.sleep(seconds / 4)
+            assert reader.stop() == 0, reader.err()
+            assert ('without a copy' in reader.err()) == (way != 'copied'), reader.err()
+            assert ('past the page cache' in reader.err()) == (way == 'direct'), reader.err()
+            assert re.search(r'^lost +0 ', reader.err(), re.M), reader.err()
+            found = numbers(f'{disk}/{way}')
+            assert found.keys() == {0, 1} and all(len(x) > rate for x in found.values()), {c: len(x) for c, x in found.items()}
+            for cpu, of in found.items():
+                total.setdefault(cpu, []).extend(of)
+            runs.append(sum(map(len, found.values())))
+        made = sum(map(int, re.findall(r'paced (\d+) in', vm.console())))
+        assert all(of == list(range(len(of))) for of in total.values()), {c: (len(x), x[:3], x[-3:]) for c, x in total.items()}
+        assert sum(map(len, total.values())) == made, (made, runs)
+        say(f'{made} records of a guest: {runs[0]} without a copy, {runs[1]} past the page cache, {runs[2]} with one')

@@ -53,23 +53,17 @@ def built(kernel):
         shutil.rmtree(work)
 
 
-@functools.lru_cache
-def built_by_dkms(kernel):
-    """The module for `kernel`, as DKMS makes it of what is installed; in trees of our own."""
+def build_by_dkms(kernel, sources):
+    """The module for `kernel`, as DKMS makes it of `sources`, an installed /usr/src; in a tree of our own."""
     vmlinuz = kernel_path(kernel)
     release = os.path.basename(vmlinuz).removeprefix('vmlinuz-')
-    with tempfile.TemporaryDirectory(prefix='htrace-dkms-', dir='/dev/shm') as work:
-        run = subprocess.run(['meson', 'install', '-C', BUILD, '--no-rebuild', '--destdir', work + '/to'],
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert run.returncode == 0, run.stdout
-        conf, = glob.glob(work + '/to/**/src/htrace-*/dkms.conf', recursive=True)
-        version = os.path.dirname(conf).rpartition('-')[2]
-        tree = os.path.join(work, 'tree')
-        os.mkdir(tree)
+    conf, = glob.glob(os.path.join(sources, 'htrace-*', 'dkms.conf'))
+    version = os.path.dirname(conf).rpartition('-')[2]
+    with tempfile.TemporaryDirectory(prefix='htrace-dkms-', dir='/dev/shm') as tree:
         # sign_file: where it finds one, DKMS would make a key for this machine
         run = subprocess.run(['dkms', 'build', '-m', 'htrace', '-v', version, '-k', release,
                               '--kernelsourcedir', tool('fetch-headers.sh', vmlinuz), '--dkmstree', tree,
-                              '--sourcetree', os.path.dirname(os.path.dirname(conf))],
+                              '--sourcetree', sources],
                              env=dict(os.environ, BTF=vmlinuz, sign_file='/none'),
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         log = run.stdout
@@ -80,6 +74,17 @@ def built_by_dkms(kernel):
         module, = glob.glob(tree + '/**/module/htrace.ko', recursive=True)
         with open(module, 'rb') as f:
             return f.read()
+
+
+@functools.lru_cache
+def built_by_dkms(kernel):
+    """Likewise of what meson installs."""
+    with tempfile.TemporaryDirectory(prefix='htrace-dkms-', dir='/dev/shm') as to:
+        run = subprocess.run(['meson', 'install', '-C', BUILD, '--no-rebuild', '--destdir', to],
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert run.returncode == 0, run.stdout
+        conf, = glob.glob(to + '/**/src/htrace-*/dkms.conf', recursive=True)
+        return build_by_dkms(kernel, os.path.dirname(os.path.dirname(conf)))
 
 
 class DoorbellServer(threading.Thread):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The Debian packages build, lintian finds nothing, what they install works; systemd takes the units."""
+"""The Debian packages build, lintian finds nothing, what they install works, the module too; systemd takes the units."""
 
 import glob
 import os
@@ -10,7 +10,8 @@ import tempfile
 import time
 
 from harness import Skip, say
-from vm import TOP
+from test_module import build_by_dkms
+from vm import TOP, kernel_path
 
 PACKAGES = ['htrace-dkms', 'htrace-guest-agent', 'htrace-host-reader', 'libhtrace-dev', 'libhtrace0']
 EXPOSURE = {'host-reader@.service': 2.0, 'guest-agent.service': 5.0}  # systemd's score: 0 is safest, 10 not confined
@@ -92,6 +93,28 @@ def check_example(p):
     assert 'guest-agent' in run(p.path('usr/sbin/guest-agent'), '--version')
 
 
+def check_module(p):
+    """DKMS builds what its package holds, for the kernel whose module it then is; the package asks DKMS to."""
+    conf = p.path('usr/src/htrace-*/dkms.conf')
+    version = os.path.basename(os.path.dirname(conf)).split('-')[1]
+    with open(conf, encoding='utf-8') as f:
+        assert f'PACKAGE_VERSION="{version}"' in f.read()
+    module = os.path.join(p.dir, 'htrace.ko')
+    with open(module, 'wb') as f:
+        f.write(build_by_dkms('6.12', p.path('usr/src')))
+    facts = run('/sbin/modinfo', module)
+    release = os.path.basename(kernel_path('6.12')).removeprefix('vmlinuz-')
+    assert re.search(rf'^vermagic: +{re.escape(release)} ', facts, re.M), facts
+    assert re.search(rf'^version: +{re.escape(version)}$', facts, re.M), facts
+    control = os.path.join(p.dir, 'control')
+    deb, = (d for d in p.debs if '/htrace-dkms_' in d)
+    run('dpkg', '-e', deb, control)
+    for script, what in ('postinst', 'common.postinst'), ('prerm', 'dkms remove'):
+        with open(os.path.join(control, script), encoding='utf-8') as f:
+            text = f.read()
+        assert what in text and 'htrace' in text and version in text, text
+
+
 def test_built():
     if not shutil.which('dpkg-buildpackage') or not shutil.which('lintian'):
         raise Skip('no dpkg-buildpackage, or no lintian')
@@ -100,8 +123,6 @@ def test_built():
         found = [line for line in run('lintian', '--allow-root', '--fail-on', 'error,warning', *p.debs).splitlines()
                  if re.match('[EW]:', line)]
         assert not found, found
-        conf = p.path('usr/src/htrace-*/dkms.conf')
-        with open(conf, encoding='utf-8') as f:
-            assert f'PACKAGE_VERSION="{os.path.dirname(conf).split("-")[-1]}"' in f.read()
+        check_module(p)
         check_example(p)
         check_units(p)

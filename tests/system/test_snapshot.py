@@ -2,16 +2,19 @@
 """The flight recorder: nothing goes out but by snapshots, and these hold the last of each ring."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import time
 
 import ctftext
+import pftext
 from guestlike import Stage
 from harness import params, say
 from test_capture import replay
-from vm import READER
+from test_dead import Qmp
+from vm import COUNTED, READER, VM, Reader
 
 RECORD = 16          # bytes in the ring of what guestlike writes
 KEEP = 64 << 10      # that --snapshot is told to hold of a ring
@@ -166,6 +169,109 @@ def test_death():
         found = snapshots(out)
         assert len(found) == 1 and found[0][0] == "the guest's silence", found
         assert found[0][5] == {0: list(range(100))}, found
+
+
+ROUND = 500  # records of `counted`, on each CPU
+GUEST = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+i=0
+while :; do
+	workload count {ROUND} 424242
+	i=$((i + 1))
+	echo ROUND $i
+	sleep 0.3
+done
+'''
+
+
+def read_recorded(path):
+    """(notes, [(who asked for the snapshot, events told, lost, events)]), of several sessions."""
+    notes, found = [], []
+    with open(path, encoding='ascii') as f:
+        for item in map(json.loads, f):
+            note = NOTE.match(item.get('note', ''))
+            if 'note' in item:
+                notes.append(item['note'])
+            if note:
+                found.append((note[2], int(note[3]), int(note[4]), []))
+            elif 'event' in item:
+                found[-1][-1].append(item)
+    return notes, found
+
+
+def check_snapshot(who, told, lost, events):
+    """All that it says is there, and of the workload's numbers none is missing."""
+    numbers = [e['fields']['number'] for e in events if e['event'] == 'counted']
+    assert told == len(events) and not lost and len(numbers) > ROUND, (who, told, lost, len(events), len(numbers))
+    assert all(b == (a + 1) % ROUND for a, b in zip(numbers, numbers[1:])), who
+    say(f'{who}: {told} events, {len(numbers)} of the workload without a gap')
+
+
+def steady(notes, captured=False):
+    """Without those of clocks, which come when they are known better; and that a session began, as a capture has it."""
+    return [n for n in notes if not n.startswith('clock: ') and
+            not (captured and n.startswith(('restarted: ', 'new session')))]
+
+
+def test_guest():
+    """
+    Of a guest with direct placement, which is paused, set back and felled by a panic: each is followed by a snapshot
+    of the last of its rings. They and what befell it are marked alike in all outputs.
+    """
+    with VM(GUEST, kernel='6.1', memory='256M', add=[COUNTED], reboot=True,
+            append='unknown_nmi_panic=1 panic=0') as vm:
+        qmp_path = os.path.join(vm.dir, 'qmp')
+        vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--tcg-thread', 'single']
+        vm.start()
+        out, text, pf, ctf, raw = (os.path.join(vm.dir, name) for name in ('json', 'text', 'pf', 'ctf', 'raw'))
+        reader = Reader(vm, '--snapshot', '64K', '-o', 'json:' + out, '-o', 'text:' + text, '-o', 'perfetto:' + pf,
+                        '-o', 'ctf:' + ctf, '-o', 'raw:' + raw)
+        qmp = Qmp(qmp_path)
+        vm.wait_for('ROUND 12')
+        reader.wait_for('from now on direct|; direct')
+        reader.signal(signal.SIGUSR1)
+        wait_for_snapshot(reader, 1)
+        qmp.do('stop')
+        reader.wait_for('silent for .* paused')
+        qmp.do('cont')
+        reader.wait_for('is back, after .* paused')
+        vm.wait_for('ROUND 14')
+        qmp.do('system_reset')
+        reader.wait_for('vCPUs; ', count=2)
+        time.sleep(4)
+        qmp.do('inject-nmi')
+        reader.wait_for('silent for .*(hangs, or is in a panic|agent is stopped)')
+        time.sleep(2)
+        vm.qemu.kill()
+        vm.qemu.wait()
+        time.sleep(1)
+        assert reader.stop() == 0, reader.err()
+        notes, found = read_recorded(out)
+        # A reset is noticed as silence, or sooner, by what takes the memory then.
+        assert found[0][0] == 'SIGUSR1' and found[-1][0] == "the guest's silence", [f[:3] for f in found]
+        assert {f[0] for f in found[1:-1]} <= {"the guest's silence", 'the loss of its rings'}, [f[:3] for f in found]
+        for snapshot in found:
+            check_snapshot(*snapshot)
+        marks = [n for n in steady(notes) if not NOTE.match(n)]
+        say(*marks)
+        assert 'paused' in marks[0] and 'is back' in marks[1] and marks[-1].startswith('guest silent'), marks
+        assert sum(m.startswith('restarted: ') for m in marks) == 1, marks
+        # the same in the other outputs, and from the capture
+        assert pftext.marks(pf) == notes
+        with open(text, encoding='ascii') as f:
+            assert re.findall('^--- (.*) ---$', f.read(), re.M) == notes
+        traced = [r.fields['text'].replace("\\'", "'") for t in ctftext.traces(ctf) for r in ctftext.read(t)[0]
+                  if r.event == 'htrace_note']
+        assert traced == [n for n in notes if not n.startswith('restarted: ')], traced
+        replay(raw, '-o', 'json:' + out + '2', '-o', 'perfetto:' + pf + '2')
+        notes_again, found_again = read_recorded(out + '2')
+        assert steady(notes_again, True) == steady(notes, True), (notes_again, notes)
+        for snapshot, again in zip(found, found_again):
+            # names of tasks may be missing in it: they came with what was not kept
+            assert [(e['event'], e['fields'].get('number')) for e in again[3]] == \
+                [(e['event'], e['fields'].get('number')) for e in snapshot[3]]
+        again = steady(pftext.marks(pf + '2'), True)
+        assert again == steady(notes, True), again
 
 
 REFUSED = {

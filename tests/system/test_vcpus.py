@@ -12,6 +12,7 @@ import tempfile
 
 import ctftext
 import pftext
+from harness import say
 from test_capture import replay
 from vm import BUILD
 
@@ -160,23 +161,40 @@ def ran_near(changes, time, error):
                for (begin, state, _), (end, *_) in zip(changes, changes[1:] + [(time,)]))
 
 
-def check_guest(events, accounts, pid):
+def when_known(events):
+    """
+    The guest's, and of these, by id(), those behind which in the file there is what their virtual CPU did before them:
+    a reader that is kept from reading says what it knows.
+    """
+    guest, early, first = [], set(), {}
+    for e in reversed(events):
+        if e['event'].startswith('kvm_'):
+            vcpu = e['fields']['vcpu']
+            first[vcpu] = min(e['time'], first.get(vcpu, e['time']))
+            continue
+        guest.append(e)
+        if first.get(e['fields']['cpu'], e['time']) < e['time']:
+            early.add(id(e))
+    return guest[::-1], early
+
+
+def check_guest(events, accounts, pid, bound=None):
     """
     Of a guest that writes its records itself, each was written while its virtual CPU ran, if that is known: a
     reader without a CPU of its own falls behind. What it lost is the sum of what the host's events say.
-    The guest's clock is its own: the VMM measured how far it is off. What is told is right by the times as they are.
-    @events: of both, as JSON; @accounts: of the VMM, by virtual CPU.
+    The guest's clock is its own: how far it is off the reader says (@bound), or the VMM measured. What is told is right
+    by the times as they are. @events: of both, as JSON; @accounts: of the VMM, by virtual CPU.
     """
-    errors = [a['clock'] for a in accounts]
+    errors = [a['clock'] if bound is None else bound for a in accounts]
     assert max(errors) <= MAX_ERROR, f'the clock of the nested guest is off by up to {max(errors)} ns: {accounts}'
     changes = {cpu: changes_of([e for e in events if e['event'].startswith('kvm_') and e['fields']['vcpu'] == cpu])
                for cpu in range(len(accounts))}
     steps = {cpu: [c[0] for c in of] for cpu, of in changes.items()}
-    found = [e for e in events if not e['event'].startswith('kvm_')]
+    found, early = when_known(events)
     nr = near = 0
     for e in found:
         v, cpu = e['vcpu'], e['fields']['cpu']
-        if v['state'] == 'unknown':
+        if v['state'] == 'unknown' or id(e) in early:
             continue
         assert (v['vm'], v['id'], v['thread']) == (pid, cpu, accounts[cpu]['tid']), e
         until = bisect.bisect_right(steps[cpu], e['time'])
@@ -192,7 +210,9 @@ def check_guest(events, accounts, pid):
     for cpu, account in enumerate(accounts):
         last = max(e['time'] for e in found if e['fields']['cpu'] == cpu)  # its thread may wait once more to say so
         stolen = lost_until(changes[cpu], last)[1]
-        assert stolen <= account['run_delay'] + 1000000, (stolen, account)  # as the scheduler has it, with wake-ups
+        # as the scheduler has it, with wake-ups; an emulated CPU that loses its own meanwhile reads two clocks apart
+        assert stolen <= 1.05 * account['run_delay'] + 1000000, (stolen, account)
+    say(f'{len(early)} events came before what their virtual CPUs had done until then')
     return f'{nr} of {len(found)}, {near} of them only within the {max(errors)} ns of its clock,', changes
 
 
@@ -200,7 +220,11 @@ def check_slices(capture, changes, pid):
     """The tracks of the Perfetto output: each state a slice, and each preemption counted. It shows no events: they are many."""
     path = capture + '.pf'
     replay(capture, '--events', 'l2_interrupt', '-o', f'perfetto:{path}')
-    host = next(m for m in pftext.Trace(path).machines.values() if any('vCPU' in t for t in m.slices))
+    same_slices(pftext.Trace(path), changes, pid)
+
+
+def same_slices(trace, changes, pid):
+    host = next(m for m in trace.machines.values() if any('vCPU' in t for t in m.slices))
     for cpu, of in changes.items():
         want = [(begin, end, f'out ({why})' if state == 'out' and why else state)
                 for (begin, state, why), (end, *_) in zip(of, of[1:])]

@@ -27,14 +27,16 @@ agent_stop || exit 1
 '''
 
 OPS = ((1, 'write'), (2, 'discard'), (256, 'flush'), (4, 'read'))
-ROW = re.compile(r'(?P<stage>guest queue|guest driver|kick exit|VMM with disk|  host disk|completion|total) +(?P<n>\d+) +'
+HOST_STAGES = ('kick exit', 'VMM with disk', '  host queue', '  host disk', '  VMM and KVM', 'completion')
+STAGES = ('guest queue', 'guest driver', *HOST_STAGES, 'total')
+ROW = re.compile(rf'(?P<stage>{"|".join(STAGES)}) +(?P<n>\d+) +'
                  r'(?:(?P<tp>[\d.]+)%|-) +(?P<min>\S+) +(?P<max>\S+) +(?P<mean>\S+) +(?P<err>[\d.]+|-)%? +(?P<p50>\S+) +'
                  r'(?P<p99>\S+) +(?P<p999>\S+) +(?P<none>\d+) +(?P<unknown>\d+)$')
 
 
 def truth(found):
     """{(disk, kind): {stage: [ns]}}, bytes, and requests that were not told apart; from the JSON output."""
-    flying, stages, size, odd = {}, {}, collections.Counter(), 0
+    flying, stages, size, odd = {}, {}, collections.defaultdict(list), 0
     for e in found:
         f, t = e['fields'], e['time']
         if e['event'] == 'virtqueue_notify' and f['name'].startswith('req'):
@@ -54,7 +56,7 @@ def truth(found):
                 odd += 1
                 continue
             of = stages.setdefault((f['dev'], kind), collections.defaultdict(list))
-            size[(f['dev'], kind)] += r['bytes']
+            size[(f['dev'], kind)].append(r['bytes'])
             of['total'].append(t - r.get('insert', r['issue']))
             if 'insert' in r:
                 of['guest queue'].append(r['issue'] - r['insert'])
@@ -73,16 +75,29 @@ def truth(found):
 
 
 def parse(page):
-    rows, where = {}, None
+    """By disk and kind: stages' rows, sizes, and histograms without empty lines."""
+    rows, where, bars = {}, None, None
     for line in page.splitlines():
         title = re.match(r'(?:.*, )?disk (\d+):(\d+), (\w+): (\d+) requests, (\d+) bytes', line)
         if title:
             where = (int(title[1]) << 20 | int(title[2]), title[3])
-            rows[where] = {'bytes': int(title[5])}
+            rows[where] = {'bytes': int(title[5]), 'bars': {}}
         row = ROW.match(line)
         if row:
             rows[where][row['stage']] = row
+        title, bar = re.match(r'(?:.*, )?disk (\d+):(\d+), (\w+), (?:(.*), ns|bytes):$', line), exitspage.bar_of(line)
+        if line.endswith(('ns:', 'bytes:')):
+            bars = {}  # of a host's disk
+        if title:
+            bars = rows[(int(title[1]) << 20 | int(title[2]), title[3])]['bars'].setdefault(title[4] or 'bytes', {})
+        if bar and bar[1]:
+            bars[bar[0]] = bar[1]
     return rows
+
+
+def check_bars(rows, what, values):
+    want = exitspage.bars_for(values) if any(values) else {}
+    assert rows['bars'].get(what.strip(), {}) == want, (what, rows['bars'], want)
 
 
 def check_page(page, found):
@@ -90,17 +105,19 @@ def check_page(page, found):
     rows = parse(page)
     assert rows.keys() == want.keys() and rows, (rows.keys(), want.keys())
     for key, stages in want.items():
-        assert rows[key]['bytes'] == size[key]
+        assert rows[key]['bytes'] == sum(size[key])
+        check_bars(rows[key], 'bytes', size[key])
         n = len(stages['total'])
         for stage in ('guest queue', 'guest driver', 'total'):
             row, ns = rows[key][stage], sorted(stages[stage])
             assert int(row['n']) == len(ns) and int(row['n']) + int(row['none']) == n, (row[0], len(ns))
+            check_bars(rows[key], stage, ns)
             if not ns:
                 continue
             for name, value, slack in (('min', ns[0], 0), ('max', ns[-1], 0), ('mean', sum(ns) / len(ns), 0),
                                        ('p50', ns[(len(ns) + 1) // 2 - 1], 1 / 32)):
                 assert exitspage.close(row[name], value / 1e3, slack), (row[0], name, value)
-        for stage in ('kick exit', 'VMM with disk', '  host disk', 'completion'):
+        for stage in HOST_STAGES:
             assert int(rows[key][stage]['n']) == 0, page
             assert stage == 'kick exit' or int(rows[key][stage]['unknown']) == n, page
     told = re.search(r'not counted: (\d+) that could not', page), re.search(r'not counted: (\d+) whose issue', page)

@@ -22,6 +22,8 @@
 #include "unit.h"
 
 #define RINGS 3 /* two of CPUs, one of a thread */
+#define MS 1000000ULL
+#define SEC 1000000000ULL
 
 static char top[] = "/tmp/htrace-capture-XXXXXX";
 static char raw_spec[128], text_path[128];
@@ -132,8 +134,8 @@ static struct maker *begin(const char *const *specs, unsigned int nr)
 }
 
 static __u32 clock_id = HTRACE_CLOCK_MONOTONIC; /* of sessions */
+static bool on_host; /* their times are shown as the host's */
 static int of_this_machine = 1; /* 1: its processes; 2: its word on its VMs */
-static bool host_clock;
 static const struct snapshot_config *snapshot;
 
 static void begin_session(struct maker *m, __u64 number)
@@ -141,7 +143,7 @@ static void begin_session(struct maker *m, __u64 number)
 	struct session_config c = {
 		.source_nr = m->source,
 		.facts = &m->facts, .path = "here", .origin = "here", .stats = &m->stats,
-		.sinks = &m->sinks, .selection = selection, .quota = &m->quota, .host_clock = host_clock,
+		.sinks = &m->sinks, .selection = selection, .quota = &m->quota, .host_clock = on_host,
 		.snapshot = snapshot,
 	};
 	static const char place[] = "local: rings in the file";
@@ -321,7 +323,7 @@ struct result {
 static struct result replay(const char *dir, const char *const *specs, unsigned int nr)
 {
 	struct source_spec spec = { .kind = SOURCE_FILE, .path = (char *)dir };
-	struct source_config config = { .selection = selection, .sync = "-" };
+	struct source_config config = { .selection = selection, .sync = "-", .host_clock = on_host };
 	struct source_round round = { 0 };
 	struct sinks sinks = { 0 };
 	struct result res = { 0 };
@@ -546,7 +548,7 @@ START_TEST(test_early_names)
 	size_t len;
 	char *p;
 
-	host_clock = true;
+	on_host = true;
 	snprintf(text, sizeof(text), "text:%s", text_path);
 	m = begin(specs, 1);
 	begin_session(m, 1);
@@ -565,7 +567,7 @@ START_TEST(test_early_names)
 	p = contents(text_path, &len);
 	ck_assert_msg(strstr(p, "seven") && strstr(p, "eight"), "%s", p);
 	free(p);
-	host_clock = false;
+	on_host = false;
 }
 END_TEST
 
@@ -585,7 +587,7 @@ START_TEST(test_asked_when)
 			.kind = HOST_WORD_KNOT, .region = (10 + i) * 1000000000, .host = (110 + i) * 1000000000, .error = 10,
 		};
 	ck_assert_int_eq(selection_new(&c.events, "plain"), 0);
-	host_clock = true;
+	on_host = true;
 	snapshot = &c;
 	snprintf(text, sizeof(text), "text:%s", text_path);
 	m = begin(specs, 1);
@@ -602,7 +604,7 @@ START_TEST(test_asked_when)
 	ck_assert_msg(strstr(p, "asked for by plain on CPU 0 at 111.500000"), "%s", p);
 	free(p);
 	selection_free(c.events);
-	host_clock = false;
+	on_host = false;
 	snapshot = NULL;
 }
 END_TEST
@@ -982,6 +984,113 @@ START_TEST(test_random)
 END_TEST
 
 /* Whose word it is, the kvm source's or not, is as it was when it was captured. */
+/* ------------------------------------------------------------------------------- times of the host's */
+
+#define GUEST_AT (200 * SEC) /* by its clock, when the host's is half of that */
+
+static void tell_words(struct maker *m, const struct host_word *words, __u32 nr)
+{
+	session_host_clock(m->session, words, nr, m->now);
+	step(m, 1000);
+}
+
+/* Knots of 4 s before GUEST_AT, @late behind those of before; not more than 32 words. */
+static __u32 add_knots(struct host_word *w, __u64 late)
+{
+	for (__u64 i = 0; i < 8; i++)
+		w[i] = (struct host_word){
+			.kind = HOST_WORD_KNOT, .how = HOST_BY_PING, .region = GUEST_AT - (8 - i) * SEC / 2,
+			.host = GUEST_AT / 2 - (8 - i) * SEC / 2 + late, .error = 100, .real = 1600000000 * SEC,
+			.boot_id = { 4, 5, 6 },
+		};
+	return 8;
+}
+
+static void add_two(struct maker *m, __u64 time)
+{
+	new_batch(m, time - 1);
+	add_plain(m, time, 7);
+	add_plain(m, time + 1000, 8);
+	push(m, 0, false);
+	step(m, 60 * MS);
+}
+
+/* Names come before it is known as what times go out; a step is suspected, and, if @answered, told. */
+static void make_host(struct maker *m, bool answered)
+{
+	static const struct htrace_name seven = { GUEST_AT - SEC, 7, 7, "seven" }, eight = { GUEST_AT - SEC, 8, 8, "eight" };
+	struct host_word words[16] = { { 0 } };
+
+	session_names(m->session, &seven, 1, m->now);
+	step(m, 1000);
+	ck_assert(!session_is_behind(m->session)); /* nothing has to wait for it */
+	session_names(m->session, &eight, 1, m->now);
+	step(m, 1000);
+	tell_words(m, words, add_knots(words, 0));
+	add_two(m, GUEST_AT + MS);
+	words[0] = (struct host_word){ .kind = HOST_WORD_DOUBT, .region = GUEST_AT + 2 * MS, .error = 400 * MS };
+	tell_words(m, words, 1);
+	add_two(m, GUEST_AT + 3 * MS);
+	if (!answered)
+		return;
+	words[0] = (struct host_word){ .kind = HOST_WORD_DOUBT, .region = GUEST_AT, .host = 400 * MS + 123 };
+	words[1] = (struct host_word){ .kind = HOST_WORD_STEP, .region = GUEST_AT + 2 * MS, .host = 400 * MS };
+	tell_words(m, words, 2 + add_knots(words + 2, 400 * MS));
+	add_two(m, GUEST_AT + 6 * MS);
+}
+
+static bool says(const char *path, const char *what)
+{
+	size_t len;
+	char *p = contents(path, &len);
+	bool found = strstr(p, what) != NULL;
+
+	free(p);
+	return found;
+}
+
+static bool ctf_says(const char *what)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command), "grep -rqF --include=metadata '%s' '%s'", what, in_top("ctf"));
+	return system(command) == 0;
+}
+
+/* What is not known is not claimed, in any output; and again when it is. */
+START_TEST(test_doubt)
+{
+	char text[300], json[300], ctf[300];
+	const char *specs[] = { raw_spec, text, json, ctf };
+	struct maker *m;
+	bool answered = _i;
+
+	snprintf(text, sizeof(text), "text:%s", text_path);
+	snprintf(json, sizeof(json), "json:%s", in_top("json"));
+	snprintf(ctf, sizeof(ctf), "ctf:%s", in_top("ctf"));
+	on_host = true;
+	m = begin(specs, 4);
+	begin_session(m, 42);
+	make_host(m, answered);
+	end_session(m);
+	ck_assert_int_eq(end(m), 0);
+	check_same();
+	on_host = false;
+	ck_assert(says(in_top("json"), "\"tid\":7,\"comm\":\"seven\"") || says(in_top("json"), "\"tid.name\":\"seven\""));
+	ck_assert(says(in_top("json"), "\"tid.name\":\"eight\""));
+	ck_assert(says(in_top("json"), "clock begins: times are the host's CLOCK_MONOTONIC, within "));
+	ck_assert(says(in_top("json"), "\"note\":\"clock: a step of 0.400000 s or more is suspected"));
+	ck_assert(says(in_top("json"), "until it does\",\"clock\":\"host\",\"bound\":null}"));
+	ck_assert_int_eq(says(in_top("json"), "within 400000123 ns\",\"clock\":\"host\",\"bound\":400000123}"), answered);
+	ck_assert_int_eq(says(in_top("json"), "and it did not answer\",\"clock\":\"host\",\"bound\":null}"), !answered);
+	ck_assert(ctf_says("htrace_clock = \"host\""));
+	ck_assert_int_eq(ctf_says("htrace_clock_bound_ns = 400000123;"), answered);
+	ck_assert_int_eq(ctf_says("precision = 400000123;"), answered);
+	ck_assert_int_eq(ctf_says("htrace_clock_bound = \"unknown\";"), !answered);
+	ck_assert_int_eq(ctf_says("precision = "), answered);
+}
+END_TEST
+
 START_TEST(test_facts)
 {
 	struct capture_reader *r;
@@ -1019,6 +1128,7 @@ int main(void)
 	tcase_add_test(t, test_lasting);
 	tcase_add_test(t, test_packets);
 	tcase_add_loop_test(t, test_facts, 0, 4);
+	tcase_add_loop_test(t, test_doubt, 0, 2);
 	tcase_add_test(t, test_not_empty);
 	tcase_add_test(t, test_no_capture);
 	tcase_add_test(t, test_full);

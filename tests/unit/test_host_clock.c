@@ -286,6 +286,48 @@ START_TEST(test_words)
 }
 END_TEST
 
+/* A bound is not claimed while a step is suspected, nor one that is less than what times were off by. */
+START_TEST(test_doubt)
+{
+	struct region_clock c;
+	struct host_word w = { .kind = HOST_WORD_DOUBT, .region = 15 * SEC, .error = SEC };
+
+	ck_assert_int_eq(region_clock_open(&c, HTRACE_CLOCK_MONOTONIC, true), 0);
+	for (__u64 t = 10 * SEC; t < 15 * SEC; t += 250 * MS)
+		ck_assert_int_eq(knot(&c.host, t, truth(t), 100), 0);
+	ck_assert(region_clock_begin(&c));
+	region_clock_time(&c, 14 * SEC);
+	ck_assert_int_eq(region_clock_learn(&c, &w), 0);
+	ck_assert_uint_lt(c.bound, 1000); /* what was told lies before */
+	region_clock_time(&c, 15 * SEC - 1);
+	ck_assert_uint_lt(c.bound, 1000);
+	region_clock_time(&c, 15 * SEC);
+	ck_assert_uint_eq(c.bound, HOST_CLOCK_UNKNOWN);
+	region_clock_time(&c, 14 * SEC);
+	ck_assert_uint_eq(c.bound, HOST_CLOCK_UNKNOWN);
+	ck_assert(!host_clock_doubts(&c.host, 15 * SEC - 1));
+	ck_assert(host_clock_doubts(&c.host, 15 * SEC));
+	ck_assert_uint_eq(c.host.doubts, 1);
+	w = (struct host_word){ .kind = HOST_WORD_DOUBT, .region = 14 * SEC, .host = SEC / 2 };
+	ck_assert_int_eq(region_clock_learn(&c, &w), 0);
+	ck_assert_uint_eq(c.bound, HOST_CLOCK_UNKNOWN);
+	w = (struct host_word){ .kind = HOST_WORD_KNOT, .region = 16 * SEC, .host = truth(16 * SEC), .error = 100 };
+	ck_assert_int_eq(region_clock_learn(&c, &w), 0);
+	ck_assert_uint_eq(c.bound, SEC / 2);
+	region_clock_time(&c, 16 * SEC);
+	ck_assert_uint_eq(c.bound, SEC / 2);
+	/* Of what was shown already, too. */
+	w = (struct host_word){ .kind = HOST_WORD_DOUBT, .region = 15 * SEC };
+	ck_assert_int_eq(region_clock_learn(&c, &w), 0);
+	ck_assert_uint_eq(c.bound, HOST_CLOCK_UNKNOWN);
+	w.region = 0;
+	ck_assert_int_eq(region_clock_learn(&c, &w), -ERANGE);
+	w = (struct host_word){ .kind = HOST_WORD_DOUBT, .region = SEC, .host = ~0ULL };
+	ck_assert_int_eq(region_clock_learn(&c, &w), -ERANGE);
+	region_clock_close(&c);
+}
+END_TEST
+
 /* What a region's times go out as is settled with the first one. */
 START_TEST(test_settled)
 {
@@ -426,6 +468,7 @@ int main(void)
 	tcase_add_test(c, test_line);
 	tcase_add_test(c, test_step);
 	tcase_add_test(c, test_words);
+	tcase_add_test(c, test_doubt);
 	tcase_add_test(c, test_settled);
 	tcase_add_test(c, test_order);
 	tcase_add_test(c, test_order_captures);

@@ -7,6 +7,7 @@
 #include "unit.h"
 
 #define VM 70
+#define VECTOR 0x22
 #define VQ 0xffff888000001000
 #define READ(sector) (&(struct io_rq){ sector, 0xfe00000, 4096, IO_READ })
 
@@ -21,7 +22,8 @@ static void setup(void)
 	on_host = true;
 	bound = 0;
 	for (unsigned int i = 1; i < 3; i++)
-		io_records(x, i, true, true);
+		io_records(x, i, true, true, true);
+	io_host_records(x, 0, true);
 }
 
 static void teardown(void)
@@ -72,7 +74,7 @@ static void is(enum io_stage stage, __u64 count, __u64 sum, __u64 none, __u64 un
 /* The notification of CPU 0: an exit with a write, an entry. */
 static void kick(__u64 from, __u64 until)
 {
-	io_host_exit(x, 0, VM, 10, from, false);
+	io_host_exit(x, 0, VM, 10, from, IO_EXIT_OTHER);
 	io_host_access(x, 0, VM, 10, true);
 	io_host_entry(x, 0, VM, 10, until);
 }
@@ -80,8 +82,8 @@ static void kick(__u64 from, __u64 until)
 /* The interrupt, on CPU 1. */
 static void interrupt(__u64 injected, __u64 handled)
 {
-	io_host_exit(x, 0, VM, 11, injected - 5, false);
-	io_host_inject(x, 0, VM, 11, injected);
+	io_host_exit(x, 0, VM, 11, injected - 5, IO_EXIT_OTHER);
+	io_host_inject(x, 0, VM, 11, injected, VECTOR, false);
 	io_host_entry(x, 0, VM, 11, injected + 5);
 	io_interrupt(x, at(handled, 1), VQ);
 }
@@ -115,6 +117,157 @@ START_TEST(test_all)
 }
 END_TEST
 
+static void disk(__u64 end, __u64 ns, __u64 queue_ns)
+{
+	struct io_disk_rq rq = {
+		.vm = VM, .dev = 0x800000, .bytes = 4096, .end = end, .ns = ns, .queue_ns = queue_ns,
+	};
+
+	io_host_disk(x, &rq);
+}
+
+/* What the disks took of a request: when it is known, and how that adds up. */
+START_TEST(test_disk)
+{
+	struct io_disk_rq others = { .vm = VM + 1, .dev = 1, .bytes = 512, .end = 1300, .ns = 50 };
+
+	io_issue(x, at(1100, 0), READ(8));
+	io_notify(x, at(1150, 0), VQ);
+	disk(1159, 100, 10); /* before it */
+	kick(1160, 1200);
+	disk(1250, 100, 5);  /* asked for before it */
+	io_host_disk(x, &others);
+	disk(1300, 100, 20); /* 1180 1200 1300 */
+	disk(1350, 80, 10);  /* 1260 1270 1350 */
+	disk(1500, 50, 30);  /* 1420 1450 1500 */
+	disk(1480, 10, 0);   /* the merge could not order it */
+	disk(1901, 100, 0);  /* longer than the guest waited */
+	interrupt(1900, 1950);
+	io_complete(x, at(2000, 1), READ(8), false);
+	is(IO_KICK, 1, 40, 0, 0);
+	is(IO_VMM, 1, 700, 0, 0);
+	is(IO_WAITS, 1, 50, 0, 0);
+	is(IO_DISK, 1, 150 + 50, 0, 0);
+	is(IO_REST, 1, 740 - 250, 0, 0);
+	io_issue(x, at(3000, 0), READ(8)); /* from memory */
+	io_notify(x, at(3010, 0), VQ);
+	kick(3020, 3040);
+	interrupt(3100, 3110);
+	io_complete(x, at(3120, 1), READ(8), false);
+	is(IO_WAITS, 1, 50, 1, 0);
+	is(IO_DISK, 1, 200, 1, 0);
+	is(IO_REST, 2, 490 + 80, 0, 0);
+}
+END_TEST
+
+/*
+ * Nothing is told of the disks: two were in flight, something was lost, it was too much, it is not recorded, not all
+ * of the guest's requests are, another one was in flight before, or may have been: one of two that were alike.
+ */
+START_TEST(test_disk_unknown)
+{
+	if (_i == 3)
+		io_host_records(x, 0, false);
+	if (_i == 4)
+		io_records(x, 1, true, false, true);
+	if (_i == 5 || _i == 6)
+		io_issue(x, at(900, 2), READ(800));
+	if (_i == 6) {
+		io_issue(x, at(901, 3), READ(800));
+		io_complete(x, at(950, 2), READ(800), false);
+	}
+	io_issue(x, at(1100, 0), READ(8));
+	io_notify(x, at(1150, 0), VQ);
+	kick(1160, 1200);
+	if (_i == 0)
+		io_issue(x, at(1210, 2), READ(800));
+	if (_i == 1)
+		io_host_loss(x, 0, 1);
+	for (unsigned int i = 0; i < (_i == 2 ? IO_DISK_PAST + 1 : 1); i++)
+		disk(1300 + i, 20, 10);
+	interrupt(1900, 1950);
+	io_complete(x, at(2000, 1), READ(8), false);
+	for (unsigned int i = IO_WAITS; i <= IO_REST; i++)
+		is(i, 0, 0, 0, 1);
+	is(IO_TOTAL, 1, 900, 0, 0);
+}
+END_TEST
+
+/* When it is known again. */
+START_TEST(test_disk_again)
+{
+	__u64 t = _i == 1 ? IO_DOUBT_NS + 1000 : 1000;
+
+	io_issue(x, at(900, 2), READ(800));
+	io_issue(x, at(901, 3), READ(800));
+	io_complete(x, at(950, 2), READ(800), false);
+	if (_i != 1)
+		io_complete(x, at(960, 2), READ(800), false);
+	io_issue(x, at(t + 100, 0), READ(8));
+	io_notify(x, at(t + 150, 0), VQ);
+	kick(t + 160, t + 200);
+	disk(t + 300, 20, 10);
+	interrupt(t + 900, t + 950);
+	if (_i == 2) /* was in flight when the reader came */
+		io_complete(x, at(t + 960, 2), READ(1600), false);
+	io_complete(x, at(t + 1000, 1), READ(8), false);
+	is(IO_DISK, _i < 2, _i < 2 ? 20 : 0, 0, _i == 2);
+}
+END_TEST
+
+/* By VM, disk and kind. */
+START_TEST(test_disk_classes)
+{
+	struct io_disk_rq rq = { .vm = 9, .dev = 5, .op = IO_WRITE, .bytes = 512, .end = 900, .ns = 1000, .queue_ns = 7 };
+	struct io_disk_class **c;
+	size_t nr;
+
+	io_host_disk(x, &rq); /* it says that it began before time did */
+	rq.error = true;
+	io_host_disk(x, &rq);
+	rq.vm = 8;
+	io_host_disk(x, &rq);
+	c = io_disks_classes(io_disks(x), &nr);
+	ck_assert_uint_eq(nr, 2);
+	ck_assert_uint_eq(c[0]->vm, 8);
+	ck_assert_uint_eq(c[1]->errors, 1);
+	ck_assert_uint_eq(c[1]->disk.sum, 2000);
+	ck_assert_uint_eq(c[1]->queue.sum, 14);
+	ck_assert_uint_eq(c[1]->size.sum, 1024);
+	free(c);
+	for (rq.dev = 0; rq.dev < 2 * IO_DISK_CLASSES; rq.dev++)
+		io_host_disk(x, &rq);
+	ck_assert_uint_eq(io_counts(x).beyond, IO_DISK_CLASSES + 1);
+}
+END_TEST
+
+/*
+ * An exit that the host forces, once or before the guest took the interrupt, in whole or in parts, says nothing of
+ * what the guest did; what it did itself does, and so does an interrupt that is no device's.
+ */
+START_TEST(test_forced)
+{
+	io_issue(x, at(1000, 0), READ(8));
+	io_notify(x, at(1100, 0), VQ);
+	kick(1110, 1150);
+	io_host_exit(x, 0, VM, 11, 1300, IO_EXIT_OTHER);
+	io_host_inject(x, 0, VM, 11, 1310, VECTOR, false);
+	io_host_entry(x, 0, VM, 11, 1320);
+	io_host_exit(x, 0, VM, 11, 1330, IO_EXIT_FORCED);
+	if (_i == 1)
+		io_host_access(x, 0, VM, 11, false);
+	io_host_inject(x, 0, VM, 11, 1340, _i == 2 ? IO_SYSTEM_VECTORS : VECTOR, true);
+	io_host_entry(x, 0, VM, 11, 1350);
+	io_host_whole(x, 0, VM, 11, 1370, 10, _i == 3 ? IO_EXIT_OTHER : IO_EXIT_FORCED, false);
+	io_interrupt(x, at(1400, 1), VQ);
+	io_complete(x, at(1450, 1), READ(8), false);
+	if (_i < 2)
+		is(IO_IRQ, 1, _i ? 110 : 140, 0, 0);
+	else
+		is(IO_IRQ, 0, 0, 0, 1);
+}
+END_TEST
+
 /* Several with one notification; one of another CPU, which it is not for. */
 START_TEST(test_batch)
 {
@@ -140,12 +293,12 @@ START_TEST(test_other_exits)
 	io_issue(x, at(1000, 0), READ(8));
 	kick(1010, 1020); /* before it was notified: something else */
 	io_notify(x, at(1100, 0), VQ);
-	io_host_exit(x, 0, VM, 10, 1101, false);
+	io_host_exit(x, 0, VM, 10, 1101, IO_EXIT_OTHER);
 	io_host_entry(x, 0, VM, 10, 1105);
-	io_host_exit(x, 0, VM, 10, 1106, false);
+	io_host_exit(x, 0, VM, 10, 1106, IO_EXIT_OTHER);
 	io_host_access(x, 0, VM, 10, false);
 	io_host_entry(x, 0, VM, 10, 1107);
-	io_host_exit(x, 0, VM + 1, 10, 1108, false); /* of another VM */
+	io_host_exit(x, 0, VM + 1, 10, 1108, IO_EXIT_OTHER); /* of another VM */
 	io_host_access(x, 0, VM + 1, 10, true);
 	io_host_entry(x, 0, VM + 1, 10, 1109);
 	kick(1110, 1150);
@@ -161,10 +314,10 @@ START_TEST(test_fast)
 {
 	io_issue(x, at(1000, 0), READ(8));
 	io_notify(x, at(1100, 0), VQ);
-	io_host_exit(x, 0, VM, 10, 1110, true);
+	io_host_exit(x, 0, VM, 10, 1110, IO_EXIT_FAST);
 	io_host_access(x, 0, VM, 10, false); /* it was a read */
 	io_host_entry(x, 0, VM, 10, 1120);
-	io_host_exit(x, 0, VM, 10, 1130, true);
+	io_host_exit(x, 0, VM, 10, 1130, IO_EXIT_FAST);
 	io_host_entry(x, 0, VM, 10, 1137);
 	io_complete(x, at(1500, 1), READ(8), false);
 	is(IO_KICK, 1, 7, 0, 0);
@@ -176,10 +329,10 @@ START_TEST(test_whole)
 {
 	io_issue(x, at(1000, 0), READ(8));
 	io_notify(x, at(1100, 0), VQ);
-	io_host_whole(x, 0, VM, 10, 1130, 20, false);
-	io_host_whole(x, 0, VM, 10, 1180, 30, true);
-	io_host_inject(x, 0, VM, 11, 1400);
-	io_host_whole(x, 0, VM, 11, 1410, 50, false); /* within it */
+	io_host_whole(x, 0, VM, 10, 1130, 20, IO_EXIT_OTHER, false);
+	io_host_whole(x, 0, VM, 10, 1180, 30, IO_EXIT_OTHER, true);
+	io_host_inject(x, 0, VM, 11, 1400, VECTOR, false);
+	io_host_whole(x, 0, VM, 11, 1410, 50, IO_EXIT_OTHER, false); /* within it */
 	io_interrupt(x, at(1420, 1), VQ);
 	io_complete(x, at(1500, 1), READ(8), false);
 	is(IO_KICK, 1, 30, 0, 0);
@@ -187,7 +340,7 @@ START_TEST(test_whole)
 	is(IO_IRQ, 1, 100, 0, 0);
 	io_issue(x, at(2000, 0), READ(8));
 	io_notify(x, at(2100, 0), VQ);
-	io_host_whole(x, 0, VM, 10, 2180, 0, true); /* without end */
+	io_host_whole(x, 0, VM, 10, 2180, 0, IO_EXIT_OTHER, true); /* without end */
 	io_complete(x, at(2500, 1), READ(8), false);
 	is(IO_KICK, 1, 30, 0, 1);
 }
@@ -198,9 +351,9 @@ START_TEST(test_synchronous)
 {
 	io_issue(x, at(1000, 0), READ(8));
 	io_notify(x, at(1100, 0), VQ);
-	io_host_exit(x, 0, VM, 10, 1110, false);
+	io_host_exit(x, 0, VM, 10, 1110, IO_EXIT_OTHER);
 	io_host_access(x, 0, VM, 10, true);
-	io_host_inject(x, 0, VM, 10, 1400);
+	io_host_inject(x, 0, VM, 10, 1400, VECTOR, false);
 	io_host_entry(x, 0, VM, 10, 1410);
 	io_interrupt(x, at(1420, 0), VQ);
 	io_complete(x, at(1450, 0), READ(8), false);
@@ -215,7 +368,7 @@ START_TEST(test_bound)
 {
 	bound = 500;
 	io_issue(x, at(9000, 0), READ(8));
-	io_host_exit(x, 0, VM, 10, 9700, false);
+	io_host_exit(x, 0, VM, 10, 9700, IO_EXIT_OTHER);
 	io_host_access(x, 0, VM, 10, true);
 	if (_i == 0)
 		io_host_entry(x, 0, VM, 10, 9900);
@@ -236,10 +389,10 @@ START_TEST(test_stale_interrupt)
 	io_issue(x, at(1000, 0), READ(8));
 	io_notify(x, at(1100, 0), VQ);
 	kick(1110, 1150);
-	io_host_exit(x, 0, VM, 11, 1200, false);
-	io_host_inject(x, 0, VM, 11, 1210); /* the timer's */
+	io_host_exit(x, 0, VM, 11, 1200, IO_EXIT_OTHER);
+	io_host_inject(x, 0, VM, 11, 1210, VECTOR, false); /* the timer's */
 	io_host_entry(x, 0, VM, 11, 1220);
-	io_host_exit(x, 0, VM, 11, 1300, false);
+	io_host_exit(x, 0, VM, 11, 1300, IO_EXIT_OTHER);
 	io_host_entry(x, 0, VM, 11, 1310);
 	io_interrupt(x, at(1400, 1), VQ); /* posted by the processor */
 	io_complete(x, at(1450, 1), READ(8), false);
@@ -270,7 +423,7 @@ END_TEST
 /* A guest that records neither insertions nor notifications. */
 START_TEST(test_not_recorded)
 {
-	io_records(x, 1, false, false);
+	io_records(x, 1, false, true, false);
 	io_issue(x, at(1100, 0), READ(8));
 	io_complete(x, at(2000, 1), READ(8), false);
 	is(IO_QUEUE, 0, 0, 0, 1);
@@ -294,7 +447,7 @@ START_TEST(test_loss)
 	io_notify(x, at(2100, 0), VQ);
 	io_host_loss(x, 0, 1);
 	kick(2200, 2300);
-	io_host_inject(x, 0, VM, 11, 2310);
+	io_host_inject(x, 0, VM, 11, 2310, VECTOR, false);
 	io_host_loss(x, 0, 1);
 	io_interrupt(x, at(2400, 1), VQ);
 	io_complete(x, at(2500, 1), READ(8), false);
@@ -317,8 +470,17 @@ START_TEST(test_ambiguous)
 	part.bytes = 1024;
 	io_issue(x, at(2000, 0), READ(16));
 	io_complete(x, at(2100, 0), &part, false);
-	ck_assert_uint_eq(io_counts(x).ambiguous, 2);
-	ck_assert_uint_eq(io_counts(x).no_issue, 1);
+	ck_assert_uint_eq(io_counts(x).ambiguous, 3);
+	is(IO_TOTAL, 0, 0, 0, 0);
+	/* The second of two is still in flight when a third one begins: its completion is not the third one's. */
+	io_issue(x, at(2500, 0), READ(8));
+	io_issue(x, at(2510, 1), READ(8));
+	io_complete(x, at(2520, 0), READ(8), false);
+	io_issue(x, at(2530, 0), READ(8));
+	io_complete(x, at(2540, 1), READ(8), false);
+	io_complete(x, at(2550, 0), READ(8), false);
+	ck_assert_uint_eq(io_counts(x).ambiguous, 6);
+	ck_assert_uint_eq(io_counts(x).no_issue, 0);
 	is(IO_TOTAL, 0, 0, 0, 0);
 	part = *READ(8);
 	part.op = IO_WRITE;
@@ -384,6 +546,11 @@ int main(void)
 	Suite *s = suite_create("io");
 
 	add(s, "all", test_all, 1);
+	add(s, "disk", test_disk, 1);
+	add(s, "disk_unknown", test_disk_unknown, 7);
+	add(s, "disk_again", test_disk_again, 3);
+	add(s, "disk_classes", test_disk_classes, 1);
+	add(s, "forced", test_forced, 4);
 	add(s, "batch", test_batch, 1);
 	add(s, "other_exits", test_other_exits, 1);
 	add(s, "fast", test_fast, 1);

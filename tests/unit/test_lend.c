@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <htrace/schema.h>
@@ -30,6 +31,7 @@
 
 static char top[] = "/tmp/htrace-lend-XXXXXX";
 static bool refuse; /* io_uring */
+static bool direct; /* past the page cache */
 static const enum htrace_policy policies[] = { HTRACE_DISCARD, HTRACE_OVERWRITE };
 static struct selection *selection;
 
@@ -87,6 +89,14 @@ static void wait_for(struct uring *q)
 {
 	while (uring_under_way(q))
 		uring_reap(q, true);
+}
+
+#define WAYS 4
+
+static void ways(int i)
+{
+	refuse = i & 1;
+	direct = i & 2;
 }
 
 /* @_i: by ordinary writes. */
@@ -179,7 +189,7 @@ static void begin(struct lender *l, enum htrace_policy policy)
 
 	memset(l, 0, sizeof(*l));
 	box_init(&l->box, RING, BLOCK, policy);
-	snprintf(l->spec, sizeof(l->spec), "raw:%s/raw", top);
+	snprintf(l->spec, sizeof(l->spec), "raw:%s/raw%s", top, direct ? ",direct" : "");
 	ck_assert_int_eq(sinks_open(&l->sinks, &spec, 1), 0);
 	ck_assert_int_eq(sinks_begin(&l->sinks), 0);
 	ck_assert_int_eq(stats_init(&l->stats), 0);
@@ -240,7 +250,7 @@ static int end(struct lender *l)
 	struct capture_end e = { 0 };
 	int ret;
 
-	session_take_back(l->session, true);
+	session_take_back(l->session, TAKE_BACK_ALL);
 	htrace_consumer_free(l->box.c);
 	session_tell(l->session, CAPTURE_END, &e, sizeof(e), l->now);
 	session_close(l->session);
@@ -290,22 +300,67 @@ static struct found read_back(void)
 	return f;
 }
 
+/* What the capture's stream has on the disk beyond its end. */
+static long long ahead(void)
+{
+	struct stat st;
+	char path[96];
+
+	snprintf(path, sizeof(path), "%s/raw/source1-session1/cpu0", top);
+	ck_assert_int_eq(stat(path, &st), 0);
+	return 512LL * st.st_blocks - st.st_size;
+}
+
+static bool reserves(void)
+{
+	char path[96];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), "%s/reserved", top);
+	fd = open(path, O_WRONLY | O_CREAT, 0600);
+	ret = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 4096);
+	close(fd);
+	return !ret;
+}
+
+/* A file that is a little larger has room ahead, which goes when it ends. */
+START_TEST(test_ahead)
+{
+	struct lender l;
+
+	ways(_i);
+	begin(&l, HTRACE_DISCARD);
+	for (int lap = 0; lap < 5; lap++) {
+		fill(&l, 15);
+		lend(&l);
+		session_take_back(l.session, TAKE_BACK_ALL);
+	}
+	if (reserves() && !direct)
+		ck_assert_int_ge(ahead(), 500000);
+	ck_assert_int_eq(end(&l), 0);
+	ck_assert_int_lt(ahead(), 65536);
+	ck_assert_uint_eq(read_back().events, l.box.seq);
+	stats_free(&l.stats);
+}
+END_TEST
+
 /* Discard: what is lent stays the reader's until it is written, and all of it is written. */
 START_TEST(test_discard)
 {
 	struct lender l;
 	struct found f;
 
-	refuse = _i;
+	ways(_i);
 	begin(&l, HTRACE_DISCARD);
 	for (int lap = 0; lap < 5; lap++) {
 		__u64 before = l.box.ring->consumed, events = l.box.seq;
+		bool copied = direct && !lap; /* the first block, so that the others' bodies begin with pages */
 
 		fill(&l, 15);
 		ck_assert_uint_ge(lend(&l), 14);
-		ck_assert_uint_eq(l.stats.cpu[0].events, events);
-		ck_assert_uint_le(l.box.ring->consumed, before + 64); /* a block's end */
-		session_take_back(l.session, true);
+		ck_assert_uint_eq(l.stats.cpu[0].events, events + (copied ? RECORDS : 0));
+		ck_assert_uint_le(l.box.ring->consumed, before + (copied ? BLOCK : 0) + 64); /* a block's end */
+		session_take_back(l.session, TAKE_BACK_ALL);
 		ck_assert_uint_eq(l.box.ring->consumed, l.box.ring->head);
 		ck_assert_uint_eq(l.stats.cpu[0].events, l.box.seq);
 		ck_assert_uint_eq(l.stats.by_id[1].bytes, 64 * l.stats.by_id[1].count);
@@ -324,16 +379,16 @@ START_TEST(test_lapped)
 	struct lender l;
 	struct found f;
 
-	refuse = _i;
+	ways(_i);
 	begin(&l, HTRACE_OVERWRITE);
 	fill(&l, 12);
 	lend(&l);
 	fill(&l, 8); /* over the first 4, or 5, of them */
-	session_take_back(l.session, true);
-	ck_assert_uint_ge(l.stats.cpu[0].overwritten, 4 * RECORDS);
+	session_take_back(l.session, TAKE_BACK_ALL);
+	ck_assert_uint_ge(l.stats.cpu[0].overwritten, (direct ? 3 : 4) * RECORDS); /* one was copied */
 	ck_assert_uint_le(l.stats.cpu[0].overwritten, 5 * RECORDS);
 	lend(&l);
-	session_take_back(l.session, true);
+	session_take_back(l.session, TAKE_BACK_ALL);
 	ck_assert_uint_eq(l.stats.cpu[0].events + l.stats.cpu[0].overwritten, l.box.seq);
 	fill(&l, 3);
 	lend(&l);
@@ -354,12 +409,14 @@ START_TEST(test_full)
 	struct lender l;
 	struct found f;
 
-	refuse = _i;
+	ways(_i);
+	if (direct) /* where they begin with pages, packets are larger */
+		limit.rlim_cur += 9 * 4096;
 	begin(&l, HTRACE_DISCARD);
 	fill(&l, 15);
 	lend(&l);
 	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
-	session_take_back(l.session, true);
+	session_take_back(l.session, TAKE_BACK_ALL);
 	ck_assert(sinks_failed(&l.sinks));
 	ck_assert_uint_eq(l.stats.cpu[0].events, 9 * RECORDS);
 	ck_assert_uint_eq(l.stats.unwritten, l.box.seq - 9 * RECORDS);
@@ -379,13 +436,13 @@ START_TEST(test_gone)
 	struct found f;
 	char *data;
 
-	refuse = _i;
+	ways(_i);
 	begin(&l, HTRACE_DISCARD);
 	fill(&l, 10);
 	lend(&l);
 	data = (char *)l.box.ring + l.box.g.data_off;
 	ck_assert_int_eq(mprotect(data + 4 * BLOCK, BLOCK, PROT_NONE), 0);
-	session_take_back(l.session, true);
+	session_take_back(l.session, TAKE_BACK_ALL);
 	ck_assert_int_eq(mprotect(data + 4 * BLOCK, BLOCK, PROT_READ | PROT_WRITE), 0);
 	ck_assert(!sinks_failed(&l.sinks));
 	ck_assert_int_eq(end(&l), 0);
@@ -405,6 +462,7 @@ START_TEST(test_changed)
 	struct found f;
 	char *data;
 
+	direct = _i & 1;
 	begin(&l, HTRACE_DISCARD);
 	data = (char *)l.box.ring + l.box.g.data_off;
 	for (int lap = 0; lap < 10; lap++) {
@@ -423,7 +481,7 @@ START_TEST(test_changed)
 			memcpy((char *)b.data + (x % b.len & ~7ULL), &x, 8);
 			ck_assert_int_eq(session_lent(l.session, 0, l.box.c, &b, l.now++, false), 0);
 		}
-		session_take_back(l.session, true);
+		session_take_back(l.session, TAKE_BACK_ALL);
 		ck_assert_uint_eq(l.box.ring->consumed, l.box.ring->head);
 	}
 	ck_assert_int_eq(end(&l), 0);
@@ -442,14 +500,15 @@ START_TEST(test_unseen)
 	struct found f;
 
 	refuse = false;
-	begin(&l, policies[_i]);
+	direct = _i & 2;
+	begin(&l, policies[_i & 1]);
 	describe(&l);
 	for (int lap = 0; lap < 5; lap++) {
 		fill(&l, 12);
 		lend(&l);
-		if (_i)
+		if (_i & 1)
 			fill(&l, 6); /* over some of those that are lent */
-		session_take_back(l.session, true);
+		session_take_back(l.session, TAKE_BACK_ALL);
 	}
 	ck_assert_uint_ge(l.stats.by_id[0].count, 5 * 7 * RECORDS);
 	ck_assert_uint_eq(l.stats.by_id[0].bytes, 64 * l.stats.by_id[0].count);
@@ -466,7 +525,7 @@ START_TEST(test_unseen)
 	ck_assert(f.in_order && !f.damaged);
 	ck_assert_uint_eq(f.events, l.stats.cpu[0].events);
 	ck_assert_uint_eq(f.events + f.lost, l.box.seq);
-	ck_assert((f.lost != 0) == (_i == 1));
+	ck_assert((f.lost != 0) == (_i & 1));
 	stats_free(&l.stats);
 }
 END_TEST
@@ -482,7 +541,7 @@ START_TEST(test_backwards)
 	l.box.clock -= 5000;
 	fill(&l, 3);
 	lend(&l);
-	session_take_back(l.session, true);
+	session_take_back(l.session, TAKE_BACK_ALL);
 	ck_assert_uint_ge(l.stats.backwards, 1);
 	ck_assert_int_eq(end(&l), 0);
 	f = read_back();
@@ -529,12 +588,13 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_writes, 0, 2);
 	tcase_add_loop_test(t, test_short, 0, 2);
-	tcase_add_loop_test(t, test_discard, 0, 2);
-	tcase_add_loop_test(t, test_lapped, 0, 2);
-	tcase_add_loop_test(t, test_full, 0, 2);
-	tcase_add_loop_test(t, test_gone, 0, 2);
+	tcase_add_loop_test(t, test_ahead, 0, WAYS);
+	tcase_add_loop_test(t, test_discard, 0, WAYS);
+	tcase_add_loop_test(t, test_lapped, 0, WAYS);
+	tcase_add_loop_test(t, test_full, 0, WAYS);
+	tcase_add_loop_test(t, test_gone, 0, WAYS);
 	tcase_add_loop_test(t, test_changed, 0, 10);
-	tcase_add_loop_test(t, test_unseen, 0, 2);
+	tcase_add_loop_test(t, test_unseen, 0, 4);
 	tcase_add_test(t, test_backwards);
 	tcase_add_test(t, test_not_alone);
 	suite_add_tcase(s, t);

@@ -720,7 +720,7 @@ START_TEST(test_machines)
 	__s32 v[4] = { 1 };
 
 	finish_schema();
-	sink.ops->note(&sink, &note); /* there is no machine yet */
+	sink.ops->note(&sink, &(struct sink_note){ .text = "early" }); /* there is no machine yet */
 	for (size_t i = 0; i < ARRAY_SIZE(sessions); i++) {
 		session.source_nr = sessions[i].source;
 		session.boot_id[3] = (__u8)sessions[i].boot;
@@ -740,8 +740,42 @@ START_TEST(test_machines)
 		if (trace->packet[i]->system_info && ++nr == 3)
 			ck_assert_str_eq(trace->packet[i]->system_info->machine_name, "vm boot 2");
 	ck_assert_uint_eq(nr, 5);
-	ck_assert_str_eq(on_track(PF_MACHINE, 0)->track_event->name, "new session: \\x1b");
-	ck_assert_ptr_null(on_track(PF_MACHINE, 1));
+	ck_assert_str_eq(on_track(PF_MACHINE, 0)->track_event->name, "early");
+	ck_assert_uint_eq(on_track(PF_MACHINE, 0)->machine_id, 1);
+	ck_assert_str_eq(on_track(PF_MACHINE, 1)->track_event->name, "new session: \\x1b");
+	ck_assert_ptr_null(on_track(PF_MACHINE, 2));
+}
+END_TEST
+
+/* What is said before anything happened stands at the beginning of its source's machine; so much of it. */
+START_TEST(test_early_notes)
+{
+	static const char mine[] = "local:mine", others[] = "local:others";
+	__u32 id = declare("own", "v", s32());
+	__s32 v[4] = { 1 };
+	char text[8];
+
+	finish_schema();
+	session.source = mine;
+	for (unsigned int i = 0; i < 3; i++) {
+		struct sink_note note = { .source = i == 1 ? others : mine, .text = text };
+
+		snprintf(text, sizeof(text), "%u", i);
+		sink.ops->note(&sink, &note);
+	}
+	show_at(&origin, 100, id, v, 16, false);
+	for (unsigned int i = 3; i < 100; i++) { /* of one that never begins, without end */
+		struct sink_note note = { .source = others, .text = text };
+
+		sink.ops->note(&sink, &note);
+	}
+	sink.ops->note(&sink, &(struct sink_note){ .source = mine, .text = "late", .time = 200 });
+	finish();
+	ck_assert_str_eq(on_track(PF_MACHINE, 0)->track_event->name, "0");
+	ck_assert_uint_eq(on_track(PF_MACHINE, 0)->timestamp, 100);
+	ck_assert_str_eq(on_track(PF_MACHINE, 1)->track_event->name, "2");
+	ck_assert_str_eq(on_track(PF_MACHINE, 2)->track_event->name, "late");
+	ck_assert_ptr_null(on_track(PF_MACHINE, 3));
 }
 END_TEST
 
@@ -808,6 +842,7 @@ int main(void)
 	tcase_add_test(c, test_many_tasks);
 	tcase_add_test(c, test_rate);
 	tcase_add_test(c, test_machines);
+	tcase_add_test(c, test_early_notes);
 	tcase_add_test(c, test_times);
 	tcase_add_test(c, test_full_disk);
 	suite_add_tcase(s, c);

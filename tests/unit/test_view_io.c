@@ -14,8 +14,9 @@ static struct sinks sinks;
 static struct sink_session guest;
 static struct origin in_guest[2];
 static __u32 insert_id, issue_id, complete_id, notify_id, interrupt_id;
-static __u32 exit_id, mmio_id, inject_id, entry_id;
+static __u32 exit_id, mmio_id, inject_id, entry_id, disk_id;
 static __u64 bound;
+static bool tells_disks;
 
 struct rq {
 	__u64 sector;
@@ -31,6 +32,14 @@ struct vq {
 struct host {
 	__u32 vm, tid, vcpu, what; /* what: reason, or kind */
 	__u64 rip;
+};
+
+struct disk {
+	__u32 vm, tid;
+	__u64 ns, queue_ns;
+	__u32 dev, bytes, rwbs;
+	__s32 error;
+	__u64 pad;
 };
 
 static __u32 type(unsigned int size)
@@ -62,6 +71,13 @@ static void declare_events(void)
 		{ type(4), 96, 0, 0, "reason" }, { type(8), 128, 0, 0, "guest_rip" },
 	};
 
+	struct htrace_schema_member disk[] = {
+		{ type(4), 0, 0, 0, "vm" }, { type(4), 32, 0, 0, "tid" }, { type(8), 64, 0, 0, "ns" },
+		{ type(8), 128, 0, 0, "queue_ns" }, { type(4), 192, 0, 0, "dev" }, { type(4), 224, 0, 0, "bytes" },
+		{ type(4), 256, 0, 0, "rwbs" },
+		{ (__u32)htrace_builder_int(builder, "s", 4, true, HTRACE_HINT_NONE), 288, 0, 0, "error" },
+	};
+
 	insert_id = declare_struct("block_rq_insert", 32, rq, 6);
 	issue_id = declare_struct("block_rq_issue", 32, rq, 6);
 	complete_id = declare_struct("block_rq_complete", 32, rq, 6);
@@ -71,15 +87,20 @@ static void declare_events(void)
 	strcpy(host[3].name, "kind");
 	mmio_id = declare_struct("kvm_mmio", 24, host, 5);
 	entry_id = declare_struct("kvm_entry", 24, host, 3);
-	inject_id = declare_struct("kvm_inj_virq", 24, host, 3);
+	strcpy(host[3].name, "vector");
+	inject_id = declare_struct("kvm_inj_virq", 24, host, 4);
+	if (tells_disks)
+		disk_id = declare_struct("kvm_disk_complete", 48, disk, 8);
 }
 
-static void setup_view(void)
+static void setup_all(void)
 {
 	setup();
 	declare_events();
 	finish_schema();
 	session.facts.host = true;
+	session.reading = schema;
+	session.schema = 1;
 	session.boot_id[0] = 9;
 	guest = (struct sink_session){
 		.path = "/dev/shm/vm", .source = "v\033m", .names = names, .source_nr = 1, .vm = VM,
@@ -91,6 +112,19 @@ static void setup_view(void)
 	sinks = (struct sinks){ .sink = { sink }, .nr = 1 };
 	ck_assert_int_eq(views_open(&sinks, view_find("io"), 0, 1), 0);
 	sink = sinks.sink[0];
+}
+
+static void setup_view(void)
+{
+	tells_disks = true;
+	setup_all();
+}
+
+/* An older one, or of a kernel without the tracepoints. */
+static void setup_no_disks(void)
+{
+	tells_disks = false;
+	setup_all();
 }
 
 static void at_guest(__u64 time, unsigned int cpu, __u32 id, const void *payload, __u32 len)
@@ -112,6 +146,14 @@ static void at_host(__u64 time, __u32 vcpu, __u32 id, __u32 what)
 	show_at(&origin, time, id, &h, sizeof(h), false);
 }
 
+static void disk_at_host(__u64 time, __u64 ns, __u64 queue_ns, __u32 bytes, __s32 error)
+{
+	struct disk d = { VM, 705, ns, queue_ns, DEV + 1, bytes, 1, error, 0 };
+
+	if (tells_disks)
+		show_at(&origin, time, disk_id, &d, sizeof(d), false);
+}
+
 /* One request all the way; of a second queue, which is not a disk's, nothing is taken. */
 static const char *page(void)
 {
@@ -126,6 +168,8 @@ static const char *page(void)
 	at_host(1160000, 10, exit_id, 0x400);
 	at_host(1161000, 10, mmio_id, 2);
 	at_host(1200000, 10, entry_id, 0);
+	disk_at_host(1600000, 300000, 40000, 65024, 0); /* from 1260 by 1300 */
+	disk_at_host(1700000, 200000, 300000, 512, -5);  /* from 1200 by 1500 */
 	at_host(1890000, 11, exit_id, 0x60);
 	at_host(1900000, 11, inject_id, 0);
 	at_host(1910000, 11, entry_id, 0);
@@ -147,7 +191,7 @@ static void has(const char *text, const char *stage, const char *mean, const cha
 
 START_TEST(test_stages)
 {
-	const char *text = page();
+	const char *text = page(), *own;
 
 	ck_assert_ptr_null(strchr(text, '\033'));
 	ck_assert(!strncmp(text, "block requests of guests in 0.002 s: 1\n\n"
@@ -156,9 +200,29 @@ START_TEST(test_stages)
 	has(text, "guest driver ", "  50.00 ", " 0        0");
 	has(text, "kick exit ", "  40.00 ", " 0        0");
 	has(text, "VMM with disk ", " 700.00 ", " 0        0");
-	has(text, "  host disk ", " - ", " 0        1");
+	has(text, "  host queue ", " 100.00 ", " 0        0");
+	has(text, "  host disk ", " 400.00 ", " 0        0");
+	has(text, "  VMM and KVM ", " 240.00 ", " 0        0");
+	own = strstr(text, "\nVM 70, host disk 254:17, write: 2 requests, 65536 bytes (512 to 65024, mean 32768), "
+		     "1 failed\nSTAGE ");
+	ck_assert_ptr_nonnull(own);
+	has(own, "host queue ", " 170.00 ", " 300.00");
+	has(own, "host disk  ", " 250.00 ", " 300.00");
+	ck_assert_ptr_nonnull(strstr(own, "\nVM 70, host disk 254:17, write, host disk, ns:\n"));
 	has(text, "completion ", " 100.00 ", " 0        0");
 	has(text, "total ", " 1000.00 ", " 0        0");
+}
+END_TEST
+
+START_TEST(test_no_disks)
+{
+	const char *text = page();
+
+	has(text, "VMM with disk ", " 700.00 ", " 0        0");
+	has(text, "  host queue ", " - ", " 0        1");
+	has(text, "  host disk ", " - ", " 0        1");
+	has(text, "  VMM and KVM ", " - ", " 0        1");
+	ck_assert_ptr_null(strstr(text, "VM 70"));
 }
 END_TEST
 
@@ -205,12 +269,15 @@ END_TEST
 int main(void)
 {
 	Suite *s = suite_create("view_io");
-	TCase *tc = tcase_create("pages");
+	TCase *tc = tcase_create("pages"), *none = tcase_create("no_disks");
 
 	tcase_add_checked_fixture(tc, setup_view, teardown);
 	tcase_add_test(tc, test_stages);
 	tcase_add_loop_test(tc, test_not_of_this_host, 0, 3);
 	tcase_add_loop_test(tc, test_lost, 0, 2);
 	suite_add_tcase(s, tc);
+	tcase_add_checked_fixture(none, setup_no_disks, teardown);
+	tcase_add_test(none, test_no_disks);
+	suite_add_tcase(s, none);
 	return unit_run(s);
 }

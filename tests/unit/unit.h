@@ -4,6 +4,7 @@
 #define UNIT_H
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* Runs and frees @s; returns main()'s exit status. CK_FORK, CK_RUN_CASE... apply as usual. */
@@ -17,6 +18,13 @@ static inline int unit_run(Suite *s)
 	failed = srunner_ntests_failed(r);
 	srunner_free(r);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* Cases that are not run, since this machine lacks what they need; tests/expected-skips has to know. */
+__attribute__((unused)) static inline void unit_skip(const char *what, const char *why)
+{
+	printf("# SKIP %s: %s\n", what, why);
+	fflush(stdout);
 }
 
 /* Deterministic pseudo-random numbers (splitmix64): a failure can be repeated. */

@@ -36,6 +36,8 @@ struct htrace_consumer_opts {
 	enum htrace_start start;
 	/* discard: published after each batch (release); NULL: not told. Producers see it there. */
 	__u64 *consumed;
+	/* Records before this position of the ring were read already; 0: none were. */
+	__u64 from;
 };
 
 /*

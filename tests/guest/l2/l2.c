@@ -7,6 +7,8 @@
  */
 #include "l2.h"
 
+#include <htrace/clock.h>
+
 static inline struct l2_cpu *self(void)
 {
 	struct l2_cpu *c;
@@ -28,9 +30,35 @@ static inline __u64 rdtsc(void)
 	return (__u64)high << 32 | low;
 }
 
+static inline __u32 inl(__u16 port)
+{
+	__u32 value;
+
+	__asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+	return value;
+}
+
+static inline void write_msr(__u32 msr, __u64 value)
+{
+	__asm__ volatile("wrmsr" ::"c"(msr), "a"((__u32)value), "d"((__u32)(value >> 32)) : "memory");
+}
+
+/* As it was if there is none: see on_refusal(). */
+static inline __u64 read_msr(__u32 msr, __u64 otherwise)
+{
+	__u32 low = (__u32)otherwise, high = (__u32)(otherwise >> 32);
+
+	__asm__ volatile("rdmsr" : "+a"(low), "+d"(high) : "c"(msr) : "memory");
+	return (__u64)high << 32 | low;
+}
+
 static inline __u64 now(const struct l2_cpu *c)
 {
-	__u64 ticks = rdtsc() - c->tsc_at;
+	__u64 ticks;
+
+	if (c->ticks)
+		return htrace_clock_tsc();
+	ticks = rdtsc() - c->tsc_at;
 
 	return c->ns_at + (__u64)((unsigned __int128)ticks * c->mult >> 32);
 }
@@ -54,19 +82,23 @@ static void wait_for_room(struct l2_cpu *c)
 }
 
 /* As an ivshmem device's doorbell: an exit, for the one record for which the reader sleeps. */
-static void ring_reader(const struct l2_cpu *c, const struct htrace_slot *slot)
+static void ring_reader(struct l2_cpu *c, const struct htrace_slot *slot, __u64 at)
 {
-	if (c->event_idx && htrace_slot_wakes(slot, (const __u64 *)c->event_idx) &&
-	    *(const volatile __u32 *)c->sync & HTRACE_SYNC_RING)
-		outb(L2_PORT_BELL, 0);
+	if (!c->event_idx || !htrace_slot_wakes(slot, (const __u64 *)c->event_idx) ||
+	    !(*(const volatile __u32 *)c->sync & HTRACE_SYNC_RING))
+		return;
+	c->bells++;
+	htrace_store(&c->rang, at);
+	outb(L2_PORT_BELL, 0);
 }
 
-static void push(struct l2_cpu *c, __u32 event, __u64 seq)
+static void push(struct l2_cpu *c, __u32 event, __u64 seq, __u64 value)
 {
 	struct htrace_slot slot;
+	__u64 at = now(c);
 	struct l2_record *r = (struct l2_record *)htrace_reserve(
 		(struct htrace_ring *)c->ring, &c->geometry, (const __u64 *)c->consumed, event,
-		sizeof(*r), 1, now(c), &slot);
+		sizeof(*r), 1, at, &slot);
 
 	if (!r)
 		return; /* the test misses it */
@@ -74,9 +106,13 @@ static void push(struct l2_cpu *c, __u32 event, __u64 seq)
 	r->check = l2_check(seq, c->cpu);
 	r->cpu = c->cpu;
 	r->work = c->work;
+	r->value = value;
+	r->at = at;
 	htrace_commit(&slot);
-	ring_reader(c, &slot);
+	ring_reader(c, &slot, at);
 }
+
+#include "disk_driver.h"
 
 struct frame;
 
@@ -87,10 +123,16 @@ __attribute__((interrupt)) static void on_interrupt(struct frame *frame)
 
 	(void)frame;
 	c->irqs++;
-	if (!has_room(c, 1))
+	if (c->work == L2_USE_DISK)
+		on_disk_interrupt(c);
+	if (has_room(c, 1)) {
+		push(c, c->irq_event, c->irq_seq, c->irqs);
+		c->irq_seq++;
+	}
+	if (!c->apic)
 		return;
-	push(c, c->irq_event, c->irq_seq);
-	c->irq_seq++;
+	c->eois++;
+	write_msr(L2_MSR_EOI, 0);
 }
 
 /* Stubs of 16 bytes, of which each leaves on the stack an error code, if the CPU did not, and its number. */
@@ -126,6 +168,22 @@ __attribute__((noreturn, used)) void tell_exception(const __u64 *stack)
 		outb(L2_PORT_FAULT, 0);
 }
 
+struct frame {
+	__u64 rip, cs, flags, rsp, ss;
+};
+
+/* An MSR that is not there: on behind the instruction. */
+__attribute__((interrupt)) static void on_refusal(struct frame *frame, __u64 error)
+{
+	const __u8 *at = (const __u8 *)frame->rip;
+	const __u64 stack[] = { 13, error, frame->rip, frame->cs, frame->flags, frame->rsp };
+
+	if (at[0] != 0x0f || at[1] != 0x32)
+		tell_exception(stack);
+	self()->refused++;
+	frame->rip += 2;
+}
+
 struct gate {
 	__u16 low, selector;
 	__u16 flags, mid;
@@ -151,8 +209,49 @@ static void allow_interrupts(void)
 	/* All virtual CPUs write the same. */
 	for (__u64 i = 0; i < L2_VECTOR; i++)
 		idt[i] = gate((__u64)exceptions + 16 * i);
+	idt[13] = gate((__u64)on_refusal);
 	idt[L2_VECTOR] = gate((__u64)on_interrupt);
 	__asm__ volatile("lidt %0; sti" ::"m"(idtr) : "memory");
+}
+
+static void use_msrs(struct l2_cpu *c)
+{
+	__u64 value = L2_LVT_MASKED | (c->made & 0xff);
+
+	write_msr(L2_MSR_LVT_ERROR, value);
+	c->wrong += read_msr(L2_MSR_LVT_ERROR, ~0ULL) != value;
+	c->msrs += 2;
+	if (c->made % 8)
+		return;
+	c->wrong += read_msr(L2_MSR_NONE, c->made) != c->made;
+	c->msrs++;
+}
+
+static void wait_for_timer(struct l2_cpu *c)
+{
+	__u64 before = c->irqs, deadline = htrace_clock_tsc() + c->delay;
+
+	push(c, c->armed_event, c->armed, deadline);
+	c->armed++;
+	c->msrs++;
+	write_msr(L2_MSR_DEADLINE, deadline);
+	for (;;) {
+		__asm__ volatile("cli" ::: "memory");
+		if (c->irqs != before)
+			break;
+		c->halts++;
+		__asm__ volatile("sti; hlt" ::: "memory"); /* none comes between both */
+	}
+	__asm__ volatile("sti" ::: "memory");
+}
+
+static void wait_for_interrupt(const struct l2_cpu *c)
+{
+	const volatile __u64 *irqs = &c->irqs;
+	__u64 before = *irqs;
+
+	while (*irqs == before)
+		__asm__ volatile("pause" ::: "memory");
 }
 
 static void leave(struct l2_cpu *c)
@@ -179,6 +278,26 @@ static void leave(struct l2_cpu *c)
 		else
 			__asm__ volatile("vmmcall" : "+a"(a)::"memory");
 		break;
+	case L2_USE_DISK:
+		use_disk(c);
+		break;
+	case L2_READ:
+		c->wrong += inl(L2_PORT_WORK) != (__u32)c->made;
+		break;
+	case L2_MMIO_READ:
+		c->wrong += *(volatile __u32 *)L2_MMIO != (__u32)c->made;
+		break;
+	case L2_MSR:
+		use_msrs(c);
+		break;
+	case L2_TIMER:
+		wait_for_room(c);
+		wait_for_timer(c);
+		break;
+	case L2_INTERRUPT:
+		if (c->apic)
+			wait_for_interrupt(c);
+		return;
 	default:
 		return;
 	}
@@ -191,11 +310,18 @@ static void write_records(struct l2_cpu *c)
 
 	for (__u32 i = 0; i < c->records; i++) {
 		wait_for_room(c);
-		push(c, c->event, c->seq);
+		push(c, c->event, c->seq, c->made);
 		c->seq++;
 	}
 	if (c->records)
 		c->took[l2_bucket((rdtsc() - start) / c->records)]++;
+}
+
+static void start_apic(struct l2_cpu *c)
+{
+	write_msr(L2_MSR_SPURIOUS, 1 << 8 | 0xff);      /* on */
+	write_msr(L2_MSR_LVT_TIMER, 2 << 17 | L2_VECTOR); /* at a time of the TSC */
+	c->msrs += 2;
 }
 
 /* The next round's beginning. What took too long is not caught up with. */
@@ -214,6 +340,8 @@ __attribute__((noreturn, section(".text.start"))) void _start(void)
 	struct l2_cpu *c = self();
 	__u64 due = rdtsc();
 
+	if (c->apic)
+		start_apic(c);
 	allow_interrupts();
 	for (__u64 round = 0; round < c->rounds; round++) {
 		if (c->period)

@@ -5,6 +5,8 @@
 
 #include <htrace/ring.h>
 
+#include "disk.h"
+
 /* Guest-physical addresses, mapped one to one: 2 MiB of RAM, and the region's file. */
 #define L2_RAM_SIZE 0x200000
 #define L2_PAGE_TABLES 0x1000 /* six pages */
@@ -22,6 +24,14 @@
 #define L2_DS 16
 #define L2_VECTOR 0x20
 
+#define L2_MSR_EOI 0x80b
+#define L2_MSR_SPURIOUS 0x80f
+#define L2_MSR_LVT_TIMER 0x832
+#define L2_MSR_LVT_ERROR 0x837
+#define L2_LVT_MASKED (1 << 16)
+#define L2_MSR_DEADLINE 0x6e0
+#define L2_MSR_NONE 0xdead0000 /* there is none of that number */
+
 #define L2_PORT_WORK 0x10
 #define L2_PORT_DONE 0x11
 #define L2_PORT_FAULT 0x12 /* an exception came: see l2_cpu.fault */
@@ -36,8 +46,13 @@ enum l2_work {
 	L2_HLT,       /* and is woken by an interrupt */
 	L2_CPUID,
 	L2_VMCALL,
-	L2_INTERRUPT, /* not by itself: the VMM interrupts it */
+	L2_INTERRUPT, /* not by itself: the VMM interrupts it; with an APIC it waits for that */
 	L2_BUSY,      /* not by itself, at all */
+	L2_USE_DISK,  /* a request of its disk, until it is complete */
+	L2_READ,      /* a port; the VMM answers how often it was asked */
+	L2_MMIO_READ, /* likewise */
+	L2_MSR,       /* written and read back; now and then one that is not there */
+	L2_TIMER,     /* arms its local APIC's, and halts until that has interrupted */
 };
 
 struct l2_record {
@@ -45,6 +60,12 @@ struct l2_record {
 	__u64 check; /* l2_check() */
 	__u32 cpu;
 	__u32 work;
+	/*
+	 * Of l2_record: the exits made on purpose before it. Of l2_interrupt: the interrupts taken, with its own.
+	 * Of l2_armed: the time that the timer is about to be set to.
+	 */
+	__u64 value;
+	__u64 at; /* the record's own time, as the guest read it */
 };
 
 static inline __u64 l2_check(__u64 seq, __u32 cpu)
@@ -76,25 +97,38 @@ struct l2_cpu {
 	/* from the VMM */
 	__u64 ring;     /* addresses in the guest */
 	__u64 consumed;
-	__u64 event_idx, sync; /* of the host; 0: nobody is to be woken */
+	__u64 event_idx, sync; /* of the host, or the two below; 0: nobody is to be woken */
+	__u64 waits_at;
+	__u32 listens;
 	struct htrace_geometry geometry;
 	__u32 cpu;
 	__u32 work;    /* enum l2_work */
-	__u32 event, irq_event; /* ids; the second of records that the interrupt handler makes */
+	__u32 event, irq_event, armed_event; /* ids; the second of records that the interrupt handler makes */
 	__u64 rounds;
 	__u32 records; /* a round */
 	__u32 pause;   /* turns of an empty loop between two rounds */
 	__u64 period;  /* ticks of the TSC between two rounds' beginnings, unless they take longer; or 0 */
 	__u32 intel;   /* which instruction is the hypercall */
+	__u32 apic;    /* it has a local one, in x2APIC mode */
+	__u32 ticks;   /* records have the TSC's time */
+	__u64 delay;   /* of the timer, in ticks of the TSC */
 	/* CLOCK_MONOTONIC of the VMM's machine = ns_at + ((tsc - tsc_at) * mult >> 32) */
 	__u64 tsc_at, ns_at, mult;
 	/* from the guest */
 	__u64 seq;     /* records written */
 	__u64 irqs;    /* interrupts taken */
 	__u64 irq_seq; /* records of them; none is made where there is no room */
-	__u64 made;    /* exits made on purpose */
+	__u64 made;    /* exits made on purpose; of two, an MSR's write and read, or a timer and its wait */
+	__u64 armed;   /* timers, each with a record */
+	__u64 halts;   /* of those: HLT instructions */
+	__u64 msrs, eois; /* instructions RDMSR and WRMSR; the second: the interrupt handler's */
+	__u64 refused; /* of the first, by a general protection exception */
+	__u64 bells;   /* rung */
+	__u64 rang;    /* the latest record for which it rang: its l2_record.at; written before that */
+	__u64 wrong;   /* reads that gave something else than they should have */
 	__u64 waited;  /* turns in which the reader had left no room */
 	__u32 took[L2_BUCKETS]; /* rounds, by what a record took of the TSC: see l2_bucket() */
+	struct l2_disk disk;
 	struct l2_fault fault;
 };
 

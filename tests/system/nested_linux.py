@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+A Linux guest on KVM, also where the machine has none: L1, a Debian guest whose processor offers virtualisation,
+loads KVM and runs QEMU, which runs L2, another Debian guest with guest-agent in it. Everything between the two is real.
+"""
+
+import os
+import tempfile
+
+import nested
+from vm import AGENT, BUILD, SHELL, WORKLOAD, kernel_path, tool
+
+QEMU = '/usr/bin/qemu-system-x86_64'
+FIRMWARE = 'bios-256k.bin', 'kvmvapic.bin', 'linuxboot_dma.bin'
+FIRMWARE_DIRS = '/usr/share/qemu', '/usr/share/seabios'
+
+# What L1's script can call, besides what nested.SHELL has.
+LINUX = r'''
+# Until L2 has printed a line: WORD
+linux_says() {
+	until grep -q "$1" $out/l2.console 2>/dev/null; do
+		kill -0 $qemu || { cat $out/qemu.log $out/l2.console; return 1; }
+		sleep 0.05
+	done
+}
+# Starts L2; it runs its script as soon as it is up. Its disk is L1's second one. QEMU's further options: ...
+linux_start() {
+	dmesg -n 1
+	: > $out/l2.console
+	qemu-system-x86_64 -L /usr/share/qemu -M pc,usb=off,memory-backend=ram -name debug-threads=on -nodefaults -nographic -accel kvm -cpu host \
+		-m L2_MEMORY -smp L2_CPUS -object memory-backend-memfd,id=ram,size=L2_MEMORY,share=on \
+		-object memory-backend-file,id=region,size=16M,mem-path=$region,share=on -device ivshmem-plain,memdev=region \
+		-drive file=/dev/vdb,format=raw,if=none,id=disk,cache=none,aio=threads -device virtio-blk-pci,drive=disk \
+		-kernel /l2/vmlinuz -initrd /l2/initrd -append "console=ttyS0 quiet panic=-1" -serial file:$out/l2.console \
+		-no-reboot "$@" > $out/qemu.log 2>&1 &
+	qemu=$!
+}
+# Until L2 has powered off: 0 if its script ended with 0.
+linux_end() {
+	wait $qemu || { cat $out/qemu.log; return 1; }
+	grep -q 'htrace-vm: exit 0' $out/l2.console || { cat $out/l2.console; return 1; }
+}
+'''
+
+# What L2's script can call, besides what vm.SHELL has.
+GUEST = r'''
+# Until the host has the rings themselves: guest-agent's options ...
+traced() {
+	agent_start "$@" || return 1
+	until grep -q 'direct placement from now on' /tmp/agent.log; do
+		kill -0 $agent || { cat /tmp/agent.log; return 1; }
+		sleep 0.05
+	done
+	echo L2-TRACED
+}
+'''
+
+
+CAUSES = os.path.join(BUILD, 'tests', 'causes')
+
+
+class LinuxInL1(nested.L1):
+    def __init__(self, script, guest, kernel='6.1', guest_kernel='6.1', guest_cpus=1, guest_memory='320M', disk_mib=64,
+                 modules=('virtio_blk',), **more):
+        path = kernel_path(guest_kernel)
+        shell = LINUX.replace('L2_MEMORY', guest_memory).replace('L2_CPUS', str(guest_cpus))
+        files = [QEMU + ':/bin/', *nested.libraries(QEMU), path + ':/l2/vmlinuz',
+                 *(f'{d}/{f}:/usr/share/qemu/{f}' for f in FIRMWARE for d in FIRMWARE_DIRS if os.path.exists(f'{d}/{f}'))]
+        with tempfile.TemporaryDirectory(dir='/dev/shm') as at:
+            run, initrd = os.path.join(at, 'run.sh'), os.path.join(at, 'initrd')
+            with open(run, 'w', encoding='utf-8') as f:
+                f.write('#!/bin/sh\n' + SHELL + GUEST + guest)
+            tool('make-initramfs.sh', '--kernel', path, '--run', run, '--add', AGENT + ':/bin/', '--add', WORKLOAD + ':/bin/',
+                 '--add', CAUSES + ':/bin/',
+                 *(word for m in modules for word in ('--module', m)), initrd)
+            super().__init__(shell + script, kernel, add=[*files, initrd + ':/l2/initrd'], memory='1536M', disk_mib=256, **more)
+        path = os.path.join(self.dir, 'l2disk')
+        with open(path, 'wb') as f:
+            f.truncate(disk_mib << 20)
+        self.command += ['--disk', path]

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+A Linux guest with guest-agent, QEMU, KVM and host-reader with the source `kvm`, all of it real (nested_linux.py):
+exits, the states of its virtual CPU beside its events, and both sides' times on one clock.
+"""
+
+import bisect
+import collections
+import json
+import os
+import re
+import statistics
+import tarfile
+import tempfile
+
+import nested_linux
+import pftext
+import test_capture
+import test_host_disk
+import test_kvm
+import test_vcpus
+import test_view_io
+from harness import params, say
+from test_kvm import name_of
+
+NR_CAUSES, NR_READS = 200, 100
+BORDER, SLEEP = 0x68747263, 0x68747264  # tests/guest/causes.c
+WRITTEN = 0x68740000
+TSC_DEADLINE = 0x6e0
+LOCAL_TIMER = 0xec
+ALONE = 20000  # ns
+MAX_BOUND = 500  # ns, by the offset of its TSC that KVM tells: at a sample, and at worst unless the machine is overloaded
+
+SCRIPT = r'''
+I=$T/instances/kvm
+mkdir $I
+echo mono > $I/trace_clock
+echo 16384 > $I/buffer_size_kb
+for e in exit entry hypercall mmio pio msr inj_virq userspace_exit halt_poll_ns; do
+	echo 1 > $I/events/kvm/kvm_$e/enable || exit 1
+done
+for e in sched/sched_switch block/block_bio_queue block/block_rq_issue block/block_rq_complete; do
+	echo 1 > $I/events/$e/enable || exit 1
+done
+truncate -s 16M $region
+host-reader -o json:$out/json -o raw:$out/raw kvm ivshmem:$region 2> $out/err &
+reader=$!
+until grep -q 'rings of BPF programs on KVM' $out/err; do
+	kill -0 $reader || { cat $out/err; exit 1; }
+	sleep 0.05
+done
+linux_start || exit 1
+linux_says L2-UP && host-reader --list > $out/list || exit 1
+linux_says L2-TRACED || { cat $out/err; exit 1; }
+# Virtual CPU 0 has to share its CPU for a while.
+for t in /proc/$qemu/task/*; do
+	! grep -q '^CPU 0/KVM' $t/comm || taskset -p 1 ${t##*/} > /dev/null || exit 1
+done
+taskset 1 timeout 0.4 sh -c 'while :; do :; done'
+linux_end || { cat $out/err; exit 1; }
+echo 0 > $I/tracing_on
+kill -INT $reader
+wait $reader || { cat $out/err; exit 1; }
+host-reader --clock --events none -o text:/dev/null file:$out/raw 2> $out/clock || { cat $out/clock; exit 1; }
+cat $I/trace > $out/ftrace
+cat $I/per_cpu/cpu*/stats > $out/ftrace.stats
+'''
+
+GUEST = rf'''
+guest-agent --probe > /tmp/probe || exit 1
+echo L2-UP
+traced --events sched,syscalls,block,timer_hrtimer_start,virtio,irq_vectors:local_timer_entry --stack sched_process_exit || exit 1
+for d in /sys/bus/pci/devices/*; do
+	[ $(cat $d/vendor)$(cat $d/device) = 0x1af40x1110 ] || continue
+	causes {NR_CAUSES} $d/resource0 || exit 1
+done
+dd if=/dev/vda of=/dev/null bs=4k count={NR_READS} iflag=direct 2> /dev/null || exit 1
+agent_stop || exit 1
+cat /tmp/probe
+grep ' native_write_msr$' /proc/kallsyms
+'''
+
+
+def written(host):
+    """{number: when KVM saw that the guest writes it to a device's register} (causes.c)."""
+    return {e['fields']['value'] - WRITTEN: e['time'] for e in host
+            if e['event'] == 'kvm_mmio' and name_of(e['fields'], 'kind') == 'write' and e['fields']['value'] >> 16 == WRITTEN >> 16}
+
+
+def check_exits(threads, text):
+    """Each event of a virtual CPU's thread is the kernel's own; and the guest left guest mode as it was told to."""
+    lines = [line for line in text.splitlines() if not (m := test_kvm.LINE.match(line)) or m['event'] == 'sched_switch'
+             or m['event'] in test_kvm.PARTS]
+    traced = test_kvm.of_ftrace('\n'.join(lines), threads)
+    nr = sum(test_kvm.check_same(threads[tid], traced[tid]) for tid in threads)
+    asked = sorted(n for tid in threads for n in written(threads[tid]))
+    assert asked == list(range(1, NR_CAUSES + 1)), asked
+    return nr
+
+
+def check_states(guest, threads):
+    """
+    Each event of the guest was written while its virtual CPU ran, by what the host says of it. Known, of those only
+    nearly; and the changes by virtual CPU.
+    """
+    all_changes, nr, out = {}, 0, 0
+    for thread, host in threads.items():
+        cpu = host[0]['fields']['vcpu']
+        changes = all_changes[cpu] = test_vcpus.changes_of(host)
+        steps = [c[0] for c in changes]
+        known = [e for e in guest if e['cpu'] == cpu and e['vcpu']['state'] != 'unknown']
+        for e in known:
+            v, until = e['vcpu'], bisect.bisect_right(steps, e['time'])
+            assert (v['thread'], v['id']) == (thread, cpu)
+            assert (v['state'], v.get('why')) == test_vcpus.told(changes[until - 1]), (e, changes[until - 3:until + 2])
+            assert test_vcpus.ran_near(changes[max(until - 9, 0):until + 9], e['time'], MAX_BOUND), \
+                (e, changes[until - 3:until + 3])
+        for e in known[::50]:
+            lost = test_vcpus.lost_until(changes[:bisect.bisect_right(steps, e['time'])], e['time'])
+            assert (e['vcpu']['out_ns'], e['vcpu']['preempted_ns']) == lost, (e, lost)
+        nr += len(known)
+        out += sum(e['vcpu']['state'] != 'running' for e in known)
+    assert nr > len(guest) / 2 and out <= 0.001 * nr, (nr, out, len(guest))
+    return nr, out, all_changes
+
+
+def check_tracks(capture, guest, changes, pid):
+    """In Perfetto: tracks of virtual CPUs, that was preempted that had to share; and what the guest's CPUs ran."""
+    path = capture + '.pf'
+    test_capture.replay(capture, '--events', 'sched_switch', '-o', f'perfetto:{path}')
+    trace = pftext.Trace(path)
+    test_vcpus.same_slices(trace, changes, pid)
+    lost = sum(end - begin for (begin, state, _), (end, *_) in zip(changes[0], changes[0][1:]) if state == 'preempted')
+    assert lost > 50_000_000, lost
+    (machine,) = [m for m in trace.machines.values() if m.kernel]
+    for cpu in changes:
+        switched = [e['fields']['next_tid'] for e in guest if e['event'] == 'sched_switch' and e['cpu'] == cpu]
+        ran = [s.what for s in pftext.running(machine)[cpu]]
+        assert len(switched) > 50 and collections.Counter(ran) - collections.Counter(switched) == {}, (cpu, len(switched), len(ran))
+    say(f'virtual CPU 0 was preempted for {lost / 1e6:.1f} ms')
+
+
+def in_order(what, pairs, bound):
+    """Nothing comes before its cause by more than the bound. How far apart they are at least: a larger error would show."""
+    apart = sorted(effect - cause for cause, effect in pairs)
+    assert len(apart) >= 50 and apart[0] >= -bound, (what, len(apart), apart[:5])
+    say(f'{what}: {len(apart)} pairs, {apart[0]} ns apart at least, {apart[len(apart) // 2]} mostly')
+    return apart[0]
+
+
+def calls(guest, option):
+    """{(number, argument): time} of the guest's calls prctl(option, number, argument)."""
+    return {tuple(e['fields']['args'][1:3]): e['time'] for e in guest
+            if e['event'] == 'sys_enter' and e['fields'].get('nr.name') == 'prctl' and e['fields']['args'][0] == option}
+
+
+def timers(guest, host):
+    """
+    (the guest starts a timer, the host sees its processor's timer set to that time). Which belong together is told by
+    the time that is set, never by when: so of those times only which no other timer has, nearly.
+    """
+    due = {time for _, time in calls(guest, SLEEP)}
+    every = sorted((e['fields']['softexpires'], e['time']) for e in guest if e['event'] == 'timer_hrtimer_start')
+    alone = [this for before, this, after in zip(every, every[1:], every[2:]) if this[0] in due
+             and this[0] - before[0] > 2 * ALONE and after[0] - this[0] > 2 * ALONE]
+    set_to = sorted((e['fields']['value'], e['time']) for e in host
+                    if e['event'] == 'kvm_msr' and e['fields']['write'] and e['fields']['msr'] == TSC_DEADLINE)
+    # Ticks per ns, and what both counts begin at, by what is set next after most of them.
+    by_time = sorted((at, value) for value, at in set_to)
+    guess = [(expires, by_time[i][1]) for expires, at in alone if (i := bisect.bisect(by_time, (at, 0))) < len(by_time)]
+    rate = statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(guess, guess[len(guess) // 2:]))
+    begin = statistics.median(value - rate * expires for expires, value in guess)
+    found = []
+    for expires, at in alone:
+        of = [seen for value, seen in set_to if abs(value - rate * expires - begin) < ALONE * rate]
+        if len(of) == 1:
+            found.append((at, of[0]))
+    return found
+
+
+def interrupts(guest, host, event, vector):
+    """(the host injects an interrupt, the guest handles it): the first one that was injected since it handled one."""
+    found = []
+    for cpu in {e['fields']['vcpu'] for e in host}:
+        injected = [e['time'] for e in host if e['event'] == 'kvm_inj_virq' and e['fields']['vector'] == vector
+                    and e['fields']['vcpu'] == cpu]
+        handled = [e['time'] for e in guest if e['event'] == event and e['cpu'] == cpu]
+        if not injected:  # a queue of the disk has a vector and a CPU of its own
+            continue
+        for before, at in zip(handled, handled[1:]):
+            since = injected[bisect.bisect_right(injected, before):bisect.bisect_right(injected, at + 1000000)]
+            assert since, (event, cpu, at, 'nothing was injected since', before)
+            found.append((since[0], at))
+    return found
+
+
+def check_causes(guest, host, bound):
+    """What caused what, across the border, on the host's clock."""
+    call, seen, numbers = calls(guest, BORDER), written(host), range(1, NR_CAUSES + 1)
+    in_order('system call, then the exit that it asks for', [(call[n, 0], seen[n]) for n in numbers], bound)
+    in_order('exit, then the next system call', [(seen[n], call[n, 1]) for n in numbers], bound)
+    in_order('timer started, then the exit that sets it', timers(guest, host), bound)
+    in_order('timer interrupt injected, then its handler', interrupts(guest, host, 'local_timer_entry', LOCAL_TIMER), bound)
+    vectors = collections.Counter(e['fields']['vector'] for e in host if e['event'] == 'kvm_inj_virq' and e['time'] > call[NR_CAUSES, 1])
+    disk = max((v for v in vectors if v < LOCAL_TIMER), key=vectors.get)
+    in_order("disk's interrupt injected, then its handler", interrupts(guest, host, 'vring_interrupt', disk), bound)
+
+
+def check_disk(page, events, traced):
+    """Requests of the guest's disk through QEMU, the host's disk and back: what the host did, as ftrace has it."""
+    want, _ = test_host_disk.of_ftrace(traced)
+    test_host_disk.check_disk(events, want)
+    test_host_disk.check_host(page, events)
+    (rows,) = [of for (_, kind), of in test_view_io.parse(page).items() if kind == 'read']
+    assert rows['bytes'] == NR_READS * 4096, rows['bytes']
+    for stage in test_view_io.STAGES:
+        row = rows[stage]
+        assert int(row['n']) + int(row['none']) + int(row['unknown']) == NR_READS, row[0]
+        assert stage == 'guest queue' or int(row['n']) >= 0.9 * NR_READS, row[0]  # unless the reader came late
+    say(page[:page.index('\n\n', page.index('STAGE'))])
+    return len(want)
+
+
+def check_places(page, host, console):
+    """Where the guest was when it left, by its own kernel's name for it: its timer is set in native_write_msr()."""
+    begin = int(re.search(r'^([0-9a-f]{16}) . native_write_msr\s*$', console, re.M)[1], 16)
+    exits = [e['fields']['guest_rip'] for e in host if e['event'] == 'kvm_exit' and name_of(e['fields'], 'reason') == 'msr']
+    (rip, nr), = collections.Counter(rip for rip in exits if 0 <= rip - begin < 64).most_common(1)
+    row = re.search(rf'^.* (\d+) .* native_write_msr\+{rip - begin:#x}$', page, re.M)
+    # An exit whose entry is not known is not counted.
+    assert nr > NR_CAUSES and row and 0.95 * nr <= int(row[1]) <= nr, (nr, row and row[0], hex(begin), page[:3000])
+    say(row[0].strip())
+
+
+def check_told(vms, console, cpus):
+    """The VM as the host sees it, and as it sees itself."""
+    assert re.search(rf'^\d+ .*: qemu-system-x86_64, KVM, {cpus} vCPUs, 320 MiB of shared memory\n +host-reader ivshmem:/dev/shm/l2 ',
+                     vms, re.M), vms
+    console = console.replace('\r', '')
+    assert re.search(r'^Runs on KVM \(QEMU\), Linux ', console, re.M), console
+    for what in 'stolen time', 'async faults', 'kvmclock', 'region', 'direct':
+        assert re.search(rf'^  {what} +yes ', console, re.M), (what, console)
+
+
+@params(('6.1', 1), ('6.12', 2))
+def test_timeline(kernel, cpus):
+    with tempfile.TemporaryDirectory() as at:
+        with nested_linux.LinuxInL1(SCRIPT, GUEST, kernel, kernel, guest_cpus=cpus) as vm:
+            vm.start()
+            assert vm.finish(170) == 0, vm.console()[-3000:]
+            with tarfile.open(vm.disk) as tar:
+                tar.extractall(at)
+        test_capture.replay(os.path.join(at, 'raw'), '--view', 'io', '-o', 'text:' + os.path.join(at, 'page'))
+        test_capture.replay(os.path.join(at, 'raw'), '--view', 'exits', '-o', 'text:' + os.path.join(at, 'exits'))
+        check_files(at, cpus)
+
+
+def check_files(at, cpus):
+    files = {}
+    for name in 'json', 'err', 'clock', 'ftrace', 'ftrace.stats', 'list', 'l2.console', 'page', 'exits':
+        with open(os.path.join(at, name), encoding='utf-8') as f:
+            files[name] = f.read()
+    assert len(re.findall(r'^lost +0 \(overwritten 0, dropped 0, corrupt 0', files['err'], re.M)) == 2, files['err']
+    assert not re.search(r'overrun: [^0]', files['ftrace.stats'])
+    check_told(files['list'], files['l2.console'], cpus)
+    told = re.search(r"^shown as +the host's CLOCK_MONOTONIC, within \d+ ns \(by the offset of its TSC that KVM tells\)$",
+                     files['clock'], re.M)
+    assert told, files['clock']
+    line = re.search(r'^line +it was ([\d.]+) s when the host\'s was ([\d.]+) s, .*; within (\d+) ns then$', files['clock'], re.M)
+    bound = max(e['bound'] for e in map(json.loads, files['json'].splitlines()) if 'clock' in e)
+    assert int(line[3]) <= MAX_BOUND and bound <= MAX_BOUND + test_kvm.OVERLOADED, (bound, line[0])
+    # Without a common clock: each machine's own begins when it starts.
+    apart = float(line[2]) - float(line[1])
+    assert apart > 1, line[0]
+    say(f'within {line[3]} ns, {bound} at worst; the two CLOCK_MONOTONIC are {apart:.3f} s apart')
+    events = test_kvm.load(files['json'])
+    host = sorted((e for e in events if e['source'] == 'kvm'), key=lambda e: e['time'])
+    guest = [e for e in events if e['source'] != 'kvm']
+    threads = test_kvm.by_thread([e for e in host if not e['event'].startswith('kvm_disk')])
+    assert len(threads) == cpus, threads.keys()
+    say(f'{check_exits(threads, files["ftrace"])} events of KVM as ftrace has them')
+    check_places(files['exits'], host, files['l2.console'])
+    nr = check_disk(files['page'], host, files['ftrace'])
+    say(f'{nr} requests of QEMU to its disk as ftrace has them')
+    known, out, changes = check_states(guest, threads)
+    say(f'{known} of {len(guest)} events of the guest, {out} of them only nearly in a time in which its virtual CPU ran')
+    check_causes(guest, [e for e in host if not e['event'].startswith('kvm_disk')], bound)
+    check_tracks(os.path.join(at, 'raw'), guest, changes, host[0]['fields']['vm'])
