@@ -7,6 +7,7 @@ skipped tests are exactly those that tests/expected-skips names for a machine li
 """
 
 import argparse
+import contextlib
 import fcntl
 import functools
 import glob
@@ -15,6 +16,7 @@ import inspect
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,9 +72,48 @@ PAGES = {'unit.': None, 'pages16k.': 16384, 'pages64k.': 65536, 'sanitized.': No
 MAPPING = ['test_owner', 'test_region', 'test_relay', 'test_ring', 'test_sync', 'test_vshmem']
 
 
+# What hangs fails, and the others are run: seconds that a test may take, on a machine with other work; those after which no
+# further one is begun; and those after which all is over.
+TOO_LONG, TIME_UP, END = 1200, 68 * 60, 75 * 60
+began = time.monotonic()
+
+
+class TooLong(Exception):
+    pass
+
+
+def seconds_left():
+    return max(1, min(TOO_LONG, int(END - (time.monotonic() - began))))
+
+
+@contextlib.contextmanager
+def limited():
+    seconds = seconds_left()
+
+    def end(*_):
+        raise TooLong(f'took longer than {seconds} s')
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def time_is_up(name, results):
+    if time.monotonic() - began < TIME_UP:
+        return False
+    print(f'FAIL {name}: not run: the tests have taken {TIME_UP // 60} minutes', flush=True)
+    results.fail(name)
+    return True
+
+
 def run_unit(exe, label, results, wrapper=()):
     """A test program that prints TAP: each of its cases counts."""
     suite = label + os.path.basename(exe)
+    if time_is_up(suite, results):
+        return
     start = time.time()
     dir = os.path.dirname(exe)
     env = dict(os.environ, HTRACE_TEST_BTF=os.path.join(dir, 'btf_events.bpf.o'))
@@ -81,8 +122,13 @@ def run_unit(exe, label, results, wrapper=()):
     if PAGES.get(label):
         env.update(LD_PRELOAD=os.path.join(os.path.abspath(dir), 'bigpages.so'),
                    HTRACE_PAGE_SIZE=str(PAGES[label]))
-    run = subprocess.run([*wrapper, exe], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                         errors='replace', check=False, env=env)
+    try:
+        run = subprocess.run([*wrapper, exe], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                             errors='replace', check=False, env=env, timeout=seconds_left())
+    except subprocess.TimeoutExpired as e:
+        print(f'FAIL {suite}: {e}', flush=True)
+        results.fail(suite)
+        return
     cases = re.findall(r'^(not ok|ok) (\d+)(.*)$', run.stdout, re.M)
     bad = 0
     for status, number, text in cases:
@@ -131,11 +177,14 @@ def run_system(name, function, params, results, emulation=3, unsteady=False):
     """Runs one test; EMULATION: how often the emulator's own fault may stop it."""
     from harness import Skip, say
     from vm import VM, EmulationFault, Reader
+    if time_is_up(name, results):
+        return
     print(f'---- {name}', flush=True)
     start = time.time()
     again, guests = False, VM.started
     try:
-        function(*params)
+        with limited():
+            function(*params)
     except Skip as e:
         results.skip(name, str(e))
         return

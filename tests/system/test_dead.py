@@ -397,9 +397,10 @@ done
         time.sleep(1)
         assert reader.stop() == 0, reader.err()
         ended = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    say(*[line for line in reader.err().splitlines() if re.search('silent|back|session|shown as|line|asked|given up', line)])
-    with open(out, encoding='ascii') as f:
-        found = [json.loads(line) for line in f]
+        say(*[line for line in reader.err().splitlines()
+              if re.search('silent|back|session|shown as|line|asked|given up', line)])
+        with open(out, encoding='ascii') as f:
+            found = [json.loads(line) for line in f]
     notes = [(n['source'], n['note'], n.get('bound')) for n in found if 'note' in n]
     say(*notes)
     numbers = {vm.region: [(e['fields']['number'], e['time']) for e in found if e.get('event') == 'counted' and e['source'] == vm.region]
