@@ -499,6 +499,8 @@ void source_try_map(struct source *s, __u64 now)
 		start_session(s, now);
 		return;
 	}
+	if (ret == -EPROTO && now - s->since < MAP_GIVE_UP) /* memory of a guest that moves here comes page by page */
+		return;
 	if (ret == -EPROTO || ret == -ENOMEM) {
 		source_fail(s, HTRACE_REASON_INVALID, err, now);
 		return;
