@@ -18,9 +18,10 @@ FIRMWARE_DIRS = '/usr/share/qemu', '/usr/share/seabios'
 LINUX = r'''
 # Until L2 has printed a line: WORD
 linux_says() {
+	late=$(($(cut -d. -f1 /proc/uptime) + 150))
 	until grep -q "$1" $out/l2.console 2>/dev/null; do
-		kill -0 $qemu || { cat $out/qemu.log $out/l2.console; return 1; }
-		sleep 0.05
+		kill -0 $qemu && [ $(cut -d. -f1 /proc/uptime) -lt $late ] || { cat $out/qemu.log $out/l2.console; return 1; }
+		sleep 0.2
 	done
 }
 # Starts L2; it runs its script as soon as it is up. Its disk is L1's second one. QEMU's further options: ...

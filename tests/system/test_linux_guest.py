@@ -247,7 +247,7 @@ def test_timeline(kernel, cpus):
     with tempfile.TemporaryDirectory() as at:
         with nested_linux.LinuxInL1(SCRIPT, GUEST, kernel, kernel, guest_cpus=cpus) as vm:
             vm.start()
-            assert vm.finish(170) == 0, vm.console()[-3000:]
+            assert vm.finish(400) == 0, vm.console()[-3000:]
             with tarfile.open(vm.disk) as tar:
                 tar.extractall(at)
         test_capture.replay(os.path.join(at, 'raw'), '--view', 'io', '-o', 'text:' + os.path.join(at, 'page'))
