@@ -29,7 +29,8 @@ WRITTEN = 0x68740000
 TSC_DEADLINE = 0x6e0
 LOCAL_TIMER = 0xec
 ALONE = 20000  # ns
-MAX_BOUND = 500  # ns, by the offset of its TSC that KVM tells: at a sample, and at worst unless the machine is overloaded
+MAX_BOUND = 500  # ns, by the offset of its TSC that KVM tells, at a sample
+OVERLOADED = 25000  # ns, between two, while the guest's agent waits for a CPU of a busy machine: causes are farther apart
 
 SCRIPT = r'''
 I=$T/instances/kvm
@@ -268,7 +269,7 @@ def check_files(at, cpus):
     assert told, files['clock']
     line = re.search(r'^line +it was ([\d.]+) s when the host\'s was ([\d.]+) s, .*; within (\d+) ns then$', files['clock'], re.M)
     bound = max(e['bound'] for e in map(json.loads, files['json'].splitlines()) if 'clock' in e)
-    assert int(line[3]) <= MAX_BOUND and bound <= MAX_BOUND + test_kvm.OVERLOADED, (bound, line[0])
+    assert int(line[3]) <= MAX_BOUND and bound <= OVERLOADED, (bound, line[0])
     # Without a common clock: each machine's own begins when it starts.
     apart = float(line[2]) - float(line[1])
     assert apart > 1, line[0]
