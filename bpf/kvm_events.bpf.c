@@ -143,11 +143,11 @@ struct {
 #define begin(name, slot) \
 	((struct name *)htrace_reserve_id(htrace_event__##name.config.id, sizeof(struct name), slot))
 
-#define fill_vcpu(e, v, thread)               \
-	do {                                  \
-		(e)->vm = (v)->vm;            \
-		(e)->tid = (thread);          \
-		(e)->vcpu = (__u16)(v)->nr;   \
+#define fill_vcpu(e, v, thread)                \
+	do {                                   \
+		(e)->vm = (v)->vm;             \
+		(e)->tid = (thread);           \
+		(e)->vcpu_id = (__u16)(v)->nr; \
 	} while (0)
 
 #include "kvm_disk.bpf.h"

@@ -18,7 +18,7 @@
 #define KVM_VCPU                                                     \
 	__u32 vm; /* id of the process */                            \
 	htrace_tid_t tid; /* the virtual CPU's thread, on the host */ \
-	__u16 vcpu
+	__u16 vcpu_id
 
 enum kvm_mmio_kind { /* as KVM's tracepoint has it */
 	unsatisfied_read = 0, /* the VMM is asked; read follows */

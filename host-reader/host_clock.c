@@ -6,6 +6,7 @@
 
 #define TIME_MAX (~0ULL >> 2)
 #define ERROR_MAX 1000000000ULL
+#define HZ_MAX 1e11
 
 void host_clock_close(struct host_clock *c)
 {
@@ -29,25 +30,52 @@ static int begin_segment(struct host_clock *c, __u64 from)
 	return 0;
 }
 
-static __u64 rate_hz(const struct htrace_clock *line)
+/* Ticks of the region's in a second; 0: not known. Of the first knots no more than they tell. */
+static __u64 rate_hz(const struct host_clock *c, const struct host_word *w)
 {
 	struct htrace_clock_line l = { .sz = sizeof(l) };
+	double hz;
 
-	return !htrace_clock_get_line(line, &l) && l.hz ? l.hz : 1000000000;
+	if (!host_clock_line(c, &l) && l.hz)
+		return l.hz;
+	if (!c->first.region || w->region <= c->first.region || w->host <= c->first.host)
+		return 0;
+	hz = (double)(w->region - c->first.region) * 1e9 / (double)(w->host - c->first.host);
+	return hz < HZ_MAX ? (__u64)(hz + hz / 8) + 1 : (__u64)HZ_MAX;
+}
+
+static int add_to_line(struct htrace_clock *line, const struct host_word *w, __u64 hz)
+{
+	struct htrace_clock_sample s = { .tsc = w->region, .mono = w->host };
+
+	/* The line wants the whole width, in the region's ticks. */
+	s.width = (__u64)((double)w->error * 2 * (double)hz / 1e9) + 1;
+	return htrace_clock_add(line, &s);
 }
 
 static int add_knot(struct host_clock *c, const struct host_word *w)
 {
-	struct htrace_clock_sample s = { .tsc = w->region, .mono = w->host };
-	struct htrace_clock *line;
 	int ret = c->nr ? 0 : begin_segment(c, 0);
+	__u64 hz = rate_hz(c, w);
+	struct htrace_clock *line;
 
 	if (ret)
 		return ret;
+	if (!hz && !c->first.region) { /* until the second one says how long a tick is */
+		c->first = c->latest = *w;
+		c->waits = true;
+		c->knots++;
+		return 0;
+	}
+	if (!hz) {
+		c->refused++;
+		return -ERANGE;
+	}
 	line = c->segment[c->nr - 1].line;
-	/* The line wants the whole width, in the region's ticks. */
-	s.width = (__u64)((double)w->error * 2 * (double)rate_hz(line) / 1e9) + 1;
-	ret = htrace_clock_add(line, &s);
+	if (c->waits)
+		add_to_line(line, &c->first, hz);
+	c->waits = false;
+	ret = add_to_line(line, w, hz);
 	c->knots += !ret;
 	c->refused += ret == -ERANGE;
 	if (ret != -ERANGE && htrace_clock_usable(line))
@@ -89,6 +117,8 @@ int host_clock_add(struct host_clock *c, const struct host_word *w)
 		if (!c->nr || w->region < c->segment[c->nr - 1].from)
 			return -ERANGE;
 		c->steps += w->kind == HOST_WORD_STEP;
+		c->first.region = 0;
+		c->waits = false;
 		if (w->kind == HOST_WORD_STEP)
 			c->step = (__s64)w->host;
 		return begin_segment(c, w->region);

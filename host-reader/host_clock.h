@@ -22,8 +22,8 @@ enum host_word_kind {
 	HOST_WORD_BETTER = 4, /* from `region` on what follows is much nearer than what was before */
 	HOST_WORD_STEP = 3, /* from `region` on by what follows; `host`: by how much, signed */
 	/*
-	 * Times from `region` on, those before this word as well, may be `host` ns off; 0: nobody knows how far,
-	 * until the next knot: a step is suspected, of `error` ns or more.
+	 * Times from `region` on, those before this word as well, may be `host` ns further off than what the lines say;
+	 * 0: nobody knows how far, until the next knot: a step is suspected, of `error` ns or more.
 	 */
 	HOST_WORD_DOUBT = 5,
 };
@@ -54,13 +54,15 @@ struct host_clock {
 	struct host_segment segment[HOST_CLOCK_SEGMENTS];
 	unsigned int nr;
 	struct host_word latest;
+	struct host_word first; /* of the segment, while no rate is known; region 0: none */
+	bool waits;             /* it is not in the line yet */
 	__u64 knots, refused, steps;
 	__s64 step; /* the last one, ns */
 	__u64 worst; /* bound of all times told */
 	bool doubted;     /* from that time on, at present */
 	__u64 doubt_from;
 	__u64 doubts;
-	__u64 least; /* a bound must not be less: times were as far off */
+	__u64 least; /* times were off by so much more than by what the lines are */
 };
 
 void host_clock_close(struct host_clock *c);

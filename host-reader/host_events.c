@@ -13,7 +13,7 @@ enum field {
 #define MMIO_WRITE 2
 
 static const char *const fields[FIELDS] = {
-	"vm", "tid", "vcpu", "reason", "guest_rip", "prev_state", "exit_overhead_ns", "write", "kind",
+	"vm", "tid", "vcpu_id", "reason", "guest_rip", "prev_state", "exit_overhead_ns", "write", "kind",
 	"vector", "reinjected", "ns", "queue_ns", "dev", "bytes", "rwbs", "error",
 };
 

@@ -390,6 +390,12 @@ __u64 live_close(struct live *s, bool look)
 
 /* -------------------------------------------------------------------------------------- reading */
 
+/* Does, or may, an agent copy what is in it? Until then it was in memory that we do not see. */
+static bool is_relayed(const struct live *s, const struct live_ring *r)
+{
+	return r->handover || htrace_view_super(s->view)->ringset[r->set].placement == HTRACE_PLACEMENT_IVSHMEM;
+}
+
 /* What came into an empty ring did so after we had looked; its first record is the oldest. */
 static void check_time(struct live *s, struct live_ring *r, const struct htrace_batch *b, __u64 now)
 {
@@ -398,7 +404,7 @@ static void check_time(struct live *s, struct live_ring *r, const struct htrace_
 
 	htrace_iter_init(&it, b);
 	if (s->clock->used && htrace_iter_next(&it, &first))
-		source_clock_check(s->clock, first.time, r->empty, session_latest(s->session), now);
+		source_clock_check(s->clock, first.time, r->empty, is_relayed(s, r), session_latest(s->session), now);
 	r->empty = 0;
 }
 

@@ -45,7 +45,7 @@ static __u64 bound_of(const struct region_clock *c, bool doubted)
 {
 	if (doubted)
 		return HOST_CLOCK_UNKNOWN;
-	return c->on_host && c->host.least > c->known ? c->host.least : c->known;
+	return c->known + (c->on_host ? c->host.least : 0);
 }
 
 int region_clock_learn(struct region_clock *c, const struct host_word *w)

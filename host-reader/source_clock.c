@@ -25,9 +25,9 @@
 #define BEGIN_NS (5 * SEC)  /* until the first times are shown at the latest */
 #define SETTLED_NS (1500 * MS)
 #define GOOD_NS 900 /* bound, to begin with */
-#define ANSWERS_NS 1250000000.0 /* from one to the next, where they come in time */
 #define DRIFT_MAX_PPM 1000
-#define LAG_MAX 1e18 /* ns */
+#define LOST_NS (3 * SEC) /* an answer is not waited for any longer: the question may be gone, as by a migration */
+#define UNKNOWN (1ULL << 61) /* ns, of what times are off */
 #define NARROW 20000 /* ticks: answers that say as much are used, others where there are no better ones */
 
 __extension__ typedef __int128 wide;
@@ -130,7 +130,7 @@ static void keep_knot(struct source_clock *c, const struct host_word *w)
 static void owe(struct source_clock *c, __u64 bound)
 {
 	if (bound > c->owed)
-		c->owed = bound < 1ULL << 61 ? bound : 1ULL << 61;
+		c->owed = bound < UNKNOWN ? bound : UNKNOWN;
 }
 
 static struct host_word owed_word(struct source_clock *c)
@@ -142,42 +142,43 @@ static struct host_word owed_word(struct source_clock *c)
 }
 
 /*
- * Was all that was read before the step told by the line before it, and nothing from behind it? Had it been
- * behind it, it would have been read before it happened. Who jumps ahead could have been read in time.
+ * How far off is what was told around a step that an answer shows to be one of @by, in all? Let d(t) be how far off
+ * the line before it is at the guest's time t: 0 at the answer before, @by at this one, and between them it only grows,
+ * by one step or by several.
+ *
+ *   up to the latest time L that was read by then:	d(t) <= d(L) <= lag, as what was read had happened
+ *   from a time F on, of a record that came later than
+ *   by that line, F being the first one:		d(t) >= d(F) >= off
+ *
+ * Those up to L were told by the line before, those from F on by that behind: off by lag, and by @by - off. Of what
+ * lies between L and F nothing is known. (Known to be of one side only: the guest jumps ahead, as by an older state.)
  */
-static bool is_clear(const struct source_clock *c, __s64 by, __u64 wrong)
+static __u64 unsure(const struct source_clock *c, __s64 by, __u64 wrong)
 {
-	return c->sure.region && !c->doubted && !c->unclear && by > 0 && (__u64)by > c->lag + wrong + MS;
+	__u64 all = (__u64)(by < 0 ? -by : by), before, behind;
+
+	if (by < 0 || c->unclear || c->doubted || !c->sure.region || (c->suspected && c->off > all + wrong))
+		return all > c->off ? all : c->off;
+	before = c->latest > c->sure.region ? c->lag : 0;
+	behind = c->suspected && all > c->off ? all - c->off : 0;
+	if (behind > before)
+		before = behind;
+	return before < all ? before : all;
 }
 
-/* Between region times @from and @to there was time for an answer that did not come. */
-static bool is_long(const struct source_clock *c, __u64 from, __u64 to)
-{
-	return (double)(__s64)(to - from) * c->tick_ns > ANSWERS_NS;
-}
-
-/*
- * By how much times around a step of @by that is clear, and was found at @w, may be off, since there may have been
- * several: before it what a reading is late by, behind it what is more than was seen there at first. Several
- * between two answers that came in time are not reckoned with.
- */
-static __u64 hidden(const struct source_clock *c, const struct host_word *w, __u64 by)
-{
-	__u64 before = is_long(c, c->sure.region, c->step_from) ? c->lag : 0;
-	__u64 behind = is_long(c, c->step_from, w->region) && by > c->off ? by - c->off : 0;
-
-	return before > behind ? before : behind;
-}
-
-/* Where it lies: between what was read before, and @w. */
-static void place_step(struct source_clock *c, const struct host_word *w, __u64 latest)
+/* Where it lies: behind what was read before, and not behind what was read since, or the answer. */
+static void place_step(struct source_clock *c)
 {
 	const struct host_word *last = &c->knot[c->nr_knots - 1];
 
-	if (!c->suspected || c->step_from > w->region) {
-		c->step_from = latest > last->region && latest < w->region ? latest + 1 : last->region + 1;
-		c->step_until = w->region;
+	if (!c->suspected || c->step_from > c->answered) {
+		c->unclear |= c->latest >= c->answered;
+		c->step_from = c->latest < c->answered ? c->latest + 1 : last->region + 1;
+		c->step_until = c->answered;
 	}
+	if (c->step_from < c->from)
+		c->step_from = c->from;
+	c->from = c->step_from;
 }
 
 /*
@@ -189,15 +190,14 @@ static void tell_step(struct source *s, const struct host_word *w, __s64 by, __u
 	struct source_clock *c = &s->clock;
 	struct host_word words[SOURCE_CLOCK_KEPT + 3];
 	unsigned int nr = 0;
+	__u64 late, off;
 
-	place_step(c, w, session_latest(s->session));
-	c->by = (__u64)(by < 0 ? -by : by) + wrong;
-	if (!is_clear(c, by, wrong)) {
-		owe(c, c->by > c->off ? c->by : c->off);
-		c->by = 0;
-	} else if (hidden(c, w, (__u64)by)) {
-		owe(c, hidden(c, w, (__u64)by) + wrong);
-	}
+	place_step(c);
+	late = (__u64)(by < 0 ? -by : by) + wrong;
+	c->by = late > c->by ? late : c->by;
+	off = unsure(c, by, wrong);
+	if (off)
+		owe(c, off + wrong + c->strayed);
 	if (c->owed)
 		words[nr++] = owed_word(c);
 	words[nr++] = (struct host_word){
@@ -230,12 +230,16 @@ static void take_knot(struct source *s, struct host_word *w, __u64 now)
 			tell_step(s, w, (__s64)(w->host - ns), bound + w->error, now);
 			return;
 		}
-		if (off > bound + w->error) /* so it was until now, and by what the line had drifted, more before */
-			owe(c, off + bound + w->error);
+		if (off > bound + w->error) { /* so it was until now, and by what the line had drifted, more before */
+			off += bound + w->error;
+			c->strayed = off > c->strayed ? off : c->strayed;
+			owe(c, off);
+		}
 	}
 	if (c->better && c->nr_knots) { /* rates by those before would be as far off as these */
-		tell(s, &(struct host_word){ .kind = HOST_WORD_BETTER,
-					     .region = c->knot[c->nr_knots - 1].region + 1 }, 1, now);
+		if (c->from <= c->knot[c->nr_knots - 1].region)
+			c->from = c->knot[c->nr_knots - 1].region + 1;
+		tell(s, &(struct host_word){ .kind = HOST_WORD_BETTER, .region = c->from }, 1, now);
 		c->nr_knots = 0;
 	}
 	c->better = false;
@@ -274,14 +278,41 @@ static bool word_of(const struct source *s, const struct htrace_clock_sample *g,
 	return true;
 }
 
-/* Behind @latest, region time, and before @time, which is @off ns off or more. */
-static void suspect(struct source_clock *c, __u64 latest, __u64 time, __u64 off, __u64 now)
+/* When the guest gave its answer, or a bit later, by its own clock: a step may have been behind its @g, too. */
+static __u64 answered_at(const struct source *s, const struct htrace_clock_sample *g, __u64 region)
+{
+	const struct source_clock *c = &s->clock;
+	__u64 ahead = c->offset.tsc + c->offset.high - g->tsc;
+
+	if (c->kvm.known || (__s64)ahead < 0)
+		return region;
+	if (s->facts.clock_id != HTRACE_CLOCK_TSC)
+		ahead = to_ns(c, ahead + ahead / (1000000 / DRIFT_MAX_PPM)) + 1;
+	return region + ahead;
+}
+
+/* By how much the line is off at @latest at most, and at all times before: it was read by now. */
+static void note_latest(struct source_clock *c, __u64 latest)
+{
+	__u64 seen = clock_now(), ns, bound;
+
+	if (latest == c->latest)
+		return;
+	c->latest = latest;
+	c->lag = UNKNOWN;
+	if (!host_clock_time(&c->model, latest, &ns, &bound) && ns <= seen + bound)
+		c->lag = seen + bound - ns;
+}
+
+/* Behind @latest, region time, and before @time, where the line is @off ns behind, or more; or ahead. */
+static void suspect(struct source_clock *c, __u64 latest, __u64 time, __s64 off, __u64 now)
 {
 	if (c->suspected || !host_clock_usable(&c->model))
 		return;
+	note_latest(c, latest);
 	c->suspected = true;
-	c->off = off;
-	c->unclear = latest >= time;
+	c->off = (__u64)(off < 0 ? -off : off);
+	c->unclear = off < 0 || latest >= time;
 	c->step_from = latest < time ? latest + 1 : time;
 	c->step_until = time;
 	if (!c->begins)
@@ -317,16 +348,6 @@ static void doubt(struct source *s, __u64 now)
 	tell(s, &w, 1, now);
 }
 
-/* By what it answered: what is read from now on is seen to lie behind it. */
-static void note_sure(struct source_clock *c, const struct host_word *w)
-{
-	struct htrace_clock_line l = { .sz = sizeof(l) };
-
-	c->sure = *w;
-	c->lag = 0;
-	c->tick_ns = host_clock_line(&c->model, &l) || !l.hz ? 0 : 1e9 / (double)l.hz;
-}
-
 static bool possible(const struct source_clock *c, const struct host_word *w, __u64 now)
 {
 	return w->host + w->error + SLACK_NS >= c->looked && w->host <= now + w->error;
@@ -335,10 +356,10 @@ static bool possible(const struct source_clock *c, const struct host_word *w, __
 static void suspect_sample(struct source *s, const struct host_word *w, __u64 now)
 {
 	struct source_clock *c = &s->clock;
-	__u64 latest = session_latest(s->session), knot = c->knot[c->nr_knots - 1].region, seen = clock_now();
+	__u64 seen = clock_now();
+	__s64 off = w->host < c->looked ? (__s64)(c->looked - w->host - w->error) : -(__s64)(w->host - seen);
 
-	suspect(c, latest > knot && latest < w->region ? latest : knot, w->region,
-		w->host < c->looked ? c->looked - w->host : w->host > seen ? w->host - seen : 0, now);
+	suspect(c, session_latest(s->session), w->region, off, now);
 }
 
 /*
@@ -379,6 +400,7 @@ static void take_samples(struct source *s, __u64 now, bool sure)
 	}
 	c->sample_next = next;
 	c->looked = looked;
+	c->answered = sure ? answered_at(s, &sample[nr - 1], w.region) : w.region;
 	/* Of rates that differ nothing is known but near an answer, nor what it was before a step. */
 	for (int i = c->drifts || c->suspected || c->moved ? nr - 1 : 0; i < nr; i++)
 		if (word_of(s, &sample[i], &w))
@@ -387,7 +409,8 @@ static void take_samples(struct source *s, __u64 now, bool sure)
 		return;
 	c->moved = false;
 	resolve(c);
-	note_sure(c, &w);
+	c->sure = w;
+	c->sure.region = c->answered;
 }
 
 /* -------------------------------------------------------------------------------------- ping-pong */
@@ -468,6 +491,11 @@ static void hear(struct source *s, __u64 now)
 	bool missed = false;
 	int ret = htrace_view_pong(s->view, &p);
 
+	if (ret == -EAGAIN && now >= c->asked_at + LOST_NS + beat_ns(s)) {
+		c->asked = false;
+		c->next_ask = now;
+		return;
+	}
 	if (ret == -EAGAIN) {
 		c->next_look = now + (now < c->look_from + look_for(s) ? LOOK_NS : SELDOM_NS);
 		if (now < c->look_from)
@@ -500,6 +528,7 @@ static void ask(struct source *s, __u64 now)
 	if (ret) /* -EOPNOTSUPP: an agent that has not begun, perhaps */
 		return;
 	c->asked = true;
+	c->asked_at = now;
 	c->next_look = c->look_from > now ? c->look_from : now;
 }
 
@@ -605,6 +634,8 @@ void source_clock_look(struct source *s, __u64 now)
 
 	if (!c->used || c->same || !s->session || !htrace_view_current(s->view))
 		return;
+	if (!c->suspected)
+		note_latest(c, session_latest(s->session));
 	if (c->kvm.known) {
 		if (now >= c->next_ask) { /* each look is one at files */
 			take_samples(s, now, true);
@@ -654,56 +685,38 @@ __u64 source_clock_emit(const struct source *s, __u64 now)
 }
 
 /*
- * By how much @time would be off if the line still held, at least: it was read now, and not yet at @empty,
- * or 0. 0: it may hold.
+ * How far behind, or ahead, of the truth the line is at @time at least: it was read now, and was not yet there at
+ * @empty, or 0. 0: it may hold.
  */
-static __u64 off_by(struct source_clock *c, __u64 time, __u64 empty, __u64 seen)
+static __s64 off_by(struct source_clock *c, __u64 time, __u64 empty, __u64 seen)
 {
 	__u64 ns, bound;
 
 	if (!empty || host_clock_time(&c->model, time, &ns, &bound))
 		return 0;
 	if (ns + bound + SLACK_NS < empty)
-		return empty - ns;
-	return ns > seen + bound + SLACK_NS ? ns - seen : 0;
+		return (__s64)(empty - ns - bound);
+	return ns > seen + bound + SLACK_NS ? -(__s64)(ns - seen) : 0;
 }
 
-/* How long ago it happened. In doubles: a difference of seconds, to less than a us. */
-static void note_lag(struct source_clock *c, __u64 time, __u64 seen)
+void source_clock_check(struct source_clock *c, __u64 time, __u64 empty, bool relayed, __u64 latest, __u64 now)
 {
-	double ago = (double)(__s64)(seen - c->sure.host) - (double)(__s64)(time - c->sure.region) * c->tick_ns;
-
-	if (c->sure.region && ago > (double)c->lag)
-		c->lag = ago < LAG_MAX ? (__u64)ago : (__u64)LAG_MAX; /* a guest's time may be any */
-}
-
-/* Are all times from @time on surely behind the step that is suspected, or was told? */
-static bool is_behind(struct source_clock *c, __u64 time, __u64 off)
-{
-	if (time < c->step_until && time >= c->step_from && off)
-		c->step_until = time;
-	return time >= c->step_until;
-}
-
-void source_clock_check(struct source_clock *c, __u64 time, __u64 empty, __u64 latest, __u64 now)
-{
-	__u64 seen, off;
+	__s64 off;
 
 	if (!c->used || c->same || !c->nr_knots)
 		return;
-	seen = clock_now();
-	off = off_by(c, time, empty, seen);
-	if (c->suspected) {
-		c->unclear |= !is_behind(c, time, off);
-		return;
-	}
-	if (off) {
+	off = off_by(c, time, empty, clock_now());
+	if (!c->suspected && off) {
 		suspect(c, latest, time, off, now);
-		return;
-	}
-	if (c->by && !is_behind(c, time, 0)) {
+		c->unclear |= relayed;
+	} else if (c->suspected) {
+		if (off > 0 && !relayed && time >= c->step_from && time < c->step_until) {
+			c->step_until = time;
+			c->off = (__u64)off;
+		}
+		c->unclear |= time < c->step_until;
+	} else if (c->by && time < c->step_until) {
 		owe(c, c->by);
 		c->by = 0;
 	}
-	note_lag(c, time, seen);
 }

@@ -43,7 +43,7 @@ struct source_clock {
 
 	/* Ping-pong. */
 	bool asked;
-	__u64 next_ask, next_look, look_from; /* host time */
+	__u64 next_ask, next_look, look_from, asked_at; /* host time */
 	__u64 last_pong;
 	bool better; /* than the one by which knots were told */
 	bool missed; /* the last answer: it had stopped listening, or said nothing */
@@ -57,13 +57,14 @@ struct source_clock {
 	__u64 step_from;  /* region time: behind what was read before it; */
 	__u64 step_until; /* and that was read behind it, surely */
 	bool unclear;     /* something was read that may be of either side */
-	__u64 by;         /* the last one, ns; 0: there was none, or it is told as unclear */
+	__u64 from;       /* from there on the latest line holds, region time */
+	__u64 by;         /* the largest of those told, ns; 0: there was none, or something of before came too late */
+	__u64 strayed;    /* by how much lines were further off than they should, ns */
 	__u64 owed;       /* bound of what went out, as was found out later: to be told */
 
-	/* Of what was read since the latest answer, by the line as it was then: how long ago it happened, at most. */
-	struct host_word sure;
-	double tick_ns;
-	__u64 lag;
+	struct host_word sure; /* the latest sample, of an answer; region: when that was given */
+	__u64 answered;        /* the same while it is looked at */
+	__u64 latest, lag;     /* what was read, region time; by how much its line is off there, at most */
 	__u64 held, hold_until; /* what arrived from held on does not go out before */
 
 	unsigned int pongs, rounds, refused; /* bursts that were answered, and not believed */
@@ -80,9 +81,9 @@ __u64 source_clock_due(const struct source *s, __u64 due);
 __u64 source_clock_emit(const struct source *s, __u64 now);
 /*
  * Records from region time @time on were found in a ring that had nothing at @empty, host time, or 0: is that
- * possible? @latest: of the records before.
+ * possible? @relayed: they may have been elsewhere before, and of any time. @latest: of the records before.
  */
-void source_clock_check(struct source_clock *c, __u64 time, __u64 empty, __u64 latest, __u64 now);
+void source_clock_check(struct source_clock *c, __u64 time, __u64 empty, bool relayed, __u64 latest, __u64 now);
 /* What is held goes out now, for the session ends: nothing is claimed of what is suspected. */
 void source_clock_settle(struct source *s, __u64 now);
 #endif

@@ -392,7 +392,7 @@ static void describe(struct vcpu_event *to, const struct htrace_event *e)
 			continue;
 		to->vm = find_member(e, "vm");
 		to->tid = find_member(e, "tid");
-		to->vcpu = find_member(e, "vcpu");
+		to->vcpu = find_member(e, "vcpu_id");
 		to->reason = find_member(e, k->reason);
 		to->detail = find_member(e, k->detail);
 		if (to->vm && to->tid && to->vcpu && !k->reason == !to->reason &&

@@ -198,7 +198,7 @@ static struct vcpu_hosts *make_hosts(void)
 
 	CHECK(!htrace_builder_new(&b, NULL, 0));
 	__u32 u32 = (__u32)htrace_builder_int(b, "u32", 4, false, HTRACE_HINT_NONE);
-	struct htrace_schema_member m[] = { { u32, 0, 0, 0, "vm" }, { u32, 32, 0, 0, "tid" }, { u32, 64, 0, 0, "vcpu" },
+	struct htrace_schema_member m[] = { { u32, 0, 0, 0, "vm" }, { u32, 32, 0, 0, "tid" }, { u32, 64, 0, 0, "vcpu_id" },
 					    { u32, 96, 0, 0, "reason" } };
 
 	htrace_builder_event(b, "kvm_entry", htrace_builder_struct(b, "e", false, 16, m, 3));

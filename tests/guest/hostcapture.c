@@ -55,7 +55,7 @@ static void declare(struct htrace_schema_builder *b)
 	__u32 u64 = (__u32)htrace_builder_int(b, "u64", 8, false, HTRACE_HINT_NONE);
 	__u32 why = (__u32)htrace_builder_enum(b, "why", 4, false, reason, 5);
 	struct htrace_schema_member m[] = {
-		{ u32, 0, 0, 0, "vm" }, { u32, 32, 0, 0, "tid" }, { u16, 64, 0, 0, "vcpu" },
+		{ u32, 0, 0, 0, "vm" }, { u32, 32, 0, 0, "tid" }, { u16, 64, 0, 0, "vcpu_id" },
 		{ why, 96, 0, 0, "reason" }, { u64, 128, 0, 0, "guest_rip" },
 		{ u64, 192, 0, 0, "exit_overhead_ns" },
 	};

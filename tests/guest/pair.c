@@ -68,7 +68,7 @@ static void declare_host(struct htrace_schema_builder *b)
 	__u32 state = (__u32)htrace_builder_int(b, "state", 4, false, HTRACE_HINT_TASK_STATE);
 	__u32 reason = (__u32)htrace_builder_enum(b, "kvm_exit_reason", 4, false, reasons, 3);
 	struct htrace_schema_member m[6] = {
-		{ u32, 0, 0, 0, "vm" }, { tid, 32, 0, 0, "tid" }, { u16, 64, 0, 0, "vcpu" },
+		{ u32, 0, 0, 0, "vm" }, { tid, 32, 0, 0, "tid" }, { u16, 64, 0, 0, "vcpu_id" },
 	};
 
 	m[3] = (struct htrace_schema_member){ reason, 96, 0, 0, "reason" };

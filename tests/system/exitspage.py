@@ -45,7 +45,7 @@ def of_json(found):
         f = e['fields']
         reason = f.get('reason.name', hex(f['reason']) if 'reason' in f else None)
         rip = f.get('guest_rip')
-        t.event(e['time'], e['event'], f['vm'], f['tid'], f['vcpu'], reason, int(rip, 0) if isinstance(rip, str) else rip,
+        t.event(e['time'], e['event'], f['vm'], f['tid'], f['vcpu_id'], reason, int(rip, 0) if isinstance(rip, str) else rip,
                 f.get('exit_overhead_ns'), not f.get('prev_state', 1) & 0xff)
     return t
 

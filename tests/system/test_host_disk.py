@@ -198,7 +198,7 @@ def overlap(a, b):
 def stages_of(found):
     """{kind: {stage: [ns]}}, with None for what cannot be known, as the view should have it."""
     requests = requests_of(found)
-    kicks = kicks_of((e['time'], e['fields']['vcpu'], e['event'], e['fields'].get('port', e['fields'].get('vector')))
+    kicks = kicks_of((e['time'], e['fields']['vcpu_id'], e['event'], e['fields'].get('port', e['fields'].get('vector')))
                      for e in found if e['event'] in ('kvm_exit', 'kvm_entry', 'kvm_pio', 'kvm_inj_virq'))
     disk = [(e['time'] - e['fields']['ns'] - e['fields']['queue_ns'], e['time'] - e['fields']['ns'], e['time'])
             for e in found if e['event'] == 'kvm_disk_complete']

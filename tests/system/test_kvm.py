@@ -353,7 +353,7 @@ def check_files(at, files):
     assert plain.keys() == joined.keys() == both.keys() == accounts.keys() and not load(files['other.json'])
     nr = 0
     for cpu, (tid, account) in enumerate(accounts.items()):
-        assert {e['fields']['vcpu'] for e in plain[tid]} == {cpu}
+        assert {e['fields']['vcpu_id'] for e in plain[tid]} == {cpu}
         assert {e['fields']['vm'] for e in plain[tid]} == {int(files['pid'])}
         assert {e['fields'].get('tid.name') for e in plain[tid]} == {f'vcpu{cpu}'}
         nr += check_same(plain[tid], traced[tid])

@@ -106,7 +106,7 @@ def check_states(guest, threads):
     """
     all_changes, nr, out = {}, 0, 0
     for thread, host in threads.items():
-        cpu = host[0]['fields']['vcpu']
+        cpu = host[0]['fields']['vcpu_id']
         changes = all_changes[cpu] = test_vcpus.changes_of(host)
         steps = [c[0] for c in changes]
         known = [e for e in guest if e['cpu'] == cpu and e['vcpu']['state'] != 'unknown']
@@ -182,9 +182,9 @@ def timers(guest, host):
 def interrupts(guest, host, event, vector):
     """(the host injects an interrupt, the guest handles it): the first one that was injected since it handled one."""
     found = []
-    for cpu in {e['fields']['vcpu'] for e in host}:
+    for cpu in {e['fields']['vcpu_id'] for e in host}:
         injected = [e['time'] for e in host if e['event'] == 'kvm_inj_virq' and e['fields']['vector'] == vector
-                    and e['fields']['vcpu'] == cpu]
+                    and e['fields']['vcpu_id'] == cpu]
         handled = [e['time'] for e in guest if e['event'] == event and e['cpu'] == cpu]
         if not injected:  # a queue of the disk has a vector and a CPU of its own
             continue

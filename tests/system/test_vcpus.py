@@ -169,7 +169,7 @@ def when_known(events):
     guest, early, first = [], set(), {}
     for e in reversed(events):
         if e['event'].startswith('kvm_'):
-            vcpu = e['fields']['vcpu']
+            vcpu = e['fields']['vcpu_id']
             first[vcpu] = min(e['time'], first.get(vcpu, e['time']))
             continue
         guest.append(e)
@@ -187,7 +187,7 @@ def check_guest(events, accounts, pid, bound=None):
     """
     errors = [a['clock'] if bound is None else bound for a in accounts]
     assert max(errors) <= MAX_ERROR, f'the clock of the nested guest is off by up to {max(errors)} ns: {accounts}'
-    changes = {cpu: changes_of([e for e in events if e['event'].startswith('kvm_') and e['fields']['vcpu'] == cpu])
+    changes = {cpu: changes_of([e for e in events if e['event'].startswith('kvm_') and e['fields']['vcpu_id'] == cpu])
                for cpu in range(len(accounts))}
     steps = {cpu: [c[0] for c in of] for cpu, of in changes.items()}
     found, early = when_known(events)

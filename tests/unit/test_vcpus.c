@@ -41,7 +41,7 @@ static void declare(struct htrace_schema_builder *b, const char *name, const cha
 	struct htrace_schema_member m[] = {
 		{ .name = "vm", .type = (__u32)htrace_builder_int(b, "u32", 4, false, 0) },
 		{ .name = "tid", .type = (__u32)htrace_builder_int(b, "tid", 4, false, HTRACE_HINT_TID) },
-		{ .name = "vcpu", .type = (__u32)htrace_builder_int(b, "u16", 2, false, 0) },
+		{ .name = "vcpu_id", .type = (__u32)htrace_builder_int(b, "u16", 2, false, 0) },
 		{ .name = "reason", .type = (__u32)htrace_builder_enum(b, "reasons", 4, false, reasons, 2) },
 		{ .type = (__u32)htrace_builder_int(b, "u64", 8, false, 0) },
 	};

@@ -24,7 +24,7 @@ static __u32 declare_event(const char *name, __u32 nr)
 	__u32 u32 = (__u32)htrace_builder_int(builder, "u32", 4, false, HTRACE_HINT_NONE);
 	__u32 u64 = (__u32)htrace_builder_int(builder, "u64", 8, false, HTRACE_HINT_NONE);
 	struct htrace_schema_member m[] = {
-		{ u32, 0, 0, 0, "vm" }, { u32, 32, 0, 0, "tid" }, { u16, 64, 0, 0, "vcpu" },
+		{ u32, 0, 0, 0, "vm" }, { u32, 32, 0, 0, "tid" }, { u16, 64, 0, 0, "vcpu_id" },
 		{ (__u32)htrace_builder_enum(builder, "why", 4, false, reason, 1), 96, 0, 0, "reason" },
 		{ u64, 128, 0, 0, "guest_rip" },
 	};

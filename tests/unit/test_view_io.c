@@ -67,7 +67,7 @@ static void declare_events(void)
 		{ type(8), 0, 0, 0, "vq" }, { (__u32)htrace_builder_string(builder, 16), 64, 0, 0, "name" },
 	};
 	struct htrace_schema_member host[] = {
-		{ type(4), 0, 0, 0, "vm" }, { type(4), 32, 0, 0, "tid" }, { type(2), 64, 0, 0, "vcpu" },
+		{ type(4), 0, 0, 0, "vm" }, { type(4), 32, 0, 0, "tid" }, { type(2), 64, 0, 0, "vcpu_id" },
 		{ type(4), 96, 0, 0, "reason" }, { type(8), 128, 0, 0, "guest_rip" },
 	};
 
