@@ -2,9 +2,11 @@
 """The flight recorder: nothing goes out but by snapshots, and these hold the last of each ring."""
 
 import json
+import mmap
 import os
 import re
 import signal
+import struct
 import subprocess
 import time
 
@@ -45,8 +47,8 @@ def is_run(numbers, end):
     return numbers == list(range(numbers[0], end))
 
 
-def wait_for_snapshot(reader, nr):
-    reader.wait_for(f'snapshot {nr}, .* written')
+def wait_for_snapshot(reader, nr, count=1):
+    reader.wait_for(f'snapshot {nr}, .* written', count=count)
 
 
 @params('overwrite', 'discard')
@@ -169,6 +171,59 @@ def test_death():
         found = snapshots(out)
         assert len(found) == 1 and found[0][0] == "the guest's silence", found
         assert found[0][5] == {0: list(range(100))}, found
+
+
+def back_to(region, beat):
+    """Let the guest's heartbeat go back, and rise again, as that of one whose earlier state is loaded."""
+    at = struct.unpack_from('<Q', region, 80)[0] + 16  # guest area: its heartbeat
+    struct.pack_into('<Q', region, at, beat)
+
+
+@params('taken over', 'taken over while it stands still', 'set back')
+def test_sudden_end(how):
+    """
+    What was held goes out after its session is over, marks of what befell it too; and all of that, as it is in
+    the other outputs, is what the raw capture gives again.
+    """
+    with Stage() as stage:
+        guest = stage.guest()
+        out, again, raw = (stage.path(name) for name in ('json', 'again', 'raw'))
+        reader = stage.reader('--snapshot', '64K', '-o', 'json:' + out, '-o', 'raw:' + raw)
+        time.sleep(1.2)
+        guest.do('w 0 100')
+        guest.process.send_signal(signal.SIGSTOP)
+        reader.wait_for('silent for .* process that runs it is stopped')
+        guest.process.send_signal(signal.SIGCONT)
+        reader.wait_for('is back, after .* paused')
+        guest.do('w 1 50')
+        time.sleep(0.3)
+        if how == 'set back':
+            with open(stage.path('region'), 'r+b') as f, mmap.mmap(f.fileno(), 0) as region:
+                back_to(region, 1)
+            reader.wait_for('set back to an earlier state')
+        else:
+            if how != 'taken over':
+                guest.process.send_signal(signal.SIGSTOP)
+                reader.wait_for('silent for .* process that runs it is stopped', count=2)
+            first, guest = guest, stage.guest()  # takes the file over
+            first.kill()
+        wait_for_snapshot(reader, 1)
+        reader.wait_for('new session: ')
+        guest.do('w 0 10')
+        guest.kill()
+        wait_for_snapshot(reader, 1, count=2)
+        assert reader.stop() == 0, reader.err()
+        notes, found = read_recorded(out)
+        begin = ['snapshot 1, ', 'guest silent for ', 'the guest is back, after ']
+        begin += {'taken over': [], 'set back': ['the guest was set back']}.get(how, ['guest silent for '])
+        assert all(n.startswith(b) for n, b in zip(notes, [*begin, 'new session: ', 'snapshot 1, '])), notes
+        who, told, lost, events = found[0]
+        assert who == ('its return to an earlier state' if how == 'set back' else 'the sudden end of its session'), who
+        assert told == len(events) == 150 and not lost, (told, len(events), lost)
+        replay(raw, '-o', 'json:' + again)
+        notes_again, found_again = read_recorded(again)
+        assert steady(notes_again) == steady(notes), (notes_again, notes)
+        assert found_again == found, 'the capture gives something else'
 
 
 ROUND = 500  # records of `counted`, on each CPU
