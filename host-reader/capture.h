@@ -133,6 +133,24 @@ struct capture_guest {
 	struct htrace_clock_sample clock; /* the latest; all zero: none */
 };
 
+/* ---------------------------------------------------------------------------------------- packed */
+
+/*
+ * NAME.zst: each CAPTURE_CHUNK bytes of NAME a frame of zstd, then one that zstd skips: where each of these
+ * begins, and struct capture_pack_end.
+ */
+#define CAPTURE_PACKED ".zst"
+#define CAPTURE_CHUNK (128u << 10)
+#define CAPTURE_PACK_MOST (64ULL << 30) /* larger files are not packed */
+#define CAPTURE_PACK_SKIPPED 0x184d2a50u
+#define CAPTURE_PACK_MAGIC 0x3130504b43415048ULL /* "HPACKP01" */
+
+struct capture_pack_end {
+	__u64 raw; /* bytes of NAME */
+	__u32 nr, chunk; /* frames, CAPTURE_CHUNK */
+	__u64 magic;
+};
+
 /* ------------------------------------------------------------------------- what both sides share */
 
 static inline void capture_dir_name(char *name, unsigned int source, unsigned int session, unsigned int part)

@@ -34,12 +34,18 @@ bool capture_grow(unsigned char **p, size_t *room, size_t len)
 	return true;
 }
 
-bool capture_read_at(const struct lane *l, void *p, size_t len, __u64 at)
+bool capture_read_at(struct capture_reader *r, struct lane *l, void *p, size_t len, __u64 at)
 {
 	char *to = p;
 
 	if (at > l->size || len > l->size - at)
 		return false;
+	if (l->packed.id) {
+		if (unpack_read(r->unpacker, &l->packed, l->fd, p, len, at))
+			return true;
+		capture_damage(r, "what is packed in it is damaged");
+		return false;
+	}
 	while (len) {
 		ssize_t n = pread(l->fd, to, len, (off_t)at);
 
@@ -73,7 +79,7 @@ static bool begin_packet(struct capture_reader *r, struct lane *l)
 
 	if (l->at == l->size)
 		return false;
-	if (!capture_read_at(l, &p, sizeof(p), l->at)) {
+	if (!capture_read_at(r, l, &p, sizeof(p), l->at)) {
 		capture_damage(r, "it is cut off");
 		return false;
 	}
@@ -90,7 +96,7 @@ static bool begin_packet(struct capture_reader *r, struct lane *l)
 		capture_damage(r, "a packet's header is wrong");
 		return false;
 	}
-	if (size > l->size - l->at || !capture_read_at(l, &l->tail, sizeof(l->tail), l->at + content)) {
+	if (size > l->size - l->at || !capture_read_at(r, l, &l->tail, sizeof(l->tail), l->at + content)) {
 		capture_damage(r, "it is cut off");
 		return false;
 	}
@@ -119,7 +125,7 @@ bool capture_next_batch(struct capture_reader *r, struct lane *l)
 			return false;
 		l->how_nr = l->how_left < HOW_MANY ? l->how_left : HOW_MANY;
 		l->how_next = 0;
-		if (!capture_read_at(l, l->how, l->how_nr * sizeof(*l->how), l->how_at)) {
+		if (!capture_read_at(r, l, l->how, l->how_nr * sizeof(*l->how), l->how_at)) {
 			capture_damage(r, "it cannot be read");
 			return false;
 		}
@@ -198,7 +204,7 @@ int capture_take_batch(struct capture_reader *r, struct lane *l, struct capture_
 	n->item.batch = b;
 	if (!capture_grow(&r->buf, &r->buf_room, how->len + 8))
 		return -ENOMEM;
-	if (!capture_read_at(l, r->buf, how->len, l->body)) {
+	if (!capture_read_at(r, l, r->buf, how->len, l->body)) {
 		capture_damage(r, "it cannot be read");
 		return -EILSEQ;
 	}

@@ -4,6 +4,7 @@
 #define READER_CAPTURE_LANE_H
 
 #include "capture_read.h"
+#include "unpack.h"
 
 #define PATH_BYTES 4096
 #define HOW_MANY 32u /* descriptions of batches that are read at once */
@@ -11,7 +12,8 @@
 /* One of the files, and what is next in it. */
 struct lane {
 	int fd;
-	__u64 size; /* when it was opened: it may grow */
+	__u64 size; /* when it was opened: it may grow; of one that is packed, what it unpacks to */
+	struct packed packed;
 	__u64 at;   /* of the next packet or entry */
 	bool any;
 	__u64 ordinal; /* of what is next; rises */
@@ -41,6 +43,7 @@ struct capture_reader {
 	__u32 nr_progs;
 	unsigned char *buf, *records;
 	size_t buf_room, records_room;
+	struct unpacker *unpacker; /* NULL: nothing is packed */
 	struct lane journal;
 	struct lane **heap; /* what has something, the one with the lowest ordinal first */
 	unsigned int heap_len, heap_room;
@@ -51,7 +54,7 @@ __attribute__((format(printf, 2, 3))) void capture_damage(struct capture_reader 
 							  ...);
 bool capture_grow(unsigned char **p, size_t *room, size_t len);
 /* All of it, within what the file had when it was opened. */
-bool capture_read_at(const struct lane *l, void *p, size_t len, __u64 at);
+bool capture_read_at(struct capture_reader *r, struct lane *l, void *p, size_t len, __u64 at);
 /* The next ordinal of the lane. False: it is not above the one before. */
 bool capture_rises(struct capture_reader *r, struct lane *l, __u64 ordinal);
 

@@ -79,7 +79,7 @@ static bool next_entry(struct capture_reader *r, struct lane *l)
 {
 	if (l->at == l->size)
 		return false;
-	if (!capture_read_at(l, &l->entry, sizeof(l->entry), l->at) ||
+	if (!capture_read_at(r, l, &l->entry, sizeof(l->entry), l->at) ||
 	    (l->entry.len + 7ULL) / 8 * 8 > l->size - l->at - sizeof(l->entry)) {
 		capture_damage(r, "its journal is cut off");
 		return false;
@@ -189,7 +189,7 @@ static int take_entry(struct capture_reader *r, struct lane *l, struct capture_n
 	n->item.kind = (enum capture_kind)l->entry.kind;
 	n->item.arrival = l->entry.arrival;
 	n->item.asked = l->entry.asked;
-	if (!capture_read_at(l, r->buf, len, l->at + sizeof(l->entry))) {
+	if (!capture_read_at(r, l, r->buf, len, l->at + sizeof(l->entry))) {
 		capture_damage(r, "its journal cannot be read");
 		return -EILSEQ;
 	}
@@ -220,6 +220,30 @@ static int open_file(int dir, const char *name, __u64 *size)
 	return fd;
 }
 
+/* One of its files, packed or not; a part that is packed just now has both for a moment. */
+static int open_lane(struct capture_reader *r, struct lane *l, const char *name)
+{
+	char packed[CAPTURE_NAME + 8];
+	int ret;
+
+	l->fd = open_file(r->dir, name, &l->size);
+	if (l->fd != -ENOENT)
+		return l->fd < 0 ? l->fd : 0;
+	snprintf(packed, sizeof(packed), "%s" CAPTURE_PACKED, name);
+	l->fd = open_file(r->dir, packed, &l->size);
+	if (l->fd < 0)
+		return l->fd;
+	ret = unpack_open(&r->unpacker, &l->packed, l->fd, l->size);
+	l->size = l->packed.raw;
+	return ret;
+}
+
+static const char *why_not(int ret)
+{
+	return ret == -ENOTSUP ? "it is packed, and this host-reader was built without libzstd" :
+	       ret == -EILSEQ ? "it is packed, and damaged" : strerror(-ret);
+}
+
 static bool good_facts(const struct session_facts *f)
 {
 	__u32 rings = 0;
@@ -248,7 +272,7 @@ static int read_start(struct capture_reader *r, char *err, size_t errlen)
 	char path[PATH_BYTES];
 	size_t len;
 
-	if (!capture_read_at(l, &head, sizeof(head), 0) || head.magic != CAPTURE_MAGIC) {
+	if (!capture_read_at(r, l, &head, sizeof(head), 0) || head.magic != CAPTURE_MAGIC) {
 		snprintf(err, errlen, "its journal is not one");
 		return -EPROTO;
 	}
@@ -259,7 +283,7 @@ static int read_start(struct capture_reader *r, char *err, size_t errlen)
 	}
 	l->at = head.size < sizeof(head) ? sizeof(head) : head.size;
 	if (!next_entry(r, l) || l->entry.kind != CAPTURE_START || l->entry.len < sizeof(start) ||
-	    !capture_read_at(l, &start, sizeof(start), l->at + sizeof(l->entry))) {
+	    !capture_read_at(r, l, &start, sizeof(start), l->at + sizeof(l->entry))) {
 		snprintf(err, errlen, "its journal has no beginning");
 		return -EPROTO;
 	}
@@ -277,7 +301,7 @@ static int read_start(struct capture_reader *r, char *err, size_t errlen)
 		return -EPROTO;
 	}
 	len = l->entry.len - sizeof(start) < PATH_BYTES ? l->entry.len - sizeof(start) : PATH_BYTES;
-	if (capture_read_at(l, path, len, l->at + sizeof(l->entry) + sizeof(start)))
+	if (capture_read_at(r, l, path, len, l->at + sizeof(l->entry) + sizeof(start)))
 		r->path[htrace_escape(r->path, sizeof(r->path) - 1, path, strnlen(path, len))] = 0;
 	l->at += sizeof(l->entry) + (l->entry.len + 7ULL) / 8 * 8;
 	return 0;
@@ -286,23 +310,19 @@ static int read_start(struct capture_reader *r, char *err, size_t errlen)
 static int open_stream(struct capture_reader *r, __u32 set, __u32 index, __u32 ring, __u32 kind)
 {
 	char name[CAPTURE_NAME];
-	struct lane *l;
-	__u64 size = 0;
-	int fd;
+	struct lane *l = calloc(1, sizeof(*l));
+	int ret;
 
-	capture_stream_name(name, &r->facts, set, index, kind);
-	fd = open_file(r->dir, name, &size);
-	if (fd == -ENOENT)
-		return 0;
-	if (fd < 0)
-		return fd;
-	l = calloc(1, sizeof(*l));
-	if (!l) {
-		close(fd);
+	if (!l)
 		return -ENOMEM;
+	capture_stream_name(name, &r->facts, set, index, kind);
+	ret = open_lane(r, l, name);
+	if (ret) {
+		free_lane(r, l);
+		if (ret == -EILSEQ)
+			capture_damage(r, "what is packed in it is damaged");
+		return ret == -ENOENT || ret == -EILSEQ ? 0 : ret;
 	}
-	l->fd = fd;
-	l->size = size;
 	l->stream = true;
 	l->ring = ring;
 	l->kind = kind;
@@ -323,7 +343,7 @@ static int open_streams(struct capture_reader *r, char *err, size_t errlen)
 
 				if (!ret)
 					continue;
-				snprintf(err, errlen, "the stream of ring %u: %s", i, strerror(-ret));
+				snprintf(err, errlen, "the stream of ring %u: %s", i, why_not(ret));
 				return ret;
 			}
 	return 0;
@@ -333,22 +353,18 @@ int capture_reader_open(struct capture_reader **out, int dir, const char *name, 
 			size_t errlen)
 {
 	struct capture_reader *r = calloc(1, sizeof(*r));
-	int ret = -ENOMEM, fd = -1;
+	int ret = -ENOMEM;
 
 	snprintf(err, errlen, "%s", strerror(ENOMEM));
 	if (!r)
 		return ret;
 	r->journal.fd = -1;
 	r->dir = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (r->dir >= 0)
-		fd = open_file(r->dir, CAPTURE_SIDE "/" CAPTURE_JOURNAL, &r->journal.size);
-	ret = r->dir < 0 ? -errno : fd < 0 ? fd : 0;
-	if (ret) {
-		snprintf(err, errlen, "its journal: %s", strerror(-ret));
-	} else {
-		r->journal.fd = fd;
+	ret = r->dir < 0 ? -errno : open_lane(r, &r->journal, CAPTURE_SIDE "/" CAPTURE_JOURNAL);
+	if (ret)
+		snprintf(err, errlen, "its journal: %s", why_not(ret));
+	else
 		ret = read_start(r, err, errlen);
-	}
 	if (!ret)
 		ret = open_streams(r, err, errlen);
 	if (!ret && next_entry(r, &r->journal))
@@ -371,6 +387,7 @@ void capture_reader_close(struct capture_reader *r)
 		close(r->journal.fd);
 	if (r->dir >= 0)
 		close(r->dir);
+	unpacker_free(r->unpacker);
 	free(r->heap);
 	free(r->buf);
 	free(r->records);

@@ -16,6 +16,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 /*
  * By name: not each architecture has each of them, and not each libseccomp knows the newest. What is
@@ -83,6 +84,9 @@ static int add_conditions(scmp_filter_ctx c)
 		ret = seccomp_rule_add(c, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (!ret) /* abort() */
 		ret = allow_value(c, SCMP_SYS(tgkill), 0, (__u64)getpid());
+	if (!ret) /* a thread's own priority, which only falls */
+		ret = seccomp_rule_add(c, SCMP_ACT_ALLOW, SCMP_SYS(setpriority), 2, SCMP_CMP64(0, SCMP_CMP_EQ, PRIO_PROCESS),
+				       SCMP_CMP64(1, SCMP_CMP_EQ, 0));
 	if (!ret) /* what a limit is, not to change one */
 		ret = allow_value(c, SCMP_SYS(prlimit64), 2, 0);
 	if (!ret)

@@ -11,6 +11,7 @@
 #include "host_clock.h"
 #include "message.h"
 #include "options.h"
+#include "pack.h"
 
 #define USAGE_ERROR 2
 #define LEAST (4u << 20) /* a part is metadata, journal and some packets at least */
@@ -58,8 +59,11 @@ static int parse_one(struct rotation *r, const char *option, const char *spec)
 	} else if (!strcmp(option, "direct")) {
 		r->direct = true;
 		return 0;
+	} else if (!strcmp(option, "zstd")) {
+		r->pack = true;
+		return 0;
 	} else {
-		say("unknown option '%s' in output '%s'; there are rotate=, keep= and direct; a comma of the path "
+		say("unknown option '%s' in output '%s'; there are rotate=, keep=, direct and zstd; a comma of the path "
 		    "itself is doubled", option, spec);
 	}
 	return USAGE_ERROR;
@@ -68,12 +72,19 @@ static int parse_one(struct rotation *r, const char *option, const char *spec)
 int rotation_parse(struct rotation *r, char *text, const char *spec)
 {
 	const char *option;
+	unsigned int fit;
 	int ret = 0;
 
 	while (!ret && (option = options_cut(&text)) != NULL)
 		ret = parse_one(r, option, spec);
-	if (!ret && r->keep && (r->keep < 2 * LEAST || r->bytes > r->keep / 2)) {
-		say("output '%s': of what is kept at least two parts have to fit, of 4M or more", spec);
+	fit = r->pack ? 3 : 2; /* one is written, and one is written packed */
+	if (!ret && r->keep && (r->keep < fit * LEAST || r->bytes > r->keep / fit)) {
+		say("output '%s': of what is kept at least %s parts have to fit, of 4M or more", spec,
+		    r->pack ? "three" : "two");
+		return USAGE_ERROR;
+	}
+	if (!ret && r->pack && !rotates(r)) {
+		say("output '%s': only what is complete is compressed: give rotate= or keep=, too", spec);
 		return USAGE_ERROR;
 	}
 	if (!ret && r->keep && !r->bytes)
@@ -86,6 +97,7 @@ int rotation_parse(struct rotation *r, char *text, const char *spec)
 struct part {
 	char name[CAPTURE_NAME];
 	__u64 bytes;
+	bool tried; /* to pack it */
 };
 
 int parts_add(struct parts *p, const char *name, __u64 bytes)
@@ -95,8 +107,8 @@ int parts_add(struct parts *p, const char *name, __u64 bytes)
 	if (!more)
 		return -ENOMEM;
 	p->part = more;
-	snprintf(more[p->nr].name, sizeof(more->name), "%s", name);
-	more[p->nr++].bytes = bytes;
+	more[p->nr] = (struct part){ .bytes = bytes };
+	snprintf(more[p->nr++].name, sizeof(more->name), "%s", name);
 	p->bytes += bytes;
 	return 0;
 }
@@ -126,7 +138,7 @@ static int delete_dir(int dir, const char *name)
 }
 
 /* The journal first: without it nobody takes the rest for a capture. */
-static int delete_part(int dir, const char *name)
+int part_delete(int dir, const char *name)
 {
 	int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), ret;
 
@@ -143,7 +155,11 @@ int parts_delete(struct parts *p, int dir, __u64 most)
 	int ret = 0;
 
 	for (; gone < p->nr && p->bytes > most && !ret; gone++) {
-		ret = delete_part(dir, p->part[gone].name);
+		bool busy = p->packer && packer_give_up(p->packer, p->part[gone].name);
+
+		ret = part_delete(dir, p->part[gone].name);
+		if (busy) /* what is left, if anything, is being deleted by that */
+			ret = 0;
 		p->bytes -= p->part[gone].bytes;
 	}
 	p->nr -= gone;
@@ -152,8 +168,40 @@ int parts_delete(struct parts *p, int dir, __u64 most)
 	return ret;
 }
 
+static void take_packed(struct parts *p, const struct packed_part *done)
+{
+	for (unsigned int i = 0; i < p->nr; i++) {
+		if (strcmp(p->part[i].name, done->name))
+			continue;
+		p->bytes -= p->part[i].bytes;
+		p->part[i].bytes = done->bytes;
+		p->bytes += done->bytes;
+		if (done->error && !p->said)
+			say("part %s of a capture could not be compressed: %s; such ones stay as they are", done->name,
+			    strerror(-done->error));
+		p->said |= done->error != 0;
+	}
+}
+
+void parts_pack(struct parts *p)
+{
+	struct packed_part done;
+
+	if (!p->packer)
+		return;
+	if (packer_take(p->packer, &done))
+		take_packed(p, &done);
+	for (unsigned int i = p->nr; i-- > 0;) {
+		if (p->part[i].tried)
+			continue;
+		p->part[i].tried = packer_begin(p->packer, p->part[i].name);
+		return;
+	}
+}
+
 void parts_free(struct parts *p)
 {
+	packer_free(p->packer);
 	free(p->part);
 }
 

@@ -25,13 +25,20 @@ struct parts {
 	struct part *part;
 	unsigned int nr;
 	__u64 bytes;
+	struct packer *packer; /* of them; NULL: they stay as they are */
+	bool said; /* that one could not be packed */
 };
 
 /* 0 or -ENOMEM. */
 int parts_add(struct parts *p, const char *name, __u64 bytes);
 /* Delete the oldest ones in @dir until what is left has at most so many bytes. 0 or -errno. */
 int parts_delete(struct parts *p, int dir, __u64 most);
+/* Let them be packed, the latest first, as it is kept for longest; what was packed counts as that. */
+void parts_pack(struct parts *p);
+/* What is being packed is left as it is then. */
 void parts_free(struct parts *p);
+/* A part's directory. 0 or -errno. */
+int part_delete(int dir, const char *name);
 
 #define LASTING_KINDS (CAPTURE_VM + 1)
 

@@ -153,6 +153,22 @@ static bool is_shown(struct session *s, __u32 id)
 	return selection_matches(s->c.selection, name);
 }
 
+static void tell_end(struct session *s)
+{
+	if (s->ended)
+		session_tell(s, CAPTURE_END, &s->end, sizeof(s->end), s->ended);
+	s->ended = 0;
+}
+
+/* A capture is read to its end, and no further: what a flight recorder still lets out has to be before it. */
+void session_end(struct session *s, const struct capture_end *end, __u64 now)
+{
+	s->end = *end;
+	s->ended = now;
+	if (!s->recorder)
+		tell_end(s);
+}
+
 static void count_unwritten(struct session *s)
 {
 	struct merge_item item;
@@ -185,6 +201,7 @@ void session_close(struct session *s)
 	order_leave(&s->order);
 	count_unwritten(s);
 	recorder_free(s->recorder);
+	tell_end(s);
 	session_show_notes(s);
 	show_last_words(s);
 	if (s->nr_broken > 1)

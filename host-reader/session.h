@@ -120,6 +120,8 @@ void session_mark_end(struct session *s, const char *text, __u64 now);
 /* For captures only: see enum capture_kind. */
 void session_tell(struct session *s, enum capture_kind kind, const void *data, size_t len,
 		  __u64 now);
+/* Nothing more is handed over. What is held and was asked for goes out by session_emit(), before the capture's end. */
+void session_end(struct session *s, const struct capture_end *end, __u64 now);
 /* A ring is not read any more. */
 void session_broken(struct session *s, unsigned int ring, const char *why, __u64 now);
 

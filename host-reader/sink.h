@@ -186,10 +186,11 @@ struct capture_item {
 
 struct sink;
 
-/* raw:DIR,rotate=SIZE,rotate=SECs,keep=SIZE,direct: rotation.h. 0: none. */
+/* raw:DIR,rotate=SIZE,rotate=SECs,keep=SIZE,direct,zstd: rotation.h. 0: none. */
 struct rotation {
 	__u64 bytes, ns; /* of a part */
 	bool direct;     /* past the page cache */
+	bool pack;       /* parts that are complete are compressed */
 	__u64 keep;      /* bytes of all there is, at most */
 };
 

@@ -11,6 +11,7 @@
 #include "message.h"
 #include "options.h"
 #include "outdir.h"
+#include "pack.h"
 #include "rotation.h"
 #include "session.h"
 #include "sink.h"
@@ -61,6 +62,13 @@ static int raw_open(struct sink *s)
 	ret = capture_lender_new(&r->lender);
 	if (!ret)
 		ret = outdir_open(&r->dir, s->path);
+	if (!ret && s->rotation.pack) {
+		ret = packer_new(&r->parts.packer, r->dir.fd);
+		if (ret)
+			outdir_abandon(&r->dir, s->path);
+	}
+	if (ret == -ENOTSUP)
+		say("output '%s': this host-reader was built without libzstd", s->path);
 	if (ret) {
 		capture_lender_free(r->lender);
 		free(r);
@@ -85,6 +93,7 @@ static void raw_abandon(struct sink *s)
 {
 	struct raw *r = s->state;
 
+	parts_free(&r->parts);
 	outdir_abandon(&r->dir, s->path);
 	capture_lender_free(r->lender);
 	free(r);
@@ -114,6 +123,7 @@ static void raw_flush(struct sink *s)
 
 	for (struct raw_session *rs = r->sessions; rs; rs = rs->next)
 		flush(r, rs);
+	parts_pack(&r->parts);
 }
 
 static int raw_error(const struct sink *s)
@@ -195,6 +205,12 @@ static struct raw_session *begin_session(struct raw *r, const struct sink_sessio
 
 /* ------------------------------------------------------------------------------------- rotation */
 
+/* Of complete ones: the rest is for those that go on, and for what one of them is packed to, beside it. */
+static __u64 most_kept(const struct raw *r)
+{
+	return r->rotation.keep - most_bytes(r) * (r->nr_sessions + r->rotation.pack);
+}
+
 /* It is complete; the oldest make room for what is to come. */
 static void end_part(struct raw *r, struct raw_session *rs)
 {
@@ -206,8 +222,8 @@ static void end_part(struct raw *r, struct raw_session *rs)
 	capture_writer_trim(rs->writer);
 	note_error(r, parts_add(&r->parts, name, capture_writer_size(rs->writer)));
 	if (r->rotation.keep)
-		note_error(r, parts_delete(&r->parts, r->dir.fd,
-					   r->rotation.keep - most_bytes(r) * r->nr_sessions));
+		note_error(r, parts_delete(&r->parts, r->dir.fd, most_kept(r)));
+	parts_pack(&r->parts);
 }
 
 static int rotate(struct raw *r, struct raw_session *rs)
@@ -344,9 +360,9 @@ static int raw_close(struct sink *s)
 	while (r->sessions)
 		end_session(r, &r->sessions);
 	ret = r->error;
+	parts_free(&r->parts);
 	outdir_close(&r->dir);
 	capture_lender_free(r->lender);
-	parts_free(&r->parts);
 	free(r);
 	return ret;
 }

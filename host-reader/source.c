@@ -50,7 +50,7 @@ bool source_ended(struct source *s, __u64 now)
 		return true;
 	}
 	if (!current) {
-		if (!s->closing && s->state != SOURCE_SILENT) /* else that was it */
+		if (!s->closing && !source_silence_recorded(s))
 			source_snapshot(s, "the sudden end of its session", now);
 		source_await_next(s, now);
 		return true;

@@ -96,6 +96,7 @@ static void begin_again(struct source *s, __u64 now)
 			 "seen late: what its memory holds comes again");
 	say_within(&s->quota, "%s: %s", s->spec->path, text);
 	session_mark_end(s->session, text, now);
+	source_snapshot(s, "its return to an earlier state", now);
 	source_await_next(s, now);
 	s->done_id = 0;
 }

@@ -123,7 +123,8 @@ static struct replay *open_replay(const char *path)
 		ret = p->dir < 0 ? -errno : list_sessions(p);
 	}
 	/* One session's directory will do. */
-	if (!ret && !p->nr && !fstatat(p->dir, CAPTURE_SIDE "/" CAPTURE_JOURNAL, &st, 0))
+	if (!ret && !p->nr && (!fstatat(p->dir, CAPTURE_SIDE "/" CAPTURE_JOURNAL, &st, 0) ||
+			       !fstatat(p->dir, CAPTURE_SIDE "/" CAPTURE_JOURNAL CAPTURE_PACKED, &st, 0)))
 		ret = add_found(p, &(struct found){ 0 });
 	if (!ret && p->nr)
 		return p;

@@ -66,6 +66,8 @@ bool source_steps_back(const struct source *s);
 /* Was there no heartbeat for too long? */
 bool source_is_silent(struct source *s, __u64 now);
 void source_go_silent(struct source *s, __u64 now);
+/* Did its silence ask for a snapshot already? One that is only paused does not. */
+bool source_silence_recorded(const struct source *s);
 void source_silent_round(struct source *s, __u64 now, struct source_round *round);
 /* The reader ends. One pass; returns whether there is more. */
 bool source_finish_silent(struct source *s, __u64 now);

@@ -264,7 +264,7 @@ static void fold_programs(struct source *s)
 
 void source_let_go(struct source *s, const struct capture_end *end, __u64 now)
 {
-	session_tell(s->session, CAPTURE_END, end, sizeof(*end), now);
+	session_end(s->session, end, now);
 	s->ending = s->session;
 	s->session = NULL;
 	fold_agent(s);

@@ -98,6 +98,11 @@ void source_go_silent(struct source *s, __u64 now)
 	source_enter(s, SOURCE_SILENT, now);
 }
 
+bool source_silence_recorded(const struct source *s)
+{
+	return s->state == SOURCE_SILENT && s->salvaged && !s->frozen;
+}
+
 /* It will not come back: what it did not finish is told as far as it can be. */
 static void bury(struct source *s)
 {
@@ -150,6 +155,7 @@ static void is_back(struct source *s, __u64 now)
 		source_enter(s, SOURCE_READING, now);
 		return;
 	}
+	source_snapshot(s, "its return", now);
 	source_await_next(s, now);
 	s->done_id = 0;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * A capture's files, spoilt, read as host-reader does: journal, streams, odd records, and the outputs
- * that come of it. They are made once by the sink that writes captures.
+ * that come of it. They are made once by the sink that writes captures; with -DPACKED, compressed by its packer.
  */
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -10,6 +10,7 @@
 #include "capture.h"
 #include "fuzz.h"
 #include "fuzz_session.h"
+#include "pack.h"
 #include "source.h"
 #include "vcpus.h"
 
@@ -102,8 +103,42 @@ static void make_capture(void)
 	session_host_clock(r.session, words, 4, r.now);
 	session_mark(r.session, "a mark", r.now);
 	session_broken(r.session, 1, "why", r.now);
-	session_tell(r.session, CAPTURE_END, &end, sizeof(end), r.now);
+	session_end(r.session, &end, r.now);
 	reader_close(&r);
+}
+
+#ifdef PACKED
+#define SUFFIX CAPTURE_PACKED
+
+static void pack_capture(void)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY);
+	struct packed_part done;
+	struct packer *p;
+
+	CHECK(fd >= 0 && !packer_new(&p, fd) && packer_begin(p, "source1-session1"));
+	while (!packer_take(p, &done))
+		usleep(100);
+	CHECK(!done.error);
+	packer_free(p);
+	close(fd);
+}
+
+/* The frame, and behind it what says where frames are; there is one. */
+static unsigned int find_places(struct file *f, bool journal)
+{
+	size_t end = sizeof(struct capture_pack_end) + 16;
+
+	f->places[0] = (struct place){ 0, 24 };
+	f->places[1] = (struct place){ 0, f->len };
+	f->places[2] = (struct place){ f->len - end, end };
+	return 3;
+}
+#else
+#define SUFFIX ""
+
+static void pack_capture(void)
+{
 }
 
 /* Headers of entries and packets, what describes batches, and the rest. */
@@ -131,16 +166,18 @@ static unsigned int find_places(struct file *f, bool journal)
 	}
 	return nr;
 }
+#endif
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	make_capture();
+	pack_capture();
 	for (unsigned int i = 0; i < NR_FILES; i++) {
 		struct file *f = &files[i];
 		struct stat st;
 		int fd;
 
-		snprintf(f->path, sizeof(f->path), "%s/source1-session1/%s", dir, names[i]);
+		snprintf(f->path, sizeof(f->path), "%s/source1-session1/%s" SUFFIX, dir, names[i]);
 		fd = open(f->path, O_RDONLY);
 		CHECK(fd >= 0 && !fstat(fd, &st) && st.st_size > 100);
 		f->len = (size_t)st.st_size;

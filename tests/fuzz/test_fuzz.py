@@ -62,6 +62,7 @@ VALIDATING = {
     'host-reader/region_clock.c': 'samples of a guest\'s clocks, for its records',
     'host-reader/capture_read.c': 'captures: journal',
     'host-reader/capture_lane.c': 'captures: streams',
+    'host-reader/unpack.c': 'captures: what is compressed in them',
     'guest-agent/tracepoint_format.c': 'format files of tracefs',
 }
 
@@ -121,7 +122,7 @@ ELSEWHERE = {
     **{f'host-reader/{f}.c': OWN for f in (
         'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',
         'tsdl', 'ctf_stream', 'capture_write',
-        'capture_stream', 'capture_metadata', 'capture_span', 'rotation', 'uring')},
+        'capture_stream', 'capture_metadata', 'capture_span', 'pack', 'rotation', 'uring')},
     **{f'host-reader/{f}.c': 'records of who is trusted, walked within bounds; test_lend, lend.scribbled' for f in (
         'capture_lend', 'session_lend')},
 }

@@ -167,7 +167,7 @@ int main(int argc, char **argv)
 	}
 	if (!s)
 		die("the script is empty");
-	session_tell(s, CAPTURE_END, &end, sizeof(end), now);
+	session_end(s, &end, now);
 	session_close(s);
 	stats_free(&stats);
 	selection_free(selection);

@@ -129,7 +129,7 @@ static void end(struct side *s)
 {
 	const struct capture_end words = { .attached_ns = now };
 
-	session_tell(s->session, CAPTURE_END, &words, sizeof(words), now);
+	session_end(s->session, &words, now);
 	session_close(s->session);
 	must(!sinks_close(&s->sinks), "closing");
 	stats_free(&s->stats);

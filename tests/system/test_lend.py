@@ -299,6 +299,60 @@ def test_rotated(way):
         say(f'{len(parts)} parts are left, {most / 2**20:.1f} MiB at most')
 
 
+def unpack(path):
+    """As the man page says it: afterwards there is nothing that is packed."""
+    files = subprocess.run(['find', path, '-name', '*.zst'], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    if files:
+        subprocess.run(['zstd', '-q', '-d', '--rm', *files], check=True)
+    return len(files)
+
+
+def numbers_of(path):
+    """{ring: [seq]} as host-reader has them."""
+    run = subprocess.run([READER, f'file:{path}', '-o', 'json'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         check=True)
+    assert 'no end' not in run.stderr and 'missing' not in run.stderr and 'damaged' not in run.stderr, run.stderr
+    rings = {}
+    for e in map(json.loads, run.stdout.splitlines()):
+        if 'fields' in e:
+            rings.setdefault(e['ring'], []).append(e['fields']['seq'])
+    return rings
+
+
+@params('lent', 'copied')
+def test_packed(way):
+    """
+    Parts that are complete are compressed meanwhile, and all is within what is kept, at any time: more of it fits.
+    What is packed is read as it is, and gives what babeltrace2 finds in it when zstd has unpacked it.
+    """
+    with directory() as d:
+        with flood(d + '/region', 'discard', 1 << 20, 2, 800000, 0, 'live', 150000) as f:
+            wait_for_regions(d, 'region')
+            source = f'local:{d}/region' + (',trusted' if way != 'copied' else '')
+            with subprocess.Popen([READER, source, '-o', f'raw:{d}/raw,rotate=4M,keep=16M,zstd', '--stats', '1',
+                                   '--duration', '8'], stderr=subprocess.PIPE, text=True) as reader:
+                most = most_bytes(d + '/raw', reader)
+                said = reader.stderr.read()
+            assert reader.returncode == 0 and number('received', said) == 1600000, said
+            assert 'system calls: those needed' in said and 'could not be compressed' not in said, said
+            f.wait()
+        assert 6 << 20 < most <= 16 << 20, most
+        parts = sorted(os.listdir(d + '/raw'), key=lambda name: int((name + '.1').split('.')[1]))
+        files = {name: sorted(x for _, _, names in os.walk(f'{d}/raw/{name}') for x in names) for name in parts}
+        packed = [name for name in parts if files[name] == ['journal.zst', 'metadata', 'ring0.zst', 'ring1.zst']]
+        assert len(packed) >= 2 and 'source1-session1' not in parts and files[parts[-1]] == ['journal', 'metadata', 'ring0', 'ring1'], files
+        assert not [x for names in files.values() for x in names if x.startswith('.')], files
+        whole, alone = numbers_of(d + '/raw'), numbers_of(f'{d}/raw/{packed[0]}')
+        for seqs in whole.values():
+            assert seqs == list(range(seqs[0], 800000)), (seqs[0], len(seqs))
+        size = sum(size_of(f'{d}/raw/{name}') for name in packed)
+        assert unpack(d + '/raw') >= 3 * len(packed)
+        say(f'{len(packed)} of {len(parts)} parts were packed, {size / 2**20:.1f} MiB of '
+            f'{sum(size_of(f"{d}/raw/{name}") for name in packed) / 2**20:.1f}; {most / 2**20:.1f} MiB at most')
+        assert records(d + '/raw') == whole and records(f'{d}/raw/{packed[0]}') == alone
+        assert numbers_of(d + '/raw') == whole
+
+
 def test_rotated_together():
     """Two sources, one of them seven times as busy: what is kept is kept for both, and each one's latest is there."""
     counts = {1: (2, 300000, 150000), 2: (1, 80000, 40000)}
@@ -367,6 +421,7 @@ def test_options():
         assert 'there is trusted' in refused(f'local:{d}/x,trust')
         for option, why in (('rotate=1K', 'neither a size'), ('rotate=5', 'neither a size'), ('rotate=0s', 'neither'),
                             ('keep=60s', 'not a size'), ('keep=4M', 'two parts'), ('rotate=8M,keep=8M', 'two parts'),
+                            ('rotate=8M,keep=16M,zstd', 'three parts'), ('zstd', 'only what is complete'),
                             ('b', 'a comma of the path itself is doubled')):
             assert why in refused(f'local:{d}/x', '-o', f'raw:{d}/a,{option}'), option
         assert os.listdir(d) == []

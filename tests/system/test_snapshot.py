@@ -2,9 +2,11 @@
 """The flight recorder: nothing goes out but by snapshots, and these hold the last of each ring."""
 
 import json
+import mmap
 import os
 import re
 import signal
+import struct
 import subprocess
 import time
 
@@ -45,8 +47,8 @@ def is_run(numbers, end):
     return numbers == list(range(numbers[0], end))
 
 
-def wait_for_snapshot(reader, nr):
-    reader.wait_for(f'snapshot {nr}, .* written')
+def wait_for_snapshot(reader, nr, count=1):
+    reader.wait_for(f'snapshot {nr}, .* written', count=count)
 
 
 @params('overwrite', 'discard')
@@ -171,13 +173,67 @@ def test_death():
         assert found[0][5] == {0: list(range(100))}, found
 
 
+def back_to(region, beat):
+    """Let the guest's heartbeat go back, and rise again, as that of one whose earlier state is loaded."""
+    at = struct.unpack_from('<Q', region, 80)[0] + 16  # guest area: its heartbeat
+    struct.pack_into('<Q', region, at, beat)
+
+
+@params('taken over', 'taken over while it stands still', 'set back')
+def test_sudden_end(how):
+    """
+    What was held goes out after its session is over, marks of what befell it too; and all of that, as it is in
+    the other outputs, is what the raw capture gives again.
+    """
+    with Stage() as stage:
+        guest = stage.guest()
+        out, again, raw = (stage.path(name) for name in ('json', 'again', 'raw'))
+        reader = stage.reader('--snapshot', '64K', '-o', 'json:' + out, '-o', 'raw:' + raw)
+        time.sleep(1.2)
+        guest.do('w 0 100')
+        guest.process.send_signal(signal.SIGSTOP)
+        reader.wait_for('silent for .* process that runs it is stopped')
+        guest.process.send_signal(signal.SIGCONT)
+        reader.wait_for('is back, after .* paused')
+        guest.do('w 1 50')
+        time.sleep(0.3)
+        if how == 'set back':
+            with open(stage.path('region'), 'r+b') as f, mmap.mmap(f.fileno(), 0) as region:
+                back_to(region, 1)
+            reader.wait_for('set back to an earlier state')
+        else:
+            if how != 'taken over':
+                guest.process.send_signal(signal.SIGSTOP)
+                reader.wait_for('silent for .* process that runs it is stopped', count=2)
+            first, guest = guest, stage.guest()  # takes the file over
+            first.kill()
+        wait_for_snapshot(reader, 1)
+        reader.wait_for('new session: ')
+        guest.do('w 0 10')
+        guest.kill()
+        wait_for_snapshot(reader, 1, count=2)
+        assert reader.stop() == 0, reader.err()
+        notes, found = read_recorded(out)
+        begin = ['snapshot 1, ', 'guest silent for ', 'the guest is back, after ']
+        begin += {'taken over': [], 'set back': ['the guest was set back']}.get(how, ['guest silent for '])
+        assert all(n.startswith(b) for n, b in zip(notes, [*begin, 'new session: ', 'snapshot 1, '])), notes
+        who, told, lost, events = found[0]
+        assert who == ('its return to an earlier state' if how == 'set back' else 'the sudden end of its session'), who
+        assert told == len(events) == 150 and not lost, (told, len(events), lost)
+        replay(raw, '-o', 'json:' + again)
+        notes_again, found_again = read_recorded(again)
+        assert steady(notes_again) == steady(notes), (notes_again, notes)
+        assert found_again == found, 'the capture gives something else'
+
+
 ROUND = 500  # records of `counted`, on each CPU
+LONG, AT = 800, 22  # and in this round; it is one that only the first boot gets to
 GUEST = f'''
 agent_start --events none --bpf /counted.bpf.o || exit 1
 i=0
 while :; do
-	workload count {ROUND} 424242
 	i=$((i + 1))
+	[ $i = {AT} ] && workload count {LONG} 424242 || workload count {ROUND} 424242
 	echo ROUND $i
 	sleep 0.3
 done
@@ -203,7 +259,8 @@ def check_snapshot(who, told, lost, events):
     """All that it says is there, and of the workload's numbers none is missing."""
     numbers = [e['fields']['number'] for e in events if e['event'] == 'counted']
     assert told == len(events) and not lost and len(numbers) > ROUND, (who, told, lost, len(events), len(numbers))
-    assert all(b == (a + 1) % ROUND for a, b in zip(numbers, numbers[1:])), who
+    ends = (ROUND - 1, LONG - 1)
+    assert all(b == a + 1 or (b == 0 and a in ends) for a, b in zip(numbers, numbers[1:])), who
     say(f'{who}: {told} events, {len(numbers)} of the workload without a gap')
 
 
@@ -215,8 +272,8 @@ def steady(notes, captured=False):
 
 def test_guest():
     """
-    Of a guest with direct placement, which is paused, set back and felled by a panic: each is followed by a snapshot
-    of the last of its rings. They and what befell it are marked alike in all outputs.
+    Of a guest with direct placement, one of whose events asks for a snapshot, and which is paused, reset and felled by a
+    panic: there is a snapshot of the last of its rings each time. They and what befell it are marked alike in all outputs.
     """
     with VM(GUEST, kernel='6.1', memory='256M', add=[COUNTED], reboot=True,
             append='unknown_nmi_panic=1 panic=0') as vm:
@@ -224,18 +281,20 @@ def test_guest():
         vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--tcg-thread', 'single']
         vm.start()
         out, text, pf, ctf, raw = (os.path.join(vm.dir, name) for name in ('json', 'text', 'pf', 'ctf', 'raw'))
-        reader = Reader(vm, '--snapshot', '64K', '-o', 'json:' + out, '-o', 'text:' + text, '-o', 'perfetto:' + pf,
-                        '-o', 'ctf:' + ctf, '-o', 'raw:' + raw)
+        reader = Reader(vm, '--snapshot', f'64K:count* if number == {LONG - 1} && cpu == 0', '-o', 'json:' + out,
+                        '-o', 'text:' + text, '-o', 'perfetto:' + pf, '-o', 'ctf:' + ctf, '-o', 'raw:' + raw)
         qmp = Qmp(qmp_path)
         vm.wait_for('ROUND 12')
         reader.wait_for('from now on direct|; direct')
         reader.signal(signal.SIGUSR1)
         wait_for_snapshot(reader, 1)
+        vm.wait_for(f'ROUND {AT}')
+        wait_for_snapshot(reader, 2)
         qmp.do('stop')
         reader.wait_for('silent for .* paused')
         qmp.do('cont')
         reader.wait_for('is back, after .* paused')
-        vm.wait_for('ROUND 14')
+        vm.wait_for(f'ROUND {AT + 2}')
         qmp.do('system_reset')
         reader.wait_for('vCPUs; ', count=2)
         time.sleep(4)
@@ -249,7 +308,10 @@ def test_guest():
         notes, found = read_recorded(out)
         # A reset is noticed as silence, or sooner, by what takes the memory then.
         assert found[0][0] == 'SIGUSR1' and found[-1][0] == "the guest's silence", [f[:3] for f in found]
-        assert {f[0] for f in found[1:-1]} <= {"the guest's silence", 'the loss of its rings'}, [f[:3] for f in found]
+        assert re.fullmatch(r'counted on CPU 0 at \d+\.\d{9}', found[1][0]), found[1][:3]
+        assert [e['fields']['number'] for e in found[1][3]].count(LONG - 1) == 1, found[1][0]
+        assert {f[0] for f in found[2:-1]} <= {"the guest's silence", 'the loss of its rings', 'the sudden end of its session'}, \
+            [f[:3] for f in found]
         for snapshot in found:
             check_snapshot(*snapshot)
         marks = [n for n in steady(notes) if not NOTE.match(n)]

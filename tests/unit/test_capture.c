@@ -170,7 +170,7 @@ static void end_session(struct maker *m)
 {
 	struct capture_end end = { .attached_ns = 12345 };
 
-	session_tell(m->session, CAPTURE_END, &end, sizeof(end), m->now);
+	session_end(m->session, &end, m->now);
 	ck_assert(!session_emit(m->session, m->now, true));
 	session_close(m->session);
 	m->session = NULL;

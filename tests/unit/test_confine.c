@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -115,7 +116,7 @@ static int result(long ret)
 
 static void *in_thread(void *arg)
 {
-	*(int *)arg = 1;
+	*(int *)arg = !setpriority(PRIO_PROCESS, 0, 19); /* its own may fall */
 	return NULL;
 }
 
@@ -294,6 +295,11 @@ static int type_ahead(void)
 	return result(ioctl(STDIN_FILENO, TIOCSTI, "x"));
 }
 
+static int slow_others(void)
+{
+	return result(setpriority(PRIO_PGRP, 0, 19)) == EPERM ? result(setpriority(PRIO_PROCESS, (id_t)getppid(), 19)) : 0;
+}
+
 static const struct attempt on_calls[] = {
 	{ "runs a program", run_program, { EPERM } },
 	{ "makes a process", make_process, { EPERM, ENOSYS } },
@@ -305,6 +311,7 @@ static const struct attempt on_calls[] = {
 	{ "reads another's memory", read_memory, { EPERM } },
 	{ "makes an io_uring", make_uring, { EPERM } },
 	{ "loads BPF", load_bpf, { EPERM } },
+	{ "slows others down", slow_others, { EPERM } },
 	{ "types ahead", type_ahead, { EPERM } },
 };
 

@@ -252,7 +252,7 @@ static int end(struct lender *l)
 
 	session_take_back(l->session, TAKE_BACK_ALL);
 	htrace_consumer_free(l->box.c);
-	session_tell(l->session, CAPTURE_END, &e, sizeof(e), l->now);
+	session_end(l->session, &e, l->now);
 	session_close(l->session);
 	ret = sinks_close(&l->sinks);
 	free(l->box.ring);
