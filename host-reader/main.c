@@ -473,7 +473,10 @@ static int finish(struct reader *r, bool failed)
 	}
 	warn_unused(r);
 	if (!came && !stop && !failed && !ret) {
-		say("no guest came within %.3f s", (double)r->options.duration_ns / 1e9);
+		if (r->options.duration_ns)
+			say("no guest came within %.3f s", (double)r->options.duration_ns / 1e9);
+		else
+			say("no guest came");
 		return 1;
 	}
 	return failed || ret || r->output_failed ? 1 : 0;
