@@ -494,6 +494,8 @@ int main(int argc, char **argv)
 		return ret;
 	}
 	r.started = clock_ns(CLOCK_MONOTONIC);
+	if (options_plug(&r.options)) /* from then on there is something to take back */
+		catch_signals(r.options.snapshot.bytes != 0);
 	ret = begin(&r);
 	if (!ret)
 		ret = begin_sync(&r);

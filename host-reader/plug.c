@@ -298,6 +298,7 @@ int plug_put(struct qmp *q, const char *file, __u64 size, const struct plug_plac
 		     NULL, err, errlen);
 	if (ret)
 		return ret;
+	qmp_forget(q);
 	ret = qmp_do(q, "device_add", json_pack("{s:s, s:s, s:s, s:s}", "driver", "ivshmem-plain", "id", PLUG_DEVICE,
 						"memdev", PLUG_MEMORY, "bus", p->bus), NULL, err, errlen);
 	if (ret)
@@ -336,7 +337,8 @@ int plug_take(struct qmp *q, char *err, size_t errlen)
 	struct plug_place p;
 	int ret = plug_look(q, "", &p, err, errlen);
 
-	if (!ret && p.device && !qmp_deleted(q)) {
+	qmp_forget(q);
+	if (!ret && p.device) {
 		/* Asked a second time it says that it is under way, which is as good. */
 		ret = qmp_do(q, "device_del", json_pack("{s:s}", "id", PLUG_DEVICE), NULL, err, errlen);
 		if (!ret || ret == -EREMOTEIO)

@@ -274,12 +274,14 @@ bool qmp_deleted(const struct qmp *q)
 	return q->deleted;
 }
 
-bool qmp_refused(struct qmp *q)
+bool qmp_refused(const struct qmp *q)
 {
-	bool refused = q->refused;
+	return q->refused;
+}
 
-	q->refused = false;
-	return refused;
+void qmp_forget(struct qmp *q)
+{
+	q->deleted = q->refused = false;
 }
 
 /* --------------------------------------------------------------------------------- the connection */

@@ -34,9 +34,11 @@ int qmp_do(struct qmp *q, const char *command, json_t *arguments, json_t **resul
 int qmp_listen(struct qmp *q);
 /* Wait for more to come by itself, @wait_ns at most. As qmp_listen(). */
 int qmp_wait(struct qmp *q, __u64 wait_ns);
-/* Was the device taken out? */
+/* What was told of the device so far is of no interest any more. */
+void qmp_forget(struct qmp *q);
+/* Was it taken out since then? */
 bool qmp_deleted(const struct qmp *q);
-/* Did the guest refuse to give it back, since this was asked last? */
-bool qmp_refused(struct qmp *q);
+/* Did the guest refuse to give it back? */
+bool qmp_refused(const struct qmp *q);
 
 #endif

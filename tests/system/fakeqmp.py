@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A monitor that is no QEMU's: one that behaves, as far as host-reader asks, and ones that do not."""
 
+import contextlib
 import json
 import mmap
 import os
@@ -20,6 +21,7 @@ class Listener:
         self.socket.bind(path)
         self.socket.listen(1)
         self.ended = threading.Event()
+        self.connection = None
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def __enter__(self):
@@ -28,6 +30,10 @@ class Listener:
 
     def __exit__(self, *_):
         self.ended.set()
+        if self.connection:
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+            self.connection.close()
         self.socket.shutdown(socket.SHUT_RDWR)
         self.thread.join(20)
         self.socket.close()
@@ -39,6 +45,7 @@ class Listener:
                 connection, _ = self.socket.accept()
             except OSError:
                 return
+            self.connection = connection.dup()
             with connection:
                 try:
                     self.serve(connection)
@@ -52,14 +59,17 @@ class Listener:
 class Hostile(Listener):
     """Sends `text` again and again, `times` times or as long as it is listened to; never listens itself."""
 
-    def __init__(self, path, text, times=None, pause=0.0):
+    def __init__(self, path, text, times=None, pause=0.0, greets=False):
         super().__init__(path)
+        self.greets = greets
         self.text, self.times, self.pause = text, times, pause
         self.sent = 0
 
     def serve(self, connection):
         connection.settimeout(0.5)
         n = 0
+        if self.greets:
+            connection.sendall(json.dumps(GREETING).encode() + b'\n')
         while not self.ended.is_set() and (self.times is None or n < self.times):
             try:
                 connection.sendall(self.text)
@@ -80,7 +90,6 @@ class FakeQemu(Listener):
         self.ports = ports or {}  # id: {'reserve': bytes, 'taken': ..., 'hotplug': ...}
         self.objects, self.devices, self.mapped = {}, {}, {}
         self.done = []
-        self.connection = None
 
     def event(self, name, **data):
         self.send({'event': name, 'data': data, 'timestamp': {'seconds': 1, 'microseconds': 2}})
@@ -89,7 +98,6 @@ class FakeQemu(Listener):
         self.connection.sendall(json.dumps(what).encode() + b'\r\n')
 
     def serve(self, connection):
-        self.connection = connection
         self.send(GREETING)
         for line in connection.makefile('r'):
             order = json.loads(line)
