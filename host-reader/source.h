@@ -257,6 +257,8 @@ static inline __u64 source_due(const struct source *s)
 /* Write out what the flight recorder holds, if there is one. @why: in a few words. */
 void source_snapshot(struct source *s, const char *why, __u64 now);
 
+#define SOURCE_PLUG_FILES "/dev/shm/htrace-qmp-"
+
 /* The file that was made for a device that was plugged in. */
 const char *source_plug_file(const struct source *s);
 
