@@ -47,6 +47,7 @@ TARGETS = {
     'perfetto': Target('sinks.c', 'records as a Perfetto trace', ['-DSINK="perfetto"']),
     'raw': Target('sinks.c', 'records into a capture', ['-DSINK="raw"']),
     'capture': Target('capture.c', 'a capture\'s files'),
+    'qmp': Target('qmp.c', 'what QEMU\'s monitor says', max_len=16384),
     'tracepoint': Target('tracepoint.c', 'format files of tracefs'),
 }
 
@@ -110,7 +111,7 @@ class Build:
             clang(), '-std=gnu11', '-D_GNU_SOURCE', '-g', '-fno-omit-frame-pointer', '-UNDEBUG',
             '-Wall', '-Wextra', '-Wno-unused-parameter', '-Wno-missing-field-initializers',
             '-Wno-gnu-zero-variadic-macro-arguments', *FLAVOURS[flavour], '-DHAVE_ZLIB', '-DHAVE_LIBELF',
-            '-DHAVE_PROTOBUF_C',
+            '-DHAVE_PROTOBUF_C', '-DHAVE_JANSSON',
             '-I' + os.path.join(LIB, 'include'), '-I' + LIB, '-I' + READER, '-I' + directory]
         # of the programs that were made: name -> its harness, and source -> object of what they share
         self.harness, self.common = {}, {}
@@ -159,7 +160,7 @@ class Build:
 
     def _link(self, name, objects, to):
         exe = os.path.join(self.dir, to)
-        libraries = ['-lelf', '-lz', '-lprotobuf-c'] if self.flavour != 'memory' else []
+        libraries = ['-lelf', '-lz', '-lprotobuf-c', '-ljansson'] if self.flavour != 'memory' else []
         self._run(*self.flags, '-fsanitize=fuzzer', self.harness[name], *objects.values(), '-o', exe,
                   *libraries, '-pthread')
         return exe

@@ -89,12 +89,13 @@ class FakeQemu(Listener):
         self.machine, self.ejects, self.spoil = machine, ejects, spoil or {}
         self.ports = ports or {}  # id: {'reserve': bytes, 'taken': ..., 'hotplug': ...}
         self.objects, self.devices, self.mapped = {}, {}, {}
-        self.done = []
+        self.done, self.sent = [], b''
 
     def event(self, name, **data):
         self.send({'event': name, 'data': data, 'timestamp': {'seconds': 1, 'microseconds': 2}})
 
     def send(self, what):
+        self.sent += json.dumps(what).encode() + b'\r\n'
         self.connection.sendall(json.dumps(what).encode() + b'\r\n')
 
     def serve(self, connection):

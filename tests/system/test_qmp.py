@@ -7,13 +7,15 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 
 from fakeqmp import FakeQemu, Hostile
 from guestlike import Stage
 from harness import params, say
+from test_dead import Qmp, counted, flat, follow
 from test_sandbox import children, status
-from vm import READER, VM, Reader
+from vm import COUNTED, READER, VM, Reader
 
 
 def left():
@@ -241,3 +243,133 @@ def test_wrong_sockets():
     for bad in ('size=3M', 'size=1', 'share=on'):
         done = subprocess.run([READER, f'qmp:x,{bad}'], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
+
+
+ROUND = 500  # as test_dead has it: records of `counted` each
+
+GUEST = f"""
+guest-agent --wait --events none --bpf /counted.bpf.o >> /tmp/agent.log 2>&1 &
+agent=$!
+echo BOOTED
+shown=0
+i=0
+while kill -0 $agent; do
+	said=$(wc -l < /tmp/agent.log)
+	[ $said = $shown ] || tail -n +$((shown + 1)) /tmp/agent.log
+	shown=$said
+	if grep -E ': tracing|was removed' /tmp/agent.log | tail -n 1 | grep -q tracing; then
+		workload count {ROUND} 424242 && i=$((i + 1)) && echo ROUND $i
+	fi
+	sleep 0.2
+done
+"""
+
+
+def rounds(vm, more):
+    """So many more of them."""
+    last = max([0, *map(int, re.findall(r'ROUND (\d+)', vm.console()))])
+    vm.wait_for(rf'ROUND {last + more}\b')
+
+
+def check_complete(path, reader):
+    """Every record from the session's first on."""
+    numbers = flat(counted(path))
+    follow(numbers, path)
+    assert numbers[0] == 0 and len(numbers) > 3 * ROUND, (numbers[:3], len(numbers))
+    assert re.search(r'^lost +0 ', reader.err(), re.M) and re.search(r'^before +0 ', reader.err(), re.M), reader.err()
+    return len(numbers)
+
+
+def objects(path):
+    """What of ours QEMU has, by a monitor that is free."""
+    qmp = Qmp(path)
+    names = [o['name'] for at in ('/objects', '/machine/peripheral') for o in qmp.do('qom-list', path=at)]
+    qmp.socket.close()
+    return [n for n in names if n.startswith('htrace')]
+
+
+@params(('pc', True, None), ('q35', False, ',pref64-reserve=64M'), ('q35', False, ''))
+def test_guest(machine, private, port):
+    """
+    A guest that was booted without a device: traced, its reader killed, gone on with by a second one, the device taken
+    out and another one plugged in, until QEMU is killed. Nothing is missing, and nothing stays.
+    """
+    before = left()
+    with VM(GUEST, regions=0, machine=machine, private_ram=private, add=[COUNTED]) as vm:
+        path = os.path.join(vm.dir, 'qmp')
+        vm.command += ['--qmp', path]
+        if port is not None:
+            vm.command += ['--', '-device', f'pcie-root-port,id=port,chassis=1{port}']
+        vm.start()
+        vm.wait_for('waiting for an ivshmem device')
+        readers, outs = [], []
+
+        def read():
+            outs.append(os.path.join(vm.dir, f'json{len(outs)}'))
+            readers.append(Reader(f'qmp:{path}', '-o', f'json:{outs[-1]}', name=f'reader{len(outs)}'))
+            return readers[-1]
+
+        first = read()
+        first.wait_for('plugged a device of')
+        vm.wait_for('guest-agent: tracing')
+        rounds(vm, 4)
+        first.process.kill()
+        first.process.wait()
+        rounds(vm, 2)
+        second = read()
+        second.wait_for('going on with the device')
+        rounds(vm, 4)
+        second.process.send_signal(signal.SIGINT)
+        begun = time.time()
+        assert second.process.wait(40) == 0, second.err()
+        took = time.time() - begun
+        assert left() == before and not objects(path), second.err()
+        vm.wait_for('the ivshmem device was removed; waiting for the next one')
+        third = read()
+        third.wait_for('plugged a device of')
+        vm.wait_for('guest-agent: tracing', count=2)
+        rounds(vm, 4)
+        time.sleep(1)
+        vm.qemu.kill()
+        vm.qemu.wait()
+        assert third.process.wait(30) == 0, third.err()
+        assert left() == before
+        say(f'{machine}: {[check_complete(o, r) for o, r in zip(outs[1:], readers[1:])]} records; taken out in {took:.1f} s')
+
+
+def test_no_guest():
+    """QEMU without an operating system: what it lacks is said; what nobody ejects goes with a reset."""
+    before = left()
+    with tempfile.TemporaryDirectory(dir='/dev/shm') as here:
+        path = os.path.join(here, 'qmp')
+
+        def qemu(machine):
+            process = subprocess.Popen(['qemu-system-x86_64', '-nodefaults', '-display', 'none', '-M', machine, '-accel',
+                                        'tcg', '-m', '64M', '-qmp', f'unix:{path},server=on,wait=off'])
+            while not os.path.exists(path):
+                assert process.poll() is None
+                time.sleep(0.05)
+            return process
+
+        VM.started += 1
+        with qemu('q35') as process:
+            ret, said, _ = run(path)
+            process.kill()
+        assert ret == 1 and '(machine pc-q35-' in said and 'has no PCIe root port' in said, said
+        os.unlink(path)
+        with qemu('pc') as process:
+            reader = Reader(f'qmp:{path}')
+            reader.wait_for('plugged a device of 16 MiB')
+            assert 'no process that can be seen' not in reader.err()
+            assert reader.stop(timeout=40) == 0 and 'does not give the device back' in reader.err(), reader.err()
+            assert objects(path) == ['htrace-memory', 'htrace']
+            Qmp(path).do('system_reset')
+            time.sleep(1)
+            assert objects(path) == ['htrace-memory']
+            second = Reader(f'qmp:{path}', name='second')
+            second.wait_for('plugged a device of 16 MiB')
+            process.kill()
+            process.wait()
+            second.wait_for('the connection to QEMU is gone')
+            assert second.process.wait(20) == 1
+        assert left() == before
