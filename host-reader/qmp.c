@@ -86,6 +86,7 @@ static char *take_line(struct qmp *q, size_t *len)
  */
 static int next_object(struct qmp *q, __u64 end, json_t **out)
 {
+	json_t *o;
 	size_t len;
 	char *line;
 	int ret;
@@ -97,10 +98,12 @@ static int next_object(struct qmp *q, __u64 end, json_t **out)
 		if (ret)
 			return ret;
 	}
-	*out = json_loadb(line, len, JSON_DECODE_INT_AS_REAL, NULL);
-	if (json_is_object(*out))
+	o = json_loadb(line, len, JSON_DECODE_INT_AS_REAL, NULL);
+	if (json_is_object(o)) {
+		*out = o;
 		return 0;
-	json_decref(*out);
+	}
+	json_decref(o);
 	return -EPROTO;
 }
 

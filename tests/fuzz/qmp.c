@@ -46,14 +46,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CHECK(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair));
 	CHECK(write(pair[1], data, size) == (ssize_t)size);
 	CHECK(!shutdown(pair[1], SHUT_WR));
-	fail_allocation(size ? data[size - 1] % 16 == 5 : 0);
+	fail_allocation(size ? data[size - 1] == 'E' : 0);
 	ret = qmp_open(&q, pair[0], PLUG_DEVICE, 1000000000, err, sizeof(err));
 	fail_allocation(0);
 	check_text(ret, err);
 	if (!ret) {
 		ret = plug(q, err, sizeof(err));
 		check_text(ret, err);
-		CHECK(qmp_listen(q) <= 0);
+		CHECK(qmp_fd(q) == pair[0] && qmp_listen(q) <= 0);
 		qmp_close(q);
 	}
 	close(pair[1]);
