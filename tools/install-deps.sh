@@ -42,6 +42,8 @@ while [ $# -gt 0 ]; do
 		packages+=(libclang-rt-dev llvm) # libFuzzer, and its coverage
 		# kernel modules; tools/fetch-headers.sh fetches the headers
 		packages+=(gcc-12 binutils dkms lz4 ovmf)
+		# the truth of what is written for Prometheus
+		packages+=(python3-prometheus-client)
 		# the Debian packages; lint and units of what they install
 		packages+=(build-essential dpkg-dev debhelper dh-dkms lintian systemd)
 		# the build for aarch64; tools/cross-aarch64.sh fetches the arm64 libraries

@@ -98,6 +98,7 @@ ELSEWHERE = {
         'tell', 'tell_kvm', 'source_tell')},
     'host-reader/summary.c': 'adds and shows numbers; names were escaped before; sinks',
     'host-reader/stats.c': 'adds numbers',
+    'host-reader/metrics.c': 'shows numbers, and names that show.c\'s rules escape, so many at most; test_metrics, metrics',
     **{f'host-reader/{f}.c': 'the host\'s kernel; test_kvm_exits' for f in ('sync_kvm_exit', 'kvm_exits', 'kvm_process',
                                                                        'kvm_programs')},
     'host-reader/plug_keeper.c': 'orders and answers of fixed form, between processes of ours; plug.c and qmp.c judge; qmp',
