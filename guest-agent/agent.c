@@ -132,9 +132,9 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	bool relays, module_fits;
 	struct rings old = {0};
 
-	if (check_machine() || loader_check_hooks(l) || pins_lock() ||
+	if (loader_check_hooks(l) || pins_lock() ||
 	    find_module(a, o, l, &module_fits) ||
-	    agent_open_region(a, a->module.fd < 0 ? o->region : a->module.info.pci))
+	    agent_open_region(a, a->module.fd < 0 ? o->region : a->module.info.pci, o->wait ? o->argv : NULL))
 		return -1;
 	bell_open(&a->bell, a->bar ? htrace_bar_pci(a->bar) : NULL, &a->module);
 	agent_try_adopt(a, o, module_fits);
@@ -290,6 +290,10 @@ int agent_run(const struct options *o, struct loader *l)
 	sigaddset(&a.stop, SIGINT);
 	sigaddset(&a.stop, SIGHUP);
 	sigprocmask(SIG_BLOCK, &a.stop, NULL);
+	if (check_machine())
+		return EXIT_FAILURE;
+	if (o->wait && agent_await_region(o->region, &a.stop))
+		return EXIT_SUCCESS;
 	err = start(&a, o, l);
 	if (!err) {
 		idle(&a);

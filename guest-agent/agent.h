@@ -20,6 +20,8 @@ struct options {
 	__u64 buffer; /* bytes of data per CPU */
 	bool policy_given, buffer_given;
 	bool follow_host; /* record nothing, show what the host tells */
+	bool wait;        /* for a device that is plugged in later, and again after it was removed */
+	char **argv;      /* as we were started */
 	struct htrace_filter *filter; /* NULL: record everything */
 };
 

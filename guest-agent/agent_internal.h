@@ -38,8 +38,10 @@ struct agent {
 
 /* agent_region.c: the region, and rings of a size that fits it. 0, or -1 after saying why not. */
 
-/* The file or the device that @where tells of. */
-int agent_open_region(struct agent *a, const char *where);
+/* Wait until there is one; 1: a signal of @stop ended that. */
+int agent_await_region(const char *where, const sigset_t *stop);
+/* The file or the device that @where tells of. @again: what to start when the device is removed; or NULL: nothing. */
+int agent_open_region(struct agent *a, const char *where, char **again);
 void agent_close_region(struct agent *a);
 /* For messages. */
 const char *agent_region_name(const struct agent *a, const struct options *o);

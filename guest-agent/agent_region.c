@@ -10,10 +10,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "message.h"
 
+#define AWAIT_NS 500000000L       /* between two looks for a device */
 #define BUFFER_LEAST (64ULL << 10) /* that we make of our own accord */
 
 static int map_file(struct agent *a, int fd, const char *path)
@@ -55,6 +58,7 @@ static int open_file(struct agent *a, const char *path)
 
 static struct {
 	const char *from, *to;
+	char **again;
 } mapped; /* the device's memory, for the signal handler */
 
 /*
@@ -65,27 +69,68 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
 {
 	static const char text[] = "guest-agent: the ivshmem device was removed while it was in use; "
 				   "add it again, and start the agent again\n";
+	static const char next[] = "guest-agent: the ivshmem device was removed; waiting for the next one\n";
 	const char *at = info->si_addr;
 
 	if (at < mapped.from || at >= mapped.to) {
 		signal(number, SIG_DFL); /* none of ours: happens again on return */
 		return;
 	}
+	if (mapped.again && write(STDERR_FILENO, next, sizeof(next) - 1) > 0) {
+		syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0); /* programs are detached by that */
+		execv("/proc/self/exe", mapped.again);
+	}
 	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
 		_exit(EXIT_FAILURE);
 	_exit(EXIT_FAILURE);
 }
 
-static void expect_removal(const struct agent *a)
+static void expect_removal(const struct agent *a, char **again)
 {
-	struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
+	/* SA_NODEFER: who is started anew from the handler must not have it blocked. */
+	struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_NODEFER};
 
+	mapped.again = again;
 	mapped.from = a->mem;
 	mapped.to = mapped.from + a->size;
 	sigaction(SIGBUS, &action, NULL);
 }
 
-int agent_open_region(struct agent *a, const char *where)
+/* Is it there, and in order as far as a look tells? Else @why, if it is not just missing. */
+static bool is_there(const char *where, char *why, size_t len)
+{
+	struct htrace_bar *bar;
+	int err;
+
+	*why = 0;
+	if (strchr(where, '/'))
+		return !access(where, R_OK | W_OK);
+	err = htrace_bar_open(&bar, where, why, len);
+	if (!err)
+		htrace_bar_close(bar);
+	if (err == -ENODEV)
+		*why = 0;
+	/* Others' devices may be there before it, and its address comes a moment after it. */
+	return err != -ENODEV && err != -EEXIST && err != -ENOENT;
+}
+
+int agent_await_region(const char *where, const sigset_t *stop)
+{
+	const struct timespec pause = {0, AWAIT_NS};
+	char why[256], said[256] = "";
+
+	for (int i = 0; !is_there(where, why, sizeof(why)); i++) {
+		if (!i)
+			say("waiting for an ivshmem device");
+		else if (*why && strcmp(why, said))
+			say("still waiting: %s", strcpy(said, why));
+		if (sigtimedwait(stop, NULL, &pause) > 0)
+			return 1;
+	}
+	return 0;
+}
+
+int agent_open_region(struct agent *a, const char *where, char **again)
 {
 	char why[256] = "";
 
@@ -97,7 +142,7 @@ int agent_open_region(struct agent *a, const char *where)
 	}
 	a->mem = htrace_bar_mem(a->bar, &a->size);
 	a->io_memory = htrace_bar_io_memory(a->bar);
-	expect_removal(a);
+	expect_removal(a, again);
 	return 0;
 }
 

@@ -259,3 +259,17 @@ int confine_finder(const struct confine_finder_plan *plan)
 	ret = drop_finders_capabilities(plan);
 	return ret ? ret : confine_finder_calls(plan);
 }
+
+int confine_keeper(void)
+{
+	static const struct confine_plan nothing;
+	char said[256] = "";
+	int ret;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return -errno;
+	ret = drop_capabilities(&nothing, said, sizeof(said));
+	if (!ret)
+		ret = confine_files(&nothing, said, sizeof(said));
+	return ret ? ret : confine_keeper_calls();
+}

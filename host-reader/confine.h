@@ -30,7 +30,7 @@ int confine(const struct confine_plan *plan, char *said, size_t len);
 /* What the finder still does beside looking at processes and opening files. */
 struct confine_finder_plan {
 	bool bpf_stats; /* has the kernel measure BPF programs */
-	bool unlink;    /* removes a socket at its end */
+	bool unlink;    /* removes files of ours: a socket at its end, a region that is not needed any more */
 };
 
 /*
@@ -38,5 +38,8 @@ struct confine_finder_plan {
  * forbid the latter, so which files these are is its capabilities' and its owner's matter.
  */
 int confine_finder(const struct confine_finder_plan *plan);
+
+/* Likewise of the process that speaks with a VM's monitor (plug_keeper.h): it has its sockets, and nothing else. */
+int confine_keeper(void);
 
 #endif

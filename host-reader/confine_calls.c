@@ -148,6 +148,15 @@ static const char *const finders[] = {
 	"clock_gettime", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall", "exit", "exit_group",
 };
 
+/* Memory of its own, and none that is code. */
+static int allow_own_memory(scmp_filter_ctx c)
+{
+	int ret = seccomp_rule_add(c, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2, SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+				   SCMP_CMP64(3, SCMP_CMP_MASKED_EQ, MAP_SHARED, 0));
+
+	return ret ? ret : allow_bits(c, SCMP_SYS(mprotect), 2, PROT_EXEC, 0);
+}
+
 static int add_finders_conditions(scmp_filter_ctx c, const struct confine_finder_plan *plan)
 {
 	const __u64 makes = O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
@@ -158,11 +167,7 @@ static int add_finders_conditions(scmp_filter_ctx c, const struct confine_finder
 		ret = allow_bits(c, SCMP_SYS(open), 1, makes, 0);
 #endif
 	if (!ret)
-		ret = seccomp_rule_add(c, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2,
-				       SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
-				       SCMP_CMP64(3, SCMP_CMP_MASKED_EQ, MAP_SHARED, 0));
-	if (!ret)
-		ret = allow_bits(c, SCMP_SYS(mprotect), 2, PROT_EXEC, 0);
+		ret = allow_own_memory(c);
 	if (!ret && plan->bpf_stats)
 		ret = allow_value(c, SCMP_SYS(bpf), 0, BPF_ENABLE_STATS);
 	if (!ret && plan->unlink)
@@ -190,9 +195,37 @@ int confine_finder_calls(const struct confine_finder_plan *plan)
 	return lacks(ret) ? 0 : ret;
 }
 
+/* The keeper's: it speaks with the two whom it is connected to. */
+static const char *const keepers[] = {
+	"recvfrom", "sendto", "poll", "ppoll", "close", "munmap", "mremap", "brk", "madvise", "futex", "nanosleep",
+	"clock_nanosleep", "clock_gettime", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall", "exit",
+	"exit_group",
+};
+
+int confine_keeper_calls(void)
+{
+	scmp_filter_ctx c = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	int ret;
+
+	if (!c)
+		return -ENOMEM;
+	ret = add_names(c, keepers, sizeof(keepers) / sizeof(*keepers));
+	if (!ret)
+		ret = allow_own_memory(c);
+	if (!ret)
+		ret = seccomp_load(c);
+	seccomp_release(c);
+	return lacks(ret) ? 0 : ret;
+}
+
 #else
 
 int confine_finder_calls(const struct confine_finder_plan *plan)
+{
+	return 0;
+}
+
+int confine_keeper_calls(void)
 {
 	return 0;
 }

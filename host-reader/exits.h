@@ -52,6 +52,7 @@ struct exits_row {
 	struct durations out;
 	__u64 asleep, preempted; /* ns of them */
 	__u64 before; /* their number when the table was shown before: the view's */
+	__u64 before_ns; /* likewise their time */
 };
 
 struct exits_place {

@@ -3,24 +3,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "confine.h"
+#include "helper_process.h"
 #include "host_bpf.h"
 #include "region_file.h"
 
-#define SOCKET 3 /* in the finder: its only descriptor */
+#define SOCKET HELPER_FD /* in the finder: its only descriptor */
 
-enum what { FIND_REGION, FIND_RAM, FIND_PROCESS, FIND_VMM, FIND_BPF_STATS, FIND_NO_MORE };
+enum what { FIND_REGION, FIND_RAM, FIND_PROCESS, FIND_VMM, FIND_BPF_STATS, FIND_REMOVE, FIND_NO_MORE };
 
 struct question {
 	__u32 what;
@@ -45,6 +43,7 @@ struct place {
 	int pid;
 	bool linked;
 	struct bell_server *server; /* whose socket is removed at the end */
+	const char *made;           /* the region's file, if it is ours to remove; or NULL */
 };
 
 static int to_finder = -1; /* in the reader */
@@ -223,6 +222,15 @@ static int find_bpf_stats(struct answer *a, int *fd)
 	return *fd >= 0;
 }
 
+static int remove_made(const struct question *q, struct answer *a)
+{
+	__u64 size;
+	const struct place *p = place_of(q, &size);
+
+	a->ret = p && p->made ? region_file_remove(p->made, p->dev, p->ino) : -ENOENT;
+	return 0;
+}
+
 static int find(const struct question *q, struct answer *a, int *fd)
 {
 	const struct place *p;
@@ -241,6 +249,8 @@ static int find(const struct question *q, struct answer *a, int *fd)
 		return 0;
 	case FIND_BPF_STATS:
 		return find_bpf_stats(a, fd);
+	case FIND_REMOVE:
+		return remove_made(q, a);
 	}
 	a->ret = -EINVAL;
 	return 0;
@@ -269,30 +279,13 @@ static void serve(void)
 	}
 }
 
-/* Nothing stays open in it: neither outputs that somebody waits to see closed, nor a region's lock. */
-static void leave_files(int sock)
-{
-	int null = open("/dev/null", O_RDWR);
-
-	for (int fd = 0; fd <= STDERR_FILENO; fd++)
-		dup2(null, fd);
-	dup2(sock, SOCKET);
-	if (syscall(SYS_close_range, SOCKET + 1, ~0U, 0))
-		for (int fd = SOCKET + 1; fd < 65536; fd++)
-			close(fd);
-}
-
 static void be_finder(int sock, bool bpf_stats)
 {
-	static const int ignored[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGXFSZ };
 	struct confine_finder_plan plan = { .bpf_stats = bpf_stats };
 
-	for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
-		signal(ignored[i], SIG_IGN); /* they are the reader's, with which it ends */
-	prctl(PR_SET_NAME, "reader-finder");
-	leave_files(sock);
+	helper_process_begin("reader-finder", &sock, 1);
 	for (unsigned int i = 0; i < nr_places; i++)
-		plan.unlink |= place[i].server != NULL;
+		plan.unlink |= place[i].server || place[i].made;
 	if (confine_finder(&plan))
 		_exit(1);
 	serve();
@@ -312,8 +305,9 @@ static void take_places(const struct source *source, unsigned int nr)
 
 		if (!s->view)
 			continue;
-		*p = (struct place){ .path = s->server || s->kvm ? NULL : s->spec->path, .ram = s->spec->ram,
-				     .pid = s->spec->pid, .linked = s->linked, .server = s->server };
+		*p = (struct place){ .path = s->server || s->kvm || s->plug ? NULL : s->spec->path, .ram = s->spec->ram,
+				     .pid = s->spec->pid, .linked = s->linked, .server = s->server,
+				     .made = s->plug ? source_plug_file(s) : NULL };
 		htrace_view_file(s->view, &p->dev, &p->ino);
 		p->size = htrace_view_size(s->view);
 		nr_places++;
@@ -411,6 +405,18 @@ int finder_vmm(const struct htrace_view *v)
 
 	htrace_view_file(v, &q.dev, &q.ino);
 	return ask(&q, &a, fd, err, sizeof(err)) < 0 ? 0 : a.pid;
+}
+
+int finder_remove(const struct htrace_view *v)
+{
+	struct question q = { .what = FIND_REMOVE };
+	int fd[FINDER_FILES], nr;
+	char err[256] = "";
+	struct answer a;
+
+	htrace_view_file(v, &q.dev, &q.ino);
+	nr = ask(&q, &a, fd, err, sizeof(err));
+	return nr < 0 ? nr : 0;
 }
 
 int finder_bpf_stats(void)

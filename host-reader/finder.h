@@ -35,6 +35,8 @@ int finder_process(struct kvm_process *p, const struct htrace_view *v, int pid, 
 		   size_t errlen);
 /* As vmm_scan(), of the region's file. */
 int finder_vmm(const struct htrace_view *v);
+/* Remove the file of a region that was made for a VM (source_plug.c), if it is still that one. 0, or -errno. */
+int finder_remove(const struct htrace_view *v);
 /* As bpf_enable_stats(). */
 int finder_bpf_stats(void);
 

@@ -22,6 +22,7 @@
 #include <htrace/schema.h>
 
 #include "message.h"
+#include "source.h"
 
 #define ARGUMENTS (256 << 10) /* bytes of a command line that are looked at */
 #define DEVICES 8             /* of one VM that are shown */
@@ -40,6 +41,8 @@ struct vm {
 	char *arguments, *end; /* NUL after each */
 	struct device device[DEVICES];
 	unsigned int nr_devices;
+	char monitor[256]; /* socket of QEMU's, at which a device can be plugged in */
+	bool libvirt;      /* that has it */
 	unsigned long long shared; /* bytes of its memory that others can map */
 };
 
@@ -94,11 +97,28 @@ static const char *next_of(const struct vm *vm, const char **at, const char *opt
 	return NULL;
 }
 
+/* What stands at @p up to its end, which in JSON is a quote, else a comma that is not doubled. */
+static bool copy_value(const char *p, bool json, char *out, size_t len)
+{
+	size_t to = 0;
+
+	for (; p && *p && *p != (json ? '"' : ','); p++) {
+		if (to + 1 < len)
+			out[to++] = *p;
+		if (!json && p[1] == ',' && p[2] == ',' && to + 1 < len) {
+			out[to++] = ',';
+			p += 2;
+		}
+	}
+	out[to] = 0;
+	return to;
+}
+
 /* QEMU's `key=value,...`, a comma in a value doubled, or libvirt's JSON. */
 static bool value_of(const char *argument, const char *key, char *out, size_t len)
 {
 	bool json = argument[0] == '{';
-	size_t keylen = strlen(key), to = 0;
+	size_t keylen = strlen(key);
 	const char *p = argument;
 
 	while ((p = strstr(p, key)) != NULL) {
@@ -111,16 +131,7 @@ static bool value_of(const char *argument, const char *key, char *out, size_t le
 		}
 		p = behind;
 	}
-	for (; p && *p && *p != (json ? '"' : ','); p++) {
-		if (to + 1 < len)
-			out[to++] = *p;
-		if (!json && p[1] == ',' && p[2] == ',' && to + 1 < len) {
-			out[to++] = ',';
-			p += 2;
-		}
-	}
-	out[to] = 0;
-	return to;
+	return copy_value(p, json, out, len);
 }
 
 /* Where @what ("object", "chardev") with that id has its @key. */
@@ -167,6 +178,42 @@ static void parse_devices(struct vm *vm)
 			d = add_device(vm, path);
 		if (d)
 			d->doorbell = true;
+	}
+}
+
+/* A path that begins where QEMU was started. */
+static void keep_monitor(struct vm *vm, const char *path)
+{
+	char link[64], cwd[128];
+	ssize_t n;
+
+	if (*path == '/') {
+		snprintf(vm->monitor, sizeof(vm->monitor), "%s", path);
+		return;
+	}
+	snprintf(link, sizeof(link), "/proc/%d/cwd", vm->pid);
+	n = readlink(link, cwd, sizeof(cwd) - 1);
+	if (n > 0)
+		snprintf(vm->monitor, sizeof(vm->monitor), "%.*s/%s", (int)n, cwd, path);
+}
+
+/* -qmp unix:PATH,..., or a monitor in mode control at a socket; libvirt's is a descriptor that it hands over. */
+static void parse_monitors(struct vm *vm)
+{
+	const char *at = vm->arguments, *a;
+	char id[64], path[128];
+
+	while (!*vm->monitor && (a = next_of(vm, &at, "qmp")) != NULL)
+		if (!strncmp(a, "unix:", 5) && copy_value(a + 5, false, path, sizeof(path)))
+			keep_monitor(vm, path);
+	at = vm->arguments;
+	while (!*vm->monitor && (a = next_of(vm, &at, "mon")) != NULL) {
+		if (!value_of(a, "mode", path, sizeof(path)) || strcmp(path, "control") ||
+		    !value_of(a, "chardev", id, sizeof(id)))
+			continue;
+		vm->libvirt |= !strcmp(id, "charmonitor");
+		if (!vm->libvirt && backend(vm, "chardev", id, "path", path, sizeof(path)))
+			keep_monitor(vm, path);
 	}
 }
 
@@ -293,6 +340,38 @@ static void print_region(const struct vm *vm, const struct device *d)
 		puts("    its RAM is not shared, so guest-agent copies (relay); for none: share=on, as README.md has it");
 }
 
+/* As a shell and XML take it; else the user has to fill it in. */
+static const char *plain_name(const struct vm *vm)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+
+	return *vm->name && *vm->name != '-' && strspn(vm->name, plain) == strlen(vm->name) ? vm->name : "NAME";
+}
+
+static void print_libvirt(const struct vm *vm)
+{
+	const char *name = plain_name(vm);
+
+	printf("    no ivshmem device; libvirt plugs one in, while it runs, with this in a file htrace.xml:\n"
+	       "        <shmem name='%s.htrace'><model type='ivshmem-plain'/><size unit='M'>16</size></shmem>\n"
+	       "    virsh attach-device %s htrace.xml --live    then: host-reader ivshmem:/dev/shm/%s.htrace\n"
+	       "    virsh detach-device %s htrace.xml --live    at the end, and: rm /dev/shm/%s.htrace\n",
+	       name, name, name, name, name);
+}
+
+static void print_without(const struct vm *vm)
+{
+	if (*vm->monitor) {
+		printf("    host-reader qmp:");
+		print_path(vm->monitor);
+		puts("    plugs in a device while it runs, and takes it out at the end");
+	} else if (vm->libvirt) {
+		print_libvirt(vm);
+	} else {
+		puts("    no ivshmem device, or none that can be seen: give it one, as README.md has it");
+	}
+}
+
 static void print_vm(const struct vm *vm)
 {
 	printf("%d %s: %s, %s", vm->pid, *vm->name ? vm->name : "(no name)", vm->vmm, vm->kvm ? "KVM" : "emulated");
@@ -303,8 +382,15 @@ static void print_vm(const struct vm *vm)
 	putchar('\n');
 	for (unsigned int i = 0; i < vm->nr_devices; i++)
 		print_region(vm, &vm->device[i]);
+	for (unsigned int i = 0; i < vm->nr_devices && *vm->monitor; i++) {
+		if (strncmp(vm->device[i].path, SOURCE_PLUG_FILES, strlen(SOURCE_PLUG_FILES)))
+			continue;
+		printf("    it was plugged in by, or is left by one that was killed: host-reader qmp:");
+		print_path(vm->monitor);
+		putchar('\n');
+	}
 	if (!vm->nr_devices)
-		puts("    no ivshmem device, or none that can be seen: give it one, as README.md has it");
+		print_without(vm);
 }
 
 /* Is it one? Then all that is known of it. */
@@ -331,6 +417,7 @@ static bool inspect(struct vm *vm)
 	if (!vm->kvm)
 		parse_cpus(vm);
 	parse_devices(vm);
+	parse_monitors(vm);
 	look_at_mappings(vm);
 	return true;
 }

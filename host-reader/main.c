@@ -11,6 +11,7 @@
 #include <htrace/sync.h>
 
 #include "message.h"
+#include "metrics.h"
 #include "options.h"
 #include "sandbox.h"
 #include "select.h"
@@ -245,6 +246,10 @@ static int begin(struct reader *r)
 		say("out of memory");
 		ret = 1;
 	}
+	if (!ret && metrics_start(&r->sinks, r->source, r->nr, o->stats_ns)) {
+		say("out of memory");
+		ret = 1;
+	}
 	for (unsigned int i = 0; i < r->nr && !ret; i++)
 		if (r->source[i].state != SOURCE_FAILED)
 			source_begin(&r->source[i], r->started);
@@ -308,6 +313,7 @@ static void flush(struct reader *r, __u64 now)
 	if (all)
 		r->next_flush = now + FLUSH_NS;
 	views_refresh(&r->sinks, now);
+	metrics_refresh(&r->sinks, r->source, r->nr, now, false);
 	sinks_flush(&r->sinks, all);
 	r->output_failed = sinks_failed(&r->sinks);
 }
@@ -465,6 +471,7 @@ static int finish(struct reader *r, bool failed)
 	if (r->options.view == VIEW_SUMMARY && !r->output_failed)
 		for (unsigned int i = 0; i < r->sinks.nr; i++)
 			write_summary(r, r->sinks.sink[i].out, now - r->started);
+	metrics_refresh(&r->sinks, r->source, r->nr, now, true);
 	views_close(&r->sinks, !r->output_failed);
 	ret = sinks_close(&r->sinks);
 	if ((r->options.view != VIEW_SUMMARY || ret) && !out_open_fd(&err, STDERR_FILENO)) {
@@ -473,7 +480,10 @@ static int finish(struct reader *r, bool failed)
 	}
 	warn_unused(r);
 	if (!came && !stop && !failed && !ret) {
-		say("no guest came within %.3f s", (double)r->options.duration_ns / 1e9);
+		if (r->options.duration_ns)
+			say("no guest came within %.3f s", (double)r->options.duration_ns / 1e9);
+		else
+			say("no guest came");
 		return 1;
 	}
 	return failed || ret || r->output_failed ? 1 : 0;
@@ -491,6 +501,8 @@ int main(int argc, char **argv)
 		return ret;
 	}
 	r.started = clock_ns(CLOCK_MONOTONIC);
+	if (options_plug(&r.options)) /* from then on there is something to take back */
+		catch_signals(r.options.snapshot.bytes != 0);
 	ret = begin(&r);
 	if (!ret)
 		ret = begin_sync(&r);

@@ -38,6 +38,9 @@ static const char usage[] =
 	"                        an ivshmem device with a doorbell, whose server host-reader is, for\n"
 	"                        one VM: memory of SIZE (64M), for QEMU's -chardev socket,path=SOCKET.\n"
 	"                        Start host-reader first; see --sync doorbell\n"
+	"  qmp:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID][,trusted]\n"
+	"                        a VM that runs, and has no such device: it is plugged in by QEMU's\n"
+	"                        monitor (-qmp unix:SOCKET,server=on,wait=off), and taken out at the end\n"
 	"  local:PATH[,trusted]  a region of processes of this machine\n"
 	"  kvm[,pid=PID][,aggregate]\n"
 	"                        exits and entries of this host's VMs, or of process PID's: why, how\n"
@@ -182,7 +185,7 @@ static bool parse_size(const char *text, __u64 min, __u64 max, __u64 *size)
 
 static bool of_vm(const struct source_spec *s)
 {
-	return s->kind == SOURCE_IVSHMEM || s->kind == SOURCE_DOORBELL;
+	return s->kind == SOURCE_IVSHMEM || s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP;
 }
 
 static int parse_source_option(struct source_spec *s, const char *arg, const char *option)
@@ -202,7 +205,7 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		say("'%s' is not a process id in source '%s'", option + 4, arg);
 		return USAGE_ERROR;
 	}
-	if (s->kind == SOURCE_DOORBELL && !strncmp(option, "size=", 5)) {
+	if ((s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP) && !strncmp(option, "size=", 5)) {
 		if (parse_size(option + 5, HTRACE_REGION_MIN, HTRACE_REGION_MAX, &s->size))
 			return 0;
 		say("'%s' in source '%s' is not a size that a device can have; give a power of two from 1M "
@@ -215,7 +218,7 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
 	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid= and trusted" :
-	    s->kind == SOURCE_DOORBELL ? "; there are size=, ram=, pid= and trusted" :
+	    s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP ? "; there are size=, ram=, pid= and trusted" :
 	    s->kind == SOURCE_LOCAL ? "; there is trusted" :
 	    s->kind == SOURCE_KVM ? "; there are pid= and aggregate" : "");
 	return USAGE_ERROR;
@@ -238,6 +241,9 @@ static int parse_source(struct options *o, const char *arg)
 		s->kind = SOURCE_DOORBELL;
 		s->size = DOORBELL_SIZE;
 		rest = copy = strdup(arg + 9);
+	} else if (!strncmp(arg, "qmp:", 4)) {
+		s->kind = SOURCE_QMP;
+		rest = copy = strdup(arg + 4);
 	} else if (!strncmp(arg, "local:", 6)) {
 		s->kind = SOURCE_LOCAL;
 		rest = copy = strdup(arg + 6);
@@ -248,7 +254,7 @@ static int parse_source(struct options *o, const char *arg)
 		s->kind = SOURCE_KVM;
 		rest = copy = strdup(arg);
 	} else {
-		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, "
+		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, qmp:SOCKET, "
 		    "local:PATH, kvm and file:DIR", arg);
 		return USAGE_ERROR;
 	}
@@ -513,6 +519,14 @@ int options_parse(struct options *o, int argc, char **argv, int *status)
 	if (!o->nr_outputs)
 		o->output[o->nr_outputs++] = "text";
 	return ret;
+}
+
+bool options_plug(const struct options *o)
+{
+	for (unsigned int i = 0; i < o->nr_sources; i++)
+		if (o->source[i].kind == SOURCE_QMP)
+			return true;
+	return false;
 }
 
 void options_free(struct options *o)

@@ -16,13 +16,14 @@ enum source_kind {
 	SOURCE_LOCAL,   /* a region of this machine's processes */
 	SOURCE_FILE,    /* a capture */
 	SOURCE_DOORBELL, /* an ivshmem device with a doorbell, which we serve */
+	SOURCE_QMP,      /* an ivshmem device that we plug into a VM that runs */
 	SOURCE_KVM,      /* what this host's KVM does */
 };
 
 struct source_spec {
 	enum source_kind kind;
 	char *path;
-	__u64 size; /* of the device that is served */
+	__u64 size; /* of the device that is served, or plugged in; 0: as it fits */
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
 	int pid;   /* the VMM; 0: found by the region's file; of KVM: all */
 	bool aggregate; /* KVM's exits with what they were for */
@@ -67,6 +68,8 @@ char *options_cut(char **rest);
 int options_add_source(struct options *o, const struct source_spec *like);
 /* 0: go on. Else *@status is what to exit with: --help, --version, or an error that was said. */
 int options_parse(struct options *o, int argc, char **argv, int *status);
+/* Is a device plugged in for any source? */
+bool options_plug(const struct options *o);
 void options_free(struct options *o);
 
 #endif

@@ -106,3 +106,14 @@ bool region_file_replaced(const struct htrace_view *v, const char *path)
 	htrace_view_file(v, &dev, &ino);
 	return st.st_dev != dev || st.st_ino != ino;
 }
+
+int region_file_remove(const char *path, __u64 dev, __u64 ino)
+{
+	struct stat st;
+
+	if (lstat(path, &st))
+		return -errno;
+	if (st.st_dev != dev || st.st_ino != ino)
+		return -ESTALE;
+	return unlink(path) ? -errno : 0;
+}

@@ -29,6 +29,8 @@ enum region_content region_file_inspect(int fd);
  * of it: CONTENT_UNKNOWN if only that could tell.
  */
 enum region_content region_file_glance(int fd);
+/* Remove the file at @path, if it is the one with that inode. 0, or -errno. */
+int region_file_remove(const char *path, __u64 dev, __u64 ino);
 /* Is the file that @v maps not the one at @path any more, but another one? */
 bool region_file_replaced(const struct htrace_view *v, const char *path);
 

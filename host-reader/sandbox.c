@@ -10,6 +10,7 @@
 #include "confine.h"
 #include "finder.h"
 #include "message.h"
+#include "metrics.h"
 
 static void add_read(struct confine_plan *p, const char *path)
 {
@@ -35,6 +36,8 @@ static void add_outputs(struct confine_plan *p, const struct sinks *sinks)
 	for (unsigned int i = 0; i < sinks->nr; i++) {
 		const char *path = sinks->sink[i].path;
 
+		if (metrics_directory(&sinks->sink[i]))
+			p->outdir[p->nr_outdirs++] = metrics_directory(&sinks->sink[i]);
 		/* What is no directory is open already, and the only file that is written. */
 		if (path && !stat(path, &st) && S_ISDIR(st.st_mode))
 			p->outdir[p->nr_outdirs++] = path;

@@ -257,6 +257,11 @@ bool session_is_behind(const struct session *s)
 	return s->waiting != 0 || (session_watch(s) && session_watch(s)->waiting);
 }
 
+const struct htrace_schema *session_now(const struct session *s)
+{
+	return s->schema;
+}
+
 __u64 session_latest(const struct session *s)
 {
 	__u64 latest = 0;

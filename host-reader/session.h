@@ -68,6 +68,10 @@ bool session_wants_names(const struct session *s);
 bool session_has_room(const struct session *s, unsigned int ring);
 /* Did an earlier schema, or table of names, not take effect yet? Then another one has to wait. */
 bool session_is_behind(const struct session *s);
+/* The schema that holds; or NULL: there is none yet. */
+const struct htrace_schema *session_now(const struct session *s);
+/* Are times shown as the host's? By how much they may be off so far, ns, or HOST_CLOCK_UNKNOWN. */
+bool session_bound(const struct session *s, __u64 *bound);
 /* The latest time that was read, region clock. */
 __u64 session_latest(const struct session *s);
 /* The number of ring @ring among those of its kind. */

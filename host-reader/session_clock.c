@@ -100,6 +100,12 @@ static void note_doubt(struct session *s, const struct host_word *w, bool doubte
 				 "within %llu ns", (unsigned long long)c->bound);
 }
 
+bool session_bound(const struct session *s, __u64 *bound)
+{
+	*bound = s->clock.bound;
+	return s->clock.shown && s->clock.on_host;
+}
+
 void session_use_host_word(struct session *s, const struct host_word *w)
 {
 	bool doubted = s->clock.host.doubted;

@@ -6,13 +6,14 @@
 #include <string.h>
 
 #include "message.h"
+#include "metrics.h"
 #include "options.h"
 
 #define FAILURE 1
 #define USAGE_ERROR 2
 
 static const struct sink_ops *const kinds[] = {
-	&sink_text, &sink_json, &sink_ctf, &sink_raw,
+	&sink_text, &sink_json, &sink_ctf, &sink_raw, &sink_metrics,
 #ifdef HAVE_PROTOBUF_C
 	&sink_perfetto,
 #endif
@@ -43,7 +44,7 @@ static int parse(struct sink *s, const char *spec)
 	}
 	if (!s->ops) {
 		say("unknown output '%s'; there are: text[:FILE], json[:FILE], ctf:DIR, raw:DIR, "
-		    "perfetto:FILE", spec);
+		    "perfetto:FILE, metrics:FILE", spec);
 		return USAGE_ERROR;
 	}
 	s->path = spec[len] ? spec + len + 1 : NULL;

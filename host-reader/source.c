@@ -222,6 +222,8 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 {
 	notice_absence(s, now);
 	source_serve(s, now);
+	if (s->plug)
+		source_watch_plug(s, now);
 	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
 		source_fail(s, HTRACE_REASON_NONE, TRUNCATED, now);
 	if (source_emit_ending(s, now)) {
@@ -404,6 +406,7 @@ static const char *region_awaits(const struct source *s)
 
 static void region_close(struct source *s)
 {
+	source_plug_out(s);
 	source_close_view(s);
 	source_forget_ends(s);
 	bell_server_close(s->server);

@@ -72,6 +72,7 @@ struct source_config {
 };
 
 struct source;
+struct source_plug;
 struct replay;
 
 /* What one round gave. */
@@ -117,6 +118,7 @@ struct source {
 	struct session *session;
 	struct live *live;      /* what reads it, of a region */
 	struct bell_server *server; /* that gave the VM its device; or NULL */
+	struct source_plug *plug;   /* that put the device into the VM; or NULL */
 	struct source_clock clock;  /* of the session */
 	bool has_bell;          /* producers of this session ring */
 	__u32 bell_seen;
@@ -254,6 +256,11 @@ static inline __u64 source_due(const struct source *s)
 
 /* Write out what the flight recorder holds, if there is one. @why: in a few words. */
 void source_snapshot(struct source *s, const char *why, __u64 now);
+
+#define SOURCE_PLUG_FILES "/dev/shm/htrace-qmp-"
+
+/* The file that was made for a device that was plugged in. */
+const char *source_plug_file(const struct source *s);
 
 /* In a few words, what is waited for; NULL: nothing. */
 static inline const char *source_awaits(const struct source *s)

@@ -31,8 +31,12 @@
 
 static const char *hint(int err, enum source_kind kind)
 {
+	if (kind == SOURCE_KVM || (kind == SOURCE_QMP && err != -ENOENT && err != -EACCES))
+		return "";
 	switch (err) {
 	case -ENOENT:
+		if (kind == SOURCE_QMP)
+			return "; it is the socket of QEMU's -qmp unix:SOCKET,server=on,wait=off";
 		if (kind == SOURCE_DOORBELL)
 			return "; is its directory there?";
 		return kind == SOURCE_LOCAL ? "; start the tracer first" :
@@ -67,31 +71,37 @@ static int open_kvm(struct source *s, char *err, size_t errlen)
  * A reader that was killed holds its lock until it, and the finder it may just have started, are gone: at the
  * start that is waited for. Later others would have to wait, too.
  */
-static int open_file(struct source *s, bool follow, char *err, size_t errlen)
+int source_open_file(struct source *s, const char *path, bool follow, char *err, size_t errlen)
 {
-	int fd = region_file_open(s->spec->path, follow, &s->writable, err, errlen);
+	int fd = region_file_open(path, follow, &s->writable, err, errlen);
 
 	for (int i = 0; i < LOCK_TRIES && fd == -EWOULDBLOCK && !finder_runs(); i++) {
 		usleep(LOCK_USEC);
-		fd = region_file_open(s->spec->path, follow, &s->writable, err, errlen);
+		fd = region_file_open(path, follow, &s->writable, err, errlen);
 	}
 	return fd;
 }
 
+static const char *what_of(enum source_kind kind)
+{
+	return kind == SOURCE_KVM ? "source" : kind == SOURCE_QMP ? "monitor" : "region";
+}
+
 static int open_view(struct source *s, bool follow)
 {
-	char err[256] = "";
+	char err[640] = "";
 	int ret;
 
 	if (s->spec->kind == SOURCE_DOORBELL)
 		s->fd = source_open_server(s, err, sizeof(err));
 	else if (s->spec->kind == SOURCE_KVM)
 		s->fd = open_kvm(s, err, sizeof(err));
+	else if (s->spec->kind == SOURCE_QMP)
+		s->fd = source_plug_in(s, err, sizeof(err));
 	else
-		s->fd = open_file(s, follow, err, sizeof(err));
+		s->fd = source_open_file(s, s->spec->path, follow, err, sizeof(err));
 	if (s->fd < 0) {
-		say("cannot open %s '%s': %s%s", s->spec->kind == SOURCE_KVM ? "source" : "region",
-		    s->spec->path, err, s->spec->kind == SOURCE_KVM ? "" : hint(s->fd, s->spec->kind));
+		say("cannot open %s '%s': %s%s", what_of(s->spec->kind), s->spec->path, err, hint(s->fd, s->spec->kind));
 		return s->fd;
 	}
 	ret = htrace_view_open_fd(&s->view, s->fd, s->writable, err, sizeof(err));
@@ -371,7 +381,7 @@ static bool may_follow(struct source *s)
 /* The file was made anew beside us, as by a VM that was started again: go over to it. */
 static void follow_file(struct source *s, __u64 now)
 {
-	if (s->server || s->kvm || !region_file_replaced(s->view, s->spec->path) || !may_follow(s))
+	if (s->server || s->kvm || s->plug || !region_file_replaced(s->view, s->spec->path) || !may_follow(s))
 		return;
 	source_tell_end(s, now);
 	s->next_tell = s->tell_pause = 0;

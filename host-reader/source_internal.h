@@ -38,6 +38,8 @@ void source_ask_bell(struct source *s);
 int source_open_server(struct source *s, char *err, size_t errlen);
 /* See source_arm(). */
 bool source_arm_region(struct source *s, struct htrace_bell *bell, int *nr, int max);
+/* Open a region's file, and wait a moment for one that a reader which was killed has still locked. As region_file_open(). */
+int source_open_file(struct source *s, const char *path, bool follow, char *err, size_t errlen);
 /* VMs that come to the device that we serve, and go. */
 void source_serve(struct source *s, __u64 now);
 /* Say once when the agent has handed over. */
@@ -46,6 +48,14 @@ void source_watch_relay(struct source *s, __u64 now);
 void source_watch_vm(struct source *s, __u64 now);
 /* Does this session beat its heart at all? A tracer on this machine need not. */
 bool source_has_heart(const struct source *s);
+
+/* source_plug.c */
+/* Plug a device into a VM that runs. A descriptor of its memory, or -errno with one line in @err. */
+int source_plug_in(struct source *s, char *err, size_t errlen);
+/* Is the device still there? If it is not the source ends, once all that it left is read. */
+void source_watch_plug(struct source *s, __u64 now);
+/* Take it out, and remove its file. */
+void source_plug_out(struct source *s);
 
 /* source_back.c */
 /* Has anything gone back that does not in a guest that was not set back to an earlier state? */

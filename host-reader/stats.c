@@ -151,6 +151,21 @@ void stats_fold(struct stats *s, const struct htrace_schema *schema)
 	coalesce(s);
 }
 
+void stats_names(const struct stats *s, const struct htrace_schema *schema,
+		 void (*each)(void *ctx, const char *name, const struct event_count *n), void *ctx)
+{
+	char name[HTRACE_NAME_MAX];
+
+	for (unsigned int i = 0; i < s->nr_named; i++)
+		each(ctx, s->named[i].name, &s->named[i].n);
+	for (__u32 id = 0; id < IDS; id++) {
+		if (!s->by_id[id].count)
+			continue;
+		name_id(name, schema, id);
+		each(ctx, name, &s->by_id[id]);
+	}
+}
+
 static void stats_host_clock(struct host_clock_stats *s, struct host_clock *c)
 {
 	struct htrace_clock_line line = { .sz = sizeof(line) };

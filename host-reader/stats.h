@@ -86,6 +86,9 @@ void stats_loss(struct ring_count *r, const struct htrace_batch *b);
 void stats_lent(struct stats *s, struct ring_count *r, const struct capture_lent *lent, bool intact);
 /* The session ends: what was counted by number is kept by name. */
 void stats_fold(struct stats *s, const struct htrace_schema *schema);
+/* All that was counted by name, also in the current session, whose schema this is; a name may come several times. */
+void stats_names(const struct stats *s, const struct htrace_schema *schema,
+		 void (*each)(void *ctx, const char *name, const struct event_count *n), void *ctx);
 /* Likewise: how its clock was converted. */
 void stats_clock(struct stats *s, struct region_clock *clock);
 /* Sum over all rings. */

@@ -34,8 +34,13 @@ struct view_ops {
 	void (*close)(void *view);
 };
 
+struct exits;
+
 extern const struct view_ops view_exits, view_io, view_functions, view_functions_graph, view_functions_folded,
 	view_functions_json;
+
+/* What view_exits has counted. */
+const struct exits *view_exits_numbers(const void *view);
 
 /* NULL: there is none of this name. */
 const struct view_ops *view_find(const char *name);

@@ -43,6 +43,11 @@ static void exits_view_close(void *view)
 	free(v);
 }
 
+const struct exits *view_exits_numbers(const void *view)
+{
+	return ((const struct view_exits *)view)->exits;
+}
+
 static void *exits_view_open(void)
 {
 	struct view_exits *v = calloc(1, sizeof(*v));

@@ -28,6 +28,7 @@ packages=(
 	# the build
 	meson ninja-build gcc libc6-dev pkg-config clang
 	libbpf-dev libelf-dev zlib1g-dev libzstd-dev liburing-dev libprotobuf-c-dev protobuf-c-compiler libseccomp-dev libcap-ng-dev
+	libjansson-dev
 	# a guest: its kernel, its initramfs, QEMU with its firmware
 	qemu-system-x86 qemu-system-data seabios ipxe-qemu
 	busybox-static cpio kmod gzip xz-utils zstd ca-certificates
@@ -41,6 +42,8 @@ while [ $# -gt 0 ]; do
 		packages+=(libclang-rt-dev llvm) # libFuzzer, and its coverage
 		# kernel modules; tools/fetch-headers.sh fetches the headers
 		packages+=(gcc-12 binutils dkms lz4 ovmf)
+		# the truth of what is written for Prometheus
+		packages+=(python3-prometheus-client)
 		# the Debian packages; lint and units of what they install
 		packages+=(build-essential dpkg-dev debhelper dh-dkms lintian systemd)
 		# the build for aarch64; tools/cross-aarch64.sh fetches the arm64 libraries

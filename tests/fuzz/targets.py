@@ -48,6 +48,7 @@ TARGETS = {
     'raw': Target('sinks.c', 'records into a capture', ['-DSINK="raw"']),
     'capture': Target('capture.c', 'a capture\'s files'),
     'packed': Target('capture.c', 'a capture\'s files, compressed', ['-DPACKED']),
+    'qmp': Target('qmp.c', 'what QEMU\'s monitor says', max_len=16384),
     'tracepoint': Target('tracepoint.c', 'format files of tracefs'),
 }
 
@@ -111,7 +112,7 @@ class Build:
             clang(), '-std=gnu11', '-D_GNU_SOURCE', '-g', '-fno-omit-frame-pointer', '-UNDEBUG',
             '-Wall', '-Wextra', '-Wno-unused-parameter', '-Wno-missing-field-initializers',
             '-Wno-gnu-zero-variadic-macro-arguments', *FLAVOURS[flavour], '-DHAVE_ZLIB', '-DHAVE_LIBELF',
-            '-DHAVE_PROTOBUF_C', '-DHAVE_ZSTD',
+            '-DHAVE_PROTOBUF_C', '-DHAVE_ZSTD', '-DHAVE_JANSSON',
             '-I' + os.path.join(LIB, 'include'), '-I' + LIB, '-I' + READER, '-I' + directory]
         # of the programs that were made: name -> its harness, and source -> object of what they share
         self.harness, self.common = {}, {}
@@ -160,7 +161,7 @@ class Build:
 
     def _link(self, name, objects, to):
         exe = os.path.join(self.dir, to)
-        libraries = ['-lelf', '-lz', '-lzstd', '-lprotobuf-c'] if self.flavour != 'memory' else []
+        libraries = ['-lelf', '-lz', '-lzstd', '-lprotobuf-c', '-ljansson'] if self.flavour != 'memory' else []
         self._run(*self.flags, '-fsanitize=fuzzer', self.harness[name], *objects.values(), '-o', exe,
                   *libraries, '-pthread')
         return exe

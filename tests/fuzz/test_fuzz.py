@@ -63,6 +63,8 @@ VALIDATING = {
     'host-reader/capture_read.c': 'captures: journal',
     'host-reader/capture_lane.c': 'captures: streams',
     'host-reader/unpack.c': 'captures: what is compressed in them',
+    'host-reader/qmp.c': 'what QEMU\'s monitor says: lines, answers, events',
+    'host-reader/plug.c': 'what it says of devices and buses',
     'guest-agent/tracepoint_format.c': 'format files of tracefs',
 }
 
@@ -97,8 +99,12 @@ ELSEWHERE = {
         'tell', 'tell_kvm', 'source_tell')},
     'host-reader/summary.c': 'adds and shows numbers; names were escaped before; sinks',
     'host-reader/stats.c': 'adds numbers',
+    'host-reader/metrics.c': 'shows numbers, and names that show.c\'s rules escape, so many at most; test_metrics, metrics',
     **{f'host-reader/{f}.c': 'the host\'s kernel; test_kvm_exits' for f in ('sync_kvm_exit', 'kvm_exits', 'kvm_process',
                                                                        'kvm_programs')},
+    'host-reader/plug_keeper.c': 'orders and answers of fixed form, between processes of ours; plug.c and qmp.c judge; qmp',
+    'host-reader/source_plug.c': 'files of ours, and when to plug; qmp',
+    'host-reader/helper_process.c': 'what a process of ours has open; sandbox, qmp',
     'host-reader/list_vms.c': 'processes of this machine; regions are read by attach.c; host_reader',
     'host-reader/kvm_events.c': 'the host\'s kernel; kvm',
     'libhtrace/clock_ping.c': 'a guest\'s two words, read once; what they may say is a difference; test_host_clock',

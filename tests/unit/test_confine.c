@@ -10,6 +10,7 @@
 #include <linux/io_uring.h>
 #include <linux/kcmp.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -434,14 +435,14 @@ END_TEST
 
 /* --------------------------------------------------------------------------------------- the finder */
 
-/* 0, or an errno. @attempt knows of no other process than @parent, which is not confined. */
-static int in_finder(const struct confine_finder_plan *plan, int (*attempt)(void))
+/* 0, or an errno; no @plan: as the keeper. @attempt knows of no other process than @parent, which is not confined. */
+static int in_helper(const struct confine_finder_plan *plan, int (*attempt)(void))
 {
 	int status;
 	pid_t child = fork();
 
 	if (!child) {
-		if (confine_finder(plan))
+		if (plan ? confine_finder(plan) : confine_keeper())
 			_exit(255);
 		_exit(attempt());
 	}
@@ -487,9 +488,9 @@ START_TEST(test_finder_works)
 {
 	struct confine_finder_plan plan = { 0 };
 
-	ck_assert_int_eq(in_finder(&plan, find_things), 0);
+	ck_assert_int_eq(in_helper(&plan, find_things), 0);
 #ifdef HAVE_LIBCAP_NG /* CAP_SYS_ADMIN only where nothing less shows what others map */
-	ck_assert_int_le(in_finder(&plan, count_capabilities), prctl(PR_CAPBSET_READ, 40, 0, 0, 0) < 0 ? 5 : 4);
+	ck_assert_int_le(in_helper(&plan, count_capabilities), prctl(PR_CAPBSET_READ, 40, 0, 0, 0) < 0 ? 5 : 4);
 #endif
 }
 END_TEST
@@ -612,13 +613,60 @@ START_TEST(test_finder_calls)
 {
 	const struct attempt *a = &of_finder[_i];
 	struct confine_finder_plan plan = { 0 };
-	int error = in_finder(&plan, a->how);
+	int error = in_helper(&plan, a->how);
 
 	ck_assert_msg(error && error == a->error[0], "%s: %s", a->what, error ? strerror(error) : "it can");
 	/* What is its work in some cases. */
 	plan = (struct confine_finder_plan){ .bpf_stats = true, .unlink = true };
-	error = in_finder(&plan, a->how);
+	error = in_helper(&plan, a->how);
 	ck_assert_int_eq(error == EPERM, a->how != measure_bpf && a->how != delete_beside);
+}
+END_TEST
+
+/* --------------------------------------------------------------------------------------- the keeper */
+
+static int pair[2];
+
+/* What it does with its sockets, and memory and time for that. */
+static int speak(void)
+{
+	struct pollfd p = { .fd = pair[0], .events = POLLIN };
+	char *memory = malloc(1 << 20), c = 'x';
+
+	if (!memory || send(pair[1], &c, 1, MSG_NOSIGNAL) != 1 || poll(&p, 1, 1000) != 1 || recv(pair[0], memory, 1, 0) != 1)
+		return 1;
+	memory = realloc(memory, 4 << 20);
+	free(memory);
+	return memory && !usleep(1) ? 0 : 2;
+}
+
+START_TEST(test_keeper_works)
+{
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+	ck_assert_int_eq(in_helper(NULL, speak), 0);
+	close(pair[0]);
+	close(pair[1]);
+}
+END_TEST
+
+static int look_at_process(void)
+{
+	return result(syscall(SYS_pidfd_open, parent, 0));
+}
+
+static const struct attempt of_keeper[] = {
+	{ "opens a file", read_passwd }, { "truncates", cut_there }, { "makes a file", make_file },
+	{ "deletes", delete_beside }, { "reads another's memory", read_memory }, { "looks at a process", look_at_process },
+	{ "runs a program", run_program }, { "makes a process", make_process }, { "makes a socket", make_socket },
+	{ "maps code", map_code }, { "sends signals", kill_other }, { "traces", trace_other },
+	{ "makes an io_uring", make_uring }, { "loads BPF", load_bpf },
+};
+
+START_TEST(test_keeper_calls)
+{
+	int error = in_helper(NULL, of_keeper[_i].how);
+
+	ck_assert_msg(error == EPERM, "%s: %s", of_keeper[_i].what, error ? strerror(error) : "it can");
 }
 END_TEST
 
@@ -669,6 +717,7 @@ int main(void)
 	tcase_add_test(t, test_work);
 	tcase_add_test(t, test_capabilities);
 	tcase_add_test(t, test_finder_works);
+	tcase_add_test(t, test_keeper_works);
 #ifdef HAVE_LIBCAP_NG
 	tcase_add_test(t, test_finder_elsewhere);
 #endif
@@ -682,6 +731,7 @@ int main(void)
 		tcase_add_loop_test(t, test_calls, 0, sizeof(on_calls) / sizeof(*on_calls));
 		tcase_add_test(t, test_bpf);
 		tcase_add_loop_test(t, test_finder_calls, 0, sizeof(of_finder) / sizeof(*of_finder));
+		tcase_add_loop_test(t, test_keeper_calls, 0, sizeof(of_keeper) / sizeof(*of_keeper));
 #ifdef HAVE_SECCOMP
 		tcase_add_loop_test(t, test_without, 0, 2);
 #endif
