@@ -75,8 +75,8 @@ int BPF_PROG(steal__kvm, int cpu, __u64 total)
 }
 
 /*
- * Where neither can be hooked: what the scheduler has accounted for. Later than the others, at the next switch of tasks.
- * The agent takes it (`?`) where the kernel has none of them.
+ * Where neither can be hooked: what the scheduler has accounted for, later than the others, at the next
+ * switch of tasks. The agent takes it (`?`) where the kernel has none of them.
  */
 SEC("?tp_btf/sched_switch")
 int BPF_PROG(steal__rq)

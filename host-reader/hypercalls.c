@@ -118,6 +118,7 @@ void hypercalls_flushed(struct hypercalls *h, unsigned int source, const struct 
 		return;
 	}
 	h->calls += f->calls;
+	h->single += f->calls == 1;
 	durations_add(&h->size, f->calls);
 	durations_add(&h->flush, f->ns);
 	for (unsigned int i = 0; i < f->nr && i < HYPERCALLS_BATCH; i++) {
@@ -187,7 +188,7 @@ static int by_calls_made(const void *a, const void *b)
 {
 	const struct hypercalls_row *x = *(void *const *)a, *y = *(void *const *)b;
 
-	return compare(x->calls, y->calls, &x->key, &y->key);
+	return compare(x->calls + (x->calls ? 0 : x->queued), y->calls + (y->calls ? 0 : y->queued), &x->key, &y->key);
 }
 
 static int by_batch_time(const void *a, const void *b)

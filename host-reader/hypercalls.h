@@ -59,6 +59,7 @@ struct hypercalls {
 	struct durations size;  /* calls of each flush, not the empty ones */
 	struct durations empty; /* flushes of nothing */
 	struct durations upcall;
+	__u64 single; /* flushes of one call, which needs no multicall */
 	__u64 calls, queued, begun, issued, extended, not_extended, channels_handled;
 	__u64 unknown; /* calls of flushes whose operations were not told */
 	__u64 first, last; /* times of events */

@@ -69,6 +69,12 @@ static void print_more(struct view_page *p, size_t shown, size_t nr)
 		view_line(p, "and %zu more", nr - shown);
 }
 
+/* Of hypercalls those that were flushed; or, where flushes were not recorded, queued. */
+static __u64 count_of(const struct hypercalls *h, const struct hypercalls_row *r, bool is_op)
+{
+	return !is_op ? r->d.count : h->calls ? r->calls : r->queued;
+}
+
 /* @of: the sum of counts, of times. */
 static void print_rows(const struct hypercalls_shown *s, struct view_page *p, const struct table *t, const char *what,
 		       const char *count, bool is_op, const __u64 of[2])
@@ -89,7 +95,7 @@ static void print_rows(const struct hypercalls_shown *s, struct view_page *p, co
 		print_head(p, width, what, count);
 	for (size_t i = 0; i < shown; i++) {
 		const struct hypercalls_row *r = row[i];
-		__u64 n = is_op ? r->calls : r->d.count;
+		__u64 n = count_of(s->h, r, is_op);
 
 		full_name(s, r->source, r->name, name, sizeof(name));
 		print_times(p, width, name, n, time > 0 ? (double)(n - r->before) / time : 0.0, percent(n, of[0]),
@@ -97,7 +103,7 @@ static void print_rows(const struct hypercalls_shown *s, struct view_page *p, co
 	}
 	print_more(p, shown, nr);
 	for (size_t i = 0; i < nr; i++)
-		row[i]->before = is_op ? row[i]->calls : row[i]->d.count;
+		row[i]->before = count_of(s->h, row[i], is_op);
 	free(row);
 }
 
@@ -157,8 +163,9 @@ static void print_head_lines(const struct hypercalls *h, struct view_page *p)
 	if (!flushes && !h->queued && !h->upcall.count && !h->channels_handled)
 		view_line(p, "nothing was recorded: start guest-agent with --events hypercalls in a Xen PV guest");
 	if (flushes)
-		view_line(p, "flushes: %llu empty (%.2f%%), %.2f calls in each other one (at most %llu), %.3f ms in all, "
-			  "p50 %.2f us, p99 %.2f us, max %.2f us", (ull)h->empty.count, percent(h->empty.count, flushes),
+		view_line(p, "flushes: %llu empty (%.2f%%), %llu of one call (%.2f%%), %.2f calls in each that is not empty (at "
+			  "most %llu); %.3f ms in all, p50 %.2f us, p99 %.2f us, max %.2f us", (ull)h->empty.count,
+			  percent(h->empty.count, flushes), (ull)h->single, percent(h->single, flushes),
 			  durations_mean(&h->size), (ull)h->size.max, (double)h->flush.sum / 1e6,
 			  us(durations_percentile(&h->flush, 0.5)), us(durations_percentile(&h->flush, 0.99)),
 			  us(h->flush.max));
@@ -187,7 +194,8 @@ void hypercalls_show_tables(const struct hypercalls_shown *s, struct view_page *
 	struct hypercalls *h = s->h;
 
 	print_head_lines(h, p);
-	print_rows(s, p, &h->ops, "HYPERCALL, in flushes of", "Calls", true, (const __u64[]){ h->calls, h->flush.sum });
+	print_rows(s, p, &h->ops, "HYPERCALL, in flushes of", "Calls", true,
+		   (const __u64[]){ h->calls ? h->calls : h->queued, h->flush.sum });
 	print_batches(s, p);
 	print_alone(s, p);
 	print_rows(s, p, &h->upcalls, "UPCALLS WHILE IT RAN", "Upcalls", false,
@@ -242,7 +250,8 @@ static void json_durations(struct out *o, const char *name, const struct duratio
 
 enum { JSON_OPERATION, JSON_TASK, JSON_CHANNEL };
 
-static void json_rows(const struct hypercalls_shown *s, struct out *o, const char *name, const struct table *t, int what)
+static void json_rows(const struct hypercalls_shown *s, struct out *o, const char *name, const struct table *t,
+		      int what)
 {
 	static const char *const called[] = { "operation", "task", "channel" };
 	size_t nr;
@@ -318,6 +327,7 @@ void hypercalls_show_json(const struct hypercalls_shown *s, struct view_page *p)
 	json_durations(o, "flushes", &h->flush);
 	json_durations(o, "empty_flushes", &h->empty);
 	json_durations(o, "upcalls", &h->upcall);
+	view_json_number(o, "one_call", h->single);
 	view_json_number(o, "most_calls", h->size.max);
 	json_rows(s, o, "operations", &h->ops, JSON_OPERATION);
 	json_batches(s, o);

@@ -257,8 +257,8 @@ static void steal_view_print(void *view, struct view_page *p)
 		times += c[i]->d.count;
 		time += observed(v, c[i]);
 	}
-	view_line(p, "%.3f ms stolen, %llu times, %.2f%% of %zu vCPU%s' time, in %.3f s", (double)all / 1e6, (ull)times,
-		  percent(all, time), nr, nr == 1 ? "" : "s", (double)(v->last - v->first) / 1e9);
+	view_line(p, "%.3f ms stolen, %llu times, %.2f%% of %zu vCPU%s time, in %.3f s", (double)all / 1e6, (ull)times,
+		  percent(all, time), nr, nr == 1 ? "'s" : "s'", (double)(v->last - v->first) / 1e9);
 	if (!times)
 		view_line(p, "none was recorded: start guest-agent with --events steal; its --probe says whether the "
 			  "hypervisor tells");
