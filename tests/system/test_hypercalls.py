@@ -50,8 +50,9 @@ counts INNER0
 for i in $(seq 30); do /bin/true; done
 dd if=/dev/zero of=/tmp/zeros bs=64k count=32 2> /dev/null
 workload spin 3 & # two virtual CPUs, one that is real
+spin=$!
 workload spin 3 &
-wait %2 %3
+wait $spin $!
 counts INNER1
 workload mark {END}
 counts OUTER1
@@ -63,8 +64,9 @@ agent_start --events sys_enter,steal__rq || exit 1
 workload mark {BEGIN_RQ}
 counts RQ0
 workload spin 2 &
+spin=$!
 workload spin 2 &
-wait %2 %3
+wait $spin $!
 counts RQ1
 workload mark {END_RQ}
 agent_stop || exit 1
@@ -242,7 +244,7 @@ def check_folded(events, text):
     for e in events:
         frames = e['fields'].get('callstack_kernel') if e['event'] == 'xen_mc_entry' else None
         if frames:
-            names = [f.get('symbol', f.get('address')) for f in reversed(frames)]
+            names = [f['symbol'] if 'symbol' in f else hex(f['address']) for f in reversed(frames)]
             stacks[';'.join(names + [e['fields']['op.name']])] += 1
     got = {line.rpartition(' ')[0]: int(line.rpartition(' ')[2]) for line in text.splitlines()}
     assert got == dict(stacks) and len(got) > 5, (list(got.items())[:3], list(stacks.items())[:3])

@@ -86,7 +86,8 @@ static void flushed(__u64 time, __u64 ns, __u64 stack, unsigned int calls, const
 	struct flush f = { .stack = stack, .ns = ns, .tid = 7, .calls = (__u8)calls };
 
 	memset(f.op, 255, sizeof(f.op));
-	memcpy(f.op, op, calls < sizeof(f.op) ? calls : sizeof(f.op));
+	if (calls)
+		memcpy(f.op, op, calls < sizeof(f.op) ? calls : sizeof(f.op));
 	show_at(&origin, time, flush_id, &f, 24 + (calls + 7) / 8 * 8, false);
 }
 
@@ -191,12 +192,13 @@ END_TEST
 
 static void stack_is(__u64 id, __u64 address, __u64 caller)
 {
-	struct {
-		struct htrace_stack head;
-		__u64 address[2];
-	} s = { { .id = id, .kind = HTRACE_STACK_KERNEL, .nr = 2 }, { address, caller } };
+	struct htrace_stack head = { .id = id, .kind = HTRACE_STACK_KERNEL, .nr = 2 };
+	__u64 frames[] = { address, caller };
+	char s[sizeof(head) + sizeof(frames)];
 
-	stacks_add(stacks, &s, sizeof(s));
+	memcpy(s, &head, sizeof(head));
+	memcpy(s + sizeof(head), frames, sizeof(frames));
+	stacks_add(stacks, s, sizeof(s));
 }
 
 START_TEST(test_folded)
