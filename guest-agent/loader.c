@@ -19,7 +19,7 @@
 #define BUILT_IN(x) x(sched, true) x(syscalls, true) x(irq, false) x(timer, false) \
 	x(workqueue, false) x(block, false) x(signal, false) x(net, false) x(mm, false) \
 	x(module, false) x(virtio, false) x(virtio_blk, false) x(virtio_net, false) \
-	x(xen, false)
+	x(xen, false) x(hypercalls, false) x(steal, false)
 
 #define DECLARE(name, by_default) extern const char name##_bpf_start[], name##_bpf_end[];
 BUILT_IN(DECLARE)
@@ -51,6 +51,17 @@ struct tracer *loader_keep_object(struct loader *l, struct bpf_object *obj, cons
 	return t;
 }
 
+/* The one whose section begins with "?". */
+static const struct bpf_program *find_substitute(const struct bpf_object *obj)
+{
+	struct bpf_program *p;
+
+	bpf_object__for_each_program(p, obj)
+		if (!bpf_program__autoload(p))
+			return p;
+	return NULL;
+}
+
 int loader_open_built_in(struct loader *l)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(built_in); i++) {
@@ -67,6 +78,7 @@ int loader_open_built_in(struct loader *l)
 		}
 		t = loader_keep_object(l, obj, built_in[i].name);
 		t->built_in = true;
+		t->substitute = find_substitute(obj);
 		t->by_default = built_in[i].by_default;
 	}
 	return 0;
@@ -223,6 +235,23 @@ void loader_close(struct loader *l)
 
 /* --------------------------------------------------------------------------------- selection */
 
+#define PART "__" /* EVENT__what is a part of EVENT: they are chosen together */
+
+static bool is_part(const struct bpf_program *prog)
+{
+	return strstr(bpf_program__name(prog), PART) != NULL;
+}
+
+/* Is it a part of an event that another program is called by? */
+static bool serves_another(const struct tracer *t, const struct bpf_program *prog)
+{
+	const char *name = bpf_program__name(prog);
+	char event[64];
+
+	snprintf(event, sizeof(event), "%.*s", (int)(strstr(name, PART) ? strstr(name, PART) - name : 0), name);
+	return is_part(prog) && bpf_object__find_program_by_name(t->obj, event);
+}
+
 void loader_list(const struct loader *l, FILE *out, bool state)
 {
 	struct btf *kernel = state ? btf__load_vmlinux_btf() : NULL;
@@ -238,6 +267,8 @@ void loader_list(const struct loader *l, FILE *out, bool state)
 		bpf_object__for_each_program(p, l->tracer[i].obj) {
 			int len = (int)strlen(bpf_program__name(p)) + 1;
 
+			if (serves_another(&l->tracer[i], p))
+				continue;
 			if (column + len > 78) {
 				fprintf(out, "\n     ");
 				column = 5;
@@ -263,18 +294,24 @@ static const char *hook_name(const struct bpf_program *prog)
 	return slash ? slash + 1 : "";
 }
 
-/* Does one word of the list choose @prog of @group? Notes in @used which words did. */
-static bool matches(char *const *words, bool *used, size_t nr, const char *group,
-		    const struct bpf_program *prog)
+/* Does one word of the list choose @prog of @t? Notes in @used which words did. */
+static bool matches(char *const *words, bool *used, size_t nr, struct tracer *t, const struct bpf_program *prog)
 {
+	const char *name = bpf_program__name(prog);
+	char event[64];
 	bool yes = false;
 
+	snprintf(event, sizeof(event), "%.*s", (int)(is_part(prog) ? strstr(name, PART) - name : 63), name);
 	for (size_t i = 0; i < nr; i++) {
-		if (!strcmp(words[i], group) || !fnmatch(words[i], bpf_program__name(prog), 0) ||
-		    !strcmp(words[i], hook_name(prog))) {
-			used[i] = true;
-			yes = true;
-		}
+		bool by_name = !fnmatch(words[i], name, 0);
+
+		if (strcmp(words[i], t->name) != 0 && fnmatch(words[i], event, 0) && !by_name &&
+		    (is_part(prog) || strcmp(words[i], hook_name(prog)) != 0))
+			continue;
+		if (prog == t->substitute && !strcmp(words[i], name))
+			t->substitute_chosen = true;
+		used[i] = true;
+		yes = true;
 	}
 	return yes;
 }
@@ -325,7 +362,7 @@ static int choose(struct loader *l, char *const *words, bool *used, size_t nr_wo
 	int err = 0;
 
 	for (size_t i = 0; i < l->nr_tracers; i++) {
-		const struct tracer *t = &l->tracer[i];
+		struct tracer *t = &l->tracer[i];
 		struct bpf_program *p;
 
 		bpf_object__for_each_program(p, t->obj) {
@@ -333,7 +370,7 @@ static int choose(struct loader *l, char *const *words, bool *used, size_t nr_wo
 
 			if (t->built_in)
 				on = defaults ? t->by_default :
-						matches(words, used, nr_words, t->name, p);
+						matches(words, used, nr_words, t, p);
 			bpf_program__set_autoload(p, on);
 			any |= on;
 		}

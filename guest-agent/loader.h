@@ -28,6 +28,9 @@ struct tracer {
 	char name[64]; /* also the group's in --events */
 	bool built_in;
 	bool by_default; /* traced if the user does not choose */
+	/* NULL; else one that is used if it is chosen by its own name, or the kernel has the hooks of no other. */
+	const struct bpf_program *substitute;
+	bool substitute_chosen;
 	struct bpf_object *obj;
 	struct tracepoint *tp; /* of instances of tracepoint.bpf.c */
 	unsigned int hz; /* of profile.bpf.c: samples a second of each CPU */

@@ -84,6 +84,36 @@ static void say_left_out(const struct program *p)
 		say("%s is left out: this kernel has no %s", p->name, section);
 }
 
+static const struct tracer *tracer_of(const struct loader *l, const struct program *p)
+{
+	for (size_t i = 0; i < l->nr_tracers; i++)
+		if (l->tracer[i].obj == p->obj)
+			return &l->tracer[i];
+	return NULL;
+}
+
+/* Is there another program for what @p does? */
+static bool has_others(const struct loader *l, const struct program *p)
+{
+	for (size_t i = 0; i < l->nr_programs; i++)
+		if (l->program[i].obj == p->obj && &l->program[i] != p)
+			return true;
+	return false;
+}
+
+static void drop_substitutes(struct loader *l)
+{
+	for (size_t i = 0; i < l->nr_programs;) {
+		const struct program *p = &l->program[i];
+		const struct tracer *t = tracer_of(l, p);
+
+		if (t && p->prog == t->substitute && !t->substitute_chosen && has_others(l, p))
+			loader_leave_out(l, i);
+		else
+			i++;
+	}
+}
+
 int loader_check_hooks(struct loader *l)
 {
 	if (!l->kernel)
@@ -96,13 +126,15 @@ int loader_check_hooks(struct loader *l)
 		struct program *p = &l->program[i];
 
 		if (!loader_has_hook(l->kernel, bpf_program__section_name(p->prog))) {
-			say_left_out(p);
+			if (!tracer_of(l, p)->substitute || !has_others(l, p))
+				say_left_out(p);
 			loader_leave_out(l, i);
 			continue;
 		}
 		p->misses_counted = counts_misses(l->kernel, bpf_program__type(p->prog));
 		i++;
 	}
+	drop_substitutes(l);
 	if (!l->nr_programs)
 		say("nothing to trace: this kernel has none of the hooks");
 	return l->nr_programs ? 0 : -1;

@@ -24,6 +24,8 @@
 	object virtio_blk_bpf, "virtio_blk.bpf.o"
 	object virtio_net_bpf, "virtio_net.bpf.o"
 	object xen_bpf, "xen.bpf.o"
+	object hypercalls_bpf, "hypercalls.bpf.o"
+	object steal_bpf, "steal.bpf.o"
 	object tracepoint_bpf, "tracepoint.bpf.o"
 	object profile_bpf, "profile.bpf.o"
 	object function_bpf, "function.bpf.o"

@@ -145,7 +145,7 @@ static void print_hypercalls(const struct probe *p)
 	char said[160] = "";
 
 	if (pv && p->has[XEN_MULTICALL]) {
-		row("hypercalls", "yes", "tracepoints xen:xen_mc_* (batches and what is in them)");
+		row("hypercalls", "yes", "--events hypercalls: tracepoints xen:xen_mc_* (batches and what is in them)");
 		return;
 	}
 	if (platform_is_xen(p->platform)) {

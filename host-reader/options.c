@@ -69,6 +69,12 @@ static const char usage[] =
 	"                                       most and take most time; functions:graph: by who\n"
 	"                                       called them; functions:folded: for flame graphs;\n"
 	"                                       functions:json: all of it, an object a page\n"
+	"                          steal        of guests that record steal: time that their virtual\n"
+	"                                       CPUs did not get; with source kvm beside them what\n"
+	"                                       the host did; steal:json: as an object a page\n"
+	"                          hypercalls   of Xen guests that record hypercalls: which, in which\n"
+	"                                       batches, how long; upcalls; hypercalls:folded: stacks,\n"
+	"                                       for flame graphs; hypercalls:json\n"
 	"                        but for summary: on a terminal every second, else at the end, or as\n"
 	"                        --stats says\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
@@ -308,7 +314,8 @@ static int parse_view(struct options *o, const char *arg)
 	if (o->tables || !strcmp(arg, "summary"))
 		return 0;
 	say("unknown view '%s'; there are: summary, exits, io, functions (and functions:graph, "
-	    "functions:folded, functions:json)", arg);
+	    "functions:folded, functions:json), steal (and steal:json), hypercalls (and hypercalls:folded, "
+	    "hypercalls:json)", arg);
 	return USAGE_ERROR;
 }
 

@@ -14,7 +14,8 @@ typedef unsigned long long ull;
 
 static const struct view_ops *const kinds[] = {
 	&view_exits, &view_io, &view_functions, &view_functions_graph, &view_functions_folded,
-	&view_functions_json,
+	&view_functions_json, &view_steal, &view_steal_json, &view_hypercalls, &view_hypercalls_folded,
+	&view_hypercalls_json,
 };
 
 struct view {
@@ -143,6 +144,37 @@ void view_octaves(struct view_page *p, const struct durations *d)
 		view_line(p, "%-16s %9llu |%-*.*s|", range, (ull)nr, BAR, bar,
 			  "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@");
 	}
+}
+
+void view_source_name(char name[VIEW_SOURCE], const struct sink_session *session)
+{
+	if (session->source && !*name)
+		name[htrace_escape(name, VIEW_SOURCE - 1, session->source, strlen(session->source))] = 0;
+}
+
+/* What is harmless on a terminal has backslashes still. */
+void view_json_text(struct out *o, const char *text)
+{
+	out_char(o, '"');
+	for (; *text; text++) {
+		if (*text == '"' || *text == '\\')
+			out_char(o, '\\');
+		out_char(o, *text);
+	}
+	out_char(o, '"');
+}
+
+void view_json_number(struct out *o, const char *name, __u64 v)
+{
+	out_printf(o, ",\"%s\":%llu", name, (ull)v);
+}
+
+void view_json_spread(struct out *o, const struct durations *d)
+{
+	view_json_number(o, "min_ns", d->min);
+	view_json_number(o, "p50_ns", durations_percentile(d, 0.5));
+	view_json_number(o, "p99_ns", durations_percentile(d, 0.99));
+	view_json_number(o, "max_ns", d->max);
 }
 
 /* In the place of the page before; the cursor stays below, where messages go. */

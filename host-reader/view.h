@@ -22,6 +22,26 @@ __attribute__((format(printf, 2, 3))) void view_line(struct view_page *p, const 
 /* How many there are of each power of two, as bars. */
 void view_octaves(struct view_page *p, const struct durations *d);
 
+/* What a session's source is called, harmless; it stays as it is where there is something already. */
+#define VIEW_SOURCE 64
+void view_source_name(char name[VIEW_SOURCE], const struct sink_session *session);
+
+/* Of views that are JSON: text that is harmless already; a member behind others. */
+void view_json_text(struct out *o, const char *text);
+void view_json_number(struct out *o, const char *name, __u64 v);
+/* min_ns, p50_ns, p99_ns, max_ns. */
+void view_json_spread(struct out *o, const struct durations *d);
+
+static inline double percent(__u64 part, __u64 of)
+{
+	return of ? 100.0 * (double)part / (double)of : 0.0;
+}
+
+static inline double us(__u64 ns)
+{
+	return (double)ns / 1e3;
+}
+
 struct view_ops {
 	const char *name;
 	bool needs_host; /* it shows nothing but what the source kvm says */
@@ -37,7 +57,7 @@ struct view_ops {
 struct exits;
 
 extern const struct view_ops view_exits, view_io, view_functions, view_functions_graph, view_functions_folded,
-	view_functions_json;
+	view_functions_json, view_steal, view_steal_json, view_hypercalls, view_hypercalls_folded, view_hypercalls_json;
 
 /* What view_exits has counted. */
 const struct exits *view_exits_numbers(const void *view);

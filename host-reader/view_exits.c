@@ -214,16 +214,6 @@ static void exits_view_session_end(void *view, const struct sink_session *sessio
 
 /* ------------------------------------------------------------------------------------- in words */
 
-static double percent(__u64 part, __u64 of)
-{
-	return of ? 100.0 * (double)part / (double)of : 0.0;
-}
-
-static double us(__u64 ns)
-{
-	return (double)ns / 1e3;
-}
-
 static double per_second(const struct view_exits *v, __u64 nr)
 {
 	__u64 from = v->shown ? v->shown : v->exits->first;

@@ -35,7 +35,7 @@ static const struct event_fields_spec spec = {
 struct view_functions {
 	struct calls *calls;
 	struct event_fields *fields;
-	char source[CALLS_SOURCES][64]; /* what it is called, if there are several; harmless */
+	char source[CALLS_SOURCES][VIEW_SOURCE]; /* what it is called, if there are several; harmless */
 	__u64 shown; /* when there was a page before: the last call's time */
 };
 
@@ -87,12 +87,7 @@ static void functions_view_event(void *view, const struct sink_event *e)
 	event_fields_take(v->fields, e, &f);
 	if (f.kind == KIND_OTHER)
 		return;
-	if (session->source && !*v->source[session->source_nr]) {
-		char *name = v->source[session->source_nr];
-
-		name[htrace_escape(name, sizeof(v->source[0]) - 1, session->source,
-				   strlen(session->source))] = 0;
-	}
+	view_source_name(v->source[session->source_nr], session);
 	at = (struct calls_at){
 		.source = session->source_nr, .cpu = e->from->ring, .time = e->time, .tid = (__u32)f.v[F_TID],
 		.depth = f.v[F_DEPTH] < CALLS_DEPTH ? (__u32)f.v[F_DEPTH] : CALLS_DEPTH - 1,
@@ -119,16 +114,6 @@ static void functions_view_session_end(void *view, const struct sink_session *se
 }
 
 /* --------------------------------------------------------------------------------------- as a table */
-
-static double percent(__u64 part, __u64 of)
-{
-	return of ? 100.0 * (double)part / (double)of : 0.0;
-}
-
-static double us(__u64 ns)
-{
-	return (double)ns / 1e3;
-}
 
 static double seconds(const struct view_functions *v, __u64 from)
 {
@@ -326,40 +311,20 @@ static void folded_view_print(void *view, struct view_page *p)
 
 /* ----------------------------------------------------------------------------------------- as JSON */
 
-/* What is harmless on a terminal has backslashes still. */
-static void json_text(struct out *o, const char *text)
-{
-	out_char(o, '"');
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			out_char(o, '\\');
-		out_char(o, *text);
-	}
-	out_char(o, '"');
-}
-
-static void json_number(struct out *o, const char *name, __u64 v)
-{
-	out_printf(o, ",\"%s\":%llu", name, (ull)v);
-}
-
 static void json_function(const struct view_functions *v, struct out *o, const struct calls_function *f)
 {
 	const struct durations *d = &f->d;
 
 	out_text(o, "{\"function\":");
-	json_text(o, f->name);
+	view_json_text(o, f->name);
 	if (*v->source[f->source]) {
 		out_text(o, ",\"source\":");
-		json_text(o, v->source[f->source]);
+		view_json_text(o, v->source[f->source]);
 	}
-	json_number(o, "calls", d->count);
-	json_number(o, "ns", d->sum);
-	json_number(o, "self_ns", f->self);
-	json_number(o, "min_ns", d->min);
-	json_number(o, "p50_ns", durations_percentile(d, 0.5));
-	json_number(o, "p99_ns", durations_percentile(d, 0.99));
-	json_number(o, "max_ns", d->max);
+	view_json_number(o, "calls", d->count);
+	view_json_number(o, "ns", d->sum);
+	view_json_number(o, "self_ns", f->self);
+	view_json_spread(o, d);
 	out_char(o, '}');
 }
 
@@ -368,10 +333,10 @@ static void json_nodes(struct out *o, const struct calls_node *n)
 	out_char(o, '[');
 	for (const struct calls_node *k = n->child; k; k = k->next) {
 		out_text(o, k == n->child ? "{\"function\":" : ",{\"function\":");
-		json_text(o, k->function->name);
-		json_number(o, "calls", k->count);
-		json_number(o, "ns", k->ns);
-		json_number(o, "self_ns", k->self);
+		view_json_text(o, k->function->name);
+		view_json_number(o, "calls", k->count);
+		view_json_number(o, "ns", k->ns);
+		view_json_number(o, "self_ns", k->self);
 		if (k->child) {
 			out_text(o, ",\"called\":");
 			json_nodes(o, k);
@@ -387,7 +352,7 @@ static void json_root(const struct view_functions *v, struct view_page *p, const
 	if (p->used++)
 		out_char(p->out, ',');
 	out_text(p->out, "{\"root\":");
-	json_text(p->out, path);
+	view_json_text(p->out, path);
 	out_text(p->out, ",\"called\":");
 	json_nodes(p->out, n);
 	out_char(p->out, '}');
@@ -401,13 +366,13 @@ static void json_view_print(void *view, struct view_page *p)
 	struct calls_function **f = calls_functions(c, false, &nr);
 
 	out_printf(p->out, "{\"view\":\"functions\",\"calls\":%llu", (ull)c->count);
-	json_number(p->out, "first", c->first);
-	json_number(p->out, "last", c->last);
-	json_number(p->out, "outermost_ns", c->outermost);
-	json_number(p->out, "lost", c->lost);
-	json_number(p->out, "waiting", calls_waiting(c));
-	json_number(p->out, "no_room", c->beyond);
-	json_number(p->out, "no_room_in_graph", c->beyond_graph);
+	view_json_number(p->out, "first", c->first);
+	view_json_number(p->out, "last", c->last);
+	view_json_number(p->out, "outermost_ns", c->outermost);
+	view_json_number(p->out, "lost", c->lost);
+	view_json_number(p->out, "waiting", calls_waiting(c));
+	view_json_number(p->out, "no_room", c->beyond);
+	view_json_number(p->out, "no_room_in_graph", c->beyond_graph);
 	out_text(p->out, ",\"functions\":[");
 	for (size_t i = 0; i < nr; i++) {
 		if (i)

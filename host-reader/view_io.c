@@ -51,7 +51,7 @@ struct view_io {
 	bool on_host[IO_SOURCES];     /* a guest's times were */
 	__u64 schema[IO_SOURCES];     /* for which it is known what is recorded, of guests and hosts */
 	bool over[IO_SOURCES];        /* its session; another one has nothing to do with it */
-	char source[IO_SOURCES][64];  /* what it is called, harmless */
+	char source[IO_SOURCES][VIEW_SOURCE]; /* what it is called, harmless */
 };
 
 static void io_view_close(void *view)
@@ -239,12 +239,7 @@ static void io_view_event(void *view, const struct sink_event *e)
 
 	if (session->source_nr >= IO_SOURCES)
 		return;
-	if (session->source && !*v->source[session->source_nr]) {
-		char *name = v->source[session->source_nr];
-
-		name[htrace_escape(name, sizeof(v->source[0]) - 1, session->source,
-				   strlen(session->source))] = 0;
-	}
+	view_source_name(v->source[session->source_nr], session);
 	if (v->over[session->source_nr]) {
 		io_guest_loss(v->io, session->source_nr, 0);
 		io_host_loss(v->io, session->source_nr, 0);
@@ -281,11 +276,6 @@ static void io_view_session_end(void *view, const struct sink_session *session)
 }
 
 /* ------------------------------------------------------------------------------------- in words */
-
-static double us(__u64 ns)
-{
-	return (double)ns / 1e3;
-}
 
 static const char *const op_name[] = {
 	[IO_READ] = "read", [IO_WRITE] = "write", [IO_FLUSH] = "flush", [IO_DISCARD] = "discard",

@@ -70,9 +70,9 @@ trap 'rm -rf "$log" "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
 # The libraries that the native build installs, as arm64's, and what they need in turn.
-# Not the peers of the benchmarks, nor the fuzzers' runtime.
+# Not the peers of the benchmarks, nor the fuzzers' runtime, nor Xen's header, which is read on this machine.
 mapfile -t packages < <("$here/install-deps.sh" --tests --print |
-	grep -xE 'lib.*-dev|zlib1g-dev|check' | grep -vxE 'lib(clang-rt|ck|dpdk|lttng-ust)-dev')
+	grep -xE 'lib.*-dev|zlib1g-dev|check' | grep -vxE 'lib(clang-rt|ck|dpdk|lttng-ust|xen)-dev')
 packages+=(libgcc-12-dev)
 wanted="${packages[*]}"
 sysroot=$cache/sysroot-$(cksum <<<"$wanted" | cut -d' ' -f1)

@@ -28,7 +28,7 @@ packages=(
 	# the build
 	meson ninja-build gcc libc6-dev pkg-config clang
 	libbpf-dev libelf-dev zlib1g-dev libzstd-dev liburing-dev libprotobuf-c-dev protobuf-c-compiler libseccomp-dev libcap-ng-dev
-	libjansson-dev
+	libjansson-dev libxen-dev # names of hypercalls
 	# a guest: its kernel, its initramfs, QEMU with its firmware
 	qemu-system-x86 qemu-system-data seabios ipxe-qemu
 	busybox-static cpio kmod gzip xz-utils zstd ca-certificates

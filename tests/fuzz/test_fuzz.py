@@ -119,9 +119,10 @@ ELSEWHERE = {
     **{f'host-reader/{f}.c': 'records of the host\'s own programs, or of captures of it; test_vcpus, vcpus' for f in (
         'vcpus', 'perfetto_vcpus')},
     **{f'host-reader/{f}.c': 'adds and shows numbers of records that show.c and schema_visit.c read, in tables with '
-                             'limits; test_exits, test_view_exits, test_io, test_view_io, test_view_functions, view' for f in (
-        'calls', 'durations', 'event_fields', 'exits', 'host_events', 'io', 'io_disk', 'table', 'view', 'view_exits',
-        'view_functions', 'view_io')},
+                             'limits; test_exits, test_view_exits, test_io, test_view_io, test_view_functions, '
+                             'test_view_hypercalls, test_view_steal, view' for f in (
+        'calls', 'durations', 'event_fields', 'exits', 'host_events', 'hypercalls', 'hypercalls_show', 'io', 'io_disk',
+        'table', 'view', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
     **{f'host-reader/{f}.c': 'what the reader may do itself; test_confine, sandbox' for f in (
         'confine', 'confine_calls', 'confine_links', 'finder', 'sandbox')},
     'host-reader/syscalls.c': 'a table', 'host-reader/syscall_args.c': 'a table',

@@ -70,7 +70,7 @@ cat $I/per_cpu/cpu*/stats > $out/ftrace.stats
 GUEST = rf'''
 guest-agent --probe > /tmp/probe || exit 1
 echo L2-UP
-traced --events sched,syscalls,block,timer_hrtimer_start,virtio,irq_vectors:local_timer_entry --stack sched_process_exit || exit 1
+traced --events sched,syscalls,block,timer_hrtimer_start,virtio,steal,irq_vectors:local_timer_entry --stack sched_process_exit || exit 1
 for d in /sys/bus/pci/devices/*; do
 	[ $(cat $d/vendor)$(cat $d/device) = 0x1af40x1110 ] || continue
 	causes {NR_CAUSES} $d/resource0 || exit 1
@@ -125,13 +125,36 @@ def check_states(guest, threads):
     return nr, out, all_changes
 
 
+def preempted(changes, since=0):
+    return sum(max(end - max(begin, since), 0) for (begin, state, _), (end, *_) in zip(changes, changes[1:])
+               if state == 'preempted')
+
+
+def check_steal(page, guest, changes):
+    """
+    What the guest was told is stolen is what the host took: KVM tells what its scheduler counts, which has in it what a
+    thread waits after it was woken, too; the guest asks at ticks.
+    """
+    for row in json.loads(page)['vcpus']:
+        cpu = row['vcpu']
+        steals = [e for e in guest if e['event'] == 'steal' and e['fields']['cpu'] == cpu]
+        records = [e['fields']['stolen_ns'] for e in steals]
+        assert row['stolen_ns'] == row['recorded_ns'] == sum(records) and row['count'] == sum(n > 0 for n in records), row
+        took, told = preempted(changes[cpu], steals[0]['time']), row['host_told'] / (row['host_told'] + row['host_not_told'])
+        say(f'CPU {cpu}: {row["stolen_ns"] / 1e6:.3f} ms stolen, {row["count"]} times; preempted for {took / 1e6:.3f} ms, '
+            f'of which the view has {row["host_preempted_ns"] / 1e6:.3f}, out for {row["host_out_ns"] / 1e6:.3f}')
+        assert told > 0.5 and 0.5 * took <= row["host_preempted_ns"] <= 1.1 * took + 1e6, (told, took, row)
+        if not cpu:  # that had to share
+            assert abs(row['stolen_ns'] - took) < 0.3 * took, (took, row)
+
+
 def check_tracks(capture, guest, changes, pid):
     """In Perfetto: tracks of virtual CPUs, that was preempted that had to share; and what the guest's CPUs ran."""
     path = capture + '.pf'
     test_capture.replay(capture, '--events', 'sched_switch', '-o', f'perfetto:{path}')
     trace = pftext.Trace(path)
     test_vcpus.same_slices(trace, changes, pid)
-    lost = sum(end - begin for (begin, state, _), (end, *_) in zip(changes[0], changes[0][1:]) if state == 'preempted')
+    lost = preempted(changes[0])
     assert lost > 50_000_000, lost
     (machine,) = [m for m in trace.machines.values() if m.kernel]
     for cpu in changes:
@@ -253,12 +276,13 @@ def test_timeline(kernel, cpus):
                 tar.extractall(at)
         test_capture.replay(os.path.join(at, 'raw'), '--view', 'io', '-o', 'text:' + os.path.join(at, 'page'))
         test_capture.replay(os.path.join(at, 'raw'), '--view', 'exits', '-o', 'text:' + os.path.join(at, 'exits'))
+        test_capture.replay(os.path.join(at, 'raw'), '--view', 'steal:json', '-o', 'text:' + os.path.join(at, 'steal'))
         check_files(at, cpus)
 
 
 def check_files(at, cpus):
     files = {}
-    for name in 'json', 'err', 'clock', 'ftrace', 'ftrace.stats', 'list', 'l2.console', 'page', 'exits':
+    for name in 'json', 'err', 'clock', 'ftrace', 'ftrace.stats', 'list', 'l2.console', 'page', 'exits', 'steal':
         with open(os.path.join(at, name), encoding='utf-8') as f:
             files[name] = f.read()
     assert len(re.findall(r'^lost +0 \(overwritten 0, dropped 0, corrupt 0', files['err'], re.M)) == 2, files['err']
@@ -287,3 +311,4 @@ def check_files(at, cpus):
     say(f'{known} of {len(guest)} events of the guest, {out} of them only nearly in a time in which its virtual CPU ran')
     check_causes(guest, [e for e in host if not e['event'].startswith('kvm_disk')], bound)
     check_tracks(os.path.join(at, 'raw'), guest, changes, host[0]['fields']['vm'])
+    check_steal(files['steal'], guest, changes)
