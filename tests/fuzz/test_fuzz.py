@@ -62,7 +62,9 @@ VALIDATING = {
     'host-reader/region_clock.c': 'samples of a guest\'s clocks, for its records',
     'host-reader/capture_read.c': 'captures: journal',
     'host-reader/capture_lane.c': 'captures: streams',
-    'guest-agent/tracepoint_format.c': 'format files of tracefs',
+    'common/tracepoint_format.c': 'format files of tracefs; records by them',
+    'common/boot_records.c': 'records of a kernel\'s trace ring',
+    'common/ftrace_page.c': 'pages of a kernel\'s trace ring',
 }
 
 # All else that the targets are built of, and why no corpus has to cover it.

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../../guest-agent/tracepoints.h"
+#include "../../common/tracepoint_format.h"
 #include "schema_text.h"
 #include "unit.h"
 
