@@ -66,6 +66,8 @@ static const char usage[] =
 	"                                       most and take most time; functions:graph: by who\n"
 	"                                       called them; functions:folded: for flame graphs;\n"
 	"                                       functions:json: all of it, an object a page\n"
+	"                          boot         of guests that record it: levels, initcalls, and what\n"
+	"                                       user space then begins; boot:json: all of it\n"
 	"                        but for summary: on a terminal every second, else at the end, or as\n"
 	"                        --stats says\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
@@ -302,7 +304,7 @@ static int parse_view(struct options *o, const char *arg)
 	if (o->tables || !strcmp(arg, "summary"))
 		return 0;
 	say("unknown view '%s'; there are: summary, exits, io, functions (and functions:graph, "
-	    "functions:folded, functions:json)", arg);
+	    "functions:folded, functions:json), boot (and boot:json)", arg);
 	return USAGE_ERROR;
 }
 

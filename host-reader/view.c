@@ -14,7 +14,7 @@ typedef unsigned long long ull;
 
 static const struct view_ops *const kinds[] = {
 	&view_exits, &view_io, &view_functions, &view_functions_graph, &view_functions_folded,
-	&view_functions_json,
+	&view_functions_json, &view_boot, &view_boot_json,
 };
 
 struct view {
@@ -143,6 +143,17 @@ void view_octaves(struct view_page *p, const struct durations *d)
 		view_line(p, "%-16s %9llu |%-*.*s|", range, (ull)nr, BAR, bar,
 			  "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@");
 	}
+}
+
+void view_json_text(struct out *o, const char *text)
+{
+	out_char(o, '"');
+	for (; *text; text++) {
+		if (*text == '"' || *text == '\\')
+			out_char(o, '\\');
+		out_char(o, *text);
+	}
+	out_char(o, '"');
 }
 
 /* In the place of the page before; the cursor stays below, where messages go. */

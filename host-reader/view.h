@@ -22,6 +22,9 @@ __attribute__((format(printf, 2, 3))) void view_line(struct view_page *p, const 
 /* How many there are of each power of two, as bars. */
 void view_octaves(struct view_page *p, const struct durations *d);
 
+/* A string of JSON: what is harmless on a terminal has backslashes still. */
+void view_json_text(struct out *o, const char *text);
+
 struct view_ops {
 	const char *name;
 	bool needs_host; /* it shows nothing but what the source kvm says */
@@ -35,7 +38,7 @@ struct view_ops {
 };
 
 extern const struct view_ops view_exits, view_io, view_functions, view_functions_graph, view_functions_folded,
-	view_functions_json;
+	view_functions_json, view_boot, view_boot_json;
 
 /* NULL: there is none of this name. */
 const struct view_ops *view_find(const char *name);

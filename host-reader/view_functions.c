@@ -326,18 +326,6 @@ static void folded_view_print(void *view, struct view_page *p)
 
 /* ----------------------------------------------------------------------------------------- as JSON */
 
-/* What is harmless on a terminal has backslashes still. */
-static void json_text(struct out *o, const char *text)
-{
-	out_char(o, '"');
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			out_char(o, '\\');
-		out_char(o, *text);
-	}
-	out_char(o, '"');
-}
-
 static void json_number(struct out *o, const char *name, __u64 v)
 {
 	out_printf(o, ",\"%s\":%llu", name, (ull)v);
@@ -348,10 +336,10 @@ static void json_function(const struct view_functions *v, struct out *o, const s
 	const struct durations *d = &f->d;
 
 	out_text(o, "{\"function\":");
-	json_text(o, f->name);
+	view_json_text(o, f->name);
 	if (*v->source[f->source]) {
 		out_text(o, ",\"source\":");
-		json_text(o, v->source[f->source]);
+		view_json_text(o, v->source[f->source]);
 	}
 	json_number(o, "calls", d->count);
 	json_number(o, "ns", d->sum);
@@ -368,7 +356,7 @@ static void json_nodes(struct out *o, const struct calls_node *n)
 	out_char(o, '[');
 	for (const struct calls_node *k = n->child; k; k = k->next) {
 		out_text(o, k == n->child ? "{\"function\":" : ",{\"function\":");
-		json_text(o, k->function->name);
+		view_json_text(o, k->function->name);
 		json_number(o, "calls", k->count);
 		json_number(o, "ns", k->ns);
 		json_number(o, "self_ns", k->self);
@@ -387,7 +375,7 @@ static void json_root(const struct view_functions *v, struct view_page *p, const
 	if (p->used++)
 		out_char(p->out, ',');
 	out_text(p->out, "{\"root\":");
-	json_text(p->out, path);
+	view_json_text(p->out, path);
 	out_text(p->out, ",\"called\":");
 	json_nodes(p->out, n);
 	out_char(p->out, '}');
