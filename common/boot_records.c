@@ -102,11 +102,6 @@ int boot_records_add(struct boot_records *b, __u32 type, struct tracepoint *tp)
 	return 0;
 }
 
-bool boot_records_know(const struct boot_records *b, __u32 type)
-{
-	return type < BOOT_TYPES && b->type[type];
-}
-
 /* One format file. 1, 0: it is left out; or -ENOMEM. */
 static int add_format(struct boot_records *b, const char *text, size_t len)
 {
@@ -213,20 +208,19 @@ static int declare_known(const struct known *k, struct htrace_schema_builder *s)
 	return type < 0 ? type : htrace_builder_event(s, k->event, type);
 }
 
-/* Under its own name, or, if something else has that, as SYSTEM_NAME. */
-static int declare_one(const struct type *t, struct htrace_schema_builder *s)
+/* Under its own name, or, if something else has that, or a program's event is called so, as SYSTEM_NAME. */
+static int declare_one(const struct boot_records *b, const struct type *t, struct htrace_schema_builder *s)
 {
 	char name[2 * 64 + 2];
-	int ret;
+	int ret = -EEXIST;
 
 	if (t->known)
 		return declare_known(t->known, s);
-	ret = tracepoint_declare(t->tp, s, t->tp->name, NULL, 0);
-	if (ret != -EEXIST)
-		return ret;
 	snprintf(name, sizeof(name), "%s_%s", *t->tp->system ? t->tp->system : "boot", t->tp->name);
 	name[HTRACE_NAME_MAX - 1] = 0;
-	return tracepoint_declare(t->tp, s, name, NULL, 0);
+	if (!htrace_schema_event_by_name(b->schema, name))
+		ret = tracepoint_declare(t->tp, s, t->tp->name, NULL, 0);
+	return ret == -EEXIST ? tracepoint_declare(t->tp, s, name, NULL, 0) : ret;
 }
 
 static int look_up(struct boot_records *b, struct htrace_schema_builder *s)
@@ -246,29 +240,26 @@ static int look_up(struct boot_records *b, struct htrace_schema_builder *s)
 	return ret;
 }
 
-int boot_records_declare(struct boot_records *b, __u32 type, struct htrace_schema_builder *s, int functions)
+int boot_records_declare(struct boot_records *b, struct htrace_schema_builder *s, int functions)
 {
-	struct type *t = type < BOOT_TYPES ? b->type[type] : NULL;
-	const struct htrace_event *e;
-	int ret;
+	int ret = look_up(b, s), left_out = 0;
 
-	if (!t || t->id)
-		return t ? 0 : -ENOENT;
-	ret = look_up(b, s);
-	if (ret)
-		return ret;
-	e = t->known ? htrace_schema_event_by_name(b->schema, t->tp->name) : NULL;
-	t->tp->functions = functions;
-	ret = e ? (int)e->id : declare_one(t, s);
-	if (ret <= 0)
-		return ret ? ret : -EINVAL;
-	t->id = (__u32)ret;
-	return look_up(b, s);
-}
+	for (size_t i = 0; i < BOOT_TYPES && !ret; i++) {
+		struct type *t = b->type[i];
+		const struct htrace_event *e;
 
-bool boot_records_declared(const struct boot_records *b, __u32 type)
-{
-	return type < BOOT_TYPES && b->type[type] && b->type[type]->id;
+		if (!t)
+			continue;
+		e = t->known ? htrace_schema_event_by_name(b->schema, t->tp->name) : NULL;
+		t->tp->functions = functions;
+		ret = e ? (int)e->id : declare_one(b, t, s);
+		t->id = ret > 0 ? (__u32)ret : 0;
+		left_out += !t->id;
+		ret = ret == -ENOMEM ? ret : 0;
+	}
+	if (!ret)
+		ret = look_up(b, s);
+	return ret ? ret : left_out;
 }
 
 /* --------------------------------------------------------------------------------------- its records */

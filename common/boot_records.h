@@ -20,7 +20,6 @@ struct boot_records *boot_records_new(void);
 void boot_records_free(struct boot_records *b);
 /* Events of number @type are described by @tp, which is @b's from here on, whatever comes of it. 0 or -errno. */
 int boot_records_add(struct boot_records *b, __u32 type, struct tracepoint *tp);
-bool boot_records_know(const struct boot_records *b, __u32 type);
 /* Likewise for all of @text, format files one behind the other. The number of events, or -errno. */
 int boot_records_add_formats(struct boot_records *b, const char *text, size_t len);
 
@@ -32,11 +31,10 @@ int boot_records_name(struct boot_records *b, __u64 address, const char *name);
 /* The type of addresses of functions, declared in @s; 0: there are no names; or -errno. */
 int boot_records_functions(const struct boot_records *b, struct htrace_schema_builder *s);
 /*
- * Declare event @type in @s, unless it is there, as a program's of ours: all of the session's entries are @s's
- * own. After all names were added; @functions as above. 0, or -errno: it cannot be.
+ * Declare in @s all that were added, but what it has as a program's of ours: the session's entries are @s's alone.
+ * After all names were added; @functions as above. How many had to be left out, or -errno.
  */
-int boot_records_declare(struct boot_records *b, __u32 type, struct htrace_schema_builder *s, int functions);
-bool boot_records_declared(const struct boot_records *b, __u32 type);
+int boot_records_declare(struct boot_records *b, struct htrace_schema_builder *s, int functions);
 
 /* An initcall's address, if the record is of one. */
 bool boot_records_initcall(const struct boot_records *b, const struct ftrace_record *r, __u64 *address);

@@ -232,16 +232,11 @@ int boot_functions(const struct boot *b, struct htrace_schema_builder *s)
 
 int boot_declare(struct boot *b, struct htrace_schema_builder *s, int functions)
 {
-	for (size_t i = 0; i < b->nr_types; i++) {
-		int ret = boot_records_declare(b->records, b->type[i], s, functions);
+	int ret = boot_records_declare(b->records, s, functions);
 
-		if (ret == -ENOMEM || ret == -ENOSPC) {
-			say("the events of the boot cannot be described: %s", strerror(-ret));
-			return -1;
-		}
-		if (ret)
-			say("event %s of the boot is left out: %s", boot_records_event(b->records, b->type[i])->name,
-			    htrace_builder_error(s));
-	}
-	return 0;
+	if (ret < 0)
+		say("the events of the boot cannot be described: %s", strerror(-ret));
+	else if (ret)
+		say("%d events of the boot are left out: they cannot be described: %s", ret, htrace_builder_error(s));
+	return ret < 0 ? -1 : 0;
 }

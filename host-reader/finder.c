@@ -312,7 +312,7 @@ static void take_places(const struct source *source, unsigned int nr)
 
 		if (!s->view)
 			continue;
-		*p = (struct place){ .path = s->server || s->kvm ? NULL : s->spec->path, .ram = s->spec->ram,
+		*p = (struct place){ .path = s->server || s->kvm || s->boot ? NULL : s->spec->path, .ram = s->spec->ram,
 				     .pid = s->spec->pid, .linked = s->linked, .server = s->server };
 		htrace_view_file(s->view, &p->dev, &p->ino);
 		p->size = htrace_view_size(s->view);
