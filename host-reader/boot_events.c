@@ -25,7 +25,6 @@
 #define RING_MOST (4ULL << 20)
 #define RING_LEAST (64ULL << 10)
 #define TEXT_MAX (32ULL << 20) /* of a file of formats, or symbols */
-#define NAMED_MAX 4096 /* initcalls */
 #define FIRST_SCHEMA 1
 
 /* KASLR moves the kernel by multiples of this; on x86, which is where there are such rings so far. */
@@ -224,91 +223,44 @@ static bool find_moved(const struct boot_events *b, __u64 *moved)
 	return false;
 }
 
-/* Of __initcall__kmod_FILE__NUMBER_LINE_NAMELEVEL the name, in place; NULL: it is something else. */
-static char *declared_name(char *symbol)
-{
-	static const char *const levels[] = { "early", "rootfs", "con" };
-	char *at = symbol;
-	size_t len;
-	int end;
-
-	if (strncmp(symbol, "__initcall__kmod_", 17))
-		return NULL;
-	do {
-		at = strstr(at + 1, "__");
-		end = 0;
-		if (at)
-			sscanf(at, "__%*[0-9]_%*[0-9]_%n", &end);
-	} while (at && !end);
-	if (!at)
-		return NULL;
-	at += end;
-	len = strlen(at);
-	for (size_t i = 0; i < sizeof(levels) / sizeof(*levels); i++) {
-		size_t part = strlen(levels[i]);
-
-		if (len > part && !strcmp(at + len - part, levels[i])) {
-			at[len - part] = 0;
-			return at;
-		}
-	}
-	len -= len > 2 && at[len - 1] == 's' && at[len - 2] >= '0' && at[len - 2] <= '7' ? 2 : 1; /* 5, 5s */
-	at[len] = 0;
-	return at;
-}
-
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* What the map has declarations of: at most @room names, sorted, each of them to be freed. */
-static size_t declared_names(const struct boot_events *b, char **names, size_t room)
+/* The kernel's initial part: which of its functions are initcalls, the map does not say. */
+static bool find_initial(const struct boot_events *b, unsigned long long *from, unsigned long long *to)
 {
 	unsigned long long address;
-	char type, symbol[256];
-	size_t nr = 0;
+	char type, name[256];
 
-	for (const char *line = b->symbols.text; line && nr < room;) {
-		char *name;
-
-		line = symbol_line(line, &address, &type, symbol);
-		name = type ? declared_name(symbol) : NULL;
-		names[nr] = name ? strdup(name) : NULL;
-		nr += names[nr] != NULL;
+	*from = *to = 0;
+	for (const char *line = b->symbols.text; line;) {
+		line = symbol_line(line, &address, &type, name);
+		if (type && !strcmp(name, "_sinittext"))
+			*from = address;
+		else if (type && !strcmp(name, "_einittext"))
+			*to = address;
 	}
-	qsort(names, nr, sizeof(*names), by_text);
-	return nr;
+	return *from < *to;
 }
 
 static void name_initcalls(struct boot_events *b)
 {
-	char **names = calloc(NAMED_MAX, sizeof(*names)), type, symbol[256], *key = symbol;
-	unsigned long long address;
-	size_t declared, nr = 0;
+	unsigned long long address, from, to;
 	__u64 moved, before = 0;
+	char type, name[256];
 
-	if (!b->symbols.text || !names) {
-		free(names);
+	if (!b->symbols.text)
+		return;
+	if (!find_moved(b, &moved) || !find_initial(b, &from, &to)) {
+		snprintf(b->said, sizeof(b->said), "the symbols are not this kernel's: initcalls are shown as addresses");
 		return;
 	}
-	if (!find_moved(b, &moved)) {
-		snprintf(b->said, sizeof(b->said), "the symbols are another kernel's: initcalls are shown as addresses");
-		free(names);
-		return;
-	}
-	declared = declared_names(b, names, NAMED_MAX);
-	for (const char *line = b->symbols.text; line && nr < NAMED_MAX;) {
-		line = symbol_line(line, &address, &type, symbol);
-		if ((type != 't' && type != 'T') || address == before ||
-		    !bsearch(&key, names, declared, sizeof(*names), by_text))
+	for (const char *line = b->symbols.text; line;) {
+		line = symbol_line(line, &address, &type, name);
+		if ((type != 't' && type != 'T') || address < from || address >= to || address == before ||
+		    !strcmp(name, "_sinittext"))
 			continue;
-		before = address;
-		nr += !boot_records_name(b->records, address + moved, symbol);
+		before = address; /* of aliases the first */
+		if (boot_records_name(b->records, address + moved, name))
+			return;
 	}
-	while (declared)
-		free(names[--declared]);
-	free(names);
 }
 
 /* ----------------------------------------------------------------------------------------- the region */

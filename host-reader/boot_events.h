@@ -17,7 +17,7 @@ struct boot_events_config {
 	const char *ram;     /* file of the guest's memory */
 	__u64 at, size;      /* of the ring in it */
 	const char *formats; /* file: the kernel's format files, one behind the other */
-	const char *symbols; /* file: its System.map; or NULL: initcalls have no names */
+	const char *symbols; /* file: its System.map, or its kallsyms in any boot; NULL: initcalls have no names */
 };
 
 /* 0, or -errno with one line in @err, which says what to do. Opens all that it will ever need. */

@@ -56,6 +56,7 @@ VALIDATING = {
     'host-reader/ctf_layout.c': 'decoder: CTF, fields',
     'host-reader/ctf_classes.c': 'decoder: CTF, events that are declared',
     'host-reader/perfetto_args.c': 'decoder: Perfetto, annotations',
+    'host-reader/perfetto_boot.c': 'decoder: Perfetto, boots',
     'host-reader/perfetto_ftrace.c': 'decoder: Perfetto, the kernel\'s events',
     'host-reader/perfetto_tasks.c': 'decoder: Perfetto, tasks',
     'host-reader/ctf_metadata.c': 'decoder: CTF, what describes events',
