@@ -12,7 +12,7 @@
 
 #include "ftrace_page.h"
 
-#define BOOT_RING_MAX (1ULL << 30)
+#define BOOT_RING_MAX (1ULL << 28)
 #define BOOT_RING_CPUS 256
 
 struct boot_ring;

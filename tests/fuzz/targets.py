@@ -47,6 +47,7 @@ TARGETS = {
     'perfetto': Target('sinks.c', 'records as a Perfetto trace', ['-DSINK="perfetto"']),
     'raw': Target('sinks.c', 'records into a capture', ['-DSINK="raw"']),
     'capture': Target('capture.c', 'a capture\'s files'),
+    'boot': Target('boot.c', 'the ring of a guest\'s boot, in its memory', max_len=8192),
     'tracepoint': Target('tracepoint.c', 'format files of tracefs'),
 }
 

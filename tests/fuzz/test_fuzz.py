@@ -61,6 +61,7 @@ VALIDATING = {
     'host-reader/perfetto_tasks.c': 'decoder: Perfetto, tasks',
     'host-reader/ctf_metadata.c': 'decoder: CTF, what describes events',
     'host-reader/region_clock.c': 'samples of a guest\'s clocks, for its records',
+    'host-reader/boot_ring.c': 'the ring of a guest\'s boot',
     'host-reader/capture_read.c': 'captures: journal',
     'host-reader/capture_lane.c': 'captures: streams',
     'common/tracepoint_format.c': 'format files of tracefs; records by them',
@@ -103,6 +104,7 @@ ELSEWHERE = {
                                                                        'kvm_programs')},
     'host-reader/list_vms.c': 'processes of this machine; regions are read by attach.c; host_reader',
     'host-reader/kvm_events.c': 'the host\'s kernel; kvm',
+    'host-reader/boot_events.c': 'files of the host\'s, and what boot_ring.c and boot_records.c have checked; boot',
     'libhtrace/clock_ping.c': 'a guest\'s two words, read once; what they may say is a difference; test_host_clock',
     'host-reader/host_clock.c': 'pairs of times, each checked; test_host_clock',
     'host-reader/live_back.c': 'positions that are compared, never followed; dead',
@@ -115,8 +117,8 @@ ELSEWHERE = {
     **{f'host-reader/{f}.c': 'records of the host\'s own programs, or of captures of it; test_vcpus, vcpus' for f in (
         'vcpus', 'perfetto_vcpus')},
     **{f'host-reader/{f}.c': 'adds and shows numbers of records that show.c and schema_visit.c read, in tables with '
-                             'limits; test_exits, test_view_exits, test_io, test_view_io, test_view_functions, view' for f in (
-        'calls', 'durations', 'event_fields', 'exits', 'host_events', 'io', 'io_disk', 'table', 'view', 'view_exits',
+                             'limits; test_exits, test_view_exits, test_io, test_view_io, test_view_functions, test_boot, view' for f in (
+        'boot', 'calls', 'durations', 'event_fields', 'exits', 'host_events', 'io', 'io_disk', 'table', 'view', 'view_boot', 'view_exits',
         'view_functions', 'view_io')},
     **{f'host-reader/{f}.c': 'what the reader may do itself; test_confine, sandbox' for f in (
         'confine', 'confine_calls', 'confine_links', 'finder', 'sandbox')},
