@@ -9,6 +9,7 @@
 
 #include "boot_records.h"
 #include "boot_ring.h"
+#include "../unit/format_text.h"
 #include "fuzz.h"
 #include "fuzz_session.h"
 
@@ -16,26 +17,9 @@
 #define PAGES 8u
 #define BATCH_ROOM 32768u
 
-#define COMMON                                                             \
-	"\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n" \
-	"\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n" \
-	"\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n" \
-	"\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n"
-#define FIELD(declaration, offset, size, is_signed) \
-	"\tfield:" declaration ";\toffset:" #offset ";\tsize:" #size ";\tsigned:" #is_signed ";\n"
-#define EVENT(name, id, fields) "name: " name "\nID: " #id "\nformat:\n" COMMON fields "\n"
-
-static const char formats[] =
-	EVENT("initcall_level", 1, FIELD("__data_loc char[] level", 8, 4, 0))
-	EVENT("initcall_start", 2, FIELD("initcall_t func", 8, 8, 0))
-	EVENT("initcall_finish", 3, FIELD("initcall_t func", 8, 8, 0) FIELD("int ret", 16, 4, 1))
-	EVENT("module_load", 4, FIELD("unsigned int taints", 8, 4, 0) FIELD("__data_loc char[] name", 12, 4, 0))
-	EVENT("sched_process_exec", 5, FIELD("__data_loc char[] filename", 8, 4, 0) FIELD("pid_t pid", 12, 4, 1)
-	      FIELD("pid_t old_pid", 16, 4, 1))
-	EVENT("sched_process_fork", 6, FIELD("char parent_comm[16]", 8, 16, 0) FIELD("pid_t parent_pid", 24, 4, 1)
-	      FIELD("char child_comm[16]", 28, 16, 0) FIELD("pid_t child_pid", 44, 4, 1))
-	EVENT("dynamic", 7, FIELD("__data_loc u8[] a", 8, 4, 0) FIELD("__data_loc char[] b", 12, 4, 0)
-	      FIELD("__rel_loc char[] c", 16, 4, 0) FIELD("short d", 20, 2, 1));
+static const char formats[] = BOOT_FORMATS
+	FORMAT("dynamic", 7, FIELD("__data_loc u8[] a", 8, 4, 0) FIELD("__data_loc char[] b", 12, 4, 0)
+	       FIELD("__rel_loc char[] c", 16, 4, 0) FIELD("short d", 20, 2, 1));
 
 struct run {
 	struct reader *r; /* NULL: what comes out is not shown */

@@ -11,29 +11,11 @@
 #include "boot.h"
 #include "boot_records.h"
 #include "boot_ring.h"
+#include "format_text.h"
 #include "view.h"
 
-#define COMMON                                                             \
-	"\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n" \
-	"\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n" \
-	"\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n" \
-	"\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n"
-#define FIELD(declaration, offset, size, is_signed) \
-	"\tfield:" declaration ";\toffset:" #offset ";\tsize:" #size ";\tsigned:" #is_signed ";\n"
-#define EVENT(name, id, fields) "name: " name "\nID: " #id "\nformat:\n" COMMON fields "\nprint fmt: \"\"\n"
-
-/* As Debian's 6.12 has them, but for their numbers. */
-static const char formats[] =
-	EVENT("initcall_level", 10, FIELD("__data_loc char[] level", 8, 4, 0))
-	EVENT("initcall_start", 11, FIELD("initcall_t func", 8, 8, 0))
-	EVENT("initcall_finish", 12, FIELD("initcall_t func", 8, 8, 0) FIELD("int ret", 16, 4, 1))
-	EVENT("module_load", 13, FIELD("unsigned int taints", 8, 4, 0) FIELD("__data_loc char[] name", 12, 4, 0))
-	EVENT("sched_process_exec", 14, FIELD("__data_loc char[] filename", 8, 4, 0) FIELD("pid_t pid", 12, 4, 1)
-	      FIELD("pid_t old_pid", 16, 4, 1))
-	EVENT("sched_process_fork", 15, FIELD("char parent_comm[16]", 8, 16, 0) FIELD("pid_t parent_pid", 24, 4, 1)
-	      FIELD("char child_comm[16]", 28, 16, 0) FIELD("pid_t child_pid", 44, 4, 1))
-	EVENT("odd", 16, FIELD("u8 x[3]", 8, 3, 0))
-	EVENT("broken", 17, FIELD("int x", 8, 4, 1) FIELD("int y", 9, 4, 1));
+static const char formats[] = BOOT_FORMATS FORMAT("odd", 16, FIELD("u8 x[3]", 8, 3, 0))
+	FORMAT("broken", 17, FIELD("int x", 8, 4, 1) FIELD("int y", 9, 4, 1));
 
 #define FUNC_A 0xffffffff81000010ULL
 #define FUNC_B 0xffffffff81000020ULL
@@ -92,7 +74,7 @@ static void level(__u32 delta, const char *name)
 		struct common c;
 		__u16 at, len;
 		char text[20];
-	} __attribute__((packed)) r = { { 10, 0, 0, 1 }, 12, (__u16)(strlen(name) + 1), "" };
+	} __attribute__((packed)) r = { { 1, 0, 0, 1 }, 12, (__u16)(strlen(name) + 1), "" };
 
 	strcpy(r.text, name);
 	record(delta, &r, 12 + r.len);
@@ -104,7 +86,7 @@ static void initcall(__u32 delta, __u64 func, bool finish, __s32 ret)
 		struct common c;
 		__u64 func;
 		__s32 ret;
-	} __attribute__((packed)) r = { { finish ? 12 : 11, 0, 0, 1 }, func, ret };
+	} __attribute__((packed)) r = { { finish ? 3 : 2, 0, 0, 1 }, func, ret };
 
 	record(delta, &r, finish ? 20 : 16);
 }
@@ -116,7 +98,7 @@ static void module(__u32 delta, const char *name)
 		__u32 taints;
 		__u16 at, len;
 		char text[100];
-	} __attribute__((packed)) r = { { 13, 0, 0, 77 }, 4, 16, (__u16)(strlen(name) + 1), "" };
+	} __attribute__((packed)) r = { { 4, 0, 0, 77 }, 4, 16, (__u16)(strlen(name) + 1), "" };
 
 	strcpy(r.text, name);
 	record(delta, &r, 16 + r.len);
@@ -129,7 +111,7 @@ static void exec(__u32 delta, __s32 pid, const char *filename)
 		__u16 at, len;
 		__s32 pid, old_pid;
 		char text[300];
-	} __attribute__((packed)) r = { { 14, 0, 0, pid }, 20, (__u16)(strlen(filename) + 1), pid, pid, "" };
+	} __attribute__((packed)) r = { { 5, 0, 0, pid }, 20, (__u16)(strlen(filename) + 1), pid, pid, "" };
 
 	strcpy(r.text, filename);
 	record(delta, &r, 20 + r.len);
@@ -143,7 +125,7 @@ static void forked(__u32 delta, __s32 child)
 		__s32 parent_pid;
 		char comm[16];
 		__s32 child_pid;
-	} __attribute__((packed)) r = { { 15, 0, 0, 1 }, "init", 1, "child", child };
+	} __attribute__((packed)) r = { { 6, 0, 0, 1 }, "init", 1, "child", child };
 
 	record(delta, &r, sizeof(r));
 }
@@ -234,7 +216,7 @@ END_TEST
 
 START_TEST(test_unknown)
 {
-	static const struct common unknown = { 999, 0, 0, 1 }, shorter = { 12, 0, 0, 1 };
+	static const struct common unknown = { 999, 0, 0, 1 }, shorter = { 3, 0, 0, 1 };
 	unsigned char payload[TRACEPOINT_PAYLOAD_MAX];
 	struct ftrace_record r = { 0, (const unsigned char *)&unknown, sizeof(unknown) };
 	__u64 address;
