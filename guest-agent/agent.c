@@ -19,11 +19,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "boot.h"
 #include "message.h"
 #include "proc_names.h"
 #include "symbols.h"
 
 #define DRAIN_NS 3000000000ULL
+#define FIRST_SCHEMA 1 /* of a session's schemas */
 
 /* --------------------------------------------------------------------------- what it stands on */
 
@@ -143,7 +145,13 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 		if (agent_make_rings(a, o))
 			return -1;
 	}
-	if (load_programs(a, o, l))
+	if (l->boot && a->adopted) {
+		say("the session is one that an earlier agent left, and the boot lies before it: --events boot adds "
+		    "nothing to it; stop that one properly (SIGTERM) to begin anew");
+		boot_close(l->boot);
+		l->boot = NULL;
+	}
+	if ((l->boot && boot_read(l->boot)) || load_programs(a, o, l))
 		return -1;
 	if (old.mem) {
 		say("an earlier agent's rings are discarded: region %s does not hold their session",
@@ -153,9 +161,13 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	a->ours = true;
 	if (a->adopted ? agent_publish_adopted(a, l) : agent_publish_new(a, o, l))
 		return -1;
+	if (l->boot && boot_write(l->boot, &a->rings, &a->geometry, FIRST_SCHEMA))
+		return -1;
 	/* Tasks that come up between the names and the attached programs: read the names again. */
 	if (loader_attach(l))
 		return -1;
+	if (l->boot)
+		boot_end(l->boot, l, &a->rings);
 	proc_names_update(a->region);
 	if (loader_has_stacks(l) && loader_uses_trampolines(l))
 		symbols_attached(a->region);

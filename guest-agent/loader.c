@@ -12,7 +12,9 @@
 #include <bpf/btf.h>
 #include <linux/membarrier.h>
 
+#include "boot.h"
 #include "functions.h"
+#include "health.h"
 #include "message.h"
 
 /* bpf/NAME.bpf.c, embedded by objects.S; and whether it is traced without --events. */
@@ -224,6 +226,7 @@ void loader_close(struct loader *l)
 	for (size_t i = 0; i < l->nr_programs; i++)
 		detach(&l->program[i]);
 	loader_close_stacks(l);
+	boot_close(l->boot);
 	for (size_t i = 0; i < l->nr_tracers; i++) {
 		bpf_object__close(l->tracer[i].obj);
 		tracepoint_free(l->tracer[i].tp);
@@ -282,6 +285,7 @@ void loader_list(const struct loader *l, FILE *out, bool state)
 	btf__free(kernel);
 	fprintf(out, "  profile:HZ: what each CPU does, HZ times a second, with stacks\n");
 	fprintf(out, "  function:GLOB, function:FILE:GLOB: calls of functions, of the kernel or a program\n");
+	fprintf(out, "  boot, boot:INSTANCE: what the kernel traces since its boot, from there on\n");
 	if (state)
 		tracepoints_list(out);
 }
@@ -413,9 +417,69 @@ static void say_unknown(const struct loader *l, const char *word)
 	    like[0] ? "; there are " : "", like);
 }
 
+/* Words that a list gets longer by. */
+struct longer {
+	const struct loader *loader;
+	char *list;
+};
+
+static int lengthen(struct longer *w, const char *word)
+{
+	char *more = NULL;
+	int len = asprintf(&more, "%s%s%s", w->list, *w->list ? "," : "", word);
+
+	if (len < 0)
+		return -1;
+	free(w->list);
+	w->list = more;
+	return 0;
+}
+
+/* A program that is built in for it, or else any tracepoint's. */
+static int choose_boot_event(void *ctx, const char *system, const char *event)
+{
+	struct longer *w = ctx;
+	char full[136];
+
+	for (size_t i = 0; i < w->loader->nr_tracers; i++) {
+		struct bpf_program *p;
+
+		if (!w->loader->tracer[i].built_in)
+			continue;
+		bpf_object__for_each_program(p, w->loader->tracer[i].obj) {
+			if (!strcmp(hook_name(p), event))
+				return lengthen(w, bpf_program__name(p));
+		}
+	}
+	snprintf(full, sizeof(full), "%s:%s", system, event);
+	return lengthen(w, full);
+}
+
+/* In the place of "boot": what was traced since. The caller's to free; NULL after saying why not. */
+static char *replace_boot(struct loader *l, const char *events)
+{
+	struct longer w = { l, strdup("") };
+	char *list = strdup(events ? events : ""), *save;
+	int err = !list || !w.list;
+
+	for (char *word = err ? NULL : strtok_r(list, ",", &save); word && !err; word = strtok_r(NULL, ",", &save)) {
+		if (strncmp(word, "boot", 4) || (word[4] && word[4] != ':'))
+			err = lengthen(&w, word);
+		else if (l->boot)
+			err = (say("--events: boot is there twice"), -1);
+		else
+			err = boot_open(&l->boot, word) || boot_events(l->boot, choose_boot_event, &w);
+	}
+	free(list);
+	if (!err)
+		return w.list;
+	free(w.list);
+	return NULL;
+}
+
 int loader_select(struct loader *l, const char *events)
 {
-	char *list = strdup(events ? events : ""), *words[64], *save;
+	char *list = replace_boot(l, events), *words[256], *save;
 	bool used[ARRAY_SIZE(words)] = {false};
 	bool defaults = !events, none = events && !strcmp(events, "none");
 	size_t nr = 0;
@@ -518,6 +582,7 @@ int loader_attach(struct loader *l)
 		p->link = p->tp ? bpf_program__attach_tracepoint(p->prog, p->tp->system, p->tp->name) :
 				  bpf_program__attach(p->prog);
 		if (p->link) {
+			p->attached = monotonic_ns();
 			i++;
 			continue;
 		}

@@ -19,6 +19,7 @@
 
 #include "tracepoints.h"
 
+struct boot;
 struct functions;
 
 #define MAX_FILES 32
@@ -50,6 +51,7 @@ struct program {
 	bool is_session; /* to all of them at once: link_fd, 0: it is not attached */
 	int link_fd;
 	const struct bpf_object *obj;
+	__u64 attached; /* CLOCK_MONOTONIC */
 	struct bpf_link **cpu_link; /* of each CPU, of each function */
 	size_t nr_cpu_links;
 };
@@ -70,6 +72,7 @@ struct loader {
 	size_t nr_programs; /* selected, later: attached */
 	struct btf *kernel; /* the kernel's BTF */
 	struct stack_choice stacks;
+	struct boot *boot; /* the kernel's ring of its boot goes first; NULL: none was asked for */
 	bool by_module; /* records go through the kernel module */
 };
 
@@ -82,7 +85,8 @@ int loader_open_file(struct loader *l, const char *path);
 void loader_list(const struct loader *l, FILE *out, bool state);
 /*
  * Choose among the built-in programs: comma-separated names (or their tracepoints'), globs and
- * groups, SYSTEM:NAME for any tracepoint, profile:HZ, and functions as function:GLOB; NULL: the default groups, "none": none. Those that task names come from are always with the others. All of the files' programs are
+ * groups, SYSTEM:NAME for any tracepoint, profile:HZ, functions as function:GLOB, and boot for what the
+ * kernel has traced since its boot; NULL: the default groups, "none": none. Those that task names come from are always with the others. All of the files' programs are
  * chosen.
  */
 int loader_select(struct loader *l, const char *events);

@@ -8,6 +8,7 @@
 
 #include <bpf/btf.h>
 
+#include "boot.h"
 #include "message.h"
 #include "rodata.h"
 
@@ -200,15 +201,21 @@ static int declare_tracer(const struct loader *l, struct tracer *t, struct htrac
 
 int loader_declare(struct loader *l, struct htrace_schema_builder *b)
 {
+	int functions = l->boot ? boot_functions(l->boot, b) : 0;
+
+	if (functions < 0)
+		return -1;
 	for (size_t i = 0; i < l->nr_tracers; i++) {
 		struct tracer *t = &l->tracer[i];
 
 		if (!loader_is_used(t))
 			continue;
+		if (t->tp) /* as the records of the boot have it */
+			t->tp->functions = functions;
 		if (t->tp || t->functions ? declare_described(l, t, b) : declare_tracer(l, t, b))
 			return -1;
 	}
-	return 0;
+	return l->boot ? boot_declare(l->boot, b, functions) : 0;
 }
 
 /* struct htrace_event_config of htrace.bpf.h. */

@@ -32,8 +32,9 @@ static void usage(FILE *out)
 		"                    'none' (default: sched,syscalls); any tracepoint as SYSTEM:NAME,\n"
 		"                    globs allowed; profile:HZ samples what CPUs do, with stacks,\n"
 		"                    HZ times a second; function:GLOB calls of the kernel's functions,\n"
-		"                    function:FILE:GLOB of a program's; 'help' lists what this machine\n"
-		"                    offers\n"
+		"                    function:FILE:GLOB of a program's; boot what the kernel's command\n"
+		"                    line (trace_event=...) had it record since its boot, and go on;\n"
+		"                    'help' lists what this machine offers\n"
 		"  --bpf FILE        load a tracer of your own, all of it; repeatable\n"
 		"  --filter EXPR     record only events that match, as in 'prev_tid != 0 && cpu < 2';\n"
 		"                    see FILTERS in host-reader(1)\n"
@@ -253,6 +254,11 @@ static int parse_options(int argc, char **argv, struct options *o)
 			return EXIT_FAILURE;
 	if (bad || loader_select(&loader, events))
 		return EXIT_USAGE;
+	if (loader.boot && o->filter) {
+		say("--events boot takes over all of what the kernel recorded: --filter does not go with it; have "
+		    "host-reader filter");
+		return EXIT_USAGE;
+	}
 	for (int i = 0; i < nr_stacks; i++)
 		if (loader_select_stacks(&loader, stacks[i]))
 			return EXIT_USAGE;

@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,8 @@ static const char usage[] =
 	"                          hypercalls   of Xen guests that record hypercalls: which, in which\n"
 	"                                       batches, how long; upcalls; hypercalls:folded: stacks,\n"
 	"                                       for flame graphs; hypercalls:json\n"
+	"                          boot         of guests that record it: levels, initcalls, and what\n"
+	"                                       user space then begins; boot:json: all of it\n"
 	"                        but for summary: on a terminal every second, else at the end, or as\n"
 	"                        --stats says\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
@@ -189,6 +192,58 @@ static bool parse_size(const char *text, __u64 min, __u64 max, __u64 *size)
 	return v >= min && v <= max && !(v & (v - 1));
 }
 
+/* A number of bytes or an address, as the kernel's command line has them: 12M, 0x18000000. A multiple of 4096. */
+static bool parse_place(const char *text, __u64 *v)
+{
+	const char *units = "KMG", *unit;
+	unsigned int shift = 0;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*v = strtoull(text, &end, 0);
+	unit = *end ? strchr(units, *end >= 'a' ? *end - 'a' + 'A' : *end) : NULL;
+	if (errno || (*end && (!unit || end[1])))
+		return false;
+	if (unit)
+		shift = 10 * (unsigned int)(unit - units + 1);
+	if (*v > UINT64_MAX >> 1 >> shift)
+		return false;
+	*v <<= shift;
+	return !(*v % 4096);
+}
+
+static int parse_bootring_option(struct source_spec *s, const char *arg, const char *option)
+{
+	const char *value = strchr(option, '=') ? strchr(option, '=') + 1 : "";
+	char **file = !strncmp(option, "formats=", 8) ? &s->formats : !strncmp(option, "symbols=", 8) ? &s->symbols : NULL;
+	__u64 *place = !strncmp(option, "at=", 3) ? &s->at : !strncmp(option, "size=", 5) ? &s->size : NULL;
+
+	if (place && parse_place(value, place))
+		return 0;
+	if (file && *value) {
+		free(*file);
+		*file = strdup(value);
+		return 0;
+	}
+	if (place)
+		say("'%s' in source '%s': give it as the kernel's command line does, such as at=0x18000000 or size=12M; "
+		    "multiples of 4096", option, arg);
+	else
+		say("unknown option '%s' in source '%s'; there are at=, size=, formats= and symbols=", option, arg);
+	return USAGE_ERROR;
+}
+
+static int check_bootring(const struct source_spec *s, const char *arg)
+{
+	if (s->size && s->formats)
+		return 0;
+	say("source '%s' needs size=, of the ring that the kernel's command line names, and formats=, a file with the "
+	    "descriptions of its events; see host-reader(1)", arg);
+	return USAGE_ERROR;
+}
+
 static bool of_vm(const struct source_spec *s)
 {
 	return s->kind == SOURCE_IVSHMEM || s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP;
@@ -196,6 +251,8 @@ static bool of_vm(const struct source_spec *s)
 
 static int parse_source_option(struct source_spec *s, const char *arg, const char *option)
 {
+	if (s->kind == SOURCE_BOOTRING)
+		return parse_bootring_option(s, arg, option);
 	if (of_vm(s) && !strncmp(option, "ram=", 4) && option[4]) {
 		free(s->ram);
 		s->ram = strcmp(option + 4, "auto") ? strdup(option + 4) : NULL;
@@ -253,6 +310,9 @@ static int parse_source(struct options *o, const char *arg)
 	} else if (!strncmp(arg, "local:", 6)) {
 		s->kind = SOURCE_LOCAL;
 		rest = copy = strdup(arg + 6);
+	} else if (!strncmp(arg, "bootring:", 9)) {
+		s->kind = SOURCE_BOOTRING;
+		rest = copy = strdup(arg + 9);
 	} else if (!strncmp(arg, "file:", 5)) {
 		s->kind = SOURCE_FILE;
 		rest = copy = strdup(arg + 5);
@@ -261,7 +321,7 @@ static int parse_source(struct options *o, const char *arg)
 		rest = copy = strdup(arg);
 	} else {
 		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, qmp:SOCKET, "
-		    "local:PATH, kvm and file:DIR", arg);
+		    "local:PATH, bootring:PATH, kvm and file:DIR", arg);
 		return USAGE_ERROR;
 	}
 	part = options_cut(&rest);
@@ -270,6 +330,8 @@ static int parse_source(struct options *o, const char *arg)
 		o->nr_sources++;
 		while (!ret && (part = options_cut(&rest)) != NULL)
 			ret = parse_source_option(s, arg, part);
+		if (!ret && s->kind == SOURCE_BOOTRING)
+			ret = check_bootring(s, arg);
 	} else {
 		say("source '%s' names no file", arg);
 		ret = USAGE_ERROR;
@@ -315,7 +377,7 @@ static int parse_view(struct options *o, const char *arg)
 		return 0;
 	say("unknown view '%s'; there are: summary, exits, io, functions (and functions:graph, "
 	    "functions:folded, functions:json), steal (and steal:json), hypercalls (and hypercalls:folded, "
-	    "hypercalls:json)", arg);
+	    "hypercalls:json), boot (and boot:json)", arg);
 	return USAGE_ERROR;
 }
 
@@ -541,6 +603,8 @@ void options_free(struct options *o)
 	for (unsigned int i = 0; i < o->nr_sources; i++) {
 		free(o->source[i].path);
 		free(o->source[i].ram);
+		free(o->source[i].formats);
+		free(o->source[i].symbols);
 	}
 	htrace_filter_free(o->filter);
 	free(o->snapshot.events);

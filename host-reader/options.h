@@ -18,12 +18,15 @@ enum source_kind {
 	SOURCE_DOORBELL, /* an ivshmem device with a doorbell, which we serve */
 	SOURCE_QMP,      /* an ivshmem device that we plug into a VM that runs */
 	SOURCE_KVM,      /* what this host's KVM does */
+	SOURCE_BOOTRING, /* the ring in which a guest's kernel records its boot, in the guest's memory */
 };
 
 struct source_spec {
 	enum source_kind kind;
 	char *path;
-	__u64 size; /* of the device that is served, or plugged in; 0: as it fits */
+	__u64 size; /* of the device that is served, or plugged in (0: as it fits); of the ring */
+	__u64 at;   /* of the ring, in the file of guest RAM */
+	char *formats, *symbols; /* files of the guest's kernel that it is read by */
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
 	int pid;   /* the VMM; 0: found by the region's file; of KVM: all */
 	bool aggregate; /* KVM's exits with what they were for */

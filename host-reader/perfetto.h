@@ -2,7 +2,8 @@
 /*
  * Perfetto's trace format as its sink writes it, in parts: packets, tracks and interned names
  * (perfetto_packet.c); the kernel's events, which the format knows, per CPU (perfetto_ftrace.c);
- * all others, with their fields as annotations (perfetto_args.c); virtual CPUs (perfetto_vcpus.c);
+ * all others, with their fields as annotations (perfetto_args.c); virtual CPUs (perfetto_vcpus.c); its boot
+ * (perfetto_boot.c);
  * and which tasks were told of so far (perfetto_tasks.c). sink_perfetto.c puts them together; docs/perfetto.md says what becomes
  * what.
  *
@@ -41,6 +42,7 @@ enum pf_track {
 	PF_VM = PF_TRACKS, /* by its process */
 	PF_VCPU, /* by the follower's number, likewise */
 	PF_STEAL,
+	PF_BOOT,
 };
 
 /* The tracks' numbers are of the whole file. */
@@ -135,6 +137,10 @@ struct pf_machine {
 	struct pf_names names;
 	struct pf_tasks tasks;
 	struct pf_vcpus *vcpus; /* NULL: of none was said anything */
+	struct {
+		bool described, in_part, in_initcall; /* the track; slices that are open */
+		bool over; /* user space was begun */
+	} boot;
 	struct pf_lane *lane[2][HTRACE_MAX_RINGS]; /* of CPUs, of others */
 };
 
@@ -236,6 +242,10 @@ void pf_ftrace_flush(struct pf *p, struct pf_machine *m, struct pf_lane *l);
 void pf_vcpu(struct pf *p, struct pf_machine *m, const struct vcpu_change *c, __u64 time);
 /* Slices that are open end. */
 void pf_vcpus_end(struct pf *p, struct pf_machine *m);
+
+/* Any event: those of the boot have a track. */
+void pf_boot(struct pf *p, struct pf_machine *m, const struct sink_event *e, __u64 time);
+void pf_boot_end(struct pf *p, struct pf_machine *m);
 
 /* Has it fields that name stacks? */
 bool pf_has_stacks(const struct htrace_event *e);

@@ -90,8 +90,10 @@ static void flush_lanes(struct pf *p, struct pf_machine *m, bool end)
 		end_window(p, m, l);
 		put_rate(p, m, l, (l->window + 1) * WINDOW_NS, 0);
 	}
-	if (end)
+	if (end) {
 		pf_vcpus_end(p, m);
+		pf_boot_end(p, m);
+	}
 }
 
 /* ------------------------------------------------------------------------------------- machines */
@@ -258,6 +260,7 @@ static void perfetto_event(struct sink *s, const struct sink_event *e)
 	l->last = time;
 	m->last = time > m->last ? time : m->last;
 	count_event(p, m, l, time);
+	pf_boot(p, m, e, time);
 	/* The format's own events have no place for stacks. */
 	if (!pf_ftrace_event(p, m, l, e, time) || pf_has_stacks(e->event))
 		pf_instant(p, m, l, e, time);

@@ -218,8 +218,18 @@ static void notice_absence(struct source *s, __u64 now)
 	s->looked = now;
 }
 
+/* Of the ring of a guest's boot: it is in our rings then. */
+static void work_on_boot(struct source *s, __u64 now)
+{
+	const char *said = s->boot ? boot_events_work(s->boot, now) : NULL;
+
+	if (said)
+		source_mark(s, now, "%s", said);
+}
+
 static void region_round(struct source *s, __u64 now, struct source_round *round)
 {
+	work_on_boot(s, now);
 	notice_absence(s, now);
 	source_serve(s, now);
 	if (s->plug)
@@ -333,6 +343,9 @@ static bool region_finish_some(struct source *s, __u64 now, bool late)
 			source_not_back(s, now);
 		if (s->kvm) /* all that it wrote can be read then */
 			kvm_events_end(s->kvm);
+		if (s->boot)
+			boot_events_hurry(s->boot);
+		work_on_boot(s, now);
 		if (s->session)
 			live_look_at_owners(s->live, true);
 		notice_absence(s, now);
@@ -383,6 +396,8 @@ static __u64 region_due(const struct source *s)
 	if (s->state == SOURCE_BACK) /* what it does from then on is to be told from what it did */
 		return s->looked + MS;
 	due = source_clock_due(s, due);
+	if (s->boot && boot_events_due(s->boot) < due)
+		due = boot_events_due(s->boot);
 	return due < tell ? due : tell;
 }
 
@@ -413,6 +428,8 @@ static void region_close(struct source *s)
 	s->server = NULL;
 	kvm_events_close(s->kvm);
 	s->kvm = NULL;
+	boot_events_close(s->boot);
+	s->boot = NULL;
 }
 
 const struct source_ops source_live = {

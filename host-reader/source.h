@@ -23,6 +23,7 @@
 #include <htrace/sync.h>
 
 #include "bell_server.h"
+#include "boot_events.h"
 #include "kvm_events.h"
 #include "kvm_exits.h"
 #include "live.h"
@@ -123,6 +124,7 @@ struct source {
 	bool has_bell;          /* producers of this session ring */
 	__u32 bell_seen;
 	struct kvm_events *kvm; /* that writes what is read; or NULL */
+	struct boot_events *boot; /* likewise */
 	struct kvm_vm *vm;      /* whose exits say when; or NULL */
 	struct told_vm *told;   /* that is told of its exits; or NULL */
 	struct tell *tell;      /* what it is told, while there is one */

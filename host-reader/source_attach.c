@@ -67,6 +67,19 @@ static int open_kvm(struct source *s, char *err, size_t errlen)
 	return kvm_events_file(s->kvm);
 }
 
+static int open_bootring(struct source *s, char *err, size_t errlen)
+{
+	const struct boot_events_config config = {
+		.ram = s->spec->path, .at = s->spec->at, .size = s->spec->size, .formats = s->spec->formats,
+		.symbols = s->spec->symbols,
+	};
+	int ret = boot_events_open(&s->boot, &config, err, errlen);
+
+	s->writable = true;
+	s->next_tell = UINT64_MAX; /* nobody would hear it */
+	return ret ? ret : boot_events_file(s->boot);
+}
+
 /*
  * A reader that was killed holds its lock until it, and the finder it may just have started, are gone: at the
  * start that is waited for. Later others would have to wait, too.
@@ -98,10 +111,15 @@ static int open_view(struct source *s, bool follow)
 		s->fd = open_kvm(s, err, sizeof(err));
 	else if (s->spec->kind == SOURCE_QMP)
 		s->fd = source_plug_in(s, err, sizeof(err));
+	else if (s->spec->kind == SOURCE_BOOTRING)
+		s->fd = open_bootring(s, err, sizeof(err));
 	else
 		s->fd = source_open_file(s, s->spec->path, follow, err, sizeof(err));
 	if (s->fd < 0) {
-		say("cannot open %s '%s': %s%s", what_of(s->spec->kind), s->spec->path, err, hint(s->fd, s->spec->kind));
+		bool ours = s->spec->kind == SOURCE_KVM || s->spec->kind == SOURCE_BOOTRING;
+
+		say("cannot open %s '%s': %s%s", ours ? "source" : what_of(s->spec->kind), s->spec->path, err,
+		    ours ? "" : hint(s->fd, s->spec->kind));
 		return s->fd;
 	}
 	ret = htrace_view_open_fd(&s->view, s->fd, s->writable, err, sizeof(err));
@@ -211,6 +229,7 @@ static void describe(struct source *s, __u64 now)
 	else
 		snprintf(s->placement, sizeof(s->placement), "%s",
 			 s->kvm ? "local: rings of BPF programs on KVM" :
+			 s->boot ? "the ring of its boot, in the guest's memory" :
 			 s->spec->kind == SOURCE_LOCAL ? "local: rings in the file" :
 							 "rings in the region, by relay or by the guest's kernel module");
 	source_describe(s);
@@ -239,7 +258,7 @@ static void find_vm(struct source *s, __u64 now)
 	for (__u32 i = 0; i < super->nr_ringsets; i++)
 		if (super->ringset[i].kind == HTRACE_RING_PER_CPU && super->ringset[i].nr_rings > rings)
 			rings = super->ringset[i].nr_rings;
-	if (!s->config->exits || s->kvm || s->vm_tries == VM_TRIES)
+	if (!s->config->exits || s->kvm || s->boot || s->vm_tries == VM_TRIES)
 		return;
 	if (!rings || s->no_ram) {
 		s->vm_tries = VM_TRIES;
@@ -381,7 +400,7 @@ static bool may_follow(struct source *s)
 /* The file was made anew beside us, as by a VM that was started again: go over to it. */
 static void follow_file(struct source *s, __u64 now)
 {
-	if (s->server || s->kvm || s->plug || !region_file_replaced(s->view, s->spec->path) || !may_follow(s))
+	if (s->server || s->kvm || s->plug || s->boot || !region_file_replaced(s->view, s->spec->path) || !may_follow(s))
 		return;
 	source_tell_end(s, now);
 	s->next_tell = s->tell_pause = 0;

@@ -25,7 +25,7 @@
 
 bool source_steps_back(const struct source *s)
 {
-	return source_has_heart(s) && source_is_machine(s) && !s->kvm;
+	return source_has_heart(s) && source_is_machine(s) && !s->kvm && !s->boot;
 }
 
 static __u64 own_word(const struct source *s)

@@ -15,7 +15,7 @@ typedef unsigned long long ull;
 static const struct view_ops *const kinds[] = {
 	&view_exits, &view_io, &view_functions, &view_functions_graph, &view_functions_folded,
 	&view_functions_json, &view_steal, &view_steal_json, &view_hypercalls, &view_hypercalls_folded,
-	&view_hypercalls_json,
+	&view_hypercalls_json, &view_boot, &view_boot_json,
 };
 
 struct view {

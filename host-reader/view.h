@@ -57,7 +57,8 @@ struct view_ops {
 struct exits;
 
 extern const struct view_ops view_exits, view_io, view_functions, view_functions_graph, view_functions_folded,
-	view_functions_json, view_steal, view_steal_json, view_hypercalls, view_hypercalls_folded, view_hypercalls_json;
+	view_functions_json, view_steal, view_steal_json, view_hypercalls, view_hypercalls_folded, view_hypercalls_json,
+	view_boot, view_boot_json;
 
 /* What view_exits has counted. */
 const struct exits *view_exits_numbers(const void *view);

@@ -13,7 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 LIB = os.path.join(TOP, 'libhtrace')
 READER = os.path.join(TOP, 'host-reader')
-AGENT = os.path.join(TOP, 'guest-agent')
+COMMON = os.path.join(TOP, 'common')
 CORPUS = os.path.join(HERE, 'corpus')
 
 
@@ -49,6 +49,7 @@ TARGETS = {
     'capture': Target('capture.c', 'a capture\'s files'),
     'packed': Target('capture.c', 'a capture\'s files, compressed', ['-DPACKED']),
     'qmp': Target('qmp.c', 'what QEMU\'s monitor says', max_len=16384),
+    'boot': Target('boot.c', 'the ring of a guest\'s boot, in its memory', max_len=8192),
     'tracepoint': Target('tracepoint.c', 'format files of tracefs'),
 }
 
@@ -96,7 +97,8 @@ def sources():
     reader = [p for p in glob.glob(os.path.join(READER, '*.c'))
               if os.path.basename(p) not in ('main.c', 'message.c', 'host_bpf.c')]
     own = [os.path.join(HERE, 'fuzz.c'), os.path.join(HERE, 'fuzz_region.c')]
-    return sorted(lib) + own, sorted(reader) + [os.path.join(AGENT, 'tracepoint_format.c')]
+    return sorted(lib) + own, sorted(reader) + sorted(
+        os.path.join(COMMON, f) for f in ('boot_records.c', 'ftrace_page.c', 'tracepoint_format.c'))
 
 
 class Build:
@@ -105,7 +107,7 @@ class Build:
     def __init__(self, directory, flavour='fuzz'):
         self.dir, self.flavour = directory, flavour
         os.makedirs(directory, exist_ok=True)
-        headers = [h for d in (os.path.join(LIB, 'include', 'htrace'), LIB, READER, HERE)
+        headers = [h for d in (os.path.join(LIB, 'include', 'htrace'), LIB, READER, COMMON, HERE)
                    for h in glob.glob(os.path.join(d, '*.h'))]
         self.headers = max(os.path.getmtime(p) for p in headers + [os.path.abspath(__file__)])
         self.flags = [
@@ -113,7 +115,8 @@ class Build:
             '-Wall', '-Wextra', '-Wno-unused-parameter', '-Wno-missing-field-initializers',
             '-Wno-gnu-zero-variadic-macro-arguments', *FLAVOURS[flavour], '-DHAVE_ZLIB', '-DHAVE_LIBELF',
             '-DHAVE_PROTOBUF_C', '-DHAVE_ZSTD', '-DHAVE_JANSSON',
-            '-I' + os.path.join(LIB, 'include'), '-I' + LIB, '-I' + READER, '-I' + directory]
+            '-I' + os.path.join(LIB, 'include'), '-I' + LIB, '-I' + READER,
+            '-I' + COMMON, '-I' + directory]
         # of the programs that were made: name -> its harness, and source -> object of what they share
         self.harness, self.common = {}, {}
 

@@ -56,16 +56,20 @@ VALIDATING = {
     'host-reader/ctf_layout.c': 'decoder: CTF, fields',
     'host-reader/ctf_classes.c': 'decoder: CTF, events that are declared',
     'host-reader/perfetto_args.c': 'decoder: Perfetto, annotations',
+    'host-reader/perfetto_boot.c': 'decoder: Perfetto, boots',
     'host-reader/perfetto_ftrace.c': 'decoder: Perfetto, the kernel\'s events',
     'host-reader/perfetto_tasks.c': 'decoder: Perfetto, tasks',
     'host-reader/ctf_metadata.c': 'decoder: CTF, what describes events',
     'host-reader/region_clock.c': 'samples of a guest\'s clocks, for its records',
+    'host-reader/boot_ring.c': 'the ring of a guest\'s boot',
     'host-reader/capture_read.c': 'captures: journal',
     'host-reader/capture_lane.c': 'captures: streams',
     'host-reader/unpack.c': 'captures: what is compressed in them',
     'host-reader/qmp.c': 'what QEMU\'s monitor says: lines, answers, events',
     'host-reader/plug.c': 'what it says of devices and buses',
-    'guest-agent/tracepoint_format.c': 'format files of tracefs',
+    'common/tracepoint_format.c': 'format files of tracefs; records by them',
+    'common/boot_records.c': 'records of a kernel\'s trace ring',
+    'common/ftrace_page.c': 'pages of a kernel\'s trace ring',
 }
 
 # All else that the targets are built of, and why no corpus has to cover it.
@@ -107,6 +111,7 @@ ELSEWHERE = {
     'host-reader/helper_process.c': 'what a process of ours has open; sandbox, qmp',
     'host-reader/list_vms.c': 'processes of this machine; regions are read by attach.c; host_reader',
     'host-reader/kvm_events.c': 'the host\'s kernel; kvm',
+    'host-reader/boot_events.c': 'files of the host\'s, and what boot_ring.c and boot_records.c have checked; boot',
     'libhtrace/clock_ping.c': 'a guest\'s two words, read once; what they may say is a difference; test_host_clock',
     'host-reader/host_clock.c': 'pairs of times, each checked; test_host_clock',
     'host-reader/live_back.c': 'positions that are compared, never followed; dead',
@@ -120,9 +125,9 @@ ELSEWHERE = {
         'vcpus', 'perfetto_vcpus')},
     **{f'host-reader/{f}.c': 'adds and shows numbers of records that show.c and schema_visit.c read, in tables with '
                              'limits; test_exits, test_view_exits, test_io, test_view_io, test_view_functions, '
-                             'test_view_hypercalls, test_view_steal, view' for f in (
-        'calls', 'durations', 'event_fields', 'exits', 'host_events', 'hypercalls', 'hypercalls_show', 'io', 'io_disk',
-        'table', 'view', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
+                             'test_view_hypercalls, test_view_steal, test_boot, view' for f in (
+        'boot', 'calls', 'durations', 'event_fields', 'exits', 'host_events', 'hypercalls', 'hypercalls_show', 'io', 'io_disk',
+        'table', 'view', 'view_boot', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
     **{f'host-reader/{f}.c': 'what the reader may do itself; test_confine, sandbox' for f in (
         'confine', 'confine_calls', 'confine_links', 'finder', 'sandbox')},
     'host-reader/syscalls.c': 'a table', 'host-reader/syscall_args.c': 'a table',

@@ -2,7 +2,7 @@
 /* The agent's reader of tracefs' format files; what it declares, the host's parser takes. */
 #include <errno.h>
 
-#include "../../guest-agent/tracepoints.h"
+#include "../../common/tracepoint_format.h"
 #include "fuzz.h"
 
 static void declare(const struct tracepoint *tp)

@@ -803,6 +803,50 @@ START_TEST(test_times)
 }
 END_TEST
 
+/* Levels, initcalls in them, then user space, in which a module's initcall is none of the kernel's. */
+START_TEST(test_boot)
+{
+	static const struct {
+		__u64 time;
+		const char *begins; /* NULL: something ends */
+	} want[] = {
+		{ 100, "early" }, { 110, "a_init" }, { 120, NULL }, { 200, NULL }, { 200, "late\\x0a" }, { 210, "0x22" },
+		{ 300, NULL }, { 300, NULL }, { 300, "user space" }, { 400, NULL },
+	};
+	static const struct htrace_schema_value known_as[] = { { 0x11, "a_init" } };
+	__u32 level = declare("initcall_level", "level", htrace_builder_string(builder, 0));
+	int function = htrace_builder_enum(builder, "function", 8, false, known_as, 1);
+	__u32 start = declare("initcall_start", "func", function), finish_ = declare("initcall_finish", "func", function);
+	__u32 exec = declare("sched_process_exec", "tid", u32(HTRACE_HINT_TID));
+	__u64 a[2] = { 0x11 }, b[2] = { 0x22 };
+	__u32 other[4] = { 7 }, init[4] = { 1 };
+
+	finish_schema();
+	show_at(&origin, 50, exec, init, 16, false); /* no boot began yet */
+	show_at(&origin, 60, start, b, 16, false);
+	show_at(&origin, 100, level, "early", 6, false);
+	show_at(&origin, 110, start, a, 16, false);
+	show_at(&origin, 120, finish_, a, 16, false);
+	show_at(&origin, 200, level, "late\n", 6, false);
+	show_at(&origin, 210, start, b, 16, false);
+	show_at(&origin, 250, exec, other, 16, false);
+	show_at(&origin, 300, exec, init, 16, false);
+	show_at(&origin, 400, start, a, 16, false);
+	finish();
+	for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
+		const Pf__TracePacket *k = on_track(PF_BOOT, i);
+
+		ck_assert_msg(k && k->timestamp == want[i].time, "%zu", i);
+		ck_assert_int_eq(k->track_event->type, want[i].begins ? PF__TRACK_EVENT__TYPE__TYPE_SLICE_BEGIN :
+					 PF__TRACK_EVENT__TYPE__TYPE_SLICE_END);
+		learn_until(k);
+		if (want[i].begins)
+			ck_assert_str_eq(known[0][k->track_event->name_iid], want[i].begins);
+	}
+	ck_assert_ptr_null(on_track(PF_BOOT, ARRAY_SIZE(want)));
+}
+END_TEST
+
 START_TEST(test_full_disk)
 {
 	__u32 id = declare("own", "v", s32());
@@ -844,6 +888,7 @@ int main(void)
 	tcase_add_test(c, test_machines);
 	tcase_add_test(c, test_early_notes);
 	tcase_add_test(c, test_times);
+	tcase_add_test(c, test_boot);
 	tcase_add_test(c, test_full_disk);
 	suite_add_tcase(s, c);
 	return unit_run(s);

@@ -7,19 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../../guest-agent/tracepoints.h"
+#include "../../common/tracepoint_format.h"
+#include "format_text.h"
 #include "schema_text.h"
 #include "unit.h"
 
-#define COMMON                                                             \
-	"name: event\nID: 314\nformat:\n"                                  \
-	"\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n" \
-	"\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n" \
-	"\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n" \
-	"\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n"
-#define FIELD(declaration, offset, size, is_signed)                     \
-	"\tfield:" declaration ";\toffset:" #offset ";\tsize:" #size ";" \
-	"\tsigned:" #is_signed ";\n"
+#define COMMON "name: event\nID: 314\nformat:\n" COMMON_FIELDS
 #define PRINT "\nprint fmt: \"field:%s; offset:8; size:4; signed:1;\", REC->x\n"
 
 static struct tracepoint *tp;

@@ -3,7 +3,7 @@
  * A tracepoint's `format` file: its fields, where their data comes to lie in a record, and the
  * schema. The text is the kernel's, but modules make it too: nothing in it is taken on trust.
  */
-#include "tracepoints.h"
+#include "tracepoint_format.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -23,6 +23,7 @@ struct tp_field {
 	bool is_signed, is_text, is_pointer, is_bool;
 	bool is_dynamic; /* the field is a word that says where the data is */
 	bool is_last;    /* its text ends the record */
+	unsigned int base;  /* what its word counts from */
 	unsigned int place; /* of the data in the payload */
 };
 
@@ -140,7 +141,7 @@ static int parse_line(struct tp_field *f, const char *line)
 	if (f->is_dynamic && f->size != 4)
 		return -EINVAL;
 	if (strstr(line, "__rel_loc "))
-		f->place = f->offset + 4; /* for now: what it counts from */
+		f->base = f->offset + 4;
 	return 1;
 }
 
@@ -202,7 +203,7 @@ static int lay_out(struct tracepoint *tp)
 	c->places = ROUND8(c->fixed);
 	for (size_t i = 0; i < tp->nr_fields; i++) {
 		struct tp_field *f = &tp->field[i];
-		struct tracepoint_dyn d = {(__u16)f->offset, (__u16)f->place, f->is_text, 0};
+		struct tracepoint_dyn d = {(__u16)f->offset, (__u16)f->base, f->is_text, 0};
 
 		if (!f->is_dynamic)
 			continue;
@@ -238,6 +239,97 @@ void tracepoint_free(struct tracepoint *tp)
 	free(tp);
 }
 
+/* ------------------------------------------------------------------------------- a record of it */
+
+/* The data of a dynamic field, of a record of @len bytes: as much of it as is there. */
+static const unsigned char *dynamic(const struct tracepoint_dyn *d, const unsigned char *record, size_t len,
+				    size_t *n)
+{
+	__u16 half[2];
+	size_t from;
+
+	*n = 0;
+	if ((size_t)d->word + sizeof(half) > len)
+		return record;
+	memcpy(half, record + d->word, sizeof(half));
+	from = (size_t)d->base + half[0];
+	if (from > len)
+		return record;
+	*n = half[1] < len - from ? half[1] : len - from;
+	return record + from;
+}
+
+static size_t text_len(const unsigned char *text, size_t len)
+{
+	const unsigned char *end = memchr(text, 0, len);
+
+	return end ? (size_t)(end - text) : len;
+}
+
+/* Cut to @room bytes with its NUL; the bytes that it takes. */
+static size_t put_text(unsigned char *to, const unsigned char *text, size_t len, size_t room)
+{
+	len = text_len(text, len);
+	len = len < room ? len : room - 1;
+	memcpy(to, text, len);
+	to[len] = 0;
+	return len + 1;
+}
+
+size_t tracepoint_payload(const struct tracepoint *tp, const void *record, size_t len,
+			  unsigned char out[TRACEPOINT_PAYLOAD_MAX])
+{
+	const struct tracepoint_config *c = &tp->config;
+	const unsigned char *from;
+	size_t n;
+
+	if (len < TRACEPOINT_COMMON + (size_t)c->fixed)
+		return 0;
+	memset(out, 0, c->size);
+	memcpy(out, (const unsigned char *)record + TRACEPOINT_COMMON, c->fixed);
+	for (int i = 0; i < TRACEPOINT_DYN_MAX; i++) {
+		unsigned char *place = out + c->places + i * TRACEPOINT_PLACE;
+
+		if (!c->dyn[i].word)
+			continue;
+		from = dynamic(&c->dyn[i], record, len, &n);
+		if (c->dyn[i].is_text)
+			put_text(place, from, n, TRACEPOINT_PLACE);
+		else
+			memcpy(place, from, n < TRACEPOINT_PLACE ? n : TRACEPOINT_PLACE);
+	}
+	if (!c->last.word)
+		return c->size;
+	from = dynamic(&c->last, record, len, &n);
+	return c->size + put_text(out + c->size, from, n, TRACEPOINT_TEXT_MAX);
+}
+
+bool tracepoint_field(const struct tracepoint *tp, const void *record, size_t len, const char *name,
+		      struct tracepoint_value *v)
+{
+	if (!strcmp(name, "common_pid") && len >= TRACEPOINT_COMMON) {
+		*v = (struct tracepoint_value){(const unsigned char *)record + 4, 4, false, true};
+		return true;
+	}
+	for (size_t i = 0; i < tp->nr_fields; i++) {
+		const struct tp_field *f = &tp->field[i];
+		struct tracepoint_dyn d = {.word = (__u16)f->offset, .base = (__u16)f->base};
+
+		if (strcmp(f->name, name))
+			continue;
+		if (f->offset + f->size > len)
+			return false;
+		*v = (struct tracepoint_value){(const unsigned char *)record + f->offset, f->size, f->is_text,
+					       f->is_signed};
+		if (f->is_dynamic)
+			v->at = dynamic(&d, record, len, &v->len);
+		if (v->is_text)
+			v->len = text_len(v->at, v->len);
+		return true;
+	}
+	return false;
+}
+
 /* ------------------------------------------------------------------------------- its schema */
 
 static int element(const struct tp_field *f, struct htrace_schema_builder *b, unsigned int size)
@@ -252,12 +344,20 @@ static int element(const struct tp_field *f, struct htrace_schema_builder *b, un
 	return htrace_builder_int(b, name, size, is_signed, hint);
 }
 
-static int type_of(const struct tp_field *f, struct htrace_schema_builder *b, unsigned int size)
+/* As the initcall events have it. */
+static bool is_function(const struct tp_field *f)
+{
+	return !strcmp(f->name, "func");
+}
+
+static int type_of(const struct tp_field *f, struct htrace_schema_builder *b, unsigned int size, int functions)
 {
 	int elem;
 
 	if (f->is_text)
 		return htrace_builder_string(b, size);
+	if (functions && f->size == 8 && !f->elem)
+		return functions;
 	elem = element(f, b, f->elem ? f->elem : size);
 	return elem < 0 || !f->elem ? elem : htrace_builder_array(b, elem, size / f->elem);
 }
@@ -295,7 +395,7 @@ static int add_members(const struct tracepoint *tp, struct htrace_schema_builder
 		unsigned int at = f->offset - TRACEPOINT_COMMON;
 
 		if (!f->is_dynamic)
-			ret = add(&m[(*nr)++], f->name, "", type_of(f, b, f->size), at);
+			ret = add(&m[(*nr)++], f->name, "", type_of(f, b, f->size, is_function(f) ? tp->functions : 0), at);
 		else if (!f->is_text) /* the high half of its word */
 			ret = add(&m[(*nr)++], f->name,
 				  has_field(tp, f->name, "_len") ? "_size" : "_len",
@@ -307,7 +407,7 @@ static int add_members(const struct tracepoint *tp, struct htrace_schema_builder
 
 			if (f->is_dynamic && f->is_last == last)
 				ret = add(&m[(*nr)++], f->name, "",
-					  type_of(f, b, last ? 0 : TRACEPOINT_PLACE), f->place);
+					  type_of(f, b, last ? 0 : TRACEPOINT_PLACE, 0), f->place);
 		}
 	}
 	return ret;
