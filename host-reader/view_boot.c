@@ -285,11 +285,6 @@ static void json_member(struct out *o, const char *name, const char *text)
 	view_json_text(o, text);
 }
 
-static void json_number(struct out *o, const char *name, __u64 v)
-{
-	out_printf(o, ",\"%s\":%llu", name, (ull)v);
-}
-
 static void json_levels(struct out *o, const struct boot *b)
 {
 	out_text(o, ",\"levels\":[");
@@ -298,10 +293,10 @@ static void json_levels(struct out *o, const struct boot *b)
 
 		out_text(o, i ? ",{" : "{");
 		json_member(o, "level", l->name);
-		json_number(o, "begin", l->begin);
-		json_number(o, "ns", l->end - l->begin);
-		json_number(o, "initcalls", l->nr);
-		json_number(o, "initcalls_ns", l->ns);
+		view_json_number(o, "begin", l->begin);
+		view_json_number(o, "ns", l->end - l->begin);
+		view_json_number(o, "initcalls", l->nr);
+		view_json_number(o, "initcalls_ns", l->ns);
 		out_char(o, '}');
 	}
 	out_char(o, ']');
@@ -326,11 +321,11 @@ static void json_initcalls(struct out *o, const struct boot *b)
 				out_char(o, ',');
 				json_member(o, "level", b->level[level].name);
 			}
-			json_number(o, "cpu", i->cpu);
+			view_json_number(o, "cpu", i->cpu);
 			if (i->begin)
-				json_number(o, "begin", i->begin);
+				view_json_number(o, "begin", i->begin);
 			if (i->begin && i->end)
-				json_number(o, "ns", boot_took(i));
+				view_json_number(o, "ns", boot_took(i));
 			if (i->end)
 				out_printf(o, ",\"ret\":%d", i->ret);
 			out_char(o, '}');
@@ -346,8 +341,8 @@ static void json_steps(struct out *o, const struct boot_steps *s, const char *wh
 	for (size_t i = 0; i < s->nr; i++) {
 		out_text(o, i ? ",{" : "{");
 		json_member(o, name, s->at[i].text);
-		json_number(o, "tid", s->at[i].tid);
-		json_number(o, "time", s->at[i].time);
+		view_json_number(o, "tid", s->at[i].tid);
+		view_json_number(o, "time", s->at[i].time);
 		out_char(o, '}');
 	}
 	out_char(o, ']');
@@ -369,18 +364,18 @@ static void json_view_print(void *view, struct view_page *p)
 			out_char(o, ',');
 			json_member(o, "source", v->source[nr]);
 		}
-		json_number(o, "events", b->events);
-		json_number(o, "lost", b->lost);
-		json_number(o, "first", b->first);
-		json_number(o, "last", b->last);
+		view_json_number(o, "events", b->events);
+		view_json_number(o, "lost", b->lost);
+		view_json_number(o, "first", b->first);
+		view_json_number(o, "last", b->last);
 		if (b->user)
-			json_number(o, "user", b->user);
-		json_number(o, "nr_initcalls", b->nr_initcalls);
-		json_number(o, "nr_modules", b->modules.count);
-		json_number(o, "nr_programs", b->programs.count);
-		json_number(o, "forks", b->forks);
-		json_number(o, "exits", b->exits);
-		json_number(o, "no_room", b->no_room);
+			view_json_number(o, "user", b->user);
+		view_json_number(o, "nr_initcalls", b->nr_initcalls);
+		view_json_number(o, "nr_modules", b->modules.count);
+		view_json_number(o, "nr_programs", b->programs.count);
+		view_json_number(o, "forks", b->forks);
+		view_json_number(o, "exits", b->exits);
+		view_json_number(o, "no_room", b->no_room);
 		json_levels(o, b);
 		json_initcalls(o, b);
 		json_steps(o, &b->modules, "modules", "module");
