@@ -4,7 +4,7 @@
 #define READER_CAPTURE_LANE_H
 
 #include "capture_read.h"
-#include "unpack.h"
+#include "capture_unpack.h"
 
 #define PATH_BYTES 4096
 #define HOW_MANY 32u /* descriptions of batches that are read at once */

@@ -11,7 +11,7 @@
 #include "host_clock.h"
 #include "message.h"
 #include "options.h"
-#include "pack.h"
+#include "capture_pack.h"
 
 #define USAGE_ERROR 2
 #define LEAST (4u << 20) /* a part is metadata, journal and some packets at least */

@@ -11,7 +11,7 @@
 #include "message.h"
 #include "options.h"
 #include "outdir.h"
-#include "pack.h"
+#include "capture_pack.h"
 #include "rotation.h"
 #include "session.h"
 #include "sink.h"

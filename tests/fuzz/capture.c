@@ -10,7 +10,7 @@
 #include "capture.h"
 #include "fuzz.h"
 #include "fuzz_session.h"
-#include "pack.h"
+#include "capture_pack.h"
 #include "source.h"
 #include "vcpus.h"
 

@@ -64,7 +64,7 @@ VALIDATING = {
     'host-reader/boot_ring.c': 'the ring of a guest\'s boot',
     'host-reader/capture_read.c': 'captures: journal',
     'host-reader/capture_lane.c': 'captures: streams',
-    'host-reader/unpack.c': 'captures: what is compressed in them',
+    'host-reader/capture_unpack.c': 'captures: what is compressed in them',
     'host-reader/qmp.c': 'what QEMU\'s monitor says: lines, answers, events',
     'host-reader/plug.c': 'what it says of devices and buses',
     'common/tracepoint_format.c': 'format files of tracefs; records by them',
@@ -134,7 +134,7 @@ ELSEWHERE = {
     **{f'host-reader/{f}.c': OWN for f in (
         'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',
         'tsdl', 'ctf_stream', 'capture_write',
-        'capture_stream', 'capture_metadata', 'capture_span', 'pack', 'rotation', 'uring')},
+        'capture_stream', 'capture_metadata', 'capture_pack', 'capture_span', 'rotation', 'uring')},
     **{f'host-reader/{f}.c': 'records of who is trusted, walked within bounds; test_lend, lend.scribbled' for f in (
         'capture_lend', 'session_lend')},
 }

@@ -12,9 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../host-reader/unpack.c" /* brings its own, to look inside */
+#include "../../host-reader/capture_unpack.c" /* brings its own, to look inside */
 
-#include "pack.h"
+#include "capture_pack.h"
 #include "rotation.h"
 #include "unit.h"
 

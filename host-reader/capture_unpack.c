@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "unpack.h"
+#include "capture_unpack.h"
 
 #include <errno.h>
 
