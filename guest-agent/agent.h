@@ -19,6 +19,7 @@ struct options {
 	enum htrace_policy policy;
 	__u64 buffer; /* bytes of data per CPU */
 	bool policy_given, buffer_given;
+	bool compress;    /* pack what can be */
 	bool follow_host; /* record nothing, show what the host tells */
 	struct htrace_filter *filter; /* NULL: record everything */
 };
