@@ -6,6 +6,7 @@
 #include <linux/bpf.h>
 
 #include "htrace.bpf.h"
+#include "htrace_pack.bpf.h"
 
 #include <bpf/bpf_tracing.h>
 
@@ -22,6 +23,13 @@ struct pushed {
 	__u64 nr;
 };
 HTRACE_EVENT(pushed);
+
+struct switched { /* as struct htrace_switch */
+	__u32 prev_tid, next_tid;
+	__s16 prev_prio, next_prio;
+	__u32 prev_state;
+};
+HTRACE_EVENT(switched);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -70,6 +78,44 @@ int BPF_PROG(htrace, struct pt_regs *regs, long nr)
 	e->number = regs->si;
 	e->nr = nr;
 	htrace_end(&slot);
+	return 0;
+}
+
+/* As if each call switched to another task: in full, and packed. */
+#define FILL_SWITCH(e, number)                  \
+	do {                                    \
+		(e)->prev_tid = (number) - 1;   \
+		(e)->next_tid = (number);       \
+		(e)->prev_prio = PUSH_PRIO;     \
+		(e)->next_prio = PUSH_PRIO;     \
+		(e)->prev_state = (number) & 2; \
+	} while (0)
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(switch_full, struct pt_regs *regs, long nr)
+{
+	struct htrace_slot slot;
+	struct switched *e;
+
+	if (!is_ours(regs))
+		return 0;
+	e = htrace_begin(switched, &slot);
+	if (!e)
+		return 0;
+	FILL_SWITCH(e, regs->si);
+	htrace_end(&slot);
+	return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(switch_packed, struct pt_regs *regs, long nr)
+{
+	struct htrace_switch e;
+
+	if (!is_ours(regs))
+		return 0;
+	FILL_SWITCH(&e, regs->si);
+	htrace_pack_event(switched, &e);
 	return 0;
 }
 

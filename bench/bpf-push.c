@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include <htrace/consumer.h>
+#include <htrace/pack.h>
 #include <htrace/sync.h>
 
 #include "bench.h"
@@ -33,6 +34,7 @@
 #define QUICK 5000
 #define WAIT_NS 10000000 /* longest sleep of a reader: it looks whether it shall stop */
 #define EVENT_ID 1
+#define SWITCH_ID 2
 #define BTF "/sys/kernel/btf/vmlinux"
 
 struct bench {
@@ -85,6 +87,19 @@ static void reading(struct bench *b)
 
 /* ------------------------------------------------------------------------------------- readers */
 
+static void record_arrived(struct bench *b, const struct htrace_record *r)
+{
+	const struct htrace_switch *e = r->payload;
+
+	if (r->id == EVENT_ID) {
+		arrived(b, *(const __u64 *)r->payload);
+		return;
+	}
+	b->disordered |= r->id != SWITCH_ID || e->prev_tid + 1 != e->next_tid || e->prev_prio != PUSH_PRIO ||
+			 e->next_prio != PUSH_PRIO || e->prev_state != (e->next_tid & 2);
+	arrived(b, e->next_tid);
+}
+
 static bool ready(void *ctx)
 {
 	return htrace_consumer_ready(ctx);
@@ -99,7 +114,7 @@ static __u64 drain(struct bench *b, struct htrace_consumer *c)
 
 	while (htrace_consumer_read(c, &batch) == 1) {
 		for (htrace_iter_init(&it, &batch); htrace_iter_next(&it, &r);)
-			arrived(b, *(const __u64 *)r.payload);
+			record_arrived(b, &r);
 		events += batch.events;
 	}
 	return events;
@@ -112,6 +127,7 @@ static int read_htrace(struct bench *b, const struct way *w)
 		.ring = (void *)((char *)b->rings + (size_t)b->producer_cpu * b->image_size),
 		.geometry = b->geometry,
 		.placement = HTRACE_PLACEMENT_LOCAL,
+		.packed = 1, /* in some rounds */
 	};
 	struct htrace_consumer_opts opts = { .sz = sizeof(opts), .start = HTRACE_START_NEWEST };
 	struct htrace_sync_target target = { .sz = sizeof(target), .ready = ready };
@@ -225,6 +241,8 @@ static struct way ways[] = {
 	{ "clock", "", "clock_only" },
 	{ "htrace", "\"sync\": \"adaptive\"", "htrace", read_htrace, "adaptive" },
 	{ "htrace", "\"sync\": \"spin\"", "htrace", read_htrace, "spin" },
+	{ "switch", "\"sync\": \"adaptive\"", "switch_full", read_htrace, "adaptive" },
+	{ "switch-packed", "\"sync\": \"adaptive\"", "switch_packed", read_htrace, "adaptive" },
 	{ "ringbuf-woken", "", "ringbuf_wakes", read_ringbuf, "wake" },
 	{ "ringbuf-polled", "", "ringbuf_quiet", read_ringbuf, "50us" },
 	{ "ringbuf-busy", "", "ringbuf_quiet", read_ringbuf, "busy" },
@@ -346,7 +364,7 @@ static int set_constant(struct bpf_object *obj, const char *name, const void *va
 
 static int set_up_rings(struct bench *b)
 {
-	__u32 config = EVENT_ID, cpus = (__u32)libbpf_num_possible_cpus();
+	__u32 config = EVENT_ID, switched = SWITCH_ID, cpus = (__u32)libbpf_num_possible_cpus();
 	struct bpf_map *rings = bpf_object__find_map_by_name(b->obj, "htrace_rings");
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	int err;
@@ -357,6 +375,7 @@ static int set_up_rings(struct bench *b)
 	err = err ?: bpf_map__set_max_entries(rings, cpus);
 	err = err ?: set_constant(b->obj, "htrace_geo", &b->geometry, sizeof(b->geometry));
 	err = err ?: set_constant(b->obj, "htrace_event__pushed", &config, sizeof(config));
+	err = err ?: set_constant(b->obj, "htrace_event__switched", &switched, sizeof(switched));
 	return err ? fail("cannot prepare the BPF object", err) : 0;
 }
 

@@ -7,6 +7,7 @@
 
 #define PUSH_MAGIC 0x68747261636500ULL /* first argument of the calls that are recorded */
 #define PUSH_RING (4u << 20)           /* bytes of data that each kind of ring has room for */
+#define PUSH_PRIO 120                  /* of the tasks that are switched */
 
 /* What the peers' records hold; ours has the time in its header. */
 struct push_record {

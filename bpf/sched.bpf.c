@@ -4,6 +4,7 @@
  * have the meaning of the kernel's own trace events of the same name.
  */
 #include "htrace.bpf.h"
+#include "htrace_pack.bpf.h"
 #include "kernel_types.h"
 
 #include <bpf/bpf_tracing.h>
@@ -20,7 +21,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define TASK_RTLOCK_WAIT 0x1000
 #define TASK_FROZEN 0x8000
 
-struct sched_switch {
+struct sched_switch { /* as struct htrace_switch */
 	htrace_tid_t prev_tid;
 	htrace_tid_t next_tid;
 	__s16 prev_prio;
@@ -46,20 +47,33 @@ static __always_inline __u32 report_state(bool preempt, __u32 state, __u32 exit_
 	return bits - (bits >> 1);
 }
 
+#define FILL_SWITCH(e)                                                                  \
+	do {                                                                            \
+		(e)->prev_tid = prev->pid;                                              \
+		(e)->next_tid = next->pid;                                              \
+		(e)->prev_prio = prev->prio;                                            \
+		(e)->next_prio = next->prio;                                            \
+		(e)->prev_state = report_state(preempt, prev_state, prev->exit_state);  \
+	} while (0)
+
 SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next,
 	     unsigned int prev_state)
 {
 	struct htrace_slot slot;
-	struct sched_switch *e = htrace_begin(sched_switch, &slot);
+	struct sched_switch *e;
 
+	if (htrace_packs) {
+		struct htrace_switch packed;
+
+		FILL_SWITCH(&packed);
+		htrace_pack_event(sched_switch, &packed);
+		return 0;
+	}
+	e = htrace_begin(sched_switch, &slot);
 	if (!e)
 		return 0;
-	e->prev_tid = prev->pid;
-	e->next_tid = next->pid;
-	e->prev_prio = prev->prio;
-	e->next_prio = next->prio;
-	e->prev_state = report_state(preempt, prev_state, prev->exit_state);
+	FILL_SWITCH(e);
 	htrace_end(&slot);
 	return 0;
 }

@@ -93,6 +93,28 @@ static int declare_events(struct agent *a, const struct options *o, struct loade
 	return loader_declare(l, a->schema) || loader_filter(l, o->filter, a->schema, old, len);
 }
 
+static const char *why_not_packed(const struct agent *a, const struct options *o, struct loader *l)
+{
+	if (a->mode == MODE_MODULE)
+		return "the kernel module writes records, in full; --mode direct does without it";
+	if (o->filter)
+		return "with --filter records are made aside, in full";
+	if (a->adopted && !(htrace_region_super(a->region)->features_required & HTRACE_FEATURE_PACKED))
+		return "the session of an earlier agent goes on, without; stop the agent properly (SIGTERM) to "
+		       "change that";
+	return loader_use_packing(l) ? NULL : "what it compresses is sched_switch, without stacks";
+}
+
+/* Whether programs are to pack is known before the session begins, as its readers are told. */
+static void use_packing(struct agent *a, const struct options *o, struct loader *l)
+{
+	const char *why = o->compress ? why_not_packed(a, o, l) : NULL;
+
+	a->packs = o->compress && !why;
+	if (why)
+		say("--compress has no effect: %s", why);
+}
+
 static int load_programs(struct agent *a, const struct options *o, struct loader *l)
 {
 	const struct htrace_schema_area *old = a->adopted ? htrace_region_schema(a->region) : NULL;
@@ -107,6 +129,7 @@ static int load_programs(struct agent *a, const struct options *o, struct loader
 	htrace_builder_entries(a->schema, &added);
 	if (a->mode == MODE_MODULE && loader_use_module(l))
 		return -1;
+	use_packing(a, o, l);
 	return loader_load(l, a->rings.fd, &a->geometry,
 			   (__u32)((old ? old->generation : 0) + (added ? 1 : 0)));
 }

@@ -19,6 +19,7 @@ struct options {
 	enum htrace_policy policy;
 	__u64 buffer; /* bytes of data per CPU */
 	bool policy_given, buffer_given;
+	bool compress;    /* pack what can be */
 	bool follow_host; /* record nothing, show what the host tells */
 	bool wait;        /* for a device that is plugged in later, and again after it was removed */
 	char **argv;      /* as we were started */

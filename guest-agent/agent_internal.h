@@ -29,6 +29,7 @@ struct agent {
 	bool adopted;
 	bool ours; /* the region and its session, to be closed at the end */
 	enum mode mode;
+	bool packs; /* readers of the session have to know how to unpack */
 	struct health health;
 	struct relay relay;
 	struct bell bell;

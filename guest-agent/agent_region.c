@@ -195,6 +195,7 @@ static struct htrace_region_opts region_opts(const struct agent *a, __u64 buffer
 		.io_memory = a->io_memory,
 		.relay = a->mode == MODE_AUTO,
 		.bell = bell_exists(&a->bell),
+		.packed = a->packs,
 	};
 }
 

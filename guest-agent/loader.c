@@ -545,7 +545,7 @@ static int load_tracer(struct loader *l, struct tracer *t, int rings_fd,
 	struct bpf_map *rings = bpf_object__find_map_by_name(t->obj, "htrace_rings");
 	int err;
 
-	if (loader_set_constants(t, g, schema, l->by_module) || loader_prepare_stacks(l, t))
+	if (loader_set_constants(l, t, g, schema) || loader_prepare_stacks(l, t))
 		return -1;
 	libbpf_forget();
 	/* By the module: the map is of no use, but the smallest of its kind satisfies the verifier. */

@@ -74,6 +74,7 @@ struct loader {
 	struct stack_choice stacks;
 	struct boot *boot; /* the kernel's ring of its boot goes first; NULL: none was asked for */
 	bool by_module; /* records go through the kernel module */
+	bool packs;     /* and what can be is packed */
 };
 
 /* Built-in tracers; then files. */
@@ -117,6 +118,10 @@ int loader_filter(struct loader *l, const struct htrace_filter *filter,
 int loader_check_module(const struct loader *l, char *why, size_t len);
 /* Have them do so; after loader_filter(). */
 int loader_use_module(struct loader *l);
+/*
+ * Have those that can pack their records: is there such an event? After loader_check_hooks(), before loading.
+ */
+bool loader_use_packing(struct loader *l);
 /*
  * Load the programs, to write into map @rings_fd of shape @g under schema generation @schema; or
  * through the kernel module.

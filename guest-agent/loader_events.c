@@ -13,6 +13,8 @@
 #include "rodata.h"
 
 #define BY_MODULE "htrace_by_module"
+#define PACKS "htrace_packs"
+#define PACKED_EVENT "sched_switch" /* of tracers that have that variable */
 #define TRACEPOINT_EVENT "tracepoint" /* in tracepoint.bpf.c */
 #define FUNCTION_EVENT "function"
 
@@ -247,15 +249,32 @@ bool loader_knows_module(const struct tracer *t)
 	return false;
 }
 
-int loader_set_constants(const struct tracer *t, const struct htrace_geometry *g, __u32 schema,
-			 bool by_module)
+/* Records that begin with stacks are not packed. */
+static bool can_pack(const struct loader *l, const struct tracer *t)
 {
-	__u32 module = by_module;
+	const struct bpf_program *p = bpf_object__find_program_by_name(t->obj, PACKED_EVENT);
+
+	return p && bpf_program__autoload(p) && !loader_wants_stack(l, t, PACKED_EVENT);
+}
+
+bool loader_use_packing(struct loader *l)
+{
+	l->packs = false;
+	for (size_t i = 0; i < l->nr_tracers; i++)
+		l->packs |= l->tracer[i].built_in && can_pack(l, &l->tracer[i]);
+	return l->packs;
+}
+
+int loader_set_constants(const struct loader *l, const struct tracer *t, const struct htrace_geometry *g,
+			 __u32 schema)
+{
+	__u32 module = l->by_module, packs = l->packs && can_pack(l, t);
 	struct rodata r;
 
 	if (rodata_of_tracer(t, &r))
 		return -1;
 	rodata_set_named(&r, BY_MODULE, &module, sizeof(module)); /* it may be of before there was one */
+	rodata_set_named(&r, PACKS, &packs, sizeof(packs));
 	if (!rodata_set_rings(&r, g, schema))
 		return 0;
 	say("tracer %s does not fit this agent: compile it against this version's htrace.bpf.h",

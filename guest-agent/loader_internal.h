@@ -33,8 +33,8 @@ bool loader_is_used(const struct tracer *t);
 /* Call @each for every event of @t, by its name in the object. */
 void loader_events(const struct tracer *t, void (*each)(void *, const char *), void *ctx);
 /* Shape of the rings and schema generation. */
-int loader_set_constants(const struct tracer *t, const struct htrace_geometry *g, __u32 schema,
-			 bool by_module);
+int loader_set_constants(const struct loader *l, const struct tracer *t, const struct htrace_geometry *g,
+			 __u32 schema);
 /* Was it compiled against a htrace.bpf.h that knows of the kernel module? */
 bool loader_knows_module(const struct tracer *t);
 

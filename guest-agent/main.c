@@ -51,6 +51,8 @@ static void usage(FILE *out)
 		"  --buffer SIZE     ring size per CPU, a power of two from 4K to 1G (default: 4M)\n"
 		"  --wait            wait for a device that is plugged in later, and for the next one when\n"
 		"                    it was removed\n"
+		"  --compress        record task switches in a third of the bytes; needs a host-reader that\n"
+		"                    knows how (format 1.1)\n"
 		"  --follow-host     record nothing; show this machine's own exits from guest mode and the\n"
 		"                    time that was stolen from it, as far as the host tells of them\n"
 		"  --probe           say what this machine runs on, what can be traced here, and how\n"
@@ -144,7 +146,7 @@ static int parse_filter(const char *text, struct options *o)
 
 enum {
 	OPT_EVENTS = 256, OPT_BPF, OPT_FILTER, OPT_STACK, OPT_REGION, OPT_MODE, OPT_POLICY,
-	OPT_BUFFER, OPT_WAIT, OPT_FOLLOW_HOST, OPT_PROBE,
+	OPT_BUFFER, OPT_COMPRESS, OPT_WAIT, OPT_FOLLOW_HOST, OPT_PROBE,
 };
 
 static const struct option long_options[] = {
@@ -157,6 +159,7 @@ static const struct option long_options[] = {
 	{"policy", required_argument, NULL, OPT_POLICY},
 	{"buffer", required_argument, NULL, OPT_BUFFER},
 	{"wait", no_argument, NULL, OPT_WAIT},
+	{"compress", no_argument, NULL, OPT_COMPRESS},
 	{"follow-host", no_argument, NULL, OPT_FOLLOW_HOST},
 	{"probe", no_argument, NULL, OPT_PROBE},
 	{"verbose", no_argument, NULL, 'v'},
@@ -211,6 +214,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case OPT_WAIT:
 			o->wait = true;
 			break;
+		case OPT_COMPRESS:
+			o->compress = true;
+			break;
 		case OPT_FOLLOW_HOST:
 			o->follow_host = true;
 			break;
@@ -243,7 +249,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 		return EXIT_SUCCESS;
 	}
 	if (!bad && o->follow_host) {
-		if (!events && !nr_files && !nr_stacks && !o->filter && !o->policy_given && !o->buffer_given && !o->wait &&
+		if (!events && !nr_files && !nr_stacks && !o->filter && !o->policy_given && !o->buffer_given &&
+		    !o->compress && !o->wait &&
 		    o->mode == MODE_AUTO)
 			return follow_run(o);
 		say("--follow-host records nothing, and goes with --region only; start another guest-agent to record");

@@ -228,6 +228,7 @@ int capture_take_batch(struct capture_reader *r, struct lane *l, struct capture_
 	}
 	b->pos = l->tail.position;
 	l->tail.position += how->len;
+	b->end = l->tail.position;
 	l->first = false;
 	l->body += how->len;
 	if (len >= 0 && count_records(b))

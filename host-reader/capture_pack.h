@@ -4,8 +4,8 @@
  * NAME.zst, which capture.h describes, all at once; metadata stay. What does not get smaller, or cannot be
  * written, stays as it is. Nobody ever waits for that thread but packer_free().
  */
-#ifndef READER_PACK_H
-#define READER_PACK_H
+#ifndef READER_CAPTURE_PACK_H
+#define READER_CAPTURE_PACK_H
 
 #include <stdbool.h>
 

@@ -225,7 +225,7 @@ static bool continues(const struct capture_stream *st, const struct capture_run 
 	       !run->uncommitted && !run->before &&
 	       run->base == h->base && run->schema == h->schema &&
 	       run->begin - h->end < 1ULL << 32 &&
-	       (st->id & CAPTURE_ODD || run->position == h->position + h->len);
+	       (st->id & CAPTURE_ODD || run->position == h->behind);
 }
 
 int capture_stream_add(struct capture_stream *st, const struct capture_run *run)
@@ -247,6 +247,7 @@ int capture_stream_add(struct capture_stream *st, const struct capture_run *run)
 	st->held.len += run->len;
 	st->held.unused = run->unused;
 	st->held.end = run->end;
+	st->held.behind = run->behind;
 	st->how[st->nr++] = run->how;
 	return 0;
 }

@@ -4,8 +4,8 @@
  * believed as little as the rest of it: what a file unpacks to is held by chunks, a few for each file that is read,
  * UNPACK_CHUNKS at most, whatever it claims to be.
  */
-#ifndef READER_UNPACK_H
-#define READER_UNPACK_H
+#ifndef READER_CAPTURE_UNPACK_H
+#define READER_CAPTURE_UNPACK_H
 
 #include <stdbool.h>
 #include <stddef.h>

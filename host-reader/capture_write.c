@@ -284,6 +284,17 @@ int capture_writer_open_stream(struct capture_writer *w, struct captured_ring *r
 	return r->stream[kind] ? 0 : err;
 }
 
+/* Some of it was packed in the ring: where of that its records were, but for the first, is not known. */
+static bool was_packed(const struct htrace_batch *b)
+{
+	return b->end > b->pos && b->end - b->pos < b->len;
+}
+
+static __u64 behind(const struct htrace_batch *b)
+{
+	return was_packed(b) ? b->end : b->pos + b->len;
+}
+
 /* What was cut so far, up to @to, goes its way. */
 static int end_cut(struct capture_writer *w, struct cut *c, __u32 to)
 {
@@ -291,7 +302,8 @@ static int end_cut(struct capture_writer *w, struct cut *c, __u32 to)
 	struct capture_run run = {
 		.data = c->kind & CAPTURE_ODD ? w->odd : c->data ? c->data + c->from : NULL, /* loss alone has none */
 		.len = c->kind & CAPTURE_ODD ? (__u32)c->odd_len : to - c->from,
-		.position = b->pos + c->from,
+		.position = was_packed(b) ? b->pos : b->pos + c->from,
+		.behind = to == b->len ? behind(b) : was_packed(b) ? b->pos : b->pos + to,
 		.base = c->base,
 		.begin = ctf_time(c->begin),
 		.end = ctf_time(c->end),
@@ -418,7 +430,7 @@ static int take_record(struct capture_writer *w, struct cut *c, __u32 at,
 					       capture_writer_stream_id(w, c->ring, kind), (__u32)head);
 	if (!class)
 		kind |= CAPTURE_ODD;
-	if (c->begun && must_end(c, kind, extended, time))
+	if (c->begun && (must_end(c, kind, extended, time) || at - c->from > CAPTURE_BODY_MAX / 2))
 		ret = end_cut(w, c, at);
 	if (ret)
 		return ret;
@@ -462,7 +474,7 @@ static int take_batch(struct capture_writer *w, const struct capture_item *item)
 	}
 	ret = end_cut(w, &c, at);
 	if (!ret)
-		r->taken = b->pos + b->len;
+		r->taken = behind(b);
 	return ret;
 }
 

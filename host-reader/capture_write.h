@@ -53,6 +53,7 @@ struct capture_run {
 	__u32 len;
 	__u32 unused; /* bytes at its end that the metadata do not describe */
 	__u64 position, base;
+	__u64 behind;     /* ring position of what comes next, if that is of the same batch or the next one */
 	__u64 begin, end; /* CTF's times */
 	__u64 overwritten, dropped, corrupt, unfinished, uncommitted, before;
 	__u32 schema;

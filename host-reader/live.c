@@ -428,7 +428,8 @@ static bool is_worth_lending(const struct live *s, const struct live_ring *r)
 {
 	__u64 head = __atomic_load_n(&r->header->head, __ATOMIC_RELAXED);
 
-	return session_lends(s->session) && head - htrace_consumer_position(r->consumer) >= LEND_FROM;
+	return session_lends(s->session) && !r->image.packed &&
+	       head - htrace_consumer_position(r->consumer) >= LEND_FROM;
 }
 
 void live_give_up_ring(struct live *s, unsigned int ring, __u64 now)

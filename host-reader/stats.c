@@ -75,6 +75,8 @@ void stats_batch(struct stats *s, struct ring_count *r, const struct htrace_batc
 	stats_loss(r, b);
 	r->events += b->events;
 	r->bytes += b->len;
+	if (b->end > b->pos && b->end - b->pos < b->len)
+		r->spared += b->len - (b->end - b->pos);
 	if (unverified)
 		r->unverified += b->events;
 	htrace_iter_init(&it, b);
@@ -213,6 +215,7 @@ struct ring_count stats_total(const struct stats *s)
 
 		sum.events += r->events;
 		sum.bytes += r->bytes;
+		sum.spared += r->spared;
 		sum.overwritten += r->overwritten;
 		sum.dropped += r->dropped;
 		sum.corrupt += r->corrupt;

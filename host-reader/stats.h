@@ -25,7 +25,8 @@ struct named_count {
 };
 
 struct ring_count {
-	__u64 events, bytes;
+	__u64 events, bytes; /* without packing */
+	__u64 spared; /* bytes that were not in the ring, thanks to packing */
 	__u64 overwritten, dropped, corrupt, unfinished; /* lost */
 	__u64 uncommitted; /* bytes of producers that died */
 	__u64 before;     /* overwritten before we came: not lost by us */

@@ -251,6 +251,12 @@ static void write_totals(struct out *o, const struct source *s)
 	if (sum.unverified)
 		out_printf(o, ", of these %llu unverified", (ull)sum.unverified);
 	out_newline(o);
+	if (sum.spared) {
+		out_printf(o, "%-12s%llu bytes in the rings, %.2f an event; %llu without", "compressed",
+			   (ull)(sum.bytes - sum.spared), (double)(sum.bytes - sum.spared) / (double)sum.events,
+			   (ull)sum.bytes);
+		out_newline(o);
+	}
 	out_printf(o, "%-12s%llu (overwritten %llu, dropped %llu, corrupt %llu, ", "lost",
 		   (ull)(sum.overwritten + sum.dropped + sum.corrupt + sum.unfinished + st->misses),
 		   (ull)sum.overwritten, (ull)sum.dropped, (ull)sum.corrupt);

@@ -93,6 +93,8 @@ static int overlap_check(const struct htrace_super *s, char *err, size_t errlen)
 	return 0;
 }
 
+#define FEATURES (HTRACE_FEATURE_RELAY | HTRACE_FEATURE_PACKED)
+
 /* A mirror has the shape of what it mirrors, which is no mirror itself. */
 static const char *relay_fault(const struct htrace_super *s, __u32 i)
 {
@@ -125,9 +127,9 @@ int htrace_super_check(const struct htrace_super *s, __u64 size, char *err, size
 			    s->version_major, s->version_minor, HTRACE_ABI_MAJOR);
 		return -EPROTONOSUPPORT;
 	}
-	if (s->features_required & ~HTRACE_FEATURE_RELAY) {
+	if (s->features_required & ~FEATURES) {
 		htrace_errf(err, errlen, "needs features %#llx that this program does not have",
-			    (unsigned long long)(s->features_required & ~HTRACE_FEATURE_RELAY));
+			    (unsigned long long)(s->features_required & ~FEATURES));
 		return -EPROTONOSUPPORT;
 	}
 	if (s->super_size < sizeof(*s) || s->super_size > HTRACE_GRANULE)
@@ -572,6 +574,7 @@ int htrace_view_ring(const struct htrace_view *v, __u32 set, __u32 index, struct
 	memset(img, 0, sizeof(*img));
 	htrace_geometry_of(s, &img->geometry);
 	img->kind = s->kind;
+	img->packed = v->super.features_required & HTRACE_FEATURE_PACKED;
 	img->placement = s->placement;
 	img->index = index;
 	img->slot = s->first_slot + index;

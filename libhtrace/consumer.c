@@ -10,11 +10,10 @@
 #include <string.h>
 
 #include "consumer_core.h"
+#include "consumer_walk.h"
 #include "core.h"
 
 #define MAX_STRIKES 64 /* corrupt blocks in a row, then the ring is quarantined */
-#define STEP_BACK 1000    /* of the clock, in a block; an NMI's are a few ns */
-#define FAR (1LL << 44)   /* hours, in a block, whatever the clock */
 #define RETRIES 4      /* of a read that producers disturbed, per call */
 
 /* One block as the loads of one attempt saw it. */
@@ -163,6 +162,7 @@ static void advance(struct htrace_consumer *c, __u64 pos)
 static void leave_block(struct htrace_consumer *c, __u64 next)
 {
 	advance(c, next);
+	c->basis = (struct htrace_unpacker){ 0 };
 	c->begun = false;
 	c->block_seen = 0;
 	c->bad_block = 0;
@@ -322,7 +322,9 @@ int htrace_consumer_new(struct htrace_consumer **out, const struct htrace_image 
 	block = block_size(c);
 	c->slots = calloc(ring_size(c) / block, sizeof(*c->slots));
 	c->buf = malloc(block);
-	if (!c->slots || !c->buf) {
+	if (img->packed)
+		c->unpacked = malloc(HTRACE_UNPACKED_MAX * block);
+	if (!c->slots || !c->buf || (img->packed && !c->unpacked)) {
 		htrace_consumer_free(c);
 		return -ENOMEM;
 	}
@@ -353,6 +355,7 @@ void htrace_consumer_free(struct htrace_consumer *c)
 	free(c->loans);
 	free(c->slots);
 	free(c->buf);
+	free(c->unpacked);
 	free(c);
 }
 
@@ -409,83 +412,8 @@ static int look(struct htrace_consumer *c, __u64 head, struct look *l)
 
 static void copy_out(struct htrace_consumer *c, const struct look *l)
 {
+	c->buf_pos = c->pos;
 	htrace_copy_out(c->buf, data_at(c, c->pos), l->end - c->pos + (l->complete ? 8 : 0));
-}
-
-/* What is in the records of one look. */
-struct walk {
-	const char *wrong; /* or NULL */
-	__u32 events, off; /* of them, as far as they were walked */
-	__u32 bad_id;      /* not 0: an id was wrong */
-	__u32 skipped, skip; /* events, and bytes, that were consumed before our time */
-	bool unseen;         /* they were not walked */
-};
-
-static inline __u64 word_at(const unsigned char *p, bool shared)
-{
-	return shared ? __atomic_load_n((const htrace_word *)p, __ATOMIC_RELAXED) :
-			*(const htrace_word *)p;
-}
-
-static inline __u32 bad_id(__u64 word)
-{
-	return (__u16)(word - 1) >= HTRACE_MAX_EVENTS;
-}
-
-/*
- * Walk on over records that are as long as the one before (@n: its length and flags, which are right)
- * and have its form, four at a time. Where the next one lies then does not depend on reading this one:
- * the processor need not wait for the one to find the other.
- */
-static inline void walk_alike(struct walk *w, const unsigned char *data, __u32 len, bool shared,
-			      __u32 n)
-{
-	__u32 size = n & ~HTRACE_REC_FLAGS, left = (len - w->off) / (4 * size), bad = w->bad_id;
-	const unsigned char *at = data + w->off;
-	const __u64 form = (__u64)n << 16;
-
-	for (; left; left--, at += 4 * size) {
-		__u64 a = word_at(at, shared), b = word_at(at + size, shared);
-		__u64 c = word_at(at + 2 * size, shared), d = word_at(at + 3 * size, shared);
-
-		if (((a ^ form) | (b ^ form) | (c ^ form) | (d ^ form)) & 0xffff0000)
-			break; /* they will be looked at one by one, and anew */
-		bad |= bad_id(a) | bad_id(b) | bad_id(c) | bad_id(d);
-	}
-	w->events += (__u32)(at - data - w->off) / size;
-	w->off = (__u32)(at - data);
-	w->bad_id = bad;
-}
-
-#define ALIKE 6 /* records in a row, then more of them are expected */
-
-/* Walk over records until @until or behind it, but not behind @len: forms and lengths; ids are noted. */
-static inline void walk_until(struct walk *w, const unsigned char *data, __u32 until, __u32 len,
-			      bool shared)
-{
-	__u32 last = 0, alike = 0;
-
-	while (w->off < until) {
-		__u64 word = word_at(data + w->off, shared);
-		__u32 n = (__u16)(word >> 16), size = n & ~HTRACE_REC_FLAGS;
-
-		w->wrong = "record flags";
-		if ((n & HTRACE_REC_FLAGS) > HTRACE_REC_EXTENDED)
-			return;
-		w->wrong = "record length";
-		if (size < HTRACE_REC_HDR * (1 + (n & HTRACE_REC_EXTENDED)) || size > len - w->off)
-			return;
-		w->bad_id |= bad_id(word);
-		w->off += size;
-		w->events++;
-		alike = n == last ? alike + 1 : 0;
-		last = n;
-		if (alike >= ALIKE && until == len) {
-			walk_alike(w, data, len, shared, n);
-			alike = 0;
-		}
-	}
-	w->wrong = w->bad_id ? "record id" : NULL;
 }
 
 /* Walk the records at @data. Each word that matters is read once for what it says. */
@@ -539,19 +467,40 @@ static inline void take(struct htrace_consumer *c, const struct look *l, enum ht
 		walk(c, l, data, true, w);
 }
 
+/* What is in *@b, some of it packed, as it would be without. NULL, or what is wrong. */
+static const char *unpack(struct htrace_consumer *c, const struct look *l, const struct walk *w,
+			  struct htrace_batch *b)
+{
+	struct htrace_unpacker basis = c->basis;
+	long len = htrace_unpack(&basis, c->buf, (__u32)(l->end - c->pos), w->skip, l->base, c->unpacked);
+
+	if (len < 0)
+		return "packed record";
+	c->basis = basis;
+	b->data = c->unpacked;
+	b->len = (__u32)len;
+	return NULL;
+}
+
 /* Does the walk go together with the block's words? Then *@b is it. NULL, or what is wrong. */
 static const char *accept(struct htrace_consumer *c, const struct look *l, const struct walk *w,
 			  const unsigned char *data, struct htrace_batch *b)
 {
+	const char *why;
+
 	if (w->wrong)
 		return w->wrong;
 	if (c->block_seen + w->events != l->events)
 		return "number of events";
-	c->loss.before += w->skipped;
-	c->stats.before += w->skipped;
 	b->data = data + w->skip;
 	b->len = (__u32)(l->end - c->pos) - w->skip;
+	why = w->packed ? unpack(c, l, w, b) : NULL;
+	if (why)
+		return why;
+	c->loss.before += w->skipped;
+	c->stats.before += w->skipped;
 	b->pos = c->pos + w->skip;
+	b->end = l->end;
 	b->events = w->events - w->skipped;
 	b->until = w->unseen ? l->t_end : 0;
 	return NULL;
@@ -627,7 +576,7 @@ static void deliver(struct htrace_consumer *c, const struct look *l, struct htra
 	c->slots[slot_of(c, l->beg)].seen += walked;
 	c->block_seen += walked;
 	c->stats.events += b->events;
-	c->stats.bytes += b->len;
+	c->stats.bytes += b->end - b->pos;
 	c->strikes = 0;
 	if (l->complete) {
 		leave_block(c, l->beg + block_size(c));
@@ -675,38 +624,13 @@ static __u32 count_consumed(struct htrace_consumer *c, const struct look *l)
 		return 0;
 	htrace_copy_once(c->buf, data_at(c, c->pos), end - c->pos);
 	for (__u64 off = 0; off < end - c->pos; off += size, events++) {
-		size = (__u32)(*(const htrace_word *)(c->buf + off) >> 16) & 0xfff8;
+		__u64 word = *(const htrace_word *)(c->buf + off);
+
+		size = c->unpacked && htrace_is_packed(word) ? htrace_packed_size(word) : (__u32)(word >> 16) & 0xfff8;
 		if (size < HTRACE_REC_HDR)
 			break;
 	}
 	return events;
-}
-
-/*
- * Bytes of what looks like records at @data. Headers are the first that is written of a record, in
- * the order of their times; what was there in an earlier lap, or was never written, mostly is not.
- */
-static __u32 walk_hole(const unsigned char *data, __u32 len, __u64 base, __u32 *events)
-{
-	__u64 last = base;
-	__u32 off = 0;
-
-	for (*events = 0; off + HTRACE_REC_HDR <= len; ++*events) {
-		__u64 word = *(const htrace_word *)(data + off), time;
-		__u32 n = (__u16)(word >> 16), size = n & ~HTRACE_REC_FLAGS, hdr = HTRACE_REC_HDR;
-
-		hdr += n & HTRACE_REC_EXTENDED ? HTRACE_REC_HDR : 0;
-		if ((n & HTRACE_REC_FLAGS) > HTRACE_REC_EXTENDED || size < hdr || size > len - off ||
-		    bad_id(word))
-			break;
-		time = hdr > HTRACE_REC_HDR ? *(const htrace_word *)(data + off + 8) :
-					      base + (__u64)(__s64)(__s32)((__u32)(word >> 32) - (__u32)base);
-		if ((__s64)(time - last) < -STEP_BACK || (__s64)(time - base) > FAR)
-			break;
-		last = time;
-		off += size;
-	}
-	return off;
 }
 
 /* What can be told of the block from where we are. Returns how many events that is. */
@@ -714,22 +638,33 @@ static __u32 salvage(struct htrace_consumer *c, const struct look *l, struct htr
 		     bool in_place)
 {
 	__u64 from = c->skip_until > c->pos ? c->skip_until : c->pos, end = l->beg + l->reserved;
+	/* Behind what was skipped, what is packed there cannot be told before the next basis. */
+	struct htrace_unpacker basis = from == c->pos ? c->basis : (struct htrace_unpacker){ 0 };
+	struct walk w = { .may_pack = c->unpacked };
 
 	if (!c->salvaging || from >= end)
 		return 0;
 	htrace_copy_once(c->buf, data_at(c, from), end - from);
-	b->len = walk_hole(c->buf, (__u32)(end - from), l->base, &b->events);
-	if (!b->events)
+	c->buf_pos = from;
+	walk_hole(&w, basis, c->buf, (__u32)(end - from), l->base);
+	if (!w.events)
 		return 0;
 	take_loss(c, b);
 	b->data = in_place ? data_at(c, from) : c->buf;
+	b->len = w.off;
+	if (w.packed && w.may_pack) {
+		b->data = c->unpacked;
+		b->len = (__u32)htrace_unpack(&basis, c->buf, w.off, 0, l->base, c->unpacked);
+	}
+	b->events = w.events;
 	b->pos = from;
+	b->end = from + w.off;
 	b->base = l->base;
 	b->schema = l->schema;
 	b->doubtful = 1;
 	b->until = 0; /* not that of a block before, which was at its end */
 	c->stats.events += b->events;
-	c->stats.bytes += b->len;
+	c->stats.bytes += w.off;
 	return b->events;
 }
 
@@ -799,7 +734,7 @@ static int read_block(struct htrace_consumer *c, __u64 head, struct htrace_batch
 		      enum htrace_take how)
 {
 	const unsigned char *data = how != TAKE_COPY ? data_at(c, c->pos) : c->buf;
-	struct walk w = { 0 };
+	struct walk w = { .may_pack = c->unpacked };
 	const char *why;
 	struct look l;
 	int ret;
@@ -888,7 +823,7 @@ int htrace_consumer_next(struct htrace_consumer *c, struct htrace_batch *b, enum
 	if (ret == 1 || (ret < 0 && ret != -EAGAIN))
 		return ret;
 	b->len = b->events = 0;
-	b->pos = c->pos;
+	b->pos = b->end = c->pos;
 	if (!any_loss(c))
 		return 0;
 	take_loss(c, b);
@@ -906,6 +841,21 @@ int htrace_consumer_read(struct htrace_consumer *c, struct htrace_batch *b)
 }
 
 /* ---------------------------------------------------------------------- what is still in use */
+
+__u64 htrace_consumer_behind(const struct htrace_consumer *c, const struct htrace_batch *b, __u32 len, __u32 nr)
+{
+	struct walk w = { .may_pack = true };
+	__u64 pos = b->pos;
+
+	if (b->end - pos == b->len) /* what is packed would be shorter */
+		return pos + len;
+	for (; nr && pos < b->end; nr--) {
+		w.off = 0;
+		walk_until(&w, c->buf + (pos - c->buf_pos), 1, (__u32)(b->end - pos), false);
+		pos += w.off;
+	}
+	return pos;
+}
 
 void htrace_consumer_hold(struct htrace_consumer *c)
 {
@@ -939,7 +889,8 @@ bool htrace_consumer_intact(struct htrace_consumer *c, __u64 pos)
 int htrace_consumer_move(struct htrace_consumer *c, const struct htrace_image *img, __u64 *consumed)
 {
 	if (!img->ring || img->geometry.ring_shift != c->g.ring_shift ||
-	    img->geometry.block_shift != c->g.block_shift || img->geometry.policy != c->g.policy)
+	    img->geometry.block_shift != c->g.block_shift || img->geometry.policy != c->g.policy ||
+	    !img->packed != !c->unpacked)
 		return -EINVAL;
 	if (c->loans && c->loans->nr)
 		return -EBUSY;

@@ -23,6 +23,8 @@ static int take_out(struct htrace_consumer *c, struct htrace_batch *b, enum htra
 
 	if (c->rest.len)
 		return -EBUSY;
+	if (c->unpacked)
+		return -EOPNOTSUPP;
 	if (!c->loans)
 		c->loans = calloc(1, sizeof(*c->loans));
 	if (!c->loans)

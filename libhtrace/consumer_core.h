@@ -7,6 +7,8 @@
 
 #include <htrace/consumer.h>
 
+#include "unpack.h"
+
 /* What we know of one block slot. */
 struct slot {
 	__u64 seen;  /* events of this slot, over all laps, that are accounted for */
@@ -60,6 +62,9 @@ struct htrace_consumer {
 	struct htrace_loans *loans; /* NULL: nothing was borrowed yet */
 	struct slot *slots;
 	unsigned char *buf; /* one block */
+	__u64 buf_pos;      /* ring position of what was copied there */
+	struct htrace_unpacker basis; /* of packed records, at pos */
+	unsigned char *unpacked; /* what buf is without packing; NULL: nothing is packed */
 	char error[160];
 };
 
@@ -67,6 +72,8 @@ struct htrace_consumer {
  * The next batch. As htrace_consumer_read(), but for what a callback left over.
  */
 int htrace_consumer_next(struct htrace_consumer *c, struct htrace_batch *b, enum htrace_take how);
+/* Ring position behind the first @nr records of @b, the last batch that was copied, which take @len bytes of it. */
+__u64 htrace_consumer_behind(const struct htrace_consumer *c, const struct htrace_batch *b, __u32 len, __u32 nr);
 /* Nothing from the position reached on is to be told as consumed, until this is taken back. */
 void htrace_consumer_hold(struct htrace_consumer *c);
 /* Hold what is still in somebody's hands, and nothing else; tell the rest as consumed. */

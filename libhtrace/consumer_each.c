@@ -18,9 +18,9 @@ static bool tells_loss(const struct htrace_batch *b)
 static void keep(struct htrace_consumer *c, const struct htrace_batch *b, __u32 off, __u32 events)
 {
 	c->rest = *b;
+	c->rest.pos = htrace_consumer_behind(c, b, off, b->events - events);
 	c->rest.data += off;
 	c->rest.len -= off;
-	c->rest.pos += off;
 	c->rest.events = events;
 	c->rest.overwritten = c->rest.dropped = c->rest.corrupt = c->rest.before = 0;
 	c->rest.unfinished = c->rest.uncommitted = 0;

@@ -134,6 +134,7 @@ static void retire(struct htrace_ring *ring, const struct htrace_geometry *g, __
 
 	htrace_fence_opener(); /* who sees any of this sees that the ring is retiring */
 	htrace_store(&ring->head, 0);
+	htrace_store(&ring->packed_block, 0);
 	htrace_store(&ring->dropped, 0);
 	htrace_store(&ring->refused, 0);
 	htrace_store(&ring->consumed, 0);

@@ -246,9 +246,12 @@ int htrace_region_plan(struct htrace_region **out, size_t size,
 	r->io_memory = o.io_memory;
 	s = &r->super;
 	s->version_major = HTRACE_ABI_MAJOR;
-	s->version_minor = HTRACE_ABI_MINOR;
 	if (o.bell)
 		s->features_optional |= HTRACE_OPTIONAL_BELL;
+	if (o.packed) {
+		s->version_minor = 1; /* else 1.0 has all that is used */
+		s->features_required |= HTRACE_FEATURE_PACKED;
+	}
 	s->super_size = sizeof(*s);
 	s->region_size = size;
 	s->session = htrace_random();

@@ -18,6 +18,7 @@ DISCARD, OVERWRITE = 1, 2
 PER_CPU, PER_THREAD = 1, 2
 RUNNING, CLOSING, CLOSED = 1, 2, 3
 MAGIC, HOST_MAGIC = b'HTRACE01', b'HTRHST01'
+STATES = [1, 2, 4, 9, 3, 6, 13, 10, 5, 11, 7, 15, 14, 12, 8]  # codes of the states 1, 2, 4...
 
 
 def round_up(n, to):
@@ -204,22 +205,45 @@ class Ring:
 
     def records(self, beg, end, base):
         """(position, id, time, payload) of each record."""
-        pos = beg
+        pos, basis = beg, None
         while pos < end:
             header = self.mem.load(self.data(pos))
             id, length, low = header & 0xffff, header >> 16 & 0xfff8, header >> 32
             flags = header >> 16 & 7
-            assert 1 <= id <= 60000 and flags in (0, 1), f'{id} {flags} at {pos}'
-            hdr = 16 if flags else 8
+            if flags & 4:
+                length, basis = self.packed(pos, header, basis)
+                id, time, payload = basis
+                yield pos, id, time, payload
+                pos += length
+                continue
+            assert 1 <= id <= 60000, f'{id} {flags} at {pos}'
+            hdr = 16 if flags & 1 else 8
             assert hdr <= length <= end - pos, f'{length} bytes at {pos}'
-            if flags:
+            if flags & 1:
                 self.extended += 1
                 time = self.mem.load(self.data(pos) + 8)
             else:
                 delta = (low - base) & U32
                 time = base + (delta - (1 << 32) if delta >> 31 else delta)
-            yield pos, id, time, self.mem.bytes(self.data(pos) + hdr, length - hdr)
+            payload = self.mem.bytes(self.data(pos) + hdr, length - hdr)
+            if flags & 2:
+                assert len(payload) >= 16
+                basis = id, time, payload
+            yield pos, id, time, payload
             pos += length
+
+    def packed(self, pos, word, basis):
+        """Of the packed record at pos: its length, and (id, time, payload), which is the next one's basis."""
+        assert basis, f'a packed record without a basis at {pos}'
+        id, time, before = basis
+        _, tid, _, prio = struct.unpack_from('<IIhh', before)
+        code, distance = word & 15, word >> 35
+        state = 1 << STATES.index(code) if code else 0
+        next_tid = word >> 12 & 63 | (word >> 19 & 0xffff) << 6
+        far = distance == (1 << 29) - 1
+        time = self.mem.load(self.data(pos) + 8) if far else time + distance
+        payload = struct.pack('<IIhhI', tid, next_tid, prio, (word >> 4 & 255) - 1, state)
+        return 16 if far else 8, (id, time, payload)
 
     def read(self):
         """All that a reader which starts now finds: (records, before, dropped)."""

@@ -103,7 +103,7 @@ CHANGES = {
                    'format: enum htrace_hint: has got "HTRACE_HINT_NEW 9"', 'HTRACE_ABI_MINOR'),
     'geometry grown': (('ring.h', r'(\t__u32 policy; [^\n]*\n)(\};)', r'\1\t__u64 more;\n\2'),
                        'format: struct htrace_geometry: was "size 32"', 'HTRACE_ABI_MAJOR'),
-    'options grown': (('region.h', r'(bool bell;[^\n]*\n)', r'\1\t__u64 more;\n'),
+    'options grown': (('region.h', r'(bool packed;[^\n]*\n)', r'\1\t__u64 more;\n'),
                       'library: struct htrace_region_opts: was "size 56"', 'raise the minor version'),
     'options rearranged': (('region.h', r'(struct htrace_region_opts \{\n\tsize_t sz;[^\n]*\n)',
                             r'\1\t__u64 more;\n'),
@@ -148,13 +148,13 @@ def test_raised():
         m.change(*CHANGES['shared member renamed'][0])
         m.change('version.h', 'HTRACE_VERSION_MINOR 1', 'HTRACE_VERSION_MINOR 2')
         code, text = m.check('--record')
-        assert code == 1 and 'format 1.0 is released and has changed' in text, text
-        m.change('abi.h', 'HTRACE_ABI_MINOR 0', 'HTRACE_ABI_MINOR 1')
+        assert code == 1 and 'format 1.1 is released and has changed' in text, text
+        m.change('abi.h', 'HTRACE_ABI_MINOR 1', 'HTRACE_ABI_MINOR 2')
         code, text = m.check('--record')
         assert code == 1 and 'MAJOR' in text, text
         m.change('abi.h', 'HTRACE_ABI_MAJOR 1', 'HTRACE_ABI_MAJOR 2')
         code, text = m.check()
-        assert code == 1 and 'the record is of 1.0, the tree of 2.1' in text, text
+        assert code == 1 and 'the record is of 1.1, the tree of 2.2' in text, text
         assert m.check('--record')[0] == 0
         assert m.check()[0] == 0
         m.change('abi.h', 'HTRACE_MAX_RUNS 65536', 'HTRACE_MAX_RUNS 32768')

@@ -74,6 +74,7 @@ def between_marks(events):
 
 
 def compare(kernel, cpus, agent='', make=VM, before=''):
+    """Gives the reader's summary."""
     with make(f"AGENT='{agent}'\n" + before + SCRIPT, kernel=kernel, cpus=cpus, memory='1536M', disk_mib=512) as vm:
         vm.start()
         reader = Reader(vm)
@@ -97,6 +98,7 @@ def compare(kernel, cpus, agent='', make=VM, before=''):
                 f'{apart[len(apart) // 2] * 1e6:.1f} us, p99 {apart[len(apart) * 99 // 100] * 1e6:.1f} us')
             assert len(a) >= 50000, 'too few events for the comparison'
             assert span >= 10
+        return reader.err()
 
 
 @params(('6.1', 1), ('6.1', 4), ('6.12', 1), ('6.12', 4))

@@ -312,7 +312,7 @@ static const struct bad {
 	SB(magic, 0x1122334455667788ULL, -EPROTO, "other than"),
 	SB(version_major, 2, -EPROTONOSUPPORT, "version 2"),
 	SB(version_major, 0, -EPROTONOSUPPORT, "version 0"),
-	SB(features_required, 2, -EPROTONOSUPPORT, "features"),
+	SB(features_required, 4, -EPROTONOSUPPORT, "features"),
 	SB(ringset[0].relays, 1, -EPROTO, "not announced"),
 	SB(super_size, 8, -EPROTO, "superblock of 8"),
 	SB(super_size, 0xffffffff, -EPROTO, "superblock"),

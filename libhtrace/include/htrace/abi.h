@@ -26,10 +26,12 @@
 
 /* Major: readers refuse another one. Minor: additions that an older reader may ignore. */
 #define HTRACE_ABI_MAJOR 1
-#define HTRACE_ABI_MINOR 0
+#define HTRACE_ABI_MINOR 1
 
 /* features_required: a ring set mirrors another (htrace_ringset.relays). */
 #define HTRACE_FEATURE_RELAY 1ULL
+/* Likewise, since 1.1: records may be packed (HTRACE_REC_PACKED). */
+#define HTRACE_FEATURE_PACKED 2ULL
 /* features_optional: producers ring if htrace_host.sync asks, as event_idx says. */
 #define HTRACE_OPTIONAL_BELL 1ULL
 
@@ -560,7 +562,11 @@ struct htrace_schema_mapping {
 struct htrace_ring {
 	/* Line 0. Writers: producers (CAS, full order). Reader: consumer (acquire). */
 	__u64 head; /* bytes reserved so far */
-	__u64 pad0[7];
+	/* Producers' own, of packed records: nobody else looks, and mirrors do not have them. See pack.h. */
+	__u64 packed_block; /* 1 + start of the block that the basis is in; 0: there is none */
+	__u64 packed_time;  /* the basis' time */
+	__u64 packed_next;  /* its next_tid, and << 32 its next_prio's 16 bits */
+	__u64 pad0[4];
 	/* Line 1. Writers: producers (atomic add). Reader: consumer (acquire). */
 	__u64 dropped; /* events dropped so far, for whatever reason */
 	__u64 refused; /* of these: too large, or of an id that no event has */
@@ -640,6 +646,29 @@ struct htrace_block {
 #define HTRACE_REC_EXTENDED 1u /* flag: 8 bytes of full time follow the header */
 #define HTRACE_REC_FLAGS 7u
 #define HTRACE_REC_MAX 65528u
+
+/*
+ * Packed: a switch of tasks in 8 or 16 bytes. The flag says so of the first 8; the other bits are no header then, but, from
+ * bit 0: code of prev_state (4), next_prio + 1 (8), low bits of next_tid (6), the flag (1), high bits of next_tid (16),
+ * distance of the time (29). With the distance HTRACE_PACKED_FAR the full time follows in 8 bytes more.
+ *
+ * What is not there is the basis': the record before it in the same block that is packed, or has the flag HTRACE_REC_BASIS
+ * and a payload that begins as struct htrace_switch. Its id, its next_tid and next_prio as prev_tid and prev_prio, and its
+ * time, to which the distance is added. Who reads makes a record of it as it would be without.
+ */
+#define HTRACE_REC_BASIS 2u  /* flag */
+#define HTRACE_REC_PACKED 4u /* flag */
+#define HTRACE_PACKED_FAR 0x1fffffffULL
+#define HTRACE_PACKED_TIDS (1u << 22)
+
+/* The only payload that is packed. */
+struct htrace_switch {
+	__u32 prev_tid;
+	__u32 next_tid;
+	__s16 prev_prio;
+	__s16 next_prio;
+	__u32 prev_state;
+};
 
 /* Closes a block behind its last record: id HTRACE_ID_PAD, length 0, low half of end as the time. */
 #define HTRACE_ID_PAD 0xffffu

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
  * The consumer of one ring. It trusts nothing in the ring: positions are its own, every shared
- * word is read once and checked, records are copied out and validated before they are handed on.
+ * word is read once and checked, records are copied out, validated and unpacked before they are handed on.
  * Work per call is bounded by a few blocks, or passes over the ring's descriptors.
  *
  * Three ways to take records: htrace_consumer_read() gives batches, htrace_consumer_each() calls a
@@ -65,12 +65,13 @@ struct htrace_batch {
 	__u64 uncommitted; /* in bytes: reserved, and never committed */
 	__u64 doubtful;    /* not 0: which of its events are committed is not known, see htrace_consumer_salvage() */
 	__u64 until; /* htrace_consumer_borrow_unseen(): no record is later than this; else 0 */
+	__u64 end;   /* ring position behind them: not pos + len, if some were packed there */
 };
 
 struct htrace_consumer_stats {
 	size_t sz;
 	__u64 events; /* delivered */
-	__u64 bytes;  /* of their records */
+	__u64 bytes;  /* of their records, as they were in the ring */
 	__u64 overwritten, dropped, corrupt, before; /* events, as in the batches */
 	__u64 refused;        /* of dropped: too large, or of an id that no event has */
 	__u64 corrupt_blocks; /* blocks that did not validate */
@@ -241,7 +242,8 @@ long htrace_consumer_each(struct htrace_consumer *c, const struct htrace_each_op
  * is closed. htrace_consumer_free() ends all loans: what is out then is not told as consumed.
  *
  * Copying calls in between are allowed. -ENOBUFS: HTRACE_BORROW_MAX are out. -EBUSY:
- * htrace_consumer_each() left records, which must be taken first. -ENOMEM. Others: as of
+ * htrace_consumer_each() left records, which must be taken first. -EOPNOTSUPP: records of the ring may
+ * be packed (@htrace_image.packed): they are nowhere as they are given out. -ENOMEM. Others: as of
  * htrace_consumer_read().
  */
 int htrace_consumer_borrow(struct htrace_consumer *c, struct htrace_batch *b);

@@ -50,6 +50,7 @@ struct htrace_region_opts {
 	 * a ring do; of other rings the caller promises it (docs/format.md, "Waking the reader").
 	 */
 	bool bell;
+	bool packed; /* records of the rings may be packed (pack.h), which readers before 1.1 of the format refuse */
 };
 
 /* Geometry of a ring image for a ring and block size. -EINVAL if it cannot be. */
@@ -359,6 +360,7 @@ struct htrace_image {
 	__u32 index;
 	__u32 slot;
 	__u64 anchor; /* value that ring->anchor has while the memory is the session's; 0: none */
+	__u64 packed; /* not 0: its records may be packed */
 };
 /* Fill in *@img for ring @index of set @set. -ENXIO: no such ring, not mapped, or not anchored. */
 int htrace_view_ring(const struct htrace_view *v, __u32 set, __u32 index, struct htrace_image *img);
