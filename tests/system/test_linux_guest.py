@@ -10,7 +10,6 @@ import collections
 import json
 import os
 import re
-import statistics
 import tarfile
 import tempfile
 
@@ -199,16 +198,23 @@ def timers(guest, host):
              and this[0] - before[0] > 2 * ALONE and after[0] - this[0] > 2 * ALONE]
     set_to = sorted((e['fields']['value'], e['time']) for e in host
                     if e['event'] == 'kvm_msr' and e['fields']['write'] and e['fields']['msr'] == TSC_DEADLINE)
-    # Ticks per ns, and what both counts begin at, by what is set next after most of them.
+    # Ticks per ns, and what both counts begin at, by what is set next after many of them.
     by_time = sorted((at, value) for value, at in set_to)
     guess = [(expires, by_time[i][1]) for expires, at in alone if (i := bisect.bisect(by_time, (at, 0))) < len(by_time)]
-    rate = statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(guess, guess[len(guess) // 2:]))
-    begin = statistics.median(value - rate * expires for expires, value in guess)
+    half = len(guess) // 2
+
+    def fit(first):
+        a, b = guess[first], guess[first + half]
+        rate = (b[1] - a[1]) / (b[0] - a[0])
+        begin = a[1] - rate * a[0]
+        return sum(abs(value - rate * expires - begin) < ALONE * rate for expires, value in guess), rate, begin
+
+    _, rate, begin = max(map(fit, range(0, half, half // 200 + 1)))
     found = []
     for expires, at in alone:
         first, last = (bisect.bisect(set_to, (rate * (expires + off) + begin, 0)) for off in (-ALONE, ALONE))
-        if last - first == 1:
-            found.append((at, set_to[first][1]))
+        if first < last:
+            found.append((at, min(seen for _, seen in set_to[first:last])))
     return found
 
 
