@@ -2,8 +2,9 @@
 /*
  * Makes known exits of the guest that it runs in, each between two system calls that can be traced:
  *
- *   causes N RESOURCE0	N times: prctl(0x68747263, i, 0), writes 0x68740000 + i to a register of ivshmem-plain that can only be read,
- *			prctl(0x68747263, i, 1); then calls prctl(0x68747264, i, time) and sleeps until that time of CLOCK_MONOTONIC
+ *   causes N RESOURCE0 [MS]	N times: prctl(0x68747263, i, 0), writes 0x68740000 + i to a register of ivshmem-plain that can
+ *				only be read, prctl(0x68747263, i, 1); then calls prctl(0x68747264, i, time) and sleeps until that
+ *				time of CLOCK_MONOTONIC, 2 ms or some, and then for MS more
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #define BORDER 0x68747263
 #define SLEEP 0x68747264
@@ -20,11 +22,11 @@
 
 int main(int argc, char **argv)
 {
-	long n = argc == 3 ? strtol(argv[1], NULL, 10) : 0;
-	int fd = argc == 3 ? open(argv[2], O_RDWR) : -1;
+	long n = argc >= 3 ? strtol(argv[1], NULL, 10) : 0, pause = argc > 3 ? strtol(argv[3], NULL, 10) : 0;
+	int fd = argc >= 3 ? open(argv[2], O_RDWR) : -1;
 	volatile unsigned int *registers = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
-	if (n <= 0 || registers == MAP_FAILED) {
+	if (n <= 0 || n > 0xffff || pause < 0 || pause > 900 || registers == MAP_FAILED) {
 		perror("causes");
 		return 1;
 	}
@@ -41,6 +43,7 @@ int main(int argc, char **argv)
 		t.tv_nsec %= 1000000000;
 		prctl(SLEEP, i, t.tv_sec * 1000000000 + t.tv_nsec);
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+		usleep((useconds_t)pause * 1000);
 	}
 	return 0;
 }

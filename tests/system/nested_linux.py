@@ -16,30 +16,31 @@ FIRMWARE_DIRS = '/usr/share/qemu', '/usr/share/seabios'
 
 # What L1's script can call, besides what nested.SHELL has.
 LINUX = r'''
-# Until L2 has printed a line: WORD
+# Until a guest has printed a line: NAME WORD
 linux_says() {
 	late=$(($(cut -d. -f1 /proc/uptime) + 150))
-	until grep -q "$1" $out/l2.console 2>/dev/null; do
-		kill -0 $qemu && [ $(cut -d. -f1 /proc/uptime) -lt $late ] || { cat $out/qemu.log $out/l2.console; return 1; }
+	until grep -q "$2" $out/$1.console 2>/dev/null; do
+		kill -0 $qemu && [ $(cut -d. -f1 /proc/uptime) -lt $late ] || { cat $out/$1.log $out/$1.console; return 1; }
 		sleep 0.2
 	done
 }
-# Starts L2; it runs its script as soon as it is up. Its disk is L1's second one. QEMU's further options: ...
+# Starts a guest; it runs its script as soon as it is up. Its region is /dev/shm/NAME. NAME, its disk as QEMU's -drive has it
 linux_start() {
 	dmesg -n 1
-	: > $out/l2.console
+	: > $out/$1.console
 	qemu-system-x86_64 -L /usr/share/qemu -M pc,usb=off,memory-backend=ram -name debug-threads=on -nodefaults -nographic -accel kvm -cpu host \
 		-m L2_MEMORY -smp L2_CPUS -object memory-backend-memfd,id=ram,size=L2_MEMORY,share=on \
-		-object memory-backend-file,id=region,size=16M,mem-path=$region,share=on -device ivshmem-plain,memdev=region \
-		-drive file=/dev/vdb,format=raw,if=none,id=disk,cache=none,aio=threads -device virtio-blk-pci,drive=disk \
-		-kernel /l2/vmlinuz -initrd /l2/initrd -append "console=ttyS0 quiet panic=-1" -serial file:$out/l2.console \
-		-no-reboot "$@" > $out/qemu.log 2>&1 &
+		-object memory-backend-file,id=region,size=16M,mem-path=/dev/shm/$1,share=on -device ivshmem-plain,memdev=region \
+		-drive $2,if=none,id=disk -device virtio-blk-pci,drive=disk \
+		-kernel /l2/vmlinuz -initrd /l2/initrd -append "console=ttyS0 quiet panic=-1" -serial file:$out/$1.console \
+		-no-reboot > $out/$1.log 2>&1 &
 	qemu=$!
+	eval qemu_$1=$qemu
 }
-# Until L2 has powered off: 0 if its script ended with 0.
+# Until a guest has powered off: NAME; 0 if its script ended with 0.
 linux_end() {
-	wait $qemu || { cat $out/qemu.log; return 1; }
-	grep -q 'htrace-vm: exit 0' $out/l2.console || { cat $out/l2.console; return 1; }
+	eval wait \$qemu_$1 || { cat $out/$1.log; return 1; }
+	grep -q 'htrace-vm: exit 0' $out/$1.console || { cat $out/$1.console; return 1; }
 }
 '''
 
@@ -61,8 +62,8 @@ CAUSES = os.path.join(BUILD, 'tests', 'causes')
 
 
 class LinuxInL1(nested.L1):
-    def __init__(self, script, guest, kernel='6.1', guest_kernel='6.1', guest_cpus=1, guest_memory='320M', disk_mib=64,
-                 modules=('virtio_blk',), **more):
+    def __init__(self, script, guest, kernel='6.1', guest_kernel='6.1', guest_cpus=1, guest_memory='320M', guest_disk_mib=64,
+                 modules=('virtio_blk',), memory='1536M', disk_mib=256, **more):
         path = kernel_path(guest_kernel)
         shell = LINUX.replace('L2_MEMORY', guest_memory).replace('L2_CPUS', str(guest_cpus))
         files = [QEMU + ':/bin/', *nested.libraries(QEMU), path + ':/l2/vmlinuz',
@@ -74,8 +75,8 @@ class LinuxInL1(nested.L1):
             tool('make-initramfs.sh', '--kernel', path, '--run', run, '--add', AGENT + ':/bin/', '--add', WORKLOAD + ':/bin/',
                  '--add', CAUSES + ':/bin/',
                  *(word for m in modules for word in ('--module', m)), initrd)
-            super().__init__(shell + script, kernel, add=[*files, initrd + ':/l2/initrd'], memory='1536M', disk_mib=256, **more)
+            super().__init__(shell + script, kernel, add=[*files, initrd + ':/l2/initrd'], memory=memory, disk_mib=disk_mib, **more)
         path = os.path.join(self.dir, 'l2disk')
         with open(path, 'wb') as f:
-            f.truncate(disk_mib << 20)
+            f.truncate(guest_disk_mib << 20)
         self.command += ['--disk', path]

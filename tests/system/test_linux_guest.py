@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-A Linux guest with guest-agent, QEMU, KVM and host-reader with the source `kvm`, all of it real (nested_linux.py):
-exits, the states of its virtual CPU beside its events, and both sides' times on one clock.
+Linux guests with guest-agent, QEMU, KVM and host-reader with the source `kvm`, all of it real (nested_linux.py):
+exits, the states of a virtual CPU beside its guest's events, and all sides' times on one clock. HTRACE_TIMELINE_SECONDS
+makes the run of two guests longer than the test command's.
 """
 
 import bisect
@@ -9,7 +10,6 @@ import collections
 import json
 import os
 import re
-import statistics
 import tarfile
 import tempfile
 
@@ -32,6 +32,9 @@ ALONE = 20000  # ns
 MAX_BOUND = 500  # ns, by the offset of its TSC that KVM tells, at a sample
 OVERLOADED = 25000  # ns, between two, while the guest's agent waits for a CPU of a busy machine: causes are farther apart
 
+SECONDS = int(os.environ.get('HTRACE_TIMELINE_SECONDS', '5'))  # of two guests, at most 3200
+EVERY = 50  # ms
+
 SCRIPT = r'''
 I=$T/instances/kvm
 mkdir $I
@@ -50,15 +53,15 @@ until grep -q 'rings of BPF programs on KVM' $out/err; do
 	kill -0 $reader || { cat $out/err; exit 1; }
 	sleep 0.05
 done
-linux_start || exit 1
-linux_says L2-UP && host-reader --list > $out/list || exit 1
-linux_says L2-TRACED || { cat $out/err; exit 1; }
+linux_start l2 file=/dev/vdb,format=raw,cache=none,aio=threads || exit 1
+linux_says l2 L2-UP && host-reader --list > $out/list || exit 1
+linux_says l2 L2-TRACED || { cat $out/err; exit 1; }
 # Virtual CPU 0 has to share its CPU for a while.
 for t in /proc/$qemu/task/*; do
 	! grep -q '^CPU 0/KVM' $t/comm || taskset -p 1 ${t##*/} > /dev/null || exit 1
 done
 taskset 1 timeout 0.4 sh -c 'while :; do :; done'
-linux_end || { cat $out/err; exit 1; }
+linux_end l2 || { cat $out/err; exit 1; }
 echo 0 > $I/tracing_on
 kill -INT $reader
 wait $reader || { cat $out/err; exit 1; }
@@ -79,6 +82,36 @@ dd if=/dev/vda of=/dev/null bs=4k count={NR_READS} iflag=direct 2> /dev/null || 
 agent_stop || exit 1
 cat /tmp/probe
 grep ' native_write_msr$' /proc/kallsyms
+'''
+
+
+# Two guests: only what belongs to pairs, as that may be ten minutes of it.
+TWO = r'''
+for g in a b; do truncate -s 16M /dev/shm/$g; done
+host-reader --clock --events kvm_mmio,kvm_msr,kvm_inj_virq,sys_enter,timer_hrtimer_start,local_timer_entry,vring_interrupt \
+	-o json:$out/json kvm ivshmem:/dev/shm/a ivshmem:/dev/shm/b 2> $out/err &
+reader=$!
+until grep -q 'rings of BPF programs on KVM' $out/err; do
+	kill -0 $reader || { cat $out/err; exit 1; }
+	sleep 0.05
+done
+for g in a b; do linux_start $g driver=null-co,size=64M || exit 1; done
+for g in a b; do linux_end $g || { cat $out/err; exit 1; }; done
+kill -INT $reader
+wait $reader || { cat $out/err; exit 1; }
+'''
+
+TWO_GUEST = rf'''
+traced --events sys_enter,timer_hrtimer_start,vring_interrupt,irq_vectors:local_timer_entry || exit 1
+for d in /sys/bus/pci/devices/*; do
+	[ $(cat $d/vendor)$(cat $d/device) = 0x1af40x1110 ] || continue
+	{{ causes {SECONDS * 1000 // EVERY} $d/resource0 {EVERY}; echo $? > /tmp/over; }} &
+done
+until [ -s /tmp/over ]; do
+	dd if=/dev/vda of=/dev/null bs=4k count=10 iflag=direct 2> /dev/null || exit 1
+	sleep 0.5
+done
+[ $(cat /tmp/over) = 0 ] && agent_stop || exit 1
 '''
 
 
@@ -189,16 +222,23 @@ def timers(guest, host):
              and this[0] - before[0] > 2 * ALONE and after[0] - this[0] > 2 * ALONE]
     set_to = sorted((e['fields']['value'], e['time']) for e in host
                     if e['event'] == 'kvm_msr' and e['fields']['write'] and e['fields']['msr'] == TSC_DEADLINE)
-    # Ticks per ns, and what both counts begin at, by what is set next after most of them.
+    # Ticks per ns, and what both counts begin at, by what is set next after many of them.
     by_time = sorted((at, value) for value, at in set_to)
     guess = [(expires, by_time[i][1]) for expires, at in alone if (i := bisect.bisect(by_time, (at, 0))) < len(by_time)]
-    rate = statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(guess, guess[len(guess) // 2:]))
-    begin = statistics.median(value - rate * expires for expires, value in guess)
+    half = len(guess) // 2
+
+    def fit(first):
+        a, b = guess[first], guess[first + half]
+        rate = (b[1] - a[1]) / (b[0] - a[0])
+        begin = a[1] - rate * a[0]
+        return sum(abs(value - rate * expires - begin) < ALONE * rate for expires, value in guess), rate, begin
+
+    _, rate, begin = max(map(fit, range(0, half, half // 200 + 1)))
     found = []
     for expires, at in alone:
-        of = [seen for value, seen in set_to if abs(value - rate * expires - begin) < ALONE * rate]
-        if len(of) == 1:
-            found.append((at, of[0]))
+        first, last = (bisect.bisect(set_to, (rate * (expires + off) + begin, 0)) for off in (-ALONE, ALONE))
+        if first < last:
+            found.append((at, min(seen for _, seen in set_to[first:last])))
     return found
 
 
@@ -218,14 +258,17 @@ def interrupts(guest, host, event, vector):
     return found
 
 
-def check_causes(guest, host, bound):
-    """What caused what, across the border, on the host's clock."""
-    call, seen, numbers = calls(guest, BORDER), written(host), range(1, NR_CAUSES + 1)
+def check_causes(guest, host, bound, nr, busy):
+    """
+    What caused what, across the border, on the host's clock. The guest's disk is what injects most behind the cause of number
+    @busy, but for timers.
+    """
+    call, seen, numbers = calls(guest, BORDER), written(host), range(1, nr + 1)
     in_order('system call, then the exit that it asks for', [(call[n, 0], seen[n]) for n in numbers], bound)
     in_order('exit, then the next system call', [(seen[n], call[n, 1]) for n in numbers], bound)
     in_order('timer started, then the exit that sets it', timers(guest, host), bound)
     in_order('timer interrupt injected, then its handler', interrupts(guest, host, 'local_timer_entry', LOCAL_TIMER), bound)
-    vectors = collections.Counter(e['fields']['vector'] for e in host if e['event'] == 'kvm_inj_virq' and e['time'] > call[NR_CAUSES, 1])
+    vectors = collections.Counter(e['fields']['vector'] for e in host if e['event'] == 'kvm_inj_virq' and e['time'] > call[busy, 1])
     disk = max((v for v in vectors if v < LOCAL_TIMER), key=vectors.get)
     in_order("disk's interrupt injected, then its handler", interrupts(guest, host, 'vring_interrupt', disk), bound)
 
@@ -309,6 +352,49 @@ def check_files(at, cpus):
     say(f'{nr} requests of QEMU to its disk as ftrace has them')
     known, out, changes = check_states(guest, threads)
     say(f'{known} of {len(guest)} events of the guest, {out} of them only nearly in a time in which its virtual CPU ran')
-    check_causes(guest, [e for e in host if not e['event'].startswith('kvm_disk')], bound)
+    check_causes(guest, [e for e in host if not e['event'].startswith('kvm_disk')], bound, NR_CAUSES, NR_CAUSES)
     check_tracks(os.path.join(at, 'raw'), guest, changes, host[0]['fields']['vm'])
     check_steal(files['steal'], guest, changes)
+
+
+def load_pairs(path):
+    """What pairs are made of, by source, in order, as little of each as there can be: it may be many."""
+    events, bounds = collections.defaultdict(list), collections.defaultdict(list)
+    with open(path, encoding='ascii') as f:
+        for e in map(json.loads, f):
+            if 'event' in e:
+                vm = e['fields']['vm'] if e['source'] == 'kvm' else e['vcpu']['vm']
+                events[e['source']].append({'event': e['event'], 'time': e['time'], 'cpu': e['cpu'], 'vm': vm, 'fields': e['fields']})
+            elif 'clock' in e:
+                bounds[e['source']].append(e['bound'])
+    for of in events.values():
+        of.sort(key=lambda e: e['time'])
+    return events, bounds
+
+
+def test_two_guests():
+    """Two guests and the host, on one clock, for as long as one likes: what caused what is in order, of each guest."""
+    long = SECONDS > 60
+    with tempfile.TemporaryDirectory(dir='/var/tmp' if long else None) as at:
+        with nested_linux.LinuxInL1(TWO, TWO_GUEST, guest_memory='256M', memory='3G' if long else '1536M',
+                                    disk_mib=1024 if long else 256) as vm:
+            vm.start()
+            assert vm.finish(400 + SECONDS * 1.2) == 0, vm.console()[-3000:]
+            with tarfile.open(vm.disk) as tar:
+                tar.extractall(at)
+        with open(os.path.join(at, 'err'), encoding='utf-8') as f:
+            err = f.read()
+        assert len(re.findall(r'^lost +0 \(overwritten 0, dropped 0, corrupt 0', err, re.M)) == 3, err
+        then = [int(b) for b in re.findall(r'^line .*; within (\d+) ns then$', err, re.M)]
+        assert len(then) == 2 and max(then) <= MAX_BOUND, err
+        events, bounds = load_pairs(os.path.join(at, 'json'))
+    for name, within in zip('ab', then):
+        path = f'/dev/shm/{name}'
+        guest, bound = events[path], max(bounds[path])
+        assert bound <= OVERLOADED, bounds[path]
+        (vm,) = {e['vm'] for e in guest}
+        host = [e for e in events['kvm'] if e['vm'] == vm]
+        lasted = (guest[-1]['time'] - guest[0]['time']) / 1e9
+        say(f'guest {name}: {len(guest)} events, {len(host)} of KVM, in {lasted:.1f} s; within {within} ns, {bound} at worst')
+        assert lasted > SECONDS
+        check_causes(guest, host, bound, SECONDS * 1000 // EVERY, 1)

@@ -445,6 +445,34 @@ def test_any_end():
         shutil.rmtree(d)
 
 
+def most_memory(events):
+    """MiB that a reader took at most, for so many events of two threads."""
+    with tempfile.TemporaryDirectory(prefix='htrace-', dir='/dev/shm') as d:
+        region = os.path.join(d, 'region')
+        with subprocess.Popen([os.path.join(BUILD, 'tests', 'flood'), region, 'discard', '1048576', '65536', '2',
+                               str(events // 2), '24', '0', 'live'], stdout=subprocess.PIPE) as flood:
+            try:
+                while not os.path.exists(region) or not os.path.getsize(region):
+                    assert flood.poll() is None
+                    time.sleep(0.01)
+                reader = Reader(f'local:{region}', '-o', 'perfetto:/dev/null')
+                assert flood.wait(60) == 0, reader.err()
+                with open(f'/proc/{reader.process.pid}/status', encoding='ascii') as f:
+                    most = int(re.search(r'VmHWM:\s+(\d+)', f.read())[1]) / 1024
+                assert reader.stop() == 0, reader.err()
+            finally:
+                flood.kill()
+        assert re.search(rf'\nreceived +{events}\b', reader.err()), reader.err()
+        return most
+
+
+def test_memory():
+    """Does not grow with the trace, which is some 60 bytes an event: four times the events would be 130 MiB more. 64 may wait for the disk."""
+    few, many = most_memory(750_000), most_memory(3_000_000)
+    say(f'{few:.1f} MiB for 750,000 events, {many:.1f} for 3,000,000')
+    assert many < few + 70, (few, many)
+
+
 def test_refused():
     """No file, none that can be written, a view that has no events."""
     def run(*args):
