@@ -109,8 +109,8 @@ static __always_inline struct calls *new_calls(__u64 key)
 static __u64 stack_bytes; /* once it is known */
 
 /*
- * Tasks' kernel stacks begin at a multiple of it. It is said nowhere, but of a stack that is mapped; it has a page more then.
- * (Those that are not are of early tasks, or of kernels built so.)
+ * Tasks' kernel stacks begin at a multiple of it. It is said nowhere, but of a stack that is mapped, which has a page
+ * more. (Those that are not are of early tasks, or of kernels built so.)
  */
 static __always_inline __u64 stack_size(void)
 {

@@ -329,7 +329,8 @@ static void graph_view_print(void *view, struct view_page *p)
  * As flame graphs are made of: a line for each path, with the nanoseconds of its end itself. As the tree has the names
  * once, and the lines have them again and again, these could be a few thousand times as much as what a guest made up.
  */
-static void print_folded(struct view_functions *v, struct view_page *p, const struct calls_node *n, char *path, size_t len)
+static void print_folded(struct view_functions *v, struct view_page *p, const struct calls_node *n, char *path,
+			 size_t len)
 {
 	for (const struct calls_node *k = n->child; k; k = k->next) {
 		size_t deeper = len + (size_t)snprintf(path + len, PATH_ROOM - len, ";%s", k->function->name);

@@ -387,8 +387,8 @@ static void print_bars(struct view_page *p, const struct io_class *c)
 /* ------------------------------------------------------------------------------ disks of the host */
 
 /* VMs of several hosts may have the same number, and their disks, too. */
-static void host_disk_of(const struct view_io *v, const struct io_disk_class *c, bool several, struct disk *d, char *whose,
-			 size_t len)
+static void host_disk_of(const struct view_io *v, const struct io_disk_class *c, bool several, struct disk *d,
+			 char *whose, size_t len)
 {
 	const char *host = several ? v->source[c->host] : "";
 
