@@ -19,8 +19,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define CALLS 64 /* on one stack; a power of two */
 #define STACKS 4096
-#define STACK_SIZE 16384ULL /* tasks' kernel stacks begin at a multiple of it */
+#define STACK_SIZE 16384ULL /* of a task, where the kernel does not say */
 #define REGION_SHIFT 39
+
+/* x86: of stacks for NMIs, and the like, which come into interrupts, too. */
+#define EXCEPTIONS (0xfffffe0000000000ULL >> REGION_SHIFT)
 
 #if defined(__TARGET_ARCH_x86)
 #define RETURN_ADDRESS 8 /* bytes that a return takes off the stack */
@@ -33,7 +36,7 @@ struct function {
 	__u32 tid;
 	__u16 function;
 	__u8 depth;
-	__u8 interrupt;
+	__u8 interrupt; /* 1; 2: on a stack of x86's for NMIs */
 	__u64 ns;
 };
 HTRACE_EVENT(function);
@@ -103,6 +106,30 @@ static __always_inline struct calls *new_calls(__u64 key)
 	return bpf_map_lookup_elem(&function_calls, &key);
 }
 
+static __u64 stack_bytes; /* once it is known */
+
+/*
+ * Tasks' kernel stacks begin at a multiple of it. It is said nowhere, but of a stack that is mapped, which has a page
+ * more. (Those that are not are of early tasks, or of kernels built so.)
+ */
+static __always_inline __u64 stack_size(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct vm_struct *area;
+	__u64 size, pages;
+
+	if (stack_bytes)
+		return stack_bytes;
+	area = bpf_core_field_exists(task->stack_vm_area) ? BPF_CORE_READ(task, stack_vm_area) : 0;
+	if (!area)
+		return STACK_SIZE;
+	size = BPF_CORE_READ(area, size);
+	pages = BPF_CORE_READ(area, nr_pages);
+	size -= size / (pages + 1);
+	stack_bytes = !size || size & (size - 1) ? STACK_SIZE : size;
+	return stack_bytes;
+}
+
 static __always_inline __u64 stack_of_task(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -111,14 +138,14 @@ static __always_inline __u64 stack_of_task(void)
 }
 
 /*
- * The stacks of interrupts begin anywhere (x86: at any page): one may lie in two places of STACK_SIZE, one of which
+ * The stacks of interrupts begin anywhere (x86: at any page): one may lie in two places of stack_size(), one of which
  * may have a part of another CPU's. So they go by the CPU; and by the region of memory, for an NMI's is in another
  * one than the interrupt's that it comes into. The place itself is there to say that it is no task's; where tasks
  * are switched, it is the next one's already while the one before is still said to run.
  */
 static __always_inline struct calls *calls_of(__u64 sp, int kernel, int make)
 {
-	__u64 key = kernel ? sp & ~(STACK_SIZE - 1) : current_tid();
+	__u64 key = kernel ? sp & ~(stack_size() - 1) : current_tid();
 	struct calls *c = bpf_map_lookup_elem(&function_calls, &key);
 	int is_new = !c && make;
 
@@ -133,7 +160,7 @@ static __always_inline struct calls *calls_of(__u64 sp, int kernel, int make)
 	if (!c && make)
 		c = new_calls(key);
 	if (c)
-		c->interrupt = 1;
+		c->interrupt = sp >> REGION_SHIFT == EXCEPTIONS ? 2 : 1;
 	return c;
 }
 

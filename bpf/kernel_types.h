@@ -18,6 +18,11 @@ struct thread_info {
 	__u32 cpu;
 };
 
+struct vm_struct {
+	unsigned long size;
+	unsigned int nr_pages;
+};
+
 struct task_struct {
 	struct thread_info thread_info;
 	int exit_state;
@@ -26,6 +31,7 @@ struct task_struct {
 	int tgid;
 	char comm[16];
 	void *stack;
+	struct vm_struct *stack_vm_area;
 };
 
 struct linux_binprm {

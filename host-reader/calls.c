@@ -6,6 +6,8 @@
 
 #define SAME_HASH 4 /* names */
 #define SETTLE_AFTER 1024 /* losses */
+#define LOOK_AFTER 1024   /* tasks for which there was no room: which are over? */
+#define GONE_NS 100000000 /* no event's time is off by so much, and no number of a task is used again so soon */
 
 /* Of a task or of a CPU's interrupts: calls that have returned, by depth, until their callers do. */
 struct stack {
@@ -193,11 +195,35 @@ static void settle(struct calls *c, struct stack *s)
 	move_into(c, &c->root[s->source][s->kind].unseen, take_waiting(s, 0));
 }
 
+/* Does anything wait? Else it is as a new one: of a task that is over, or that will call again. */
+static bool is_used(const void *stack)
+{
+	const struct stack *s = stack;
+
+	for (__u32 d = 1; d <= s->deepest; d++)
+		if (s->waiting[d])
+			return true;
+	return false;
+}
+
+static struct stack *get_stack(struct calls *c, const struct table_key *key)
+{
+	struct stack *s = table_get(&c->stacks, key);
+	size_t before = c->stacks.nr;
+
+	if (s || (c->refused && ++c->refused < LOOK_AFTER))
+		return s;
+	calls_settle(c);
+	table_keep(&c->stacks, is_used);
+	c->refused = before - c->stacks.nr < LOOK_AFTER; /* not worth it for each */
+	return table_get(&c->stacks, key);
+}
+
 static struct stack *find_stack(struct calls *c, const struct calls_at *at)
 {
 	struct table_key key = { (__u64)at->kind << 32 | at->source,
-				 at->kind == CALLS_INTERRUPT ? at->cpu : at->tid, 0 };
-	struct stack *s = table_get(&c->stacks, &key);
+				 at->kind == CALLS_INTERRUPT ? at->cpu : at->tid, at->level };
+	struct stack *s = get_stack(c, &key);
 
 	if (s) {
 		s->source = at->source;
@@ -207,13 +233,38 @@ static struct stack *find_stack(struct calls *c, const struct calls_at *at)
 	return s;
 }
 
+/* What @called has of a task that had this one's number before goes to callers that are not seen. */
+static struct calls_node *leave_gone(struct calls *c, const struct calls_at *at, __u64 ns, struct calls_node *called)
+{
+	struct calls_node *gone = NULL, **next = &called;
+
+	if (at->kind == CALLS_INTERRUPT || at->time < ns || at->time - ns < GONE_NS)
+		return called;
+	while (*next) {
+		struct calls_node *n = *next;
+
+		if (n->since >= at->time - ns - GONE_NS) {
+			next = &n->next;
+			continue;
+		}
+		*next = n->next;
+		n->next = gone;
+		gone = n;
+	}
+	move_into(c, &c->root[at->source][at->kind].unseen, gone);
+	return called;
+}
+
 void calls_returned(struct calls *c, const struct calls_at *at, const char *function, __u64 ns)
 {
 	struct calls_function *f = find_function(c, at->source, function);
 	struct stack *s = find_stack(c, at);
 	struct calls_node one = { 0 }, *n, *called = s ? take_waiting(s, at->depth) : NULL;
-	__u64 inside = sum_of(called), self = ns > inside ? ns - inside : 0;
+	__u64 inside, self;
 
+	called = leave_gone(c, at, ns, called);
+	inside = sum_of(called);
+	self = ns > inside ? ns - inside : 0;
 	c->first = c->first ? c->first : at->time;
 	c->last = at->time > c->last ? at->time : c->last;
 	c->count++;
@@ -231,7 +282,8 @@ void calls_returned(struct calls *c, const struct calls_at *at, const char *func
 		c->beyond_graph++;
 		n = s ? &c->root[at->source][at->kind].unseen : &one;
 	}
-	n->count++;
+	if (!n->count++)
+		n->since = at->time;
 	n->ns += ns;
 	n->self += self;
 	move_into(c, n, called);

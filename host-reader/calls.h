@@ -5,7 +5,8 @@
  *
  * A call is known when it returns, so after those that it made: these wait, by the task (or the CPU whose
  * interrupts it is) and by how deep they are, for the one that called them. Where events were lost it
- * may be among them: then they are counted as calls of a caller that was not seen.
+ * may be among them: then they are counted as calls of a caller that was not seen. So are those that returned
+ * long before the caller began: their task is gone, and another one has its number.
  *
  * Memory is bounded: what is beyond the limits is counted, and is in the table of functions or in
  * neither.
@@ -43,12 +44,14 @@ struct calls_node {
 	const struct calls_function *function; /* NULL: of the roots */
 	struct calls_node *parent, *child, *next;
 	__u64 count, ns, self;
+	__u64 since; /* the first of them returned, of those that wait for their caller */
 };
 
 struct calls_at {
 	unsigned int source, cpu;
 	__u64 time;
 	enum calls_kind kind;
+	__u32 level; /* of interrupts: those of each come into the lower ones of their CPU, on a stack of their own */
 	__u32 tid, depth;
 };
 
@@ -66,6 +69,7 @@ struct calls {
 	__u64 lost;          /* events */
 	__u64 losses[CALLS_SOURCES]; /* times that some were */
 	unsigned int unsettled; /* of these, that calls_settle() was not called for */
+	unsigned int refused;   /* tasks for which there was no room, since little was found; 0: it was enough */
 	__u64 beyond;        /* calls for which there was no room among the functions, */
 	__u64 beyond_graph;  /* or not among the nodes */
 };

@@ -27,7 +27,10 @@
 enum work { WORK_NONE, WORK_BEGUN, WORK_DONE };
 enum stop { STOP_NOT, STOP_HERE, STOP_DELETED };
 
-/* Main thread and ours exchange one part at a time, by @state: who sets it gives the rest away. No lock: ours may be kept off the CPU. */
+/*
+ * Main thread and ours exchange one part at a time, by @state: who sets it gives the rest away. No lock: ours may be
+ * kept off the CPU.
+ */
 struct packer {
 	int dir;
 	pthread_t thread;

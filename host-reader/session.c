@@ -24,7 +24,8 @@
 #include "vcpus.h"
 
 #define EXPIRE_NS 200000000ULL
-#define EARLY_TABLES 4   /* of names, the latest ones, until the first record goes out */
+#define EARLY_TABLES 4   /* of names, the latest ones, until the first record goes out, */
+#define EARLY_NAMES HTRACE_MAX_NAMES /* as many as one may have, all together */
 
 /* ----------------------------------------------------------------------------- opening, closing */
 
@@ -586,17 +587,24 @@ static void go_on(struct session *s, struct ring *r, __u64 time)
 static bool keep_early(struct session *s, struct mark *m)
 {
 	struct mark **at = &s->early;
-	unsigned int nr = 1;
+	__u64 tables = 1, names = m->nr;
 
 	if (!s->merge || s->clock.shown || !(s->clock.wants_host || s->clock.clock))
 		return false;
-	for (; *at; at = &(*at)->next)
-		nr++;
+	for (; *at; at = &(*at)->next) {
+		tables++;
+		names += (*at)->nr;
+	}
 	*at = m;
-	if (nr > EARLY_TABLES) {
-		m = s->early;
-		s->early = m->next;
-		free_mark(m);
+	while (tables > EARLY_TABLES || names > EARLY_NAMES) {
+		struct mark *first = s->early;
+
+		if (first == m)
+			break;
+		tables--;
+		names -= first->nr;
+		s->early = first->next;
+		free_mark(first);
 	}
 	return true;
 }

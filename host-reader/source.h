@@ -153,6 +153,7 @@ struct source {
 	__u64 back_id;
 	bool suspected;  /* no heartbeat for a while: it is watched */
 	bool frozen, sure, buried; /* of a silent guest: paused; its memory is right; it is dead */
+	bool recorded; /* that asked for a snapshot */
 	bool closing, drained, salvaged, lost_names;
 	__u64 salvaged_events;
 	unsigned int refused; /* attach attempts in a row that found no region */

@@ -93,14 +93,14 @@ void source_go_silent(struct source *s, __u64 now)
 		    vmm_words(is));
 	s->frozen = is == VMM_PAUSED || is == VMM_STOPPED;
 	s->sure = s->frozen || (is == VMM_GONE && s->state == SOURCE_READING);
-	s->salvaged = s->buried = false;
+	s->salvaged = s->buried = s->recorded = false;
 	s->salvaged_events = 0;
 	source_enter(s, SOURCE_SILENT, now);
 }
 
 bool source_silence_recorded(const struct source *s)
 {
-	return s->state == SOURCE_SILENT && s->salvaged && !s->frozen;
+	return s->state == SOURCE_SILENT && s->recorded;
 }
 
 /* It will not come back: what it did not finish is told as far as it can be. */
@@ -127,8 +127,10 @@ static bool salvage(struct source *s, __u64 now, struct source_round *round)
 	s->salvaged = pass.drained;
 	if (!s->salvaged)
 		return true;
-	if (!s->frozen && (!s->buried || s->salvaged_events))
+	if (!s->frozen && (!s->recorded || s->salvaged_events)) {
 		source_snapshot(s, s->buried ? "the guest's death" : "the guest's silence", now);
+		s->recorded = true;
+	}
 	if (s->salvaged_events)
 		source_say(s, now, "%" PRIu64 " events of the silent guest were read%s",
 			   (uint64_t)s->salvaged_events, s->sure ? "" : ", and marked unverified");

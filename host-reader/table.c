@@ -66,6 +66,28 @@ void *table_get(struct table *t, const struct table_key *key)
 	return *slot;
 }
 
+/* In place: who stays is put in once more behind a gap, so that no search for it ends there. */
+void table_keep(struct table *t, bool (*kept)(const void *thing))
+{
+	size_t mask = (1ULL << t->bits) - 1, first = 0;
+
+	while (t->slot[first]) /* at most half of them are used */
+		first++;
+	for (size_t i = 1; i <= mask; i++) {
+		struct table_key **slot = &t->slot[(first + i) & mask], *thing = *slot;
+
+		if (!thing)
+			continue;
+		*slot = NULL;
+		if (kept(thing)) {
+			*look(t, thing) = thing;
+			continue;
+		}
+		free(thing);
+		t->nr--;
+	}
+}
+
 int table_compare(const struct table_key *a, const struct table_key *b)
 {
 	if (a->a != b->a)

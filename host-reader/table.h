@@ -6,6 +6,7 @@
 #ifndef READER_TABLE_H
 #define READER_TABLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <htrace/abi.h>
@@ -29,6 +30,8 @@ __u64 table_hash(const struct table *t, const struct table_key *key);
 void *table_find(const struct table *t, const struct table_key *key);
 /* Found or new; NULL: it is full, or memory is out. */
 void *table_get(struct table *t, const struct table_key *key);
+/* Forget those that are not @kept; all others stay where they are. */
+void table_keep(struct table *t, bool (*kept)(const void *thing));
 /* Less than, equal to or greater than 0, by the numbers in their order. */
 int table_compare(const struct table_key *a, const struct table_key *b);
 /* All of them: for (i = 0; (thing = table_next(t, &i));) */

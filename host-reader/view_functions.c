@@ -6,12 +6,16 @@
 
 #include "calls.h"
 #include "event_fields.h"
+#include "message.h"
 #include "view.h"
 
 typedef unsigned long long ull;
 
 #define TOP 20
 #define NAME_WIDTH 40
+#define MOST_FOLDED (64u << 20) /* of a page */
+#define PATH_ROOM (CALLS_DEPTH * (HTRACE_NAME_MAX + 1) + 256) /* of a path with its root */
+#define NUMBER_ROOM 22
 #define SHARE 0.001 /* of the time: what takes less is not in the graph */
 
 enum field { F_TID, F_FUNCTION, F_DEPTH, F_INTERRUPT, F_NS, FIELDS };
@@ -37,6 +41,9 @@ struct view_functions {
 	struct event_fields *fields;
 	char source[CALLS_SOURCES][VIEW_SOURCE]; /* what it is called, if there are several; harmless */
 	__u64 shown; /* when there was a page before: the last call's time */
+	__u64 all;   /* ns that the graph has shares of */
+	size_t left; /* bytes that the paths of a page may still have, */
+	__u64 left_out; /* and those that were too much */
 };
 
 static void functions_view_close(void *view)
@@ -93,6 +100,8 @@ static void functions_view_event(void *view, const struct sink_event *e)
 		.depth = f.v[F_DEPTH] < CALLS_DEPTH ? (__u32)f.v[F_DEPTH] : CALLS_DEPTH - 1,
 		.kind = f.kind == KIND_USER ? CALLS_USER : f.v[F_INTERRUPT] ? CALLS_INTERRUPT : CALLS_KERNEL,
 	};
+	if (at.kind == CALLS_INTERRUPT)
+		at.level = f.v[F_INTERRUPT] > 1 ? 2 : 1;
 	calls_returned(v->calls, &at, name_of(&f, text, sizeof(text)), f.v[F_NS]);
 }
 
@@ -222,8 +231,7 @@ static const char *const root_name[CALLS_KINDS] = {
 #define UNSEEN "[caller not seen]"
 
 /* What is printed for each root: its name, and @fn of the calls that nobody is known to have made. */
-typedef void node_fn(const struct view_functions *v, struct view_page *p, const struct calls_node *n,
-		     unsigned int depth, const char *path);
+typedef void node_fn(struct view_functions *v, struct view_page *p, const struct calls_node *n, const char *path);
 
 static void each_root(struct view_functions *v, struct view_page *p, node_fn *fn)
 {
@@ -237,35 +245,50 @@ static void each_root(struct view_functions *v, struct view_page *p, node_fn *fn
 			calls_sort(&r->unseen);
 			snprintf(path, sizeof(path), "%s%s%s", v->source[i], separator(v, i), root_name[k]);
 			if (r->seen.child)
-				fn(v, p, &r->seen, 0, path);
+				fn(v, p, &r->seen, path);
 			snprintf(path, sizeof(path), "%s%s%s;" UNSEEN, v->source[i], separator(v, i), root_name[k]);
 			if (r->unseen.child)
-				fn(v, p, &r->unseen, 0, path);
+				fn(v, p, &r->unseen, path);
 		}
 }
 
+/* Where no outermost call has returned, those that are the outermost of what is known. */
+static __u64 all_time(const struct view_functions *v)
+{
+	__u64 ns = v->calls->outermost;
+
+	for (unsigned int i = 0; !v->calls->outermost && i < CALLS_SOURCES; i++)
+		for (unsigned int k = 0; k < CALLS_KINDS; k++)
+			for (const struct calls_node *n = v->calls->root[i][k].unseen.child; n; n = n->next)
+				ns += n->ns;
+	return ns;
+}
+
 static void print_nodes(const struct view_functions *v, struct view_page *p, const struct calls_node *n,
-			unsigned int depth, const char *path)
+			unsigned int depth)
 {
 	unsigned int left_out = 0;
 
-	if (!depth) {
-		view_line(p, "%s", "");
-		view_line(p, "%7s %7s %10s %10s  %s", "Time%", "Self%", "Calls", "Mean us", path);
-	}
 	for (const struct calls_node *k = n->child; k; k = k->next) {
-		if ((double)k->ns < SHARE * (double)v->calls->outermost) {
+		if ((double)k->ns < SHARE * (double)v->all) {
 			left_out++;
 			continue;
 		}
-		view_line(p, "%6.2f%% %6.2f%% %10llu %10.2f  %*s%s", percent(k->ns, v->calls->outermost),
-			  percent(k->self, v->calls->outermost), (ull)k->count,
+		view_line(p, "%6.2f%% %6.2f%% %10llu %10.2f  %*s%s", percent(k->ns, v->all), percent(k->self, v->all),
+			  (ull)k->count,
 			  (double)k->ns / (double)k->count / 1e3, (int)(2 * depth), "", k->function->name);
-		print_nodes(v, p, k, depth + 1, path);
+		print_nodes(v, p, k, depth + 1);
 	}
 	if (left_out)
 		view_line(p, "%7s %7s %10s %10s  %*s%u more, of less than %g%% each", "", "", "", "",
 			  (int)(2 * depth), "", left_out, 100 * SHARE);
+}
+
+static void graph_root(struct view_functions *v, struct view_page *p, const struct calls_node *n, const char *path)
+{
+	view_line(p, "%s", "");
+	view_line(p, "%7s %7s %10s %10s  %s", "Time%", "Self%", "Calls", "Mean us", path);
+	print_nodes(v, p, n, 0);
 }
 
 static void print_waiting(const struct view_functions *v, struct view_page *p)
@@ -282,31 +305,58 @@ static void graph_view_print(void *view, struct view_page *p)
 
 	print_head(v, p);
 	print_waiting(v, p);
-	each_root(v, p, print_nodes);
+	calls_settle(v->calls);
+	v->all = all_time(v);
+	each_root(v, p, graph_root);
 }
 
-/* As flame graphs are made of: a line for each path, with the nanoseconds of its end itself. */
-static void print_folded(const struct view_functions *v, struct view_page *p, const struct calls_node *n,
-			 unsigned int depth, const char *path)
+/*
+ * As flame graphs are made of: a line for each path, with the nanoseconds of its end itself. As the tree has the names
+ * once, and the lines have them again and again, these could be a few thousand times as much as what a guest made up.
+ */
+static void print_folded(struct view_functions *v, struct view_page *p, const struct calls_node *n, char *path,
+			 size_t len)
 {
 	for (const struct calls_node *k = n->child; k; k = k->next) {
-		size_t len = strlen(path) + sizeof(k->function->name) + 1;
-		char *deeper = malloc(len);
+		size_t deeper = len + (size_t)snprintf(path + len, PATH_ROOM - len, ";%s", k->function->name);
 
-		if (!deeper)
-			return;
-		snprintf(deeper, len, "%s;%s", path, k->function->name);
-		out_text(p->out, deeper);
+		if (deeper >= PATH_ROOM || deeper + NUMBER_ROOM > v->left) {
+			v->left_out++;
+			continue;
+		}
+		v->left -= deeper + NUMBER_ROOM;
+		out_text(p->out, path);
 		out_printf(p->out, " %llu", (ull)k->self);
 		out_newline(p->out);
-		print_folded(v, p, k, depth + 1, deeper);
-		free(deeper);
+		print_folded(v, p, k, path, deeper);
 	}
+}
+
+/* The only text in it that is nobody's name of a function is what the source is called. */
+static void folded_root(struct view_functions *v, struct view_page *p, const struct calls_node *n, const char *root)
+{
+	char *path = malloc(PATH_ROOM), *end;
+
+	if (!path)
+		return;
+	snprintf(path, PATH_ROOM, "%s", root);
+	end = strrchr(path, ':'); /* behind what it is called */
+	for (char *at = path; end && (at = strchr(at, ';')) != NULL && at < end;)
+		*at = ',';
+	print_folded(v, p, n, path, strlen(path));
+	free(path);
 }
 
 static void folded_view_print(void *view, struct view_page *p)
 {
-	each_root(view, p, print_folded);
+	struct view_functions *v = view;
+
+	v->left = MOST_FOLDED;
+	v->left_out = 0;
+	each_root(view, p, folded_root);
+	if (v->left_out)
+		say("--view functions:folded: %llu paths were left out, with what is below them: the others are %u MiB",
+		    (ull)v->left_out, MOST_FOLDED >> 20);
 }
 
 /* ----------------------------------------------------------------------------------------- as JSON */
@@ -346,8 +396,7 @@ static void json_nodes(struct out *o, const struct calls_node *n)
 	out_char(o, ']');
 }
 
-static void json_root(const struct view_functions *v, struct view_page *p, const struct calls_node *n,
-		      unsigned int depth, const char *path)
+static void json_root(struct view_functions *v, struct view_page *p, const struct calls_node *n, const char *path)
 {
 	if (p->used++)
 		out_char(p->out, ',');

@@ -376,28 +376,33 @@ static void print_bars(struct view_page *p, const struct io_class *c)
 
 /* ------------------------------------------------------------------------------ disks of the host */
 
-static void host_disk_of(const struct io_disk_class *c, struct disk *d, char *whose, size_t len)
+/* VMs of several hosts may have the same number, and their disks, too. */
+static void host_disk_of(const struct view_io *v, const struct io_disk_class *c, bool several, struct disk *d,
+			 char *whose, size_t len)
 {
+	const char *host = several ? v->source[c->host] : "";
+
 	*d = (struct disk){ c->dev, c->op, &c->size, c->errors };
-	snprintf(whose, len, "VM %u, host ", c->vm);
+	snprintf(whose, len, "%s%sVM %u, host ", host, *host ? ", " : "", c->vm);
 }
 
 static void print_host_disks(const struct view_io *v, struct view_page *p)
 {
 	size_t nr;
 	struct io_disk_class **c = io_disks_classes(io_disks(v->io), &nr);
+	bool several = nr && c[0]->host != c[nr - 1]->host; /* they are sorted */
+	char whose[sizeof(v->source[0]) + 40];
 	struct disk d;
-	char whose[40];
 
 	for (size_t i = 0; i < nr; i++) {
-		host_disk_of(c[i], &d, whose, sizeof(whose));
+		host_disk_of(v, c[i], several, &d, whose, sizeof(whose));
 		print_title(p, whose, &d);
 		print_head(p, "STAGE", "");
 		print_row(p, stage_name[IO_WAITS], &c[i]->queue, c[i]->queue.sum + c[i]->disk.sum, "");
 		print_row(p, stage_name[IO_DISK], &c[i]->disk, c[i]->queue.sum + c[i]->disk.sum, "");
 	}
 	for (size_t i = 0; i < nr; i++) {
-		host_disk_of(c[i], &d, whose, sizeof(whose));
+		host_disk_of(v, c[i], several, &d, whose, sizeof(whose));
 		print_some_bars(p, whose, &d, "host queue, ns", &c[i]->queue);
 		print_some_bars(p, whose, &d, "host disk, ns", &c[i]->disk);
 		print_some_bars(p, whose, &d, "bytes", &c[i]->size);

@@ -13,10 +13,11 @@ from outputs import Wrong
 from scene import TRACER
 from vm import READER
 
-# A workload that waited for its reader would be slower by orders of magnitude; other work on the machine may do
-# some of this. A record that is dropped for want of room, which is what happens to most under discard while the
-# reader stands still, costs half again as much as one that is recorded: it reads the clock twice.
-MARGIN = 3.0
+# A workload that waited for its reader would be slower by orders of magnitude. The medians of pairs differ by a few
+# hundredths, whatever else the machine does; in an emulated guest, by more. A record that is dropped for want of room,
+# which is what happens to most under discard while the reader stands still, costs half again as much as one that is
+# recorded: it reads the clock twice.
+MARGIN = {'overwrite': 1.3, 'discard': 2.0, 'in the guest': 1.5}
 
 
 def ratio(running, stopped):
@@ -30,7 +31,7 @@ def judge(what, unit, running, stopped, say):
     say(f'{what}: reader running {statistics.median(running):.{unit}} ns, stopped '
         f'{statistics.median(stopped):.{unit}} ns a record; stopped / running {middle:.2f} '
         f'({least:.2f} ... {most:.2f} of {len(running)} pairs)')
-    assert middle < MARGIN, f'{what}: the workload waits for its reader: {running}, {stopped}'
+    assert middle < MARGIN[what], f'{what}: the workload waits for its reader: {running}, {stopped}'
 
 
 def local(policy, pairs):

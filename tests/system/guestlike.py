@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -45,6 +46,13 @@ class Guestlike:
         """End the session properly."""
         self.ask('c')
         assert self.process.wait(20) == 0
+
+    def stand_still(self, reader):
+        """Until its reader has told that."""
+        self.process.send_signal(signal.SIGSTOP)
+        reader.wait_for('silent for .* process that runs it is stopped')
+        self.process.send_signal(signal.SIGCONT)
+        reader.wait_for('is back, after .* paused')
 
     def kill(self):
         if self.process.poll() is None:

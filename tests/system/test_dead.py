@@ -6,7 +6,6 @@ import json
 import mmap
 import os
 import re
-import signal
 import socket
 import struct
 import time
@@ -44,10 +43,7 @@ def test_stopped():
         reader = stage.reader('-o', 'json:' + out)
         time.sleep(1.2)
         guest.do('w 0 100')
-        guest.process.send_signal(signal.SIGSTOP)
-        reader.wait_for('silent for .* process that runs it is stopped')
-        guest.process.send_signal(signal.SIGCONT)
-        reader.wait_for('is back, after .* paused')
+        guest.stand_still(reader)
         guest.do('w 0 100')
         guest.do('b 0')
         reader.wait_for('silent for .* it runs: its agent is stopped')

@@ -571,6 +571,35 @@ START_TEST(test_early_names)
 }
 END_TEST
 
+/* Such tables take no more than the largest one may: of more, the latest that fit. */
+START_TEST(test_early_room)
+{
+	struct htrace_name *most = calloc(HTRACE_MAX_NAMES, sizeof(*most));
+	char text[160];
+	const char *specs[] = { text };
+	struct maker *m;
+
+	ck_assert_ptr_nonnull(most);
+	on_host = true;
+	snprintf(text, sizeof(text), "text:%s", text_path);
+	m = begin(specs, 1);
+	begin_session(m, 1);
+	for (unsigned int i = 0; i < 9; i++) {
+		__u64 nr = 0;
+
+		session_names(m->session, most, i == 8 ? HTRACE_MAX_NAMES : HTRACE_MAX_NAMES / 3 + 7, m->now);
+		step(m, 60000000);
+		for (const struct mark *e = m->session->early; e; e = e->next)
+			nr += e->nr;
+		ck_assert_uint_eq(nr, i == 8 ? HTRACE_MAX_NAMES : (i ? 2 : 1) * (HTRACE_MAX_NAMES / 3 + 7));
+	}
+	end_session(m);
+	ck_assert_int_eq(end(m), 0);
+	free(most);
+	on_host = false;
+}
+END_TEST
+
 /* An event that asks for a snapshot has, where that is told, the time that it is shown with. */
 START_TEST(test_asked_when)
 {
@@ -1143,6 +1172,7 @@ int main(void)
 	tcase_add_test(t, test_sessions);
 	tcase_add_test(t, test_sources);
 	tcase_add_test(t, test_early_names);
+	tcase_add_test(t, test_early_room);
 	tcase_add_test(t, test_asked_when);
 	tcase_add_loop_test(t, test_known, 0, 2);
 	tcase_add_test(t, test_lasting);

@@ -138,6 +138,7 @@ END_TEST
 /* What does not get smaller, is no file, or is not the capture's stays, and is not waited for. */
 START_TEST(test_left_alone)
 {
+	unsigned char *numbers = content(8192);
 	unsigned long long seed = 7;
 	__u64 noise[8192];
 
@@ -145,9 +146,10 @@ START_TEST(test_left_alone)
 		noise[i] = unit_random(&seed);
 	write_file("part/cpu0", noise, sizeof(noise));
 	write_file("part/cpu1", noise, 0);
-	write_file("outside", content(8192), 8192);
+	write_file("outside", numbers, 8192);
 	ck_assert_int_eq(mkfifoat(dir, "part/fifo", 0600), 0);
-	write_file("part/htrace/journal", content(8192), 8192);
+	write_file("part/htrace/journal", numbers, 8192);
+	free(numbers);
 	ck_assert_int_eq(pack_part_now().error, 0);
 	ck_assert(is_there("part/cpu0") && is_there("part/cpu1") && is_there("part/fifo") && is_there("outside"));
 	ck_assert(!is_there("part/cpu0.zst") && !is_there("part/.cpu0.zst") && is_there("part/htrace/journal.zst"));

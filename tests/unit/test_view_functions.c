@@ -37,7 +37,7 @@ static void setup_view(const char *name)
 	sink = sinks.sink[0];
 }
 
-static void returned(__u64 time, __u32 tid, __u16 function, __u8 depth, bool interrupt, __u64 ns)
+static void returned(__u64 time, __u32 tid, __u16 function, __u8 depth, __u8 interrupt, __u64 ns)
 {
 	struct call c = { tid, function, depth, interrupt, ns };
 
@@ -204,6 +204,115 @@ START_TEST(test_losses)
 }
 END_TEST
 
+/* An NMI comes into an interrupt whose calls have not all returned: they are still that interrupt's. */
+START_TEST(test_nmi)
+{
+	setup_view("functions:folded");
+	returned(1000, 7, 1, 1, 1, 10);
+	returned(1100, 7, 2, 0, 2, 5);
+	returned(1200, 7, 0, 0, 1, 300);
+	ck_assert_str_eq(page(), "interrupts;a 290\ninterrupts;a;b 10\ninterrupts;c 5\n");
+	teardown();
+}
+END_TEST
+
+/* The number of a task that died in the midst of calls is another's later: it did not make them. */
+START_TEST(test_number_again)
+{
+	setup_view("functions:folded");
+	returned(1000000000, 7, 1, 1, 0, 10); /* b, by a, which never returns */
+	returned(3000000000, 7, 2, 1, 0, 20);
+	returned(3000000100, 7, 0, 0, 0, 500);
+	returned(3000000200, 7, 0, 0, 0, 40);
+	ck_assert_str_eq(page(), "kernel;a 520\nkernel;a;c 20\nkernel;[caller not seen];b 10\n");
+	teardown();
+}
+END_TEST
+
+/* Tasks that are over give their room to others. */
+START_TEST(test_tasks_end)
+{
+	struct calls *c = calls_new();
+	struct calls_at at = { .time = 1 };
+
+	for (at.tid = 0; at.tid < 5 * CALLS_STACKS; at.tid++)
+		for (at.depth = 1; at.depth + 1; at.depth--) {
+			if (!at.depth && at.tid % 64 == 0)
+				continue; /* this one waits */
+			calls_returned(c, &at, at.depth ? "g" : "f", 10);
+		}
+	ck_assert_uint_eq(c->beyond_graph, 0);
+	ck_assert_uint_le(c->stacks.nr, CALLS_STACKS);
+	ck_assert_uint_eq(calls_waiting(c), 5 * CALLS_STACKS / 64);
+	for (at.tid = 0; at.tid < 5 * CALLS_STACKS; at.tid += 64) { /* each is found where it is now */
+		at.depth = 0;
+		calls_returned(c, &at, "f", 10);
+	}
+	ck_assert_uint_eq(calls_waiting(c), 0);
+	ck_assert_uint_eq(c->root[0][CALLS_KERNEL].seen.child->count, 5 * CALLS_STACKS);
+	ck_assert_uint_eq(c->root[0][CALLS_KERNEL].seen.child->child->count, 5 * CALLS_STACKS);
+	ck_assert_ptr_null(c->root[0][CALLS_KERNEL].unseen.child);
+	calls_free(c);
+}
+END_TEST
+
+/* Nothing outermost has returned: shares are of what is known, and small ones are left out all the same. */
+START_TEST(test_no_outermost)
+{
+	const char *text;
+
+	setup_view("functions:graph");
+	returned(1000, 7, 1, 1, 0, 999999);
+	returned(1100, 7, 2, 1, 0, 1);
+	lose(1);
+	text = page();
+	ck_assert_ptr_nonnull(strstr(text, "100.00% 100.00%          1    1000.00  b\n"));
+	ck_assert_ptr_nonnull(strstr(text, "1 more, of less than 0.1% each\n"));
+	teardown();
+}
+END_TEST
+
+/* What the source is called has no separators; lines are 64 MiB at most, whatever a guest makes up. */
+START_TEST(test_folded_bounds)
+{
+	const char *text;
+
+	setup_view("functions:folded");
+	session.source = "a;b:c;d";
+	returned(1000, 7, 1, 1, 0, 10);
+	returned(1100, 7, 0, 0, 0, 30);
+	returned(1200, 7, 2, 1, 0, 5);
+	lose(1);
+	returned(1300, 7, 0, 0, 0, 1);
+	text = page();
+	session.source = NULL;
+	ck_assert_str_eq(text, "a,b:c,d:kernel;a 21\na,b:c,d:kernel;a;b 10\na,b:c,d:kernel;[caller not seen];c 5\n");
+	teardown();
+}
+END_TEST
+
+/* Chains of 256 calls with long names: some 500 MiB, if they all were written. */
+START_TEST(test_folded_size)
+{
+	size_t len = 0;
+	FILE *f;
+
+	setup_view("functions:folded");
+	for (unsigned int chain = 0; chain < 250; chain++)
+		for (unsigned int depth = 255; depth + 1; depth--)
+			returned(1000 + chain, 7, (__u16)(depth ? 1000 + depth : chain + 10), (__u8)depth, 0, 300 - depth);
+	views_close(&sinks, true);
+	f = fopen(path, "r");
+	ck_assert_ptr_nonnull(f);
+	fseek(f, 0, SEEK_END);
+	len = (size_t)ftell(f);
+	fclose(f);
+	ck_assert_uint_gt(len, 40 << 20);
+	ck_assert_uint_le(len, 64 << 20);
+	teardown();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("view_functions");
@@ -216,6 +325,12 @@ int main(void)
 	tcase_add_test(tc, test_odd);
 	tcase_add_test(tc, test_bounds);
 	tcase_add_test(tc, test_losses);
+	tcase_add_test(tc, test_nmi);
+	tcase_add_test(tc, test_number_again);
+	tcase_add_test(tc, test_tasks_end);
+	tcase_add_test(tc, test_no_outermost);
+	tcase_add_test(tc, test_folded_bounds);
+	tcase_add_test(tc, test_folded_size);
 	suite_add_tcase(s, tc);
 	return unit_run(s);
 }

@@ -266,6 +266,29 @@ START_TEST(test_lost)
 }
 END_TEST
 
+/* Captures of two hosts, whose VMs and disks have the same numbers. */
+START_TEST(test_two_hosts)
+{
+	struct sink_session other = session;
+	struct origin there = origin;
+	struct disk d = { VM, 705, 300000, 40000, DEV + 1, 4096, 1, 0, 0 };
+	const char *text;
+
+	session.source = "here";
+	other.source = "th\033re";
+	other.source_nr = 2;
+	there.session = &other;
+	show_at(&origin, 1000000, disk_id, &d, sizeof(d), false);
+	show_at(&there, 2000000, disk_id, &d, sizeof(d), false);
+	views_close(&sinks, true);
+	text = written();
+	ck_assert_ptr_nonnull(strstr(text, "\nhere, VM 70, host disk 254:17, write: 1 requests"));
+	ck_assert_ptr_nonnull(strstr(text, "\nth\\x1bre, VM 70, host disk 254:17, write: 1 requests"));
+	ck_assert_ptr_nonnull(strstr(text, "\nth\\x1bre, VM 70, host disk 254:17, write, host disk, ns:\n"));
+	session.source = NULL;
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("view_io");
@@ -275,6 +298,7 @@ int main(void)
 	tcase_add_test(tc, test_stages);
 	tcase_add_loop_test(tc, test_not_of_this_host, 0, 3);
 	tcase_add_loop_test(tc, test_lost, 0, 2);
+	tcase_add_test(tc, test_two_hosts);
 	suite_add_tcase(s, tc);
 	tcase_add_checked_fixture(none, setup_no_disks, teardown);
 	tcase_add_test(none, test_no_disks);
