@@ -315,7 +315,7 @@ def test_guest(machine, private, port):
         path = os.path.join(vm.dir, 'qmp')
         vm.command += ['--qmp', path]
         if port is not None:
-            vm.command += ['--', '-device', f'pcie-root-port,id=port,chassis=1{port}']
+            vm.command += ['--', '-device', f'pcie-root-port,id=port1,chassis=1{port}']
         vm.start()
         vm.wait_for('waiting for an ivshmem device')
         readers, outs = [], []
