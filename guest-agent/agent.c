@@ -214,8 +214,11 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 /* Do what is due; returns nanoseconds until more is. */
 static __u64 work(struct agent *a)
 {
-	__u64 relay = relay_work(&a->relay), ns = health_work(&a->health), bell = UINT64_MAX;
+	__u64 relay, ns, bell = UINT64_MAX;
 
+	agent_notice_removal(a);
+	relay = relay_work(&a->relay);
+	ns = health_work(&a->health);
 	if (a->mode == MODE_DIRECT || (a->mode == MODE_AUTO && !relay_active(&a->relay)))
 		bell = bell_watch(&a->bell);
 	if (bell < ns)
@@ -317,7 +320,7 @@ static void give_up(struct agent *a)
 
 int agent_run(const struct options *o, struct loader *l)
 {
-	struct agent a = {.module.fd = -1};
+	struct agent a = {.module.fd = -1, .device_fd = -1};
 	int err;
 
 	sigemptyset(&a.stop);

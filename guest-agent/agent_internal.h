@@ -19,6 +19,8 @@
 
 struct agent {
 	struct htrace_bar *bar; /* NULL: the region is in a file */
+	int device_fd;          /* of the device, to see that it is gone; or -1 */
+	__u64 next_removal;     /* look for that */
 	void *mem;
 	size_t size;
 	bool io_memory;
@@ -44,6 +46,8 @@ int agent_await_region(const char *where, const sigset_t *stop);
 /* The file or the device that @where tells of. @again: what to start when the device is removed; or NULL: nothing. */
 int agent_open_region(struct agent *a, const char *where, char **again);
 void agent_close_region(struct agent *a);
+/* Is the device gone? Then this is the end, or, with --wait, a new beginning. */
+void agent_notice_removal(struct agent *a);
 /* For messages. */
 const char *agent_region_name(const struct agent *a, const struct options *o);
 /* In the mode that was chosen. */

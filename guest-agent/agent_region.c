@@ -16,6 +16,7 @@
 
 #include "message.h"
 
+#define REMOVAL_NS 50000000ULL    /* between two looks whether the device is still there */
 #define AWAIT_NS 500000000L       /* between two looks for a device */
 #define BUFFER_LEAST (64ULL << 10) /* that we make of our own accord */
 
@@ -65,17 +66,12 @@ static struct {
  * A device that is removed takes its memory along. Programs end with us; what they recorded is the
  * host's.
  */
-static void on_bus_error(int number, siginfo_t *info, void *context)
+static void end_removed(void)
 {
 	static const char text[] = "guest-agent: the ivshmem device was removed while it was in use; "
 				   "add it again, and start the agent again\n";
 	static const char next[] = "guest-agent: the ivshmem device was removed; waiting for the next one\n";
-	const char *at = info->si_addr;
 
-	if (at < mapped.from || at >= mapped.to) {
-		signal(number, SIG_DFL); /* none of ours: happens again on return */
-		return;
-	}
 	if (mapped.again && write(STDERR_FILENO, next, sizeof(next) - 1) > 0) {
 		syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0); /* programs are detached by that */
 		execv("/proc/self/exe", mapped.again);
@@ -83,6 +79,40 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
 	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
 		_exit(EXIT_FAILURE);
 	_exit(EXIT_FAILURE);
+}
+
+static void on_bus_error(int number, siginfo_t *info, void *context)
+{
+	const char *at = info->si_addr;
+
+	if (at >= mapped.from && at < mapped.to)
+		end_removed();
+	else
+		signal(number, SIG_DFL); /* none of ours: happens again on return */
+}
+
+/*
+ * What sysfs maps stays mapped when the device goes, and may be another one's then. Its files say that it is gone, also
+ * where one came in its place.
+ */
+void agent_notice_removal(struct agent *a)
+{
+	__u64 now = monotonic_ns();
+	char c;
+
+	if (a->device_fd < 0 || now < a->next_removal)
+		return;
+	a->next_removal = now + REMOVAL_NS;
+	if (pread(a->device_fd, &c, 1, 0) < 0 && errno == ENODEV)
+		end_removed();
+}
+
+static void open_device(struct agent *a)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vendor", htrace_bar_pci(a->bar));
+	a->device_fd = open(path, O_RDONLY | O_CLOEXEC);
 }
 
 static void expect_removal(const struct agent *a, char **again)
@@ -143,6 +173,7 @@ int agent_open_region(struct agent *a, const char *where, char **again)
 	a->mem = htrace_bar_mem(a->bar, &a->size);
 	a->io_memory = htrace_bar_io_memory(a->bar);
 	expect_removal(a, again);
+	open_device(a);
 	return 0;
 }
 
@@ -156,6 +187,8 @@ void agent_close_region(struct agent *a)
 	if (!a->bar && a->mem)
 		munmap(a->mem, a->size);
 	htrace_bar_close(a->bar);
+	if (a->device_fd >= 0)
+		close(a->device_fd);
 }
 
 static int check_memory(__u64 need)

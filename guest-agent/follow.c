@@ -290,7 +290,7 @@ static int follow_until(struct follow *f, const sigset_t *stop)
 
 int follow_run(const struct options *o)
 {
-	struct follow f = {.region.module.fd = -1};
+	struct follow f = {.region.module.fd = -1, .region.device_fd = -1};
 	sigset_t stop;
 	int ret;
 

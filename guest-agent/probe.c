@@ -289,7 +289,7 @@ static void print_devices(void)
 	if (d)
 		closedir(d);
 	if (!found)
-		row("region", "no", "no ivshmem device; see tools/run-vm.sh, or plug one in");
+		row("region", "no", "no ivshmem device; see tools/run-vm.sh, or plug one in: host-reader qmp:SOCKET");
 }
 
 static void print_ways(const struct probe *p)

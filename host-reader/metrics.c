@@ -42,6 +42,7 @@ struct metrics {
 
 /* ---------------------------------------------------------------------------------------- the text */
 
+/* No types but counter and gauge: the node exporter refuses a file with OpenMetrics' others. */
 static void family(struct out *o, const char *name, const char *type, const char *unit, const char *help)
 {
 	out_printf(o, "# TYPE %s %s\n", name, type);
@@ -195,7 +196,7 @@ static void write_bound(struct out *o, const struct source *s)
 
 static void write_sources(struct out *o, struct metrics *m, const struct source *source, unsigned int nr, bool end)
 {
-	family(o, "htrace_source", "info", NULL, "What is read, and the process that runs it, if KVM tells.");
+	family(o, "htrace_source_info", "gauge", NULL, "What is read, and the process that runs it, if KVM tells.");
 	for (unsigned int i = 0; i < nr; i++)
 		write_info(o, &source[i]);
 	family(o, "htrace_reading", "gauge", NULL, "1 while a guest is there and read.");
@@ -310,7 +311,7 @@ static int write_beside(struct metrics *m, const struct source *source, unsigned
 		return -errno;
 	ret = out_open_fd(&o, fd);
 	if (!ret) {
-		family(o, "htrace_build", "info", NULL, "The host-reader that writes this.");
+		family(o, "htrace_build_info", "gauge", NULL, "The host-reader that writes this.");
 		out_printf(o, "htrace_build_info{version=\"%s\"} 1\n", htrace_version());
 		write_sources(o, m, source, nr, end);
 		if (m->exits)

@@ -55,6 +55,8 @@ static const char usage[] =
 	"                          json[:FILE]  one JSON object per line\n"
 	"                          ctf:DIR      traces for babeltrace2 and Trace Compass\n"
 	"                          perfetto:FILE  a trace for ui.perfetto.dev\n"
+	"                          metrics:FILE   numbers of events, losses, exits and steal, for\n"
+	"                                         Prometheus, every 5 s or as --stats says\n"
 	"                          raw:DIR[,rotate=SIZE][,rotate=SECs][,keep=SIZE][,direct]\n"
 	"                                       a capture of all there is, for file:DIR to show\n"
 	"                                       later, and for babeltrace2; rotate=64M, rotate=60s: in\n"

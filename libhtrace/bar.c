@@ -278,7 +278,7 @@ static int find(struct htrace_bar *bar, const char *which, char *err, size_t err
 	nr = list_devices(pci);
 	if (!nr) {
 		htrace_errf(err, errlen, "no ivshmem device in this machine; add one to the VM: "
-			    "-device ivshmem-plain,memdev=ID");
+			    "-device ivshmem-plain,memdev=ID, or while it runs: host-reader qmp:SOCKET");
 		return -ENODEV;
 	}
 	if (nr == 1)

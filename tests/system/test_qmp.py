@@ -214,6 +214,22 @@ def test_spoilt(kind):
         assert left() == before and qemu.empty
 
 
+def test_two():
+    """Two VMs, one reader: each has its device and its keeper; one that ends is not the other's end."""
+    before = left()
+    with Stage() as stage, FakeQemu(stage.path('other')) as other:
+        with FakeQemu(stage.path('qmp')) as qemu:
+            reader = Reader(f'qmp:{qemu.path}', f'qmp:{other.path},size=1M')
+            reader.wait_for('plugged a device', count=2)
+            assert other.objects['htrace-memory']['size'] == 1 << 20 and len(left() - before) == 2
+            qemu.eject('htrace')
+            reader.wait_for('the device was taken out of the VM, not by us')
+            time.sleep(0.5)
+            assert reader.process.poll() is None and 'htrace' in other.devices
+            assert reader.stop() == 0
+            assert qemu.empty and other.empty and left() == before
+
+
 def test_talks_on():
     """A monitor that talks without end costs the reader's process for it little, and its reader nothing."""
     with Stage() as stage, FakeQemu(stage.path('qmp')) as qemu:
@@ -299,7 +315,7 @@ def test_guest(machine, private, port):
         path = os.path.join(vm.dir, 'qmp')
         vm.command += ['--qmp', path]
         if port is not None:
-            vm.command += ['--', '-device', f'pcie-root-port,id=port,chassis=1{port}']
+            vm.command += ['--', '-device', f'pcie-root-port,id=port1,chassis=1{port}']
         vm.start()
         vm.wait_for('waiting for an ivshmem device')
         readers, outs = [], []

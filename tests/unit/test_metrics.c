@@ -161,6 +161,7 @@ int main(void)
 	Suite *s = suite_create("metrics");
 	TCase *t = tcase_create("all");
 
+	tcase_set_timeout(t, 60); /* under sanitizers, on a busy machine */
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, test_many);
 	tcase_add_test(t, test_again);
