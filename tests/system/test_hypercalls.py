@@ -37,8 +37,14 @@ counts() {{ # NAME
 	sed "s/^/$1 /" /proc/interrupts
 	grep '^cpu[0-9]' /proc/stat | sed "s/^/$1 stat /"
 }}
+spin() {{ # two virtual CPUs, one that is real
+	workload spin $1 &
+	first=$!
+	workload spin $1
+	wait $first
+}}
 guest-agent --events help | sed 's/^/HELP /'
-agent_start --buffer 16M --events sys_enter,hypercalls,steal || exit 1
+agent_start --events sys_enter,hypercalls,steal || exit 1
 echo 'id == 121' > $T/events/raw_syscalls/sys_enter/filter
 echo '{' '.join(FUNCTIONS)}' > $T/set_ftrace_filter
 echo function > $T/current_tracer
@@ -49,24 +55,18 @@ workload mark {BEGIN}
 counts INNER0
 for i in $(seq 30); do /bin/true; done
 dd if=/dev/zero of=/tmp/zeros bs=64k count=32 2> /dev/null
-workload spin 3 & # two virtual CPUs, one that is real
-spin=$!
-workload spin 3 &
-wait $spin $!
+spin 3
 counts INNER1
 workload mark {END}
 counts OUTER1
 ftrace_off
-echo nop > $T/current_tracer
 agent_stop || exit 1
 ftrace_dump
+echo nop > $T/current_tracer
 agent_start --events sys_enter,steal__rq || exit 1
 workload mark {BEGIN_RQ}
 counts RQ0
-workload spin 2 &
-spin=$!
-workload spin 2 &
-wait $spin $!
+spin 2
 counts RQ1
 workload mark {END_RQ}
 agent_stop || exit 1
@@ -78,11 +78,15 @@ agent_stop || exit 1
 
 
 class SlowXenVM(XenVM):
-    """With one CPU for two virtual ones, so that they take each other's time."""
+    """
+    With one CPU for two virtual ones, so that they take each other's time. Without xsave: what Xen saves by it from one
+    and restores to the other does not survive QEMU 7.2's emulation, and programs' memory gets corrupted.
+    """
 
     def __init__(self, script, kernel):
         super().__init__(script, kernel)
         self.command[self.command.index('-smp') + 1] = '1'
+        self.command[self.command.index('-cpu') + 1] += ',-xsave,-avx,-avx2,-f16c,-fma,-pku'
 
 
 def fields_of(event, names):
@@ -143,7 +147,6 @@ def compare_with_ftrace(events, path):
                 count[name] += span.compare(name, lambda x, y: x == y, f'CPU {cpu}')
     say('as ftrace: ' + ', '.join(f'{name} {n}' for name, n in count.items()))
     assert all(n for name, n in count.items() if name != 'xen_mc_extend_args'), count
-    return spans
 
 
 def table(console, when, pattern):
@@ -153,8 +156,11 @@ def table(console, when, pattern):
 INTERRUPT = r'(\w+): +(\d+) +(\d+) +(.*?)\s*$'
 
 
-def compare_with_interrupts(events, spans, console):
-    """Upcalls are the kernel's HYP, event channels its interrupts: more than between its inner readings, less than the outer."""
+def compare_with_interrupts(events, console):
+    """
+    Event channels are the kernel's interrupts: not fewer than between its inner readings, not more than between the
+    outer. It does not show its count of upcalls (HYP) in PV guests: that they are as many as ftrace has is shown above.
+    """
     of = {when: table(console, when, INTERRUPT) for when in ('OUTER0', 'INNER0', 'INNER1', 'OUTER1')}
 
     def bounds(irq, cpu):
@@ -170,9 +176,6 @@ def compare_with_interrupts(events, spans, console):
     types, irqs = collections.Counter(), 0
     for cpu in range(2):
         upcalls = ours(cpu, 'xen_upcall')
-        least, most = bounds('HYP', cpu)
-        say(f'CPU {cpu}: {len(upcalls)} upcalls, HYP {least} to {most}')
-        assert least <= len(upcalls) <= most and least > most * 0.5
         channels = ours(cpu, 'xen_event_channel')
         handled = sum(u['channels'] for u in upcalls)
         assert abs(handled - len(channels)) <= 2, (handled, len(channels))
@@ -280,8 +283,8 @@ def test_xen(kernel):
             events = [json.loads(line) for line in f]
         assert not any('lost' in e for e in events), [e for e in events if 'lost' in e][:3]
         events = [e for e in events if 'event' in e and 'fields' in e]
-        spans = compare_with_ftrace(events, vm.disk)
-        compare_with_interrupts(events, spans, console)
+        compare_with_ftrace(events, vm.disk)
+        compare_with_interrupts(events, console)
         compare_steal(events, console, 'INNER0', 'INNER1', (BEGIN, END), 0.5)
         compare_steal(events, console, 'RQ0', 'RQ1', (BEGIN_RQ, END_RQ), 0.3)
         live = reader.out()
