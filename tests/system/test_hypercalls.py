@@ -37,8 +37,14 @@ counts() {{ # NAME
 	sed "s/^/$1 /" /proc/interrupts
 	grep '^cpu[0-9]' /proc/stat | sed "s/^/$1 stat /"
 }}
+spin() {{ # two virtual CPUs, one that is real
+	workload spin $1 &
+	first=$!
+	workload spin $1
+	wait $first
+}}
 guest-agent --events help | sed 's/^/HELP /'
-agent_start --buffer 16M --events sys_enter,hypercalls,steal || exit 1
+agent_start --events sys_enter,hypercalls,steal || exit 1
 echo 'id == 121' > $T/events/raw_syscalls/sys_enter/filter
 echo '{' '.join(FUNCTIONS)}' > $T/set_ftrace_filter
 echo function > $T/current_tracer
@@ -49,26 +55,22 @@ workload mark {BEGIN}
 counts INNER0
 for i in $(seq 30); do /bin/true; done
 dd if=/dev/zero of=/tmp/zeros bs=64k count=32 2> /dev/null
-workload spin 3 & # two virtual CPUs, one that is real
-spin=$!
-workload spin 3 &
-wait $spin $!
+spin 3
 counts INNER1
 workload mark {END}
 counts OUTER1
 ftrace_off
-echo nop > $T/current_tracer
 agent_stop || exit 1
 ftrace_dump
+echo nop > $T/current_tracer
 agent_start --events sys_enter,steal__rq || exit 1
+counts RQ-OUTER0
 workload mark {BEGIN_RQ}
-counts RQ0
-workload spin 2 &
-spin=$!
-workload spin 2 &
-wait $spin $!
-counts RQ1
+counts RQ-INNER0
+spin 2
+counts RQ-INNER1
 workload mark {END_RQ}
+counts RQ-OUTER1
 agent_stop || exit 1
 agent_start --events xen_mc_entry,xen_mc_flush --stack 'xen_mc_*' || exit 1
 for i in 1 2 3 4 5; do /bin/true; done
@@ -78,11 +80,15 @@ agent_stop || exit 1
 
 
 class SlowXenVM(XenVM):
-    """With one CPU for two virtual ones, so that they take each other's time."""
+    """
+    With one CPU for two virtual ones, so that they take each other's time. Without xsave: what Xen saves by it from one
+    and restores to the other does not survive QEMU 7.2's emulation, and programs' memory gets corrupted.
+    """
 
     def __init__(self, script, kernel):
         super().__init__(script, kernel)
         self.command[self.command.index('-smp') + 1] = '1'
+        self.command[self.command.index('-cpu') + 1] += ',-xsave,-avx,-avx2,-f16c,-fma,-pku'
 
 
 def fields_of(event, names):
@@ -143,18 +149,25 @@ def compare_with_ftrace(events, path):
                 count[name] += span.compare(name, lambda x, y: x == y, f'CPU {cpu}')
     say('as ftrace: ' + ', '.join(f'{name} {n}' for name, n in count.items()))
     assert all(n for name, n in count.items() if name != 'xen_mc_extend_args'), count
-    return spans
 
 
 def table(console, when, pattern):
     return {m[1]: m for m in re.finditer(rf'^{when} +{pattern}', console, re.M)}
 
 
+def marked(events, cpu, mark):
+    return next(e['time'] for e in events if e['cpu'] == cpu and e['event'] == 'sys_enter' and
+                e['fields']['nr'] == 121 and e['fields']['args'][0] == mark)
+
+
 INTERRUPT = r'(\w+): +(\d+) +(\d+) +(.*?)\s*$'
 
 
-def compare_with_interrupts(events, spans, console):
-    """Upcalls are the kernel's HYP, event channels its interrupts: more than between its inner readings, less than the outer."""
+def compare_with_interrupts(events, console):
+    """
+    Event channels are the kernel's interrupts: not fewer than between its inner readings, not more than between the
+    outer. It does not show its count of upcalls (HYP) in PV guests: that they are as many as ftrace has is shown above.
+    """
     of = {when: table(console, when, INTERRUPT) for when in ('OUTER0', 'INNER0', 'INNER1', 'OUTER1')}
 
     def bounds(irq, cpu):
@@ -163,16 +176,12 @@ def compare_with_interrupts(events, spans, console):
         return value('INNER1') - value('INNER0'), value('OUTER1') - value('OUTER0')
 
     def ours(cpu, name):
-        at = [next(e['time'] for e in events if e['cpu'] == cpu and e['event'] == 'sys_enter' and
-                   e['fields']['nr'] == 121 and e['fields']['args'][0] == mark) for mark in (BEGIN, END)]
+        at = [marked(events, cpu, mark) for mark in (BEGIN, END)]
         return [e['fields'] for e in events if e['cpu'] == cpu and e['event'] == name and at[0] <= e['time'] <= at[1]]
 
     types, irqs = collections.Counter(), 0
     for cpu in range(2):
         upcalls = ours(cpu, 'xen_upcall')
-        least, most = bounds('HYP', cpu)
-        say(f'CPU {cpu}: {len(upcalls)} upcalls, HYP {least} to {most}')
-        assert least <= len(upcalls) <= most and least > most * 0.5
         channels = ours(cpu, 'xen_event_channel')
         handled = sum(u['channels'] for u in upcalls)
         assert abs(handled - len(channels)) <= 2, (handled, len(channels))
@@ -190,17 +199,37 @@ def compare_with_interrupts(events, spans, console):
     assert types['virq'] and types['ipi']
 
 
-def compare_steal(events, console, before, after, marks, least):
-    """/proc/stat has hundredths of a second, of what the ticks accounted for."""
-    of = {when: table(console, when, r'stat cpu(\d+) (.*)$') for when in (before, after)}
+def compare_steal(events, console, prefix, marks):
+    """/proc/stat has hundredths of a second, of what the ticks accounted for: likewise."""
+    readings = [table(console, prefix + when, r'stat cpu(\d+) (.*)$') for when in ('INNER0', 'INNER1', 'OUTER0', 'OUTER1')]
     for cpu in range(2):
-        at = [min(e['time'] for e in events if e['cpu'] == cpu and e['event'] == 'sys_enter' and
-                  e['fields']['nr'] == 121 and e['fields']['args'][0] == mark) for mark in marks]
+        begin, end = (marked(events, cpu, mark) for mark in marks)
         ours = sum(e['fields']['stolen_ns'] for e in events if e['event'] == 'steal' and e['fields']['cpu'] == cpu and
-                   at[0] <= e['time'] <= at[1]) / 1e9
-        theirs = [int(of[when][str(cpu)][2].split()[7]) / 100 for when in (before, after)]
-        say(f'CPU {cpu}: {ours:.3f} s stolen, /proc/stat {theirs[1] - theirs[0]:.2f}')
-        assert theirs[1] - theirs[0] > least and abs(ours - (theirs[1] - theirs[0])) < 0.15
+                   begin <= e['time'] <= end) / 1e9
+        stolen = [int(of[str(cpu)][2].split()[7]) / 100 for of in readings]
+        least, most = stolen[1] - stolen[0], stolen[3] - stolen[2]
+        say(f'CPU {cpu}: {ours:.3f} s stolen, /proc/stat {least:.2f} to {most:.2f}')
+        assert least - 0.03 <= ours <= most + 0.03 and least > 0.3 and least > 0.6 * most
+
+
+def check_composition(events):
+    """What a flush says that is in it was queued since the flush before on its CPU, in this order."""
+    nr = other = 0
+    for cpu in range(2):
+        begin, end = (marked(events, cpu, mark) for mark in (BEGIN, END))
+        queued = None
+        for e in events:
+            if e['cpu'] != cpu or not begin <= e['time'] <= end:
+                continue
+            if e['event'] == 'xen_mc_entry' and queued is not None:
+                queued.append(e['fields']['op'])
+            elif e['event'] == 'xen_mc_flush':
+                if queued is not None:
+                    nr += 1
+                    other += [op for op in e['fields']['op'] if op != NONE] != queued
+                queued = []
+    say(f'{nr} flushes, all but {other} of what was queued just before')
+    assert nr > 1000 and other <= nr / 500
 
 
 def view(name, source):
@@ -280,10 +309,11 @@ def test_xen(kernel):
             events = [json.loads(line) for line in f]
         assert not any('lost' in e for e in events), [e for e in events if 'lost' in e][:3]
         events = [e for e in events if 'event' in e and 'fields' in e]
-        spans = compare_with_ftrace(events, vm.disk)
-        compare_with_interrupts(events, spans, console)
-        compare_steal(events, console, 'INNER0', 'INNER1', (BEGIN, END), 0.5)
-        compare_steal(events, console, 'RQ0', 'RQ1', (BEGIN_RQ, END_RQ), 0.3)
+        compare_with_ftrace(events, vm.disk)
+        compare_with_interrupts(events, console)
+        compare_steal(events, console, '', (BEGIN, END))
+        compare_steal(events, console, 'RQ-', (BEGIN_RQ, END_RQ))
+        check_composition(events)
         live = reader.out()
         source = f'file:{raw}'
         assert live == view('hypercalls:json', source)
