@@ -253,11 +253,19 @@ static bool is_mark(const struct ftrace_record *r)
 	return memmem(r->data, r->len, MARK, sizeof(MARK) - 1) != NULL;
 }
 
+/* On our clock. Early in a boot, the kernel's stands at 0, and ours began later. */
+static __u64 time_of(const struct boot *b, const struct ftrace_record *r)
+{
+	__u64 time = r->time + b->offset;
+
+	return (__s64)b->offset < 0 && time > r->time ? 0 : time;
+}
+
 static void write_record(struct boot *b, size_t cpu, const struct ftrace_record *r, void *ctx)
 {
 	const struct writing *w = ctx;
 	struct htrace_ring *ring = rings_at(w->rings, (__u32)cpu);
-	__u64 time = r->time + b->offset;
+	__u64 time = time_of(b, r);
 	unsigned char payload[TRACEPOINT_PAYLOAD_MAX];
 	struct htrace_slot slot;
 	__u32 id;
@@ -332,7 +340,7 @@ static void count_missed(struct boot *b, size_t cpu, const struct ftrace_record 
 	struct ending *e = ctx;
 	__u64 live = tp ? attached(e->loader, tp) : 0;
 
-	if (!live || is_mark(r) || r->time + b->offset >= live || cpu >= e->rings->nr)
+	if (!live || is_mark(r) || time_of(b, r) >= live || cpu >= e->rings->nr)
 		return;
 	htrace_ring_drop(rings_at(e->rings, (__u32)cpu));
 	e->missed++;

@@ -85,15 +85,18 @@ void boot_initcall(struct boot *b, __u64 time, __u64 address, const char *name, 
 		return;
 	}
 	/* Of one that was called before, and is over, this is another call. */
-	if (!i || (finish ? i->end : i->begin) || (finish && time < i->begin) || (!finish && i->end && time > i->end))
+	if (!i || (finish ? i->ended : i->began) || (finish && i->began && time < i->begin) ||
+	    (!finish && i->ended && time > i->end))
 		i = new_initcall(b, o, name);
 	if (!i)
 		return;
 	i->cpu = cpu;
 	if (finish) {
+		i->ended = true;
 		i->end = time;
 		i->ret = ret;
 	} else {
+		i->began = true;
 		i->begin = time;
 	}
 	b->unordered = true;
@@ -143,7 +146,7 @@ static int by_time(const void *a, const void *b)
 
 static unsigned int level_of(const struct boot *b, const struct boot_initcall *i)
 {
-	__u64 time = i->begin ? i->begin : i->end;
+	__u64 time = i->began ? i->begin : i->end;
 	unsigned int l = b->nr_levels;
 
 	if (b->user && time >= b->user) /* the kernel's own are all over then: a module's */
@@ -174,7 +177,7 @@ void boot_settle(struct boot *b)
 
 		i->level = level_of(b, i);
 		if (i->level == b->nr_levels) {
-			b->before += !b->user || (i->begin ? i->begin : i->end) < b->user;
+			b->before += !b->user || (i->began ? i->begin : i->end) < b->user;
 			continue;
 		}
 		b->level[i->level].nr++;

@@ -27,7 +27,8 @@ struct boot_level {
 
 struct boot_initcall {
 	char name[HTRACE_NAME_MAX];
-	__u64 begin, end; /* 0: it was not seen */
+	__u64 begin, end;
+	bool began, ended; /* as far as that was seen; early in a boot, clocks may stand at 0 */
 	__s32 ret;
 	unsigned int cpu; /* where it was seen last */
 	unsigned int level; /* as of boot_settle(); nr_levels: it is a module's, or none is known */
@@ -82,7 +83,7 @@ const struct boot_initcall **boot_slowest(const struct boot *b, unsigned int lev
 
 static inline __u64 boot_took(const struct boot_initcall *i)
 {
-	return i->begin && i->end > i->begin ? i->end - i->begin : 0;
+	return i->began && i->ended && i->end > i->begin ? i->end - i->begin : 0;
 }
 
 #endif

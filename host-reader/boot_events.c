@@ -240,11 +240,28 @@ static bool find_initial(const struct boot_events *b, unsigned long long *from, 
 	return *from < *to;
 }
 
+/* Those of the initial part; or those outside it that may be initcalls, too, by what they are called. */
+static void name_part(struct boot_events *b, __u64 from, __u64 to, __u64 moved, bool outside)
+{
+	unsigned long long address;
+	__u64 before = 0;
+	char type, name[256];
+
+	for (const char *line = b->symbols.text; line;) {
+		line = symbol_line(line, &address, &type, name);
+		if ((type != 't' && type != 'T') || address == before || !strcmp(name, "_sinittext") ||
+		    (address >= from && address < to) == outside || (outside && !strstr(name, "init")))
+			continue;
+		before = address; /* of aliases the first */
+		if (boot_records_name(b->records, address + moved, name))
+			return; /* there is no room for more */
+	}
+}
+
 static void name_initcalls(struct boot_events *b)
 {
-	unsigned long long address, from, to;
-	__u64 moved, before = 0;
-	char type, name[256];
+	unsigned long long from, to;
+	__u64 moved;
 
 	if (!b->symbols.text)
 		return;
@@ -252,15 +269,8 @@ static void name_initcalls(struct boot_events *b)
 		snprintf(b->said, sizeof(b->said), "the symbols are not this kernel's: initcalls are shown as addresses");
 		return;
 	}
-	for (const char *line = b->symbols.text; line;) {
-		line = symbol_line(line, &address, &type, name);
-		if ((type != 't' && type != 'T') || address < from || address >= to || address == before ||
-		    !strcmp(name, "_sinittext"))
-			continue;
-		before = address; /* of aliases the first */
-		if (boot_records_name(b->records, address + moved, name))
-			return;
-	}
+	name_part(b, from, to, moved, false);
+	name_part(b, from, to, moved, true);
 }
 
 /* ----------------------------------------------------------------------------------------- the region */

@@ -20,9 +20,10 @@ struct meta {
 
 /* A page as it was when it was last read. */
 struct page {
-	__u64 time;  /* its own; 0: nothing was read of it */
+	__u64 time;  /* its own, which may be 0: clocks stand still early in a boot */
 	__u64 until; /* of the last record that was */
 	__u32 used, bad; /* bytes; bad: of a page that did not add up */
+	bool seen;
 };
 
 struct cpu {
@@ -189,13 +190,13 @@ static long find_fresh(struct boot_ring *r, struct cpu *c)
 		if (!copy(r, head, sizeof(head), c->data + (__u64)i * PAGE))
 			return -EIO;
 		len = head[1] & 0xfffff;
-		if (!len || !head[0])
+		if (!len)
 			continue;
 		filled++;
-		if (p->time != head[0]) {
-			if (p->time && c->latest == i + 1)
+		if (!p->seen || p->time != head[0]) {
+			if (p->seen && c->latest == i + 1)
 				r->state.overrun++; /* and so were all that came behind it */
-			*p = (struct page){ .time = head[0], .until = head[0] };
+			*p = (struct page){ .time = head[0], .until = head[0], .seen = true };
 		}
 		if (len > p->used && len != p->bad)
 			r->fresh[nr++] = (struct fresh){ head[0], i };

@@ -322,11 +322,11 @@ static void json_initcalls(struct out *o, const struct boot *b)
 				json_member(o, "level", b->level[level].name);
 			}
 			view_json_number(o, "cpu", i->cpu);
-			if (i->begin)
+			if (i->began)
 				view_json_number(o, "begin", i->begin);
-			if (i->begin && i->end)
+			if (i->began && i->ended)
 				view_json_number(o, "ns", boot_took(i));
-			if (i->end)
+			if (i->ended)
 				out_printf(o, ",\"ret\":%d", i->ret);
 			out_char(o, '}');
 		}

@@ -78,10 +78,12 @@ static void fill(int fd, struct input *in)
 	while (in->left) {
 		__u64 how = take(in, 1), page = how % PAGES;
 		static unsigned char bytes[PAGE];
-		size_t at = how & 64 ? take(in, 2) % PAGE : 0, n = take(in, 1 + (how >> 7));
+		size_t at, n;
 
-		if (how == 63)
+		if (how == 63) /* the rest comes later */
 			return;
+		at = how & 64 ? take(in, 2) % PAGE : 0;
+		n = take(in, 1 + (how >> 7));
 		memset(bytes, 0, sizeof(bytes));
 		n = n % (PAGE - at) < in->left ? n % (PAGE - at) : in->left;
 		memcpy(bytes, in->at, n);
@@ -134,10 +136,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct htrace_schema_builder *b = NULL;
 	struct htrace_schema *schema = NULL;
 	struct boot_ring *ring = NULL;
-	const void *entries;
+	const void *entries = NULL;
 	struct reader r;
 	char err[160];
-	size_t len;
+	size_t len = 0;
 
 	if (fd < 0) {
 		fd = memfd_create("ring", 0);
@@ -153,18 +155,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!session_schema(r.session, 1, entries, len, r.now, err, sizeof(err)))
 		run.r = &r;
 	fill(fd, &in);
+	CHECK(boot_ring_open(&ring, fd, 0, how) == -EINVAL);
 	if (!boot_ring_open(&ring, fd, 0, PAGES * PAGE)) {
-		while (!boot_ring_find(ring) && in.left) {
+		fail_allocation(how & 128 ? (unsigned int)take(&in, 1) : 0);
+		while (boot_ring_find(ring) && in.left)
+			fill(fd, &in);
+		while (in.left) {
 			run.room = how & 16 ? 3 : 1000;
 			boot_ring_read(ring, each, &run);
 			fill(fd, &in);
-			if (how & 32)
-				break;
 		}
 		if (how & 64)
-			CHECK(!ftruncate(fd, PAGE));
-		for (int i = 0; i < 3 && boot_ring_state(ring)->cpus; i++)
+			CHECK(!ftruncate(fd, how & 32 ? 4 * PAGE : PAGE));
+		for (int i = 0; i < 3; i++)
 			boot_ring_read(ring, each, &run);
+		CHECK(boot_ring_state(ring)->cpus <= PAGES / 2);
+		fail_allocation(0);
 		boot_ring_close(ring);
 	}
 	reader_emit(&r, true);

@@ -51,8 +51,8 @@ def view(form, source, *options):
     return run.stdout
 
 
-def check_levels(boot, truth):
-    """Levels in their order, the initcalls of each, and how long each took, as ftrace has them."""
+def check_levels(boot, truth, unnamed=0):
+    """Levels in their order, the initcalls of each, and how long each took, as ftrace has them. UNNAMED: so many have no name."""
     levels = [(t, fields.split('=')[1]) for t, _, _, event, fields in truth if event == 'initcall_level']
     assert [name for _, name in levels][:3] == ['console', 'early', 'pure'], levels
     assert [x['level'] for x in boot['levels']] == [name for _, name in levels]
@@ -76,27 +76,30 @@ def check_levels(boot, truth):
             ours[i['function']].append(i['ns'] // 1000)
     # names are C's identifiers here, and the trace file's times are in microseconds
     theirs = {re.sub(r'\W', '_', name): ns for name, ns in took.items()}
-    assert ours.keys() == theirs.keys(), sorted(ours.keys() ^ theirs.keys())[:20]
-    for name, all_of in theirs.items():
-        for a, b in zip(sorted(ours[name]), sorted(all_of)):
+    odd = sorted(ours.keys() - theirs.keys())
+    assert len(odd) <= unnamed and all(name.startswith('0x') for name in odd), odd[:20]
+    assert sum(map(len, ours.values())) == sum(map(len, theirs.values()))
+    for name in ours.keys() & theirs.keys():
+        for a, b in zip(sorted(ours[name]), sorted(theirs[name])):
             assert abs(a - b) <= 2, (name, a, b)
     say('initcalls:', dict(want))
 
 
 def check_records(events, truth):
-    """One by one: the same event, CPU and distance in time from the first."""
-    first = min(e['time'] for e in events)
-    base = truth[0][0]
+    """One by one: the same event, CPU and time, from where the kernel's clock goes on: until then it stands at 0."""
     mine = collections.defaultdict(list)
     for e in events:
-        mine[e['cpu'], e['event']].append((e['time'] - first) / 1000)
+        mine[e['cpu'], e['event']].append(e['time'] / 1000)
     theirs = collections.defaultdict(list)
     for t, cpu, _, event, _ in truth:
-        theirs[cpu, event].append(t - base)
+        theirs[cpu, event].append(t)
+    going = [(t, cpu, event) for t, cpu, _, event, _ in truth if t > 0]
+    t, cpu, event = going[len(going) // 2]
+    offset = sorted(mine[cpu, event])[theirs[cpu, event].index(t)] - t
     for key, times in theirs.items():
         assert len(mine[key]) >= len(times), (key, len(mine[key]), len(times))
         for a, b in zip(sorted(mine[key]), times):
-            assert abs(a - b) <= 2, (key, a, b)
+            assert abs(a - b - offset) <= 3 or b == 0 and a <= max(0, offset) + 3, (key, a, b, offset)
     return {key: len(times) for key, times in theirs.items()}
 
 
@@ -213,6 +216,6 @@ def read_ring(formats, symbols):
         say('events:', len(truth), {event: n for (cpu, event), n in counts.items() if not cpu})
         with open(os.path.join(vm.dir, 'page'), encoding='utf-8') as f:
             boot = json.loads(f.read())
-        check_levels(boot, truth)
-        check_levels(late, truth)
+        check_levels(boot, truth, unnamed=10)
+        check_levels(late, truth, unnamed=10)
         assert 'are left out' not in live.err() and 'overwr' not in re.sub(r'(?s)--- summary.*', '', live.err()), live.err()
