@@ -40,9 +40,10 @@ def compile_test(source, directory, build='plain', mutation=None):
     with open(source, encoding='utf-8') as f:
         text = f.read()
     sources = [source] if '#include "consumer.c"' in text else [source, consumer]
+    sources.append(os.path.join(LIB, 'unpack.c'))
     if '#include "producer.c"' in text:  # and with it the rest of the library
         sources += [f for f in glob.glob(os.path.join(LIB, '*.c')) if os.path.basename(f) not in
-                    ('consumer.c', 'producer.c', 'geometry.c', 'schema_btf.c')]
+                    ('consumer.c', 'producer.c', 'geometry.c', 'unpack.c', 'schema_btf.c')]
     if source.startswith(UNIT):
         libraries += shlex.split(subprocess.run(['pkg-config', '--libs', 'check'], check=True,
                                                 stdout=subprocess.PIPE, text=True).stdout)
