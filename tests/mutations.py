@@ -186,7 +186,7 @@ MUTATIONS = [
     Mutation('packed-again', 'each block begins without a basis', None,
              [(CONSUMER, '	c->basis = (struct htrace_unpacker){ 0 };\n', '')], unit='test_pack'),
     Mutation('packed-behind', 'where in the ring a record is that was packed', None,
-             [(CONSUMER, '	if (b->end - pos == b->len) /*', '	if (b->end) /*')], unit=''),
+             [(CONSUMER, '	if (b->end - pos == b->len) /*', '	if (b->end) /*')], unit='test_pack'),
     Mutation('wake-fence', "the producer's fence between commit and event_idx",
              ('wake', ' RECORDS=2 NO_PRODUCER_FENCE'),
              [(RING, '''{
