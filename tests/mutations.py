@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIB = os.path.join(TOP, 'libhtrace')
 RING = 'include/htrace/ring.h'
+PACK = 'include/htrace/pack.h'
 READER = 'include/htrace/consumer.h'
 CONSUMER = 'consumer.c'
 SYNC = 'include/htrace/sync.h'
@@ -29,7 +30,7 @@ class Mutation:
     code: list = field(default_factory=list)
     unit: str = 'test_schedules'  # the unit test that shows it in the real code; '': none
     stress: str = ''  # do threads on x86-64? 'plain': as they are, 'borrow': that do not copy,
-    # 'tsan': by ThreadSanitizer
+    # 'packed': one packs, 'tsan': by ThreadSanitizer
 
 
 DESCRIPTOR = '''	htrace_store(&b->base, now);
@@ -170,6 +171,22 @@ MUTATIONS = [
              [(READER, '(__u64)(__s64)(__s32)(', '(__u64)(')], unit='test_ring'),
     Mutation('range', 'the range of the short form', ('time', ' LONG_RANGE'),
              [(RING, '>= 3ULL << 30', '>= 5ULL << 30')], stress='plain'),
+    Mutation('packed-block', 'a packed record in the block of its basis', None,
+             [(PACK, 'r->packed_block != pos - used + 1 || ', '')], unit='test_pack', stress='packed'),
+    Mutation('packed-basis', 'a packed record whose basis says what is left out', None,
+             [(PACK, """r->packed_next != htrace_pack_task(e->prev_tid, e->prev_prio) ||
+	    !htrace_pack_fits(e))""", '!htrace_pack_fits(e))')], unit='test_pack', stress='packed'),
+    Mutation('packed-fits', 'values that fit', None,
+             [(PACK, """ ||
+	    !htrace_pack_fits(e))""", ')')], unit='test_pack'),
+    Mutation('packed-far', 'the time in full where it is far', None,
+             [(PACK, 'distance >= HTRACE_PACKED_FAR', 'distance > HTRACE_PACKED_FAR')], unit='test_pack'),
+    Mutation('packed-room', 'the room of the full time', None,
+             [(PACK, 'used + len + 8 > block', 'used + 16 > block')], unit='test_pack'),
+    Mutation('packed-again', 'each block begins without a basis', None,
+             [(CONSUMER, '	c->basis = (struct htrace_unpacker){ 0 };\n', '')], unit='test_pack'),
+    Mutation('packed-behind', 'where in the ring a record is that was packed', None,
+             [(CONSUMER, '	if (b->end - pos == b->len) /*', '	if (b->end) /*')], unit='test_pack'),
     Mutation('wake-fence', "the producer's fence between commit and event_idx",
              ('wake', ' RECORDS=2 NO_PRODUCER_FENCE'),
              [(RING, '''{

@@ -3,10 +3,12 @@
  * The consumer of one ring, of policy POLICY: producers that are right write into it, and the input
  * changes any word of it between two steps. As long as nothing was changed every event is accounted
  * for; whatever was changed, records lie in the batch and a call's work, and all calls, are bounded.
+ * In some rings switches of tasks are packed.
  */
 #include <errno.h>
 
 #include <htrace/consumer.h>
+#include <htrace/pack.h>
 
 #include "fuzz.h"
 
@@ -18,7 +20,8 @@ struct box {
 	struct htrace_ring *ring;
 	struct htrace_consumer *c;
 	__u64 host_consumed;
-	bool use_host_word, changed, restarted;
+	bool use_host_word, changed, restarted, packed;
+	struct htrace_switch last;
 	__u64 clock, produced, received, lost;
 	struct htrace_slot open[MAX_OPEN];
 	unsigned int nr_open;
@@ -38,6 +41,7 @@ static struct htrace_image image_of(const struct box *b)
 	return (struct htrace_image){
 		.ring = b->ring, .geometry = b->g, .anchor = b->ring->anchor,
 		.placement = b->use_host_word ? HTRACE_PLACEMENT_IVSHMEM : HTRACE_PLACEMENT_VSHMEM,
+		.packed = b->packed,
 	};
 }
 
@@ -72,6 +76,22 @@ static void reserve(struct box *b, __u32 len, __u64 step)
 		b->open[0] = b->open[--b->nr_open];
 	}
 	b->open[b->nr_open++] = slot;
+}
+
+/* Packed, if @how does not make values that do not fit. */
+static void record_switch(struct box *b, __u32 how, __u64 step)
+{
+	struct htrace_switch e = {
+		.prev_tid = b->last.next_tid, .prev_prio = b->last.next_prio, .next_tid = how * 0x10001 + 1, .next_prio = 120,
+		.prev_state = how & 16 ? how : 1u << (how & 15),
+	};
+
+	b->clock += how & 32 ? step << 30 : step;
+	b->produced++;
+	if (how & 64)
+		e.prev_tid++;
+	htrace_record_switch(b->ring, &b->g, &b->g, consumed_word(b), 200, &e, 7, b->clock);
+	b->last = e;
 }
 
 static void commit(struct box *b, unsigned int which)
@@ -122,7 +142,8 @@ static int read_one(struct box *b)
 		CHECK(b->changed || !ret);
 		return ret;
 	}
-	CHECK(batch.len <= block && !batch.len == !batch.events);
+	CHECK(batch.len <= (b->packed ? 4 * block : block) && !batch.len == !batch.events);
+	CHECK(batch.end >= batch.pos && batch.end - batch.pos <= batch.len && batch.end - batch.pos <= block);
 	CHECK(batch.events || batch.overwritten || batch.dropped || batch.corrupt || batch.before ||
 	      batch.unfinished || batch.uncommitted);
 	CHECK(htrace_consumer_position(b->c) >= before);
@@ -156,6 +177,7 @@ static void next_life(struct box *b)
 	htrace_consumer_finish(b->c);
 	drain(b);
 	CHECK(b->changed || !htrace_consumer_backlog(b->c));
+	b->ring->packed_block = 0;
 	b->ring->head = b->ring->dropped = b->ring->refused = b->ring->consumed = 0;
 	memset((char *)b->ring + b->g.desc_off, 0, b->g.data_off - b->g.desc_off);
 	b->ring->generation++;
@@ -187,6 +209,9 @@ static void move(struct box *b)
 	img.geometry.ring_shift++;
 	CHECK(htrace_consumer_move(b->c, &img, NULL) == -EINVAL);
 	img.geometry.ring_shift--;
+	img.packed ^= 1;
+	CHECK(htrace_consumer_move(b->c, &img, NULL) == -EINVAL);
+	img.packed ^= 1;
 	CHECK(!htrace_consumer_move(b->c, &img, POLICY == HTRACE_DISCARD ?
 				    (b->use_host_word ? &b->host_consumed : &copy->consumed) : NULL));
 	free(b->ring);
@@ -203,7 +228,7 @@ static int count_record(void *ctx, const struct htrace_record *r, const struct h
 {
 	struct some *s = ctx;
 
-	CHECK(r->id && r->id <= HTRACE_MAX_EVENTS && (const unsigned char *)r->payload >= b->data &&
+	CHECK(r->id && r->id <= HTRACE_MAX_EVENTS && b->end >= b->pos && (const unsigned char *)r->payload >= b->data &&
 	      (const unsigned char *)r->payload + r->len <= b->data + b->len);
 	s->nr++;
 	return !--s->left;
@@ -242,7 +267,8 @@ static void borrow(struct box *b, unsigned int how)
 	fail_allocation(how & 1);
 	ret = how & 2 ? htrace_consumer_borrow_unseen(b->c, &batch) : htrace_consumer_borrow(b->c, &batch);
 	fail_allocation(0);
-	CHECK(ret == 1 || !ret || ret == -EBUSY || (ret == -ENOMEM && how & 1) || b->changed);
+	CHECK(ret == 1 || !ret || ret == -EBUSY || (ret == -ENOMEM && how & 1) || (ret == -EOPNOTSUPP && b->packed) ||
+	      b->changed);
 	if (ret != 1)
 		return;
 	for (htrace_iter_init(&it, &batch); htrace_iter_next(&it, &r); n++)
@@ -281,6 +307,10 @@ static void step(struct box *b, struct input *in)
 	switch (op & 15) {
 	case 0: case 1: case 2: case 3:
 		for (__u64 len = take(in, 1) << (op & 3), step = take(in, 1); n-- && !b->changed;) {
+			if (b->packed && op & 1) {
+				record_switch(b, (__u32)len >> (op & 2) ^ (__u32)n, step);
+				continue;
+			}
 			reserve(b, (__u32)len, step);
 			commit(b, b->nr_open - 1);
 		}
@@ -351,6 +381,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	b.len = b.g.data_off + b.g.ring_mask + 1;
 	b.ring = new_ring(&b);
 	b.use_host_word = how & 1;
+	b.packed = shapes & 0x40;
 	b.ring->anchor = how & 2 ? 0x1234 : 0;
 	if ((how & 12) == 12)
 		try_geometry(&in);

@@ -27,6 +27,8 @@ VALIDATING = {
     'libhtrace/ram.c': 'page runs, anchors, guest RAM',
     'libhtrace/geometry.c': 'shapes of rings',
     'libhtrace/consumer.c': 'rings: positions, descriptors, records',
+    'libhtrace/consumer_walk.h': 'rings: framing of records, packed ones too',
+    'libhtrace/unpack.c': 'rings: packed records',
     'libhtrace/consumer_each.c': 'rings: batches that were handed over in part',
     'libhtrace/consumer_borrow.c': 'rings: records that are lent where they are',
     'libhtrace/clock_model.c': 'samples of a guest\'s clocks',

@@ -40,9 +40,11 @@ def compile_test(source, directory, build='plain', mutation=None):
     with open(source, encoding='utf-8') as f:
         text = f.read()
     sources = [source] if '#include "consumer.c"' in text else [source, consumer]
+    with_it = ('unpack.c', 'consumer_borrow.c', 'consumer_each.c')
+    sources += [os.path.join(LIB, f) for f in with_it if f'#include "{f}"' not in text]
     if '#include "producer.c"' in text:  # and with it the rest of the library
         sources += [f for f in glob.glob(os.path.join(LIB, '*.c')) if os.path.basename(f) not in
-                    ('consumer.c', 'producer.c', 'geometry.c', 'schema_btf.c')]
+                    ('consumer.c', 'producer.c', 'geometry.c', 'schema_btf.c', *with_it)]
     if source.startswith(UNIT):
         libraries += shlex.split(subprocess.run(['pkg-config', '--libs', 'check'], check=True,
                                                 stdout=subprocess.PIPE, text=True).stdout)

@@ -4,12 +4,13 @@
  * it is, and each of its words can be told from that; times are unique and rise; the account must
  * add up. Exit status 0: all was right.
  *
- *   stress threads|signals|single|readers|killed discard|overwrite RECORDS [borrow]
+ *   stress threads|signals|single|readers|killed discard|overwrite RECORDS [borrow|packed]
  *
  * threads: nothing else. signals: handlers interrupt producers anywhere, and produce. single: the same
  * with one producer, which therefore needs no bus locks. readers: they come and go. killed: producers
  * are processes, killed anywhere, by turns several and one that a timer's handler interrupts; RECORDS is
  * then the number of rounds, each with a new ring. borrow: read without a copy, several batches at a time.
+ * packed: the first producer (not its handler) records switches of tasks, packed if they can be.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -34,10 +35,14 @@ static void jitter(void);
 #include "consumer.c"
 #include "consumer_borrow.c"
 
+#include <htrace/pack.h>
+
 #ifndef PRODUCERS
 #define PRODUCERS 8
 #endif
 #define IDS (2 * PRODUCERS) /* a producer, and the handler that interrupts it */
+#define SWITCHER 0 /* who packs */
+#define TIMES 65536 /* of as many of its records */
 #define SCHEMA 7
 #define RING 2048
 #define BLOCK 512
@@ -48,15 +53,18 @@ enum mode { THREADS, SIGNALS, SINGLE, READERS, KILLED };
 struct shared {
 	__u64 clock;
 	__u64 attempts[IDS], done[IDS]; /* records begun, and committed or dropped */
+	__u64 times[TIMES]; /* of switches, by number */
 	__u64 inside; /* records of handlers that came between reserve and commit */
 	int stop;
 };
+
+#define SHARED ((sizeof(struct shared) + 4095) / 4096 * 4096)
 
 static struct shared *shared;
 static struct htrace_ring *ring;
 static struct htrace_geometry g;
 static enum mode mode;
-static bool borrow;
+static bool borrow, pack;
 static unsigned long long records;
 static pthread_t threads[PRODUCERS];
 static _Thread_local int me = -1; /* the number of a producer */
@@ -138,8 +146,37 @@ static void put(__u64 *at, __u64 word)
 		htrace_store(at, word);
 }
 
+/* Most say by whom the one before was left; now and then none of it can be packed. */
+static struct htrace_switch switch_of(__u64 nr)
+{
+	struct htrace_switch e = {
+		.prev_tid = (__u32)(nr % 37 ? nr - 1 : nr), .next_tid = (__u32)nr, .prev_prio = (__s16)((nr - 1) % 140),
+		.next_prio = (__s16)(nr % 140), .prev_state = nr % 10 ? 1u << (nr % 9) : 0,
+	};
+
+	if (!(nr % 101))
+		e.prev_state = (__u32)nr;
+	return e;
+}
+
+static void switch_task(void)
+{
+	__u64 nr = shared->attempts[SWITCHER], now;
+	struct htrace_switch e = switch_of(nr);
+
+	__atomic_store_n(&shared->attempts[SWITCHER], nr + 1, __ATOMIC_RELAXED);
+	htrace_record_switch(ring, &g, &g, &ring->consumed, 1u + SWITCHER, &e, SCHEMA,
+			     (now = tick(), __atomic_store_n(&shared->times[nr % TIMES], now, __ATOMIC_RELAXED), now));
+	__atomic_store_n(&shared->done[SWITCHER], nr + 1, __ATOMIC_RELEASE);
+}
+
 static void produce(int id)
 {
+	if (pack && id == SWITCHER) {
+		switch_task();
+		return;
+	}
+
 	__u64 nr = shared->attempts[id], now = 0;
 	bool slow = nr >> 8 & 1; /* by turns, so that the reader reads live, and is lapped */
 	__u32 words = 2 + below(slow || below(8) ? 2 : 50);
@@ -228,7 +265,7 @@ static void *interrupter(void *arg)
 
 static struct htrace_consumer *start_reader(void)
 {
-	struct htrace_image image = { .ring = ring, .geometry = g };
+	struct htrace_image image = { .ring = ring, .geometry = g, .packed = pack };
 	struct htrace_consumer_opts o = { .sz = sizeof(o) };
 	struct htrace_consumer *c;
 
@@ -239,13 +276,33 @@ static struct htrace_consumer *start_reader(void)
 	return c;
 }
 
+/* Its number and its time, in the place of other records' first words. */
+static void check_switch(const struct htrace_record *r, __u64 *first)
+{
+	const struct htrace_switch *e = r->payload;
+	struct htrace_switch is = switch_of(e->next_tid);
+	__u64 tried = __atomic_load_n(&shared->attempts[SWITCHER], __ATOMIC_ACQUIRE);
+
+	if (r->len != sizeof(is) || memcmp(e, &is, sizeof(is)))
+		die("switch %u of %llu: from %u, %d, %d, %#x", e->next_tid, tried, e->prev_tid, e->prev_prio, e->next_prio,
+		    e->prev_state);
+	first[0] = e->next_tid;
+	first[1] = tried - first[0] < TIMES / 2 ?
+		__atomic_load_n(&shared->times[first[0] % TIMES], __ATOMIC_RELAXED) : r->time;
+}
+
 static void check_record(const struct htrace_record *r)
 {
 	const __u64 *at = r->payload;
 	int id = (int)r->id - 1;
+	__u64 first[2];
 
 	if (id < 0 || id >= IDS || r->len < 16)
 		die("a record of nobody: id %u, %u bytes", r->id, r->len);
+	if (pack && id == SWITCHER) {
+		check_switch(r, first);
+		at = first;
+	}
 	/* A reader that comes later may see what an earlier one read, if nothing is consumed. */
 	if (at[0] < next[id] && (mode != READERS || g.policy == HTRACE_DISCARD))
 		die("record %llu of %d after %llu", at[0], id, next[id] - 1);
@@ -253,7 +310,7 @@ static void check_record(const struct htrace_record *r)
 		die("record %llu of %d, which has not tried so many", at[0], id);
 	if (at[1] != r->time)
 		die("record %llu of %d: time %#llx, not %#llx", at[0], id, r->time, at[1]);
-	for (__u32 i = 2; i < r->len / 8; i++)
+	for (__u32 i = 2; i < r->len / 8 && at == r->payload; i++)
 		if (at[i] != word_of(id, at[0], i))
 			die("record %llu of %d: word %u is %#llx", at[0], id, i, at[i]);
 	if (r->time <= last_time && (mode != READERS || g.policy == HTRACE_DISCARD))
@@ -539,9 +596,10 @@ int main(int argc, char **argv)
 
 	records = argc >= 4 ? strtoull(argv[3], NULL, 0) : 0;
 	borrow = argc == 5 && !strcmp(argv[4], "borrow");
-	if (m < 0 || p < 0 || !records || argc > 5 || (argc == 5 && !borrow)) {
+	pack = argc == 5 && !strcmp(argv[4], "packed");
+	if (m < 0 || p < 0 || !records || argc > 5 || (argc == 5 && !borrow && !pack)) {
 		fprintf(stderr, "Usage: stress threads|signals|single|readers|killed discard|overwrite "
-				"RECORDS [borrow]\n");
+				"RECORDS [borrow|packed]\n");
 		return 2;
 	}
 	mode = (enum mode)m;
@@ -550,10 +608,10 @@ int main(int argc, char **argv)
 	if (htrace_geometry_init(&g, RING, BLOCK, p ? HTRACE_OVERWRITE : HTRACE_DISCARD))
 		die("no geometry");
 	size = htrace_image_size(&g, 4096);
-	shared = mmap(NULL, 4096 + size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared = mmap(NULL, SHARED + size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		die("no memory");
-	ring = (struct htrace_ring *)((char *)shared + 4096);
+	ring = (struct htrace_ring *)((char *)shared + SHARED);
 	new_ring();
 	if (sigaction(SIGUSR1, &sa, NULL) || sigaction(SIGALRM, &sa, NULL))
 		die("no handler");

@@ -79,12 +79,12 @@ def test_build_flag():
 def test_stress(name):
     """Threads on this machine, as often as it takes, up to a limit."""
     build = NAMED[name].stress
-    borrow = ['borrow'] if build == 'borrow' else []
-    records = {'plain': '200000', 'borrow': '100000', 'tsan': '20000'}[build]
+    borrow = [build] if build in ('borrow', 'packed') else []
+    records = {'plain': '200000', 'borrow': '100000', 'packed': '100000', 'tsan': '20000'}[build]
     with tempfile.TemporaryDirectory() as d:
         exe = compile_test(STRESS, d, 'plain' if borrow else build, NAMED[name])
         for i in range(20):
-            for mode in ('threads', 'readers' if borrow else 'signals'):
+            for mode in ('threads', 'readers' if build == 'borrow' else 'signals'):
                 for policy in ('discard', 'overwrite'):
                     status, said = outcome(exe, mode, policy, records, *borrow)
                     if status != 0:

@@ -48,6 +48,17 @@ def test_borrowed(build):
 
 
 @params('plain', 'tsan', 'asan')
+def test_packed(build):
+    """One of the producers switches tasks, which are packed: what is given out is what it said."""
+    with tempfile.TemporaryDirectory() as d:
+        exe = compile_test(STRESS, d, build)
+        for mode in ('threads', 'signals', 'readers', 'killed'):
+            for policy in ('discard', 'overwrite'):
+                n = (ROUNDS[build] if mode == 'killed' else RECORDS[build]) // 3
+                passes(exe, mode, policy, str(n), 'packed')
+
+
+@params('plain', 'tsan', 'asan')
 def test_owners(build):
     """Rings of processes that are killed anywhere: read, retired and used again, nothing unaccounted."""
     with tempfile.TemporaryDirectory() as d:

@@ -80,11 +80,13 @@ HTRACE_INLINE void htrace_commit_basis(struct htrace_ring *r, struct htrace_slot
 {
 	/* The opener's, which has been here unless it was interrupted: then the block is not the one that is looked for. */
 	const struct htrace_block *b = (const struct htrace_block *)slot->commit;
-	__u64 *header = (__u64 *)to - 1;
+	__u64 *header = (__u64 *)to - 1, words[sizeof(*e) / 8];
 
 	if ((__u32)slot->add > HTRACE_REC_HDR + sizeof(*e))
 		header--; /* the full time is in between */
-	*to = *e;
+	__builtin_memcpy(words, e, sizeof(words));
+	htrace_store((__u64 *)to, words[0]);
+	htrace_store((__u64 *)to + 1, words[1]);
 	htrace_store(header, htrace_load(header) | HTRACE_REC_BASIS << 16);
 	r->packed_block = htrace_load(&b->beg) + 1;
 	r->packed_time = now;
