@@ -318,6 +318,7 @@ int main(void)
 	Suite *s = suite_create("view_functions");
 	TCase *tc = tcase_create("pages");
 
+	tcase_set_timeout(tc, 60); /* on a machine with other work */
 	tcase_add_test(tc, test_folded);
 	tcase_add_test(tc, test_table);
 	tcase_add_test(tc, test_json);
