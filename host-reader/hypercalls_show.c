@@ -162,13 +162,14 @@ static void print_head_lines(const struct hypercalls *h, struct view_page *p)
 		  (ull)flushes, (ull)h->upcall.count, (ull)h->channels_handled, (double)(h->last - h->first) / 1e9);
 	if (!flushes && !h->queued && !h->upcall.count && !h->channels_handled)
 		view_line(p, "nothing was recorded: start guest-agent with --events hypercalls in a Xen PV guest");
-	if (flushes)
+	if (flushes) {
 		view_line(p, "flushes: %llu empty (%.2f%%), %llu of one call (%.2f%%), %.2f calls in each that is not empty (at "
-			  "most %llu); %.3f ms in all, p50 %.2f us, p99 %.2f us, max %.2f us", (ull)h->empty.count,
-			  percent(h->empty.count, flushes), (ull)h->single, percent(h->single, flushes),
-			  durations_mean(&h->size), (ull)h->size.max, (double)h->flush.sum / 1e6,
+			  "most %llu)", (ull)h->empty.count, percent(h->empty.count, flushes), (ull)h->single,
+			  percent(h->single, flushes), durations_mean(&h->size), (ull)h->size.max);
+		view_line(p, "         %.3f ms in all, p50 %.2f us, p99 %.2f us, max %.2f us", (double)h->flush.sum / 1e6,
 			  us(durations_percentile(&h->flush, 0.5)), us(durations_percentile(&h->flush, 0.99)),
 			  us(h->flush.max));
+	}
 	if (h->begun || h->issued || h->queued || h->extended || h->not_extended)
 		view_line(p, "batches: %llu begun, %llu issued; calls: %llu queued, %llu extended, %llu not extended",
 			  (ull)h->begun, (ull)h->issued, (ull)h->queued, (ull)h->extended, (ull)h->not_extended);

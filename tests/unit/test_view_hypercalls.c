@@ -177,7 +177,7 @@ START_TEST(test_tables)
 	ck_assert_msg(strstr(text, "9 hypercalls in 5 flushes, 2 upcalls with 3 event channels, in 0.000 s\n") == text, "%s",
 		      text);
 	ck_assert_ptr_nonnull(strstr(text, "flushes: 1 empty (20.00%), 1 of one call (20.00%), "
-					   "2.25 calls in each that is not empty (at most 3); "));
+					   "2.25 calls in each that is not empty (at most 3)\n"));
 	ck_assert_ptr_nonnull(strstr(text, "batches: 1 begun, 0 issued; calls: 1 queued, 1 extended, 1 not extended\n"));
 	ck_assert_ptr_nonnull(strstr(text, "mmu_update x2 + mmuext_op\n"));
 	ck_assert_ptr_nonnull(strstr(text, "\nmmu_update               "));
