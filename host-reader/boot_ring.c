@@ -133,8 +133,8 @@ static int add_cpu(struct boot_ring *r, const struct meta *m, __u64 at, __u64 da
 }
 
 /*
- * The kernel describes one CPU's behind the other's, and empties the pages before it goes on. It makes them as large as fit: as long
- * as there is room for one more, there are some to come.
+ * The kernel describes one CPU's behind the other's, and empties the pages before it goes on. It makes them as large
+ * as fit: as long as there is room for one more, there are some to come.
  */
 int boot_ring_find(struct boot_ring *r)
 {
