@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "boot_records.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,7 +169,7 @@ int boot_records_name(struct boot_records *b, __u64 address, const char *name)
 	more->value = (__s64)address;
 	/* As C has it: compilers add dots to some. */
 	for (size_t i = 0; i < sizeof(more->name) - 1 && name[i]; i++)
-		more->name[i] = strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", name[i]) ? name[i] : '_';
+		more->name[i] = isalnum((unsigned char)name[i]) ? name[i] : '_';
 	if (more->name[0] >= '0' && more->name[0] <= '9')
 		more->name[0] = '_';
 	if (!more->name[0])
@@ -298,7 +299,8 @@ bool boot_records_initcall(const struct boot_records *b, const struct ftrace_rec
 }
 
 /* Text of fixed size, or to the end of the record; the payload's bytes by now. */
-static size_t put_text(unsigned char *out, size_t at, __u32 size, const struct field *f, const struct tracepoint_value *v)
+static size_t put_text(unsigned char *out, size_t at, __u32 size, const struct field *f,
+		       const struct tracepoint_value *v)
 {
 	size_t room = size ? size : TRACEPOINT_TEXT_MAX, len = v->is_text ? v->len : 0;
 	const unsigned char *text = v->at;

@@ -97,6 +97,10 @@ int loader_check_module(const struct loader *l, char *why, size_t len)
 {
 	bool tracing_only = is_tracing_only();
 
+	if (l->boot) {
+		snprintf(why, len, "what the kernel recorded of its boot cannot go through the module");
+		return -1;
+	}
 	if (check_btf(l->kernel, why, len))
 		return -1;
 	for (size_t i = 0; i < l->nr_tracers; i++) {

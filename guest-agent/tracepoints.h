@@ -3,7 +3,7 @@
 #ifndef AGENT_TRACEPOINTS_H
 #define AGENT_TRACEPOINTS_H
 
-#include "tracepoint_format.h"
+#include "../common/tracepoint_format.h"
 
 /* 0, or -1 after saying why they cannot be read. */
 int tracepoints_check(void);

@@ -74,7 +74,8 @@ static struct boot_initcall *new_initcall(struct boot *b, struct open *o, const 
 	return i;
 }
 
-void boot_initcall(struct boot *b, __u64 time, __u64 address, const char *name, unsigned int cpu, bool finish, __s32 ret)
+void boot_initcall(struct boot *b, __u64 time, __u64 address, const char *name, unsigned int cpu, bool finish,
+		   __s32 ret)
 {
 	const struct table_key key = { .a = address };
 	struct open *o = table_get(&b->open, &key);

@@ -70,7 +70,8 @@ void boot_free(struct boot *b);
 void boot_event(struct boot *b, __u64 time);
 /* Texts are harmless, and cut to fit. */
 void boot_level(struct boot *b, __u64 time, const char *name);
-void boot_initcall(struct boot *b, __u64 time, __u64 address, const char *name, unsigned int cpu, bool finish, __s32 ret);
+void boot_initcall(struct boot *b, __u64 time, __u64 address, const char *name, unsigned int cpu, bool finish,
+		   __s32 ret);
 void boot_module(struct boot *b, __u64 time, __u32 tid, const char *name);
 void boot_program(struct boot *b, __u64 time, __u32 tid, const char *path);
 /* Put all that came into its order; cheap if nothing did. */

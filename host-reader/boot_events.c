@@ -43,7 +43,7 @@ struct boot_events {
 	struct htrace_region *region; /* NULL: the ring was not found yet */
 	void *mem;
 	int fd, ram;
-	unsigned int cpus; /* that the last look found; later: that there are */
+	unsigned int cpus;
 	__u64 next, pause;
 	__u64 unknown; /* records of events that formats do not describe */
 	bool failed; /* to make the region */
@@ -394,14 +394,11 @@ static const char *news(struct boot_events *b)
 
 static void find(struct boot_events *b)
 {
-	unsigned int before = b->cpus;
 	int ret;
 
 	if (boot_ring_find(b->ring))
 		return;
 	b->cpus = boot_ring_state(b->ring)->cpus;
-	if (b->cpus != before) /* twice the same: it is complete */
-		return;
 	ret = make_region(b);
 	if (!ret)
 		return;

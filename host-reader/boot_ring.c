@@ -132,10 +132,13 @@ static int add_cpu(struct boot_ring *r, const struct meta *m, __u64 at, __u64 da
 	return 0;
 }
 
-/* The kernel describes those of all CPUs at once, one behind the other. */
+/*
+ * The kernel describes one CPU's behind the other's, and empties the pages before it goes on. It makes them as large
+ * as fit: as long as there is room for one more, there are some to come.
+ */
 int boot_ring_find(struct boot_ring *r)
 {
-	__u64 at = r->at, end = r->at + r->size, data;
+	__u64 at = r->at, end = r->at + r->size, data, behind = 0, last = 0;
 	int err;
 
 	forget_cpus(r);
@@ -151,9 +154,11 @@ int boot_ring_find(struct boot_ring *r)
 		err = add_cpu(r, &m, at, data);
 		if (err)
 			return err;
-		at = data + (__u64)m.nr_pages * PAGE;
+		behind = data + (__u64)m.nr_pages * PAGE;
+		last = behind - at;
+		at = behind;
 	}
-	return r->state.cpus ? 0 : -EAGAIN;
+	return r->state.cpus && (end - behind < last || r->state.cpus == BOOT_RING_CPUS) ? 0 : -EAGAIN;
 }
 
 /* ---------------------------------------------------------------------------------------------- reading */

@@ -32,10 +32,7 @@ struct boot_ring_state {
  */
 int boot_ring_open(struct boot_ring **out, int fd, __u64 at, __u64 size);
 void boot_ring_close(struct boot_ring *r);
-/*
- * Is it there? 0, -EAGAIN: not yet; -EIO: the memory cannot be read; -ENOMEM. A kernel that makes it just now may have
- * described some CPUs only: before boot_ring_read() it may be looked for again.
- */
+/* Is it there, with all its CPUs? 0, -EAGAIN: not yet; -EIO: the memory cannot be read; -ENOMEM. Until it is found. */
 int boot_ring_find(struct boot_ring *r);
 /*
  * After it was found: give @each what is new, of each CPU in its order; until it says that it has no room for a

@@ -14,7 +14,7 @@
 #include "fuzz_session.h"
 
 #define PAGE 4096u
-#define PAGES 8u
+#define PAGES 7u
 #define BATCH_ROOM 32768u
 
 static const char formats[] = BOOT_FORMATS
@@ -76,7 +76,7 @@ static bool each(void *ctx, unsigned int cpu, const struct ftrace_record *rec)
 static void fill(int fd, struct input *in)
 {
 	while (in->left) {
-		__u64 how = take(in, 1), page = how % PAGES;
+		__u64 how = take(in, 1), page = (how & 7) % PAGES;
 		static unsigned char bytes[PAGE];
 		size_t at, n;
 
