@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
 #include <time.h>
@@ -241,7 +242,8 @@ START_TEST(test_spin_rests)
 	ck_assert_uint_ge(now_ns() - start, 1000 * 512);
 	ck_assert_uint_eq(rings.looks, 1020); /* none in between */
 	ck_assert_uint_ge(shortest_wait(s, false), 512);
-	ck_assert_uint_lt(shortest_wait(s, true), 512);
+	/* An emulator, for which tests/run.py gives more time, may need as long for a look alone. */
+	ck_assert_uint_lt(shortest_wait(s, true), getenv("CK_TIMEOUT_MULTIPLIER") ? 2048 : 512);
 	htrace_sync_wake(s);
 	ck_assert_int_eq(htrace_sync_wait(s, MS), -EINTR);
 	htrace_sync_free(s);
