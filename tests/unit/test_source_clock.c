@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -592,8 +593,9 @@ static struct plan any_plan(unsigned long long seed)
 START_TEST(test_any)
 {
 	unsigned int claims = 0, known = 0, steps = 0, doubts = 0;
+	unsigned int nr = getenv("CK_TIMEOUT_MULTIPLIER") ? 40 : 200; /* an emulator is slow */
 
-	for (unsigned long long seed = 0; seed < 400; seed++) {
+	for (unsigned long long seed = 0; seed < nr; seed++) {
 		struct plan p = any_plan(seed);
 
 		run(&p);
@@ -602,10 +604,10 @@ START_TEST(test_any)
 		steps += world.steps;
 		doubts += world.doubts;
 	}
-	ck_assert_uint_gt(claims, 300);
-	ck_assert_uint_gt(known, 250);
-	ck_assert_uint_gt(steps, 200);
-	ck_assert_uint_gt(doubts, 10);
+	ck_assert_uint_gt(claims, nr * 3 / 4);
+	ck_assert_uint_gt(known, nr * 5 / 8);
+	ck_assert_uint_gt(steps, nr / 2);
+	ck_assert_uint_gt(doubts, nr / 40);
 }
 END_TEST
 
