@@ -339,6 +339,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			step(&r, &in, &generation);
 		if (!(how & 64)) /* else some is left unwritten */
 			reader_emit(&r, true);
+		/* else it ends without a word */
+		if (how & 32 || !session_now(r.session) || session_latest(r.session) > r.now)
+			session_mark_end(r.session, "gone", r.now);
 	}
 	fail_allocation(0);
 	reader_close(&r);
