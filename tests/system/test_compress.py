@@ -95,11 +95,12 @@ def run_of(mine, theirs, k, i):
 def pieces(mine, theirs):
     """Of how many pieces of theirs, without a gap, in their order and at their times, mine consist."""
     times = [at for at, _ in theirs]
+    mine = mine[:bisect.bisect([at for at, _ in mine], times[-1])]  # theirs ends first
     nr = k = end = 0
     while k < len(mine):
         at = mine[k][0]
         starts = range(max(end, bisect.bisect(times, at - APART)), bisect.bisect(times, at + APART))
-        run, start = max(((run_of(mine, theirs, k, i), i) for i in starts), default=(0, 0))
+        run, _, start = max(((run_of(mine, theirs, k, i), -abs(theirs[i][0] - at), i) for i in starts), default=(0, 0, 0))
         assert run, f'ftrace has no {mine[k][1]} at {at:.6f}'
         nr, k, end = nr + 1, k + run, start + run
     return nr
@@ -218,7 +219,7 @@ def test_outputs():
             replay(to['raw'], '-o', f'json:{to["again"]}')
             compare_ctf(to['raw'], to['json'])
             shown[how] = [contents(to[k]) for k in ('text', 'json', 'again')]
-            shown[how].append(subprocess.run(['babeltrace2', to['ctf']], stdout=subprocess.PIPE, check=True).stdout
+            shown[how].append(subprocess.run(['babeltrace2', '--clock-cycles', to['ctf']], stdout=subprocess.PIPE, check=True).stdout
                               .replace(how.encode(), b''))
         events = shown['full'][1].count(b'"event"')
         for i, name in enumerate(('text', 'json', 'json of the capture', 'ctf')):
