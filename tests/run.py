@@ -259,7 +259,7 @@ def all_tests(args, results):
 # the time; then those that look at how long something takes, or want all cores, with the machine to themselves.
 COMPUTING = 'aarch64.', 'model.', 'fuzz.', 'sanitized.', 'mutated.unit[', 'unit.', 'clang.', 'pages16k.', 'pages64k.'
 BUILDING = 'aarch64.', 'fuzz.'  # in a directory of their own: one by one
-ALONE = 'stress.', 'mutated.', 'cost.', 'bench.', 'bells.', 'hostile.', 'nested.', 'linux_guest.'
+ALONE = 'stress.', 'mutated.', 'cost.', 'bench.', 'bells.', 'hostile.', 'many.', 'nested.', 'linux_guest.'
 LONG = 'relay', 'module', 'sinks', 'survival', 'stacks', 'filter', 'drivers', 'loss', 'truth', 'capture'  # first
 LANES = min(os.cpu_count() or 1, 4)
 
