@@ -305,7 +305,7 @@ static void take_places(const struct source *source, unsigned int nr)
 
 		if (!s->view)
 			continue;
-		*p = (struct place){ .path = s->server || s->kvm || s->plug || s->boot ? NULL : s->spec->path, .ram = s->spec->ram,
+		*p = (struct place){ .path = source_made_its_file(s) ? NULL : s->spec->path, .ram = s->spec->ram,
 				     .pid = s->spec->pid, .linked = s->linked, .server = s->server,
 				     .made = s->plug ? source_plug_file(s) : NULL };
 		htrace_view_file(s->view, &p->dev, &p->ino);

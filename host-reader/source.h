@@ -265,6 +265,12 @@ void source_snapshot(struct source *s, const char *why, __u64 now);
 /* The file that was made for a device that was plugged in. */
 const char *source_plug_file(const struct source *s);
 
+/* Its memory is in a file that we made: the path that was given for the source is not that file's. */
+static inline bool source_made_its_file(const struct source *s)
+{
+	return s->server || s->kvm || s->plug || s->boot;
+}
+
 /* In a few words, what is waited for; NULL: nothing. */
 static inline const char *source_awaits(const struct source *s)
 {

@@ -31,7 +31,7 @@
 
 static const char *hint(int err, enum source_kind kind)
 {
-	if (kind == SOURCE_KVM || (kind == SOURCE_QMP && err != -ENOENT && err != -EACCES))
+	if (kind == SOURCE_KVM || kind == SOURCE_BOOTRING || (kind == SOURCE_QMP && err != -ENOENT && err != -EACCES))
 		return "";
 	switch (err) {
 	case -ENOENT:
@@ -97,7 +97,7 @@ int source_open_file(struct source *s, const char *path, bool follow, char *err,
 
 static const char *what_of(enum source_kind kind)
 {
-	return kind == SOURCE_KVM ? "source" : kind == SOURCE_QMP ? "monitor" : "region";
+	return kind == SOURCE_KVM || kind == SOURCE_BOOTRING ? "source" : kind == SOURCE_QMP ? "monitor" : "region";
 }
 
 static int open_view(struct source *s, bool follow)
@@ -116,10 +116,7 @@ static int open_view(struct source *s, bool follow)
 	else
 		s->fd = source_open_file(s, s->spec->path, follow, err, sizeof(err));
 	if (s->fd < 0) {
-		bool ours = s->spec->kind == SOURCE_KVM || s->spec->kind == SOURCE_BOOTRING;
-
-		say("cannot open %s '%s': %s%s", ours ? "source" : what_of(s->spec->kind), s->spec->path, err,
-		    ours ? "" : hint(s->fd, s->spec->kind));
+		say("cannot open %s '%s': %s%s", what_of(s->spec->kind), s->spec->path, err, hint(s->fd, s->spec->kind));
 		return s->fd;
 	}
 	ret = htrace_view_open_fd(&s->view, s->fd, s->writable, err, sizeof(err));
@@ -400,7 +397,7 @@ static bool may_follow(struct source *s)
 /* The file was made anew beside us, as by a VM that was started again: go over to it. */
 static void follow_file(struct source *s, __u64 now)
 {
-	if (s->server || s->kvm || s->plug || s->boot || !region_file_replaced(s->view, s->spec->path) || !may_follow(s))
+	if (source_made_its_file(s) || !region_file_replaced(s->view, s->spec->path) || !may_follow(s))
 		return;
 	source_tell_end(s, now);
 	s->next_tell = s->tell_pause = 0;

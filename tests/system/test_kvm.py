@@ -26,8 +26,8 @@ OWN_WORKS = ['timer', 'interrupt', 'msr', 'read', 'mmioread']
 ROUNDS = 400
 # ns, with the offset of its TSC from KVM: of a guest's CLOCK_MONOTONIC, and of times that are the TSC's.
 BOUNDS = {'mono': 500, 'tsc': 200}
-# Until the next sample, by a reader that gets no CPU to take one: the clock may wander.
-OVERLOADED = 9500  # ns that a bound may be wider at worst, while the guest's agent waits for its CPU on a busy machine
+# By how much more until the next sample, which a reader or agent that gets no CPU does not take: the clock may wander.
+OVERLOADED = 9500
 
 # One L2, which all look at: a reader of its region and KVM, one that aggregates, and the kernel's own trace.
 SCRIPT = r'''
