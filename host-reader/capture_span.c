@@ -48,7 +48,8 @@ struct capture_span {
 	struct capture_span *next;    /* of the stream */
 	struct capture_span *growing; /* the next of those that are not begun */
 	unsigned char *edges;         /* of its packets */
-	bool begun, done;
+	bool begun, done; /* it does not grow any more; it is written */
+	bool under_way;
 	__u64 len;
 	unsigned int nr, nr_v;
 	struct iovec v[3 * SPAN_PACKETS];
@@ -234,14 +235,37 @@ static bool try_again(struct capture_span *s)
 	return true;
 }
 
+static void submit(struct capture_span *s);
+
+/*
+ * Past the page cache, one write of a file at a time: each makes the file larger, for which the kernel locks it, and
+ * those of its threads that wait for that do so busily. It takes twice the CPU, and is no quicker.
+ */
+static void submit_next(struct capture_stream *st)
+{
+	if (st->first && st->first->begun && !st->first->under_way)
+		submit(st->first);
+}
+
 static void written(struct uring_write *w)
 {
 	struct capture_span *s = (struct capture_span *)w;
+	struct capture_stream *st = s->stream;
 
 	if (w->error && try_again(s))
 		return;
 	s->done = true;
-	end_spans(s->stream);
+	end_spans(st);
+	submit_next(st);
+}
+
+static void submit(struct capture_span *s)
+{
+	const struct capture_stream *st = s->stream;
+
+	s->under_way = true;
+	s->write.fd = s->edges && !st->refused ? st->direct : st->fd;
+	uring_write(s->lender->q, &s->write);
 }
 
 /* -------------------------------------------------------------------------------------- beginning */
@@ -259,7 +283,6 @@ static void leave_edge(struct capture_span *s)
 static void begin(struct capture_span *s)
 {
 	struct capture_span **at = &s->lender->growing;
-	const struct capture_stream *st = s->stream;
 
 	while (*at != s)
 		at = &(*at)->growing;
@@ -268,11 +291,11 @@ static void begin(struct capture_span *s)
 	if (s->edges)
 		leave_edge(s);
 	capture_stream_reserve(s->stream);
-	s->write.fd = s->edges && !st->refused ? st->direct : st->fd;
 	s->write.v = s->v;
 	s->write.nr = s->nr_v;
 	s->write.done = written;
-	uring_write(s->lender->q, &s->write);
+	if (!s->edges || s->stream->first == s)
+		submit(s);
 }
 
 static struct capture_span *new_span(struct capture_lender *l, struct capture_stream *st)
@@ -290,7 +313,7 @@ static struct capture_span *new_span(struct capture_lender *l, struct capture_st
 	s->lender = l;
 	s->stream = st;
 	s->next = NULL;
-	s->begun = s->done = false;
+	s->begun = s->done = s->under_way = false;
 	s->len = s->nr = s->nr_v = 0;
 	s->growing = l->growing;
 	l->growing = s;

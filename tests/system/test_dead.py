@@ -11,6 +11,7 @@ import struct
 import time
 
 import ctftext
+import gdbstub
 import pftext
 from guestlike import Stage
 from harness import say
@@ -355,6 +356,45 @@ done
         assert all(doubt for _, doubt in left)
         assert [n for n, _ in left] == after[len(after) - len(left):] and len(left) >= 1000, len(left)
         say(f'{len(left)} records were still in the file of the RAM, marked')
+
+
+def test_hung():
+    """A guest whose CPU is caught in the kernel, with interrupts off: it is told, nothing is lost, and after a reset it goes on."""
+    script = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+i=0
+while :; do
+	workload count {ROUND} 424242
+	i=$((i + 1))
+	echo ROUND $i
+	sleep 0.3
+done
+'''
+    with VM(script, kernel='6.1', memory='256M', add=[COUNTED], reboot=True) as vm:
+        qmp_path, gdb = os.path.join(vm.dir, 'qmp'), os.path.join(vm.dir, 'gdb')
+        vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--', '-gdb', f'unix:{gdb},server=on,wait=off']
+        vm.start()
+        out = os.path.join(vm.dir, 'json')
+        reader = Reader(vm, '-o', 'json:' + out)
+        vm.wait_for('ROUND 3')
+        reader.wait_for('from now on direct|; direct')
+        at = gdbstub.hang(gdb)
+        reader.wait_for('silent for .* all the time: it hangs', timeout=30)
+        assert 'panic' not in vm.console().lower()
+        rounds = len(re.findall(r'ROUND \d+', vm.console()))
+        Qmp(qmp_path).do('system_reset')
+        reader.wait_for('restarted: ', timeout=120)
+        vm.wait_for(r'ROUND 2\b', count=2)
+        time.sleep(1)
+        assert reader.stop() == 0, reader.err()
+        parts = counted(out)
+    reset = index_of(parts, 'restarted: ', index_of(parts, 'guest silent'))
+    before, anew = flat(parts[:reset]), flat(parts[reset:])
+    say(f'caught at {at:#x} after {rounds} rounds; {len(before)} records of them, {len(anew)} after the reset')
+    follow(before, 'before')
+    follow(anew, 'after the reset')
+    assert rounds * ROUND <= len(before) <= (rounds + 1) * ROUND and len(anew) >= 2 * ROUND and anew[0] == 0
+    assert not any(doubt for p in parts[reset:] if not isinstance(p, str) for _, doubt in p)
 
 
 def test_migrated():
