@@ -72,6 +72,10 @@ PAGES = {'unit.': None, 'pages16k.': 16384, 'pages64k.': 65536, 'sanitized.': No
 MAPPING = ['test_owner', 'test_region', 'test_relay', 'test_ring', 'test_sync', 'test_vshmem']
 
 
+# Of equal rounds in unit tests `unit.` runs all, and the slower ones a share (tests/unit/unit.h).
+SHARES = {'clang.': 2, 'sanitized.': 3, 'aarch64.': 8}
+
+
 # What hangs fails, and the others are run: seconds that a test may take, on a machine with other work; those after which no
 # further one is begun; and those after which all is over.
 TOO_LONG, TIME_UP, END = 1200, 76 * 60, 82 * 60
@@ -117,6 +121,9 @@ def run_unit(exe, label, results, wrapper=()):
     start = time.time()
     dir = os.path.dirname(exe)
     env = dict(os.environ, HTRACE_TEST_BTF=os.path.join(dir, 'btf_events.bpf.o'))
+    share = SHARES.get(label, 1)
+    if share > 1:
+        env.setdefault('HTRACE_UNIT_SHARE', str(share))
     if wrapper:  # an emulator is slow
         env['CK_TIMEOUT_MULTIPLIER'] = '15'
         env.setdefault('HTRACE_SCHEDULES', '300')  # of test_schedules

@@ -17,7 +17,7 @@ import targets  # noqa: E402
 from harness import say  # noqa: E402
 from targets import LIMITS, SANITIZERS, TARGETS, TOP, Build, corpus_of  # noqa: E402
 
-SECONDS = 3        # of each target, at most; beside its corpus
+SECONDS = 2        # of each target, at most; beside its corpus
 AGAIN = 10000      # times an input that changes memory while it is read: some 20 s, more on a busy machine
 LEAST = 90         # percent of the lines of each file that judges what a guest or a file says
 

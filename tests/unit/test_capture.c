@@ -853,7 +853,7 @@ START_TEST(test_flipped)
 	snprintf(keep, sizeof(keep), "%s", path);
 	p = contents(keep, &len);
 	ck_assert_uint_gt(len, 100);
-	for (size_t at = 0; at < len; at++)
+	for (size_t at = 0; at < len; at += unit_share())
 		for (size_t k = 0; k < sizeof(masks); k++) {
 			p[at] ^= (char)masks[k];
 			put(keep, p, len);
@@ -875,7 +875,7 @@ START_TEST(test_ticks_flipped)
 	make(make_ticks);
 	snprintf(keep, sizeof(keep), "%s", path);
 	p = contents(keep, &len);
-	for (size_t at = 0; at < len; at++) {
+	for (size_t at = 0; at < len; at += unit_share()) {
 		p[at] ^= (char)(_i ? 0x80 : 0xff);
 		put(keep, p, len);
 		p[at] ^= (char)(_i ? 0x80 : 0xff);
@@ -893,7 +893,7 @@ START_TEST(test_truncated)
 	make(make_small);
 	snprintf(keep, sizeof(keep), "%s", in_top(files[_i]));
 	p = contents(keep, &len);
-	for (size_t at = 0; at < len; at++) {
+	for (size_t at = 0; at < len; at += unit_share()) {
 		put(keep, p, at);
 		check_survives();
 	}

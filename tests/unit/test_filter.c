@@ -340,7 +340,7 @@ START_TEST(test_random)
 	unsigned int yes = 0;
 
 	seed = 4711;
-	for (int i = 0; i < 20000; i++) {
+	for (unsigned int i = 0; i < unit_some(20000); i++) {
 		struct written w = { .len = 0 };
 		bool expect;
 
@@ -353,7 +353,7 @@ START_TEST(test_random)
 		ck_assert_msg(matches_event(event, w.s, sizeof(memory), &context) == expect,
 			      "'%s' is not %d", w.s, expect);
 	}
-	ck_assert(yes > 5000 && yes < 15000);
+	ck_assert(yes > unit_some(5000) && yes < unit_some(15000));
 }
 END_TEST
 
@@ -365,7 +365,7 @@ START_TEST(test_patterns)
 
 	seed = 815;
 	sample();
-	for (int i = 0; i < 200000; i++) {
+	for (unsigned int i = 0; i < unit_some(200000); i++) {
 		char pattern[12] = "", filter[32], *name = ((struct record *)memory)->name;
 		unsigned int len = pick(8);
 
@@ -383,7 +383,7 @@ START_TEST(test_patterns)
 				      !fnmatch(pattern, name, 0),
 			      "pattern '%s', text '%s'", pattern, name);
 	}
-	ck_assert(equal > 5000);
+	ck_assert(equal > unit_some(5000));
 }
 END_TEST
 
@@ -396,7 +396,7 @@ START_TEST(test_garbage)
 
 	seed = 42;
 	sample();
-	for (int i = 0; i < 200000; i++) {
+	for (unsigned int i = 0; i < unit_some(200000); i++) {
 		struct htrace_filter_error err = { 0 };
 		struct htrace_filter_bound *b;
 		struct htrace_filter *f;
@@ -422,7 +422,7 @@ START_TEST(test_garbage)
 		htrace_filter_unbind(b);
 		htrace_filter_free(f);
 	}
-	ck_assert_uint_gt(good, 1000);
+	ck_assert_uint_gt(good, unit_some(1000));
 }
 END_TEST
 

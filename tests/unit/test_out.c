@@ -82,7 +82,7 @@ static void check_number(uint64_t v, int width)
 
 START_TEST(test_small_numbers)
 {
-	for (uint64_t v = 0; v < 110000; v++)
+	for (uint64_t v = 0; v < 110000; v += unit_share())
 		check_number(v, (int)(v % 8) + 1);
 }
 END_TEST
@@ -107,10 +107,10 @@ START_TEST(test_any_numbers)
 {
 	unsigned long long state = 1;
 
-	for (int i = 0; i < MANY; i++) {
+	for (unsigned int i = 0; i < unit_some(MANY); i++) {
 		uint64_t v = unit_random(&state);
 
-		check_number(v >> unit_random(&state) % 64, 1 + i % PIECE_SLACK);
+		check_number(v >> unit_random(&state) % 64, 1 + (int)i % PIECE_SLACK);
 	}
 }
 END_TEST
@@ -122,7 +122,7 @@ START_TEST(test_long_line)
 {
 	unsigned long long state = 2;
 
-	for (int i = 0; i < MANY; i++) {
+	for (unsigned int i = 0; i < unit_some(MANY); i++) {
 		uint64_t v = unit_random(&state) >> unit_random(&state) % 64;
 		char text[64];
 

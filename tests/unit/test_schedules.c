@@ -679,7 +679,7 @@ static void run_schedules(int scenario, enum way way)
 	enum start start = (enum start)(scenario / 2);
 	const char *many = getenv("HTRACE_SCHEDULES"), *one = getenv("HTRACE_SCHEDULE");
 	__u64 first = one ? strtoull(one, NULL, 0) : 1;
-	__u64 most = (start == CARRY ? 5000 : 1500) / (way == COPIED ? 1 : 4);
+	__u64 most = unit_some((start == CARRY ? 5000 : 1500) / (way == COPIED ? 1 : 4));
 	__u64 last = one ? first : many ? strtoull(many, NULL, 0) : most;
 	__u64 received = 0, overwritten = 0, dropped = 0;
 

@@ -518,7 +518,7 @@ START_TEST(test_two_pauses)
 
 	p.nr_pauses = 2;
 	p.pause[0] = (struct pause){ AT(10) + 300 * MS, 300 * MS };
-	for (p.seed = 0; p.seed < 200; p.seed++) {
+	for (p.seed = 0; p.seed < 200; p.seed += unit_share()) {
 		p.pause[1] = (struct pause){ p.pause[0].at + p.pause[0].len + 1 + p.seed * 50000, 1 + p.seed % 7 * 800000 };
 		run(&p);
 		ck_assert(world.claims);
@@ -593,7 +593,7 @@ static struct plan any_plan(unsigned long long seed)
 START_TEST(test_any)
 {
 	unsigned int claims = 0, known = 0, steps = 0, doubts = 0;
-	unsigned int nr = getenv("CK_TIMEOUT_MULTIPLIER") ? 40 : 200; /* an emulator is slow */
+	unsigned int nr = unit_some(200);
 
 	for (unsigned long long seed = 0; seed < nr; seed++) {
 		struct plan p = any_plan(seed);

@@ -27,6 +27,23 @@ __attribute__((unused)) static inline void unit_skip(const char *what, const cha
 	fflush(stdout);
 }
 
+/*
+ * How many of so many equal rounds are run: all, or an even share of them where each takes long (HTRACE_UNIT_SHARE=n: a
+ * n-th), as the same rounds are run in full elsewhere.
+ */
+static inline unsigned int unit_share(void)
+{
+	const char *share = getenv("HTRACE_UNIT_SHARE");
+	int n = share ? atoi(share) : 1;
+
+	return n > 1 ? (unsigned int)n : 1;
+}
+
+static inline unsigned int unit_some(unsigned int rounds)
+{
+	return rounds / unit_share() ? rounds / unit_share() : 1;
+}
+
 /* Deterministic pseudo-random numbers (splitmix64): a failure can be repeated. */
 static inline unsigned long long unit_random(unsigned long long *state)
 {
