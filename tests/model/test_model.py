@@ -43,7 +43,6 @@ FOUR = 'WRITERS=4 RECORDS=1 SIZES=0 FEW'
 HASHED = {
     'overwrite-4-writers': (FOUR, 30),
     'discard-4-writers': (FOUR + ' DISCARD', 30),
-    'discard-weak-all-even': (SMALL + ' WEAK DISCARD', 30),
 }
 # tools/check-model.sh --long
 LONG = {
@@ -57,6 +56,7 @@ LONG = {
     'discard-dead-long': 'RECORDS=2 DEAD=1 DISCARD',
 }
 LONG_HASHED = {
+    'discard-weak-all-even': (SMALL + ' WEAK DISCARD', 30),
     'overwrite-4-writers-dead': (FOUR + ' DEAD=1', 34),
     'overwrite-weak-all': (SMALL + ' UNEVEN=1 WEAK', 34),
     'overwrite-weak-all-even': (SMALL + ' WEAK', 34),
