@@ -292,7 +292,7 @@ static void put_trace(struct tsdl *t, const struct capture_metadata *m,
 		      const struct sink_session *s)
 {
 	tsdl_put(t, "/* CTF 1.8 */\n\ntrace {\n\tmajor = 1;\n\tminor = 8;\n");
-	tsdl_uuid(t, m->uuid);
+	tsdl_uuid(t, "uuid", m->uuid);
 	tsdl_put(t, "\tbyte_order = le;\n\tpacket.header := struct {\n"
 		 "\t\t" UINT(32) " magic;\n\t\t" UINT(32) " stream_id;\n\t\t" UINT(8) " uuid[16];\n"
 		 "\t};\n};\n\nenv {\n");

@@ -121,11 +121,13 @@ void ctf_put_trace(struct tsdl *t, const struct ctf_trace_info *info)
 	const struct sink_session *s = info->session;
 
 	put_text(t, trace_head);
-	tsdl_uuid(t, info->uuid);
+	tsdl_uuid(t, "uuid", info->uuid);
 	tsdl_put(t, "};\n\nenv {\n");
 	tsdl_env(t, "hostname", s->hostname, sizeof(s->hostname));
-	if (info->per_cpu)
+	if (info->per_cpu) { /* of a machine: a restarted one is told from a new session of its agent */
 		put_text(t, env_kernel);
+		tsdl_uuid(t, "htrace_boot_id", s->boot_id);
+	}
 	tsdl_env(t, "kernel_release", s->release, sizeof(s->release));
 	tsdl_env(t, "trace_name", info->name, 256);
 	put_date(t, info->created);

@@ -76,9 +76,9 @@ void tsdl_env(struct tsdl *t, const char *key, const char *value, size_t max)
 	tsdl_put(t, ";\n");
 }
 
-void tsdl_uuid(struct tsdl *t, const __u8 *u)
+void tsdl_uuid(struct tsdl *t, const char *name, const __u8 *u)
 {
-	tsdl_put(t, "\tuuid = \"");
+	tsdl_put(t, "\t%s = \"", name);
 	for (int i = 0; i < 16; i++)
 		tsdl_put(t, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", u[i]);
 	tsdl_put(t, "\";\n");
@@ -114,7 +114,7 @@ static void put_clock(struct tsdl *t, const struct description *d)
 {
 	tsdl_put(t, "clock {\n\tname = \"monotonic\";\n");
 	if (!is_zero(d->uuid))
-		tsdl_uuid(t, d->uuid);
+		tsdl_uuid(t, "uuid", d->uuid);
 	tsdl_put(t, "\tdescription = \"%s\";\n\tfreq = %" PRIu64 "; /* Hz */\n", d->text,
 		 (uint64_t)d->hz);
 	if (d->precision)

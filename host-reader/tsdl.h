@@ -23,7 +23,7 @@ __attribute__((format(printf, 2, 3))) void tsdl_put(struct tsdl *t, const char *
 void tsdl_free(struct tsdl *t);
 
 /* uuid = "..."; */
-void tsdl_uuid(struct tsdl *t, const __u8 *uuid);
+void tsdl_uuid(struct tsdl *t, const char *name, const __u8 *uuid);
 /* @key = "..."; with a value of anybody's, which ends at its NUL or after @max bytes. */
 void tsdl_env(struct tsdl *t, const char *key, const char *value, size_t max);
 /* The clock of the session. Times below 2^61 then stay below 2^63 ns for readers. */

@@ -338,6 +338,8 @@ done
         assert all(f'--- {n} ---' in lines for n in notes), notes
         traced = [r.fields['text'] for t in ctftext.traces(ctf) for r in ctftext.read(t)[0]
                   if r.event == 'htrace_note']
+        boots = [re.search(r'htrace_boot_id = "([-0-9a-f]{36})"', ctftext.metadata(t))[1] for t in ctftext.traces(ctf)]
+        assert len(boots) == 3 and boots[0] == boots[1] != boots[2], boots  # from the start, set back, restarted
         own = [n for n in notes if not n.startswith(('new session: ', 'restarted: '))]
         assert sorted(traced) == sorted(own), (traced, notes)
         shown = pftext.marks(perfetto)

@@ -13,7 +13,7 @@ import time
 import ctftext
 import pftext
 from guestlike import Stage
-from harness import params, say
+from harness import no_landlock, params, say
 from test_capture import replay
 from test_dead import Qmp
 from vm import COUNTED, READER, VM, Reader
@@ -58,7 +58,7 @@ def test_signal(policy):
         guest = stage.guest(policy=policy, kib=256)
         out = stage.path('json')
         reader = stage.reader('--snapshot', '64K', '-o', 'json:' + out, '-o', 'ctf:' + stage.path('ctf'),
-                              '-o', 'raw:' + stage.path('raw'), '-o', 'text:' + stage.path('text'))
+                              '-o', 'raw:' + stage.path('raw'), '-o', 'text:' + stage.path('text'), '--stats', '1')
         guest.do('w 0 1000')
         guest.do('w 1 10')
         time.sleep(0.5)
@@ -73,6 +73,7 @@ def test_signal(policy):
         guest.do('w 1 3')
         guest.close()
         assert reader.stop() == 0, reader.err()
+        assert no_landlock() or 'files: those of the outputs (Landlock' in reader.err(), reader.err()
         first, second = snapshots(out)
         assert first[0] == 'SIGUSR1' and first[2:5] == (0, 0, 0), first
         assert first[5] == {0: list(range(1000)), 1: list(range(10))}, 'not all, or not in order'

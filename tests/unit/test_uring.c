@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -107,6 +108,78 @@ START_TEST(test_restricted)
 }
 END_TEST
 
+/*
+ * Why rings and guests' memory are not registered (docs/decisions.md): it is mapped read-only, and the kernel pins registered
+ * memory for writing. If it does not any more, they can be.
+ */
+START_TEST(test_registered)
+{
+	const size_t len = 1 << 16;
+	int fd = memfd_create("ring", MFD_CLOEXEC);
+	struct iovec v = { .iov_len = len };
+	struct io_uring ring;
+
+	ck_assert_int_eq(ftruncate(fd, (off_t)len), 0);
+	v.iov_base = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+	ck_assert_ptr_ne(v.iov_base, MAP_FAILED);
+	if (io_uring_queue_init(4, &ring, 0)) {
+		puts("# the kernel has no io_uring, or refuses it");
+		return;
+	}
+	ck_assert_int_eq(io_uring_register_buffers(&ring, &v, 1), -EFAULT);
+	io_uring_queue_exit(&ring);
+	munmap(v.iov_base, len);
+	close(fd);
+}
+END_TEST
+
+static unsigned int order[2], nr_ordered;
+
+static void on_one(struct uring_write *w)
+{
+	order[nr_ordered++] = (unsigned int)w->at;
+}
+
+/* One that cannot end yet, into a full pipe, holds up none behind it. */
+START_TEST(test_several)
+{
+	static char block[4096];
+	char path[] = "/tmp/htrace-uring-XXXXXX";
+	struct iovec first = { block, sizeof(block) }, second = { block, 1 };
+	struct uring_write into_pipe = { .at = 1, .v = &first, .nr = 1, .done = on_one };
+	struct uring_write into_file = { .fd = mkstemp(path), .at = 2, .v = &second, .nr = 1, .done = on_one };
+	struct uring *q;
+	int pipe[2];
+
+	ck_assert_int_eq(uring_new(&q, 4), 0);
+	if (!uring_is_async(q)) {
+		puts("# the kernel has no io_uring, or refuses it: writes are ordinary ones");
+		return;
+	}
+	ck_assert_int_eq(pipe2(pipe, O_CLOEXEC), 0);
+	fcntl(pipe[1], F_SETFL, O_NONBLOCK);
+	while (write(pipe[1], block, sizeof(block)) > 0)
+		;
+	fcntl(pipe[1], F_SETFL, 0);
+	into_pipe.fd = pipe[1];
+	uring_write(q, &into_pipe);
+	uring_write(q, &into_file);
+	ck_assert_uint_eq(uring_under_way(q), 2);
+	while (uring_under_way(q) > 1)
+		uring_reap(q, true);
+	ck_assert_uint_eq(order[0], 2);
+	while (uring_under_way(q)) {
+		ck_assert_int_gt(read(pipe[0], block, sizeof(block)), 0);
+		uring_reap(q, false);
+	}
+	ck_assert_uint_eq(order[1], 1);
+	ck_assert(!into_pipe.error && into_pipe.written == sizeof(block));
+	uring_free(q);
+	close(into_file.fd);
+	unlink(path);
+}
+END_TEST
+
 #endif
 
 int main(void)
@@ -117,6 +190,8 @@ int main(void)
 	tcase_add_test(c, test_writes);
 #ifdef HAVE_LIBURING
 	tcase_add_test(c, test_restricted);
+	tcase_add_test(c, test_registered);
+	tcase_add_test(c, test_several);
 #endif
 	suite_add_tcase(s, c);
 	return unit_run(s);
