@@ -20,7 +20,7 @@ Usage: long-tests.sh [--hours N] [--only REGEX] [--build DIR] [--log DIR]
                  unit tests of the ring and of CTF)
   --build DIR    what to test (default: build-test, as tools/test.sh leaves it)
   --log DIR      where the rounds' outputs go (default: a new directory in /tmp)
-  --timeline N   instead, for N minutes each (at most 15): what caused what across the border of two VMs
+  --timeline N   instead, for N minutes each (at most 12): what caused what across the border of two VMs
                  and the host, in order on one clock; emulated VMs first (one_clock), then two guests on KVM in
                  one (timeline). Takes some 2 GiB more of memory, and 0.5 of /dev/shm. The same with Linux guests, as
                  long as QEMU does not fall there:
@@ -64,8 +64,8 @@ done
 [ -f "$build/build.ninja" ] || bad_usage "there is no build in $build: tools/test.sh makes one, --build names another"
 [ -z "$units" ] || exec "$top/tests/system/units.py" --build "$build"
 if [ -n "$timeline" ]; then
-	[[ $timeline =~ ^[0-9]+$ ]] && [ "$timeline" -ge 1 ] && [ "$timeline" -le 15 ] ||
-		bad_usage "--timeline '$timeline' is no number of minutes from 1 to 15"
+	[[ $timeline =~ ^[0-9]+$ ]] && [ "$timeline" -ge 1 ] && [ "$timeline" -le 12 ] ||
+		bad_usage "--timeline '$timeline' is no number of minutes from 1 to 12"
 	export HTRACE_CLOCK_SECONDS=$((timeline * 60)) HTRACE_TIMELINE_SECONDS=$((timeline * 60))
 	exec "$top/tests/run.py" --build "$build" --only '^one_clock\.pairs|^timeline\.'
 fi
