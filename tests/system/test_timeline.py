@@ -17,7 +17,7 @@ import ctftext
 import nested
 from harness import say
 from test_kvm import BOUNDS, OVERLOADED
-from test_one_clock import BORDER
+from test_one_clock import BORDER, INFINITE
 
 SECONDS = int(os.environ.get('HTRACE_TIMELINE_SECONDS', '6'))
 LONG = SECONDS > 60
@@ -73,7 +73,7 @@ def of_json(path):
                 events.append(event(e['source'], e['event'], e['time'], e['fields'], e.get('cpu')))
             elif e.get('clock'):
                 assert e['clock'] == 'host', e
-                bounds[e['source']].append(e['bound'])
+                bounds[e['source']].append(INFINITE if e['bound'] is None else e['bound'])
     return events, bounds
 
 
