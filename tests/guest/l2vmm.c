@@ -9,11 +9,11 @@
  * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt, busy, disk, read, mmioread, msr, timer or
  * answer. -w waits for a reader before the start, and at the end until it has read all. -p: rounds begin so many ns
  * after each other, if they can. -b: the guest wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each I/O
- * exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing. -e: no more rounds after so many
- * seconds. -o: it is a machine of its own (l2own.h), whose records have the times of its TSC (tsc) or CLOCK_MONOTONIC
- * (mono). msr, timer and answer want that, hlt cannot have it. With -b, too, its bells do not wake the reader, but
- * l2own_listen(). -i: its timers and interrupts are so many ns apart, and it halts meanwhile. -m: answer's mailbox, a file
- * of a page. -d: disk's requests go to this block device, in their exits, or (-t) by a thread.
+ * exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing. -e: ROUNDS at least, and as
+ * many more as so many seconds last. -o: it is a machine of its own (l2own.h), whose records have the times of its TSC
+ * (tsc) or CLOCK_MONOTONIC (mono). msr, timer and answer want that, hlt cannot have it. With -b, too, its bells do not
+ * wake the reader, but l2own_listen(). -i: its timers and interrupts are so many ns apart, and it halts meanwhile. -m:
+ * answer's mailbox, a file of a page. -d: disk's requests go to this block device, in their exits, or (-t) by a thread.
  *
  * Prints for each virtual CPU what it did, what the VMM saw of it, and by how many ns its times may be off.
  */
@@ -84,7 +84,8 @@ static char *ram;
 static int kvm, vm;
 static unsigned int io_sleep; /* us */
 static __u64 apart = APART_NS;
-static __u64 last_ns; /* they are to take, or 0 */
+static __u64 last_ns; /* rounds are to take, or 0 */
+static __u64 least_rounds; /* and so many are to be made */
 static bool bell, own;
 static const char *mailbox;
 
@@ -554,7 +555,7 @@ static bool all_done(void *arg)
 		since = monotonic();
 	if (last_ns && monotonic() - since > last_ns)
 		for (unsigned int i = 0; i < nr_vcpus; i++)
-			__atomic_store_n(&vcpus[i].account->rounds, 0, __ATOMIC_RELAXED);
+			__atomic_store_n(&vcpus[i].account->rounds, least_rounds, __ATOMIC_RELAXED);
 	for (unsigned int i = 0; i < nr_vcpus; i++)
 		if (!__atomic_load_n(&vcpus[i].done, __ATOMIC_ACQUIRE))
 			return false;
@@ -590,9 +591,11 @@ static unsigned long long median_cost(const struct vcpu *v)
 {
 	const struct l2_cpu *c = v->account;
 	__u32 bucket = 0, octave;
-	__u64 rounds = 0, ticks;
+	__u64 rounds = 0, all = 0, ticks;
 
-	while (bucket < L2_BUCKETS - 1 && rounds + c->took[bucket] <= c->rounds / 2)
+	for (__u32 i = 0; i < L2_BUCKETS; i++)
+		all += c->took[i];
+	while (bucket < L2_BUCKETS - 1 && rounds + c->took[bucket] <= all / 2)
 		rounds += c->took[bucket++];
 	octave = bucket / 8;
 	ticks = octave ? (8ULL + bucket % 8) << (octave - 1) : bucket; /* l2_bucket()'s inverse */
@@ -686,7 +689,8 @@ int main(int argc, char **argv)
 		l2disk_open(disk, beside);
 		l2disk_declare(r, &orders.disk);
 	}
-	orders.rounds = strtoull(argv[1], NULL, 0);
+	least_rounds = strtoull(argv[1], NULL, 0);
+	orders.rounds = last_ns ? ~0ULL : least_rounds;
 	orders.records = (__u32)strtoul(argv[2], NULL, 0);
 	orders.pause = (__u32)strtoul(argv[3], NULL, 0);
 	for (unsigned int i = 0; i < nr_vcpus; i++) {

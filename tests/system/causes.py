@@ -81,8 +81,8 @@ def of_interrupts(host, guest):
 def of_mail(asker, guest):
     """{record: (host, guest, host)}: a number asked in memory, seen by the guest, its answer seen by the host."""
     times = {(e['event'], e['fields']['number']): e['time'] for e in asker}
-    return {('l2_seen', e['fields']['seq']): (times['ask', e['fields']['value']], e['time'], times['answer', e['fields']['value']])
-            for e in guest if e['event'] == 'l2_seen' and ('answer', e['fields']['value']) in times}
+    seen = [(e['fields']['seq'], e['fields']['value'], e['time']) for e in guest if e['event'] == 'l2_seen']
+    return {('l2_seen', seq): (times['ask', n], time, times['answer', n]) for seq, n, time in seen if ('answer', n) in times}
 
 
 def of_timers(host):

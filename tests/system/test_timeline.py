@@ -11,6 +11,7 @@ import os
 import re
 import tarfile
 import tempfile
+import time
 
 import causes
 import ctftext
@@ -18,11 +19,12 @@ import nested
 from harness import say
 from test_kvm import BOUNDS, OVERLOADED
 from test_one_clock import BORDER, INFINITE
+from vm import EmulationFault
 
 SECONDS = int(os.environ.get('HTRACE_TIMELINE_SECONDS', '6'))
 LONG = SECONDS > 60
 APART_MS = 100 if LONG else 20  # timers and interrupts of a virtual CPU
-LEAST = SECONDS * 1000 // APART_MS // 10  # rounds, by who has no more of a busy machine
+LEAST = max(60, SECONDS)  # rounds, however busy the machine is
 GUESTS = {'a': 'tsc', 'b': 'mono'}  # by which their records are stamped
 WORKS = ['answer', 'interrupt']
 NEEDED = {'vm', 'vcpu_id', 'write', 'msr', 'value', 'reinjected', 'vector', 'seq', 'cpu', 'check', 'at', 'number'}
@@ -31,8 +33,8 @@ SCRIPT = rf'''
 for g in a b; do
 	truncate -s 4096 /tmp/mail-$g
 	[ $g = a ] && clock=tsc || clock=mono
-	timeout {SECONDS * 2 + 300} l2vmm -o $clock -b -i {APART_MS}000000 -m /tmp/mail-$g -w -e {SECONDS} /dev/shm/$g 1000000000 1 0 {' '.join(WORKS)} \
-		> $out/$g.vmm 2>&1 &
+	timeout {SECONDS * 2 + 300} l2vmm -o $clock -b -i {APART_MS}000000 -m /tmp/mail-$g -w -e {SECONDS} \
+		/dev/shm/$g {LEAST} 1 0 {' '.join(WORKS)} > $out/$g.vmm 2>&1 &
 	eval vmm_$g=$!
 done
 border host /tmp/mail-a /dev/shm/asker-a monotonic 20000 &
@@ -61,7 +63,8 @@ rm /dev/shm/*
 
 def event(source, name, time, fields, cpu):
     """No more of it than pairs are made of, as there may be ten minutes of them."""
-    return {'source': source, 'event': name, 'time': time, 'cpu': cpu, 'fields': {k: v for k, v in fields.items() if k in NEEDED}}
+    fields = {k: v for k, v in fields.items() if k in NEEDED}
+    return {'source': source, 'event': name, 'time': time, 'cpu': cpu, 'fields': fields}
 
 
 def of_json(path):
@@ -138,14 +141,25 @@ def check_guest(at, name, events, bound, what):
         nr = causes.check([e for e in host if e['fields']['vcpu_id'] == cpu], [e for e in guest if e['cpu'] == cpu], own[cpu],
                           account['work'], bound, asker)
         if account['work'] == 'answer':
-            assert nr['l2_armed'] == nr['l2_interrupt'] == account['armed'] >= LEAST and nr['l2_seen'] >= LEAST, (nr, account)
-        assert nr['l2_interrupt'] == account['irq_records'] == account['injected'] + account['armed'] >= LEAST, (nr, account)
+            assert nr['l2_armed'] == nr['l2_interrupt'] == account['armed'] and nr['l2_seen'] >= LEAST / 2, (nr, account)
+        irqs = account['injected'] + account['armed']
+        assert nr['l2_interrupt'] == account['irq_records'] == irqs >= LEAST, (nr, account)
     return guest, text
 
 
-def check_files(at):
+def check_clock(err, seconds):
+    """
+    Was the machine's second one? On a busy host its kernel may take its emulated TSC for one of a tenth of the frequency.
+    """
+    ran = max(float(s) for s in re.findall(r"^line .* when the host's was ([\d.]+) s,", err, re.M))
+    if ran > 1.5 * seconds:
+        raise EmulationFault(f'the machine took {seconds:.1f} s for {ran:.1f}')
+
+
+def check_files(at, seconds):
     with open(os.path.join(at, 'err'), encoding='utf-8') as f:
         err = f.read()
+    check_clock(err, seconds)
     assert len(re.findall(r'^lost +0 \(overwritten 0, dropped 0, corrupt 0', err, re.M)) == 1 + 2 * len(GUESTS), err
     assert len(re.findall(r'by the offset of its TSC that KVM tells\)$', err, re.M)) == len(GUESTS), err
     events, stated = of_json(os.path.join(at, 'json'))
@@ -167,9 +181,12 @@ def check_files(at):
 def test_two_guests():
     """What each guest did, between what the host did before and behind it: bells, interrupts, timers, numbers in memory."""
     with tempfile.TemporaryDirectory(dir='/var/tmp' if LONG else None) as at:
-        with nested.L1(SCRIPT, '6.12', add=[BORDER + ':/bin/'], memory='3G' if LONG else '1G', disk_mib=1024 if LONG else 128) as vm:
+        with nested.L1(SCRIPT, '6.12', add=[BORDER + ':/bin/'], memory='3G' if LONG else '1G',
+                       disk_mib=1024 if LONG else 128) as vm:
+            began = time.monotonic()
             vm.start()
             assert vm.finish(170 + 2 * SECONDS) == 0, vm.console()[-3000:]
+            seconds = time.monotonic() - began
             with tarfile.open(vm.disk) as tar:
                 tar.extractall(at)
-        check_files(at)
+        check_files(at, seconds)
