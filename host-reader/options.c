@@ -14,6 +14,7 @@
 #include <htrace/version.h>
 
 #include "filter.h"
+#include "last_events.h"
 #include "list_vms.h"
 #include "message.h"
 #include "view.h"
@@ -30,11 +31,12 @@ static const char usage[] =
 	"Shows what guest-agent traces in a virtual machine, live, from shared memory.\n"
 	"\n"
 	"SOURCE:\n"
-	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID][,trusted]\n"
+	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID][,console=PATH][,trusted]\n"
 	"                        the file behind a VM's ivshmem device. The guest's RAM is found\n"
 	"                        through the process that maps PATH, unless that process (pid=) or\n"
 	"                        the file of its RAM (ram=) is given. Commas in paths are doubled.\n"
-	"                        trusted: -o raw:DIR writes from the guest's memory, without a copy\n"
+	"                        trusted: -o raw:DIR writes from the guest's memory, without a copy;\n"
+	"                        console=: file with its console, of which --view crash shows the end\n"
 	"  doorbell:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID][,trusted]\n"
 	"                        an ivshmem device with a doorbell, whose server host-reader is, for\n"
 	"                        one VM: memory of SIZE (64M), for QEMU's -chardev socket,path=SOCKET.\n"
@@ -47,7 +49,7 @@ static const char usage[] =
 	"                        exits and entries of this host's VMs, or of process PID's: why, how\n"
 	"                        long, and when their vCPUs' threads do not run. aggregate: exits for\n"
 	"                        hypercalls, I/O and MMIO are one event each, with their entry\n"
-	"  file:DIR              a capture that -o raw:DIR made\n"
+	"  file:DIR[,console=PATH]  a capture that -o raw:DIR made\n"
 	"\n"
 	"Options:\n"
 	"  -o, --output SINK     where events go, repeatable (default: text)\n"
@@ -80,7 +82,10 @@ static const char usage[] =
 	"                                       for flame graphs; hypercalls:json\n"
 	"                          boot         of guests that record it: levels, initcalls, and what\n"
 	"                                       user space then begins; boot:json: all of it\n"
-	"                        but for summary: on a terminal every second, else at the end, or as\n"
+	"                          crash        when a guest dies, is reset or shut down: the last 20\n"
+	"                                       (crash:NUMBER) events of each CPU, and its console's\n"
+	"                                       end; crash:json, crash:json:NUMBER\n"
+	"                        but for summary and crash: on a terminal every second, else at the end, or as\n"
 	"                        --stats says\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
 	"                        'sched_*,sys_enter'; all are counted\n"
@@ -260,6 +265,11 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		s->ram = strcmp(option + 4, "auto") ? strdup(option + 4) : NULL;
 		return 0;
 	}
+	if ((of_vm(s) || s->kind == SOURCE_FILE) && !strncmp(option, "console=", 8) && option[8]) {
+		free(s->console);
+		s->console = strdup(option + 8);
+		return 0;
+	}
 	if (s->kind == SOURCE_KVM && !strcmp(option, "aggregate")) {
 		s->aggregate = true;
 		return 0;
@@ -282,9 +292,9 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		return 0;
 	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
-	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid= and trusted" :
-	    s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP ? "; there are size=, ram=, pid= and trusted" :
-	    s->kind == SOURCE_LOCAL ? "; there is trusted" :
+	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid=, console= and trusted" :
+	    s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP ? "; there are size=, ram=, pid=, console= and trusted" :
+	    s->kind == SOURCE_FILE ? "; there is console=" : s->kind == SOURCE_LOCAL ? "; there is trusted" :
 	    s->kind == SOURCE_KVM ? "; there are pid= and aggregate" : "");
 	return USAGE_ERROR;
 }
@@ -349,6 +359,7 @@ int options_add_source(struct options *o, const struct source_spec *like)
 	if (o->nr_sources == MAX_SOURCES)
 		return -1;
 	*s = *like;
+	s->console = NULL;
 	s->path = strdup(like->path);
 	s->ram = like->ram ? strdup(like->ram) : NULL;
 	return s->path ? (int)o->nr_sources++ : -1;
@@ -374,12 +385,14 @@ static int parse_seconds(const char *option, const char *arg, double min, __u64 
 static int parse_view(struct options *o, const char *arg)
 {
 	o->tables = view_find(arg);
+	o->view_number = view_number(arg);
 	o->view = o->tables ? VIEW_TABLES : VIEW_SUMMARY;
 	if (o->tables || !strcmp(arg, "summary"))
 		return 0;
 	say("unknown view '%s'; there are: summary, exits, io, functions (and functions:graph, "
 	    "functions:folded, functions:json), steal (and steal:json), hypercalls (and hypercalls:folded, "
-	    "hypercalls:json), boot (and boot:json)", arg);
+	    "hypercalls:json), boot (and boot:json), crash (and crash:NUMBER, crash:json, crash:json:NUMBER; up to %u)",
+	    arg, LAST_EVENTS_MAX);
 	return USAGE_ERROR;
 }
 
@@ -583,6 +596,12 @@ int options_parse(struct options *o, int argc, char **argv, int *status)
 	}
 	if (!ret && o->view == VIEW_TABLES)
 		ret = place_view(o);
+	for (unsigned int i = 0; !ret && i < o->nr_sources; i++) {
+		if (!o->source[i].console || (o->tables && o->tables->most))
+			continue;
+		say("source '%s': console= is for --view crash", o->source[i].path);
+		ret = USAGE_ERROR;
+	}
 	if (!ret && o->view == VIEW_SUMMARY && o->snapshot.bytes) {
 		say("--snapshot writes events, and --view summary shows none; leave one of them out");
 		ret = USAGE_ERROR;
@@ -605,6 +624,7 @@ void options_free(struct options *o)
 	for (unsigned int i = 0; i < o->nr_sources; i++) {
 		free(o->source[i].path);
 		free(o->source[i].ram);
+		free(o->source[i].console);
 		free(o->source[i].formats);
 		free(o->source[i].symbols);
 	}

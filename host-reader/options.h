@@ -28,6 +28,7 @@ struct source_spec {
 	__u64 at;   /* of the ring, in the file of guest RAM */
 	char *formats, *symbols; /* files of the guest's kernel that it is read by */
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
+	char *console; /* what the guest's console says goes there, too; or NULL */
 	int pid;   /* the VMM; 0: found by the region's file; of KVM: all */
 	bool aggregate; /* KVM's exits with what they were for */
 	bool trusted; /* what its producers wrote may go to disk without a copy that is checked */
@@ -49,6 +50,7 @@ struct options {
 	unsigned int nr_outputs;
 	enum view_kind view;
 	const struct view_ops *tables;
+	unsigned int view_number; /* given with the view; 0: none was */
 	const char *sync;
 	bool tell_guest;
 	bool clock;         /* show the host's times, and at the end by which model */

@@ -40,6 +40,17 @@ bool source_heart_beat(struct source *s, __u64 now)
 	return true;
 }
 
+/* Outputs, and captures, are to know that its end is a proper one. */
+static void tell_closed(struct source *s, __u64 now)
+{
+	static const struct htrace_clock_sample none;
+
+	if (!s->session || !s->guest_seen)
+		return;
+	s->guest.state = HTRACE_GUEST_CLOSED;
+	session_guest(s->session, &s->guest, &none, now);
+}
+
 bool source_ended(struct source *s, __u64 now)
 {
 	bool current = htrace_view_current(s->view);
@@ -52,12 +63,15 @@ bool source_ended(struct source *s, __u64 now)
 	if (!current) {
 		if (!s->closing && !source_silence_recorded(s))
 			source_snapshot(s, "the sudden end of its session", now);
+		if (s->closing)
+			tell_closed(s, now);
 		source_await_next(s, now);
 		return true;
 	}
 	if (htrace_view_state(s->view) == HTRACE_GUEST_CLOSED) {
 		source_say(s, now, "the guest ended the session; waiting for a new one");
 		s->said_waiting = true;
+		tell_closed(s, now);
 		source_await_next(s, now);
 		return true;
 	}

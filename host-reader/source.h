@@ -265,6 +265,9 @@ void source_snapshot(struct source *s, const char *why, __u64 now);
 /* The file that was made for a device that was plugged in. */
 const char *source_plug_file(const struct source *s);
 
+/* Its guest is silent, and all that it left went out: nothing comes, unless it lives on. */
+bool source_rests(const struct source *s);
+
 /* Its memory is in a file that we made: the path that was given for the source is not that file's. */
 static inline bool source_made_its_file(const struct source *s)
 {

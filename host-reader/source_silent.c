@@ -7,6 +7,7 @@
  * what is read then is marked as unverified.
  */
 #include <inttypes.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 #include "message.h"
@@ -101,6 +102,11 @@ void source_go_silent(struct source *s, __u64 now)
 bool source_silence_recorded(const struct source *s)
 {
 	return s->state == SOURCE_SILENT && s->recorded;
+}
+
+bool source_rests(const struct source *s)
+{
+	return s->state == SOURCE_SILENT && s->salvaged && s->session && session_due(s->session) == UINT64_MAX;
 }
 
 /* It will not come back: what it did not finish is told as far as it can be. */

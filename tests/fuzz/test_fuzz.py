@@ -127,11 +127,12 @@ ELSEWHERE = {
         'vcpus', 'perfetto_vcpus')},
     **{f'host-reader/{f}.c': 'adds and shows numbers of records that show.c and schema_visit.c read, in tables with '
                              'limits; test_exits, test_view_exits, test_io, test_view_io, test_view_functions, '
-                             'test_view_hypercalls, test_view_steal, test_boot, view' for f in (
-        'boot', 'calls', 'durations', 'event_fields', 'exits', 'host_events', 'hypercalls', 'hypercalls_show', 'io', 'io_disk',
-        'table', 'view', 'view_boot', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
+                             'test_view_hypercalls, test_view_steal, test_boot, test_view_crash, view' for f in (
+        'boot', 'calls', 'crash', 'crash_json', 'durations', 'event_fields', 'exits', 'host_events', 'hypercalls', 'hypercalls_show', 'io', 'io_disk',
+        'last_events', 'table', 'view', 'view_boot', 'view_crash', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
     **{f'host-reader/{f}.c': 'what the reader may do itself; test_confine, sandbox' for f in (
         'confine', 'confine_calls', 'confine_links', 'finder', 'sandbox')},
+    'host-reader/console.c': 'the end of a file of lines, of any bytes, in bounded memory; test_view_crash',
     'host-reader/syscalls.c': 'a table', 'host-reader/syscall_args.c': 'a table',
     **{f'host-reader/{f}.c': OWN for f in (
         'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',
