@@ -130,11 +130,13 @@ ELSEWHERE = {
                              'test_view_hypercalls, test_view_steal, test_boot, view' for f in (
         'boot', 'calls', 'durations', 'event_fields', 'exits', 'host_events', 'hypercalls', 'hypercalls_show', 'io', 'io_disk',
         'table', 'view', 'view_boot', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
+    'host-reader/ctf_compass.c': 'records of the host\'s own programs, or of captures of it; test_ctf_compass, compass',
+    'host-reader/ctf_compass_names.c': 'names and types of a schema that was checked; test_ctf_compass',
     **{f'host-reader/{f}.c': 'what the reader may do itself; test_confine, sandbox' for f in (
         'confine', 'confine_calls', 'confine_links', 'finder', 'sandbox')},
     'host-reader/syscalls.c': 'a table', 'host-reader/syscall_args.c': 'a table',
     **{f'host-reader/{f}.c': OWN for f in (
-        'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',
+        'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'ctf_trace', 'sink_perfetto', 'sink_raw', 'perfetto_packet',
         'tsdl', 'ctf_stream', 'capture_write',
         'capture_stream', 'capture_metadata', 'capture_pack', 'capture_span', 'rotation', 'uring')},
     **{f'host-reader/{f}.c': 'records of who is trusted, walked within bounds; test_lend, lend.scribbled' for f in (
