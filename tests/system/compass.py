@@ -124,7 +124,7 @@ class Trace:
 
 class Machine:
     def __init__(self, trace):
-        self.trace, self.host, self.uid, self.children = trace, False, None, []
+        self.trace, self.host, self.uid, self.children = trace, False, None, set()
 
 
 class Experiment:
@@ -158,7 +158,7 @@ class Experiment:
             elif e.event == GH_HOST and (t.host_id, t.thread(e)) not in vms:
                 for m in machines.values():
                     if m.uid == e.fields['vm_uid']:
-                        me.children.append(m)
+                        me.children.add(m)
                         vms[t.host_id, t.thread(e)] = m
                         pid = t.process(e, analysed)
                         if pid is not None:
