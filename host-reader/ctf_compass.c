@@ -196,11 +196,13 @@ static void be_here(const struct at *a, __u64 time)
 
 static void tell_thread(const struct at *a, __u64 time)
 {
+	struct sink_event nobody;
+
 	if (!a->slot || a->slot->told == a->tid)
 		return;
+	nobody = (struct sink_event){ .from = a->st->from, .time = ctf_stream_time(a->st->out, time) };
 	a->slot->told = a->tid;
-	ctf_dump_task(a->c, a->st, &(struct sink_event){ .from = a->st->from, .time = ctf_stream_time(a->st->out, time) },
-		      &(struct names_task){ .tid = a->tid, .pid = a->slot->vm });
+	ctf_dump_task(a->c, a->st, &nobody, &(struct names_task){ .tid = a->tid, .pid = a->slot->vm });
 }
 
 static void put_exit(const struct at *a, __u64 time)

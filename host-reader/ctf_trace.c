@@ -256,8 +256,8 @@ void ctf_end_event(struct ctf *c, struct trace *t, struct stream *st, __u64 time
 }
 
 /*
- * As LTTng's, of which only names and processes are known here. To Trace Compass -1 would be a process, and a parent, that
- * many have: whose process is not known is its own, and a thread's parent the one that made it, its process'.
+ * As LTTng's, of which only names and processes are known here. To Trace Compass -1 would be a process, and a parent,
+ * that many have: whose process is not known is its own, and a thread's parent the one that made it, its process'.
  */
 void ctf_dump_task(struct ctf *c, struct stream *st, const struct sink_event *nobody, const struct names_task *task)
 {

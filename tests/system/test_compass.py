@@ -20,7 +20,7 @@ import test_vcpus
 from compass import IDLE, PREEMPT, RUNNING, VMM
 from harness import say
 from test_capture import replay
-from vm import READER
+from vm import READER, VM, Reader
 
 ONE, TWO = 4711, 9999
 MS = 1000000
@@ -110,13 +110,13 @@ def test_killed():
             t += 150000
             lines += [f'host 0 {t} kvm_exit {ONE} 4712 0 {test_vcpus.HLT}', f'host 0 {t + 9000} kvm_entry {ONE} 4712 0',
                       f'guest 0 {t + 20000} 1']
-        subprocess.run([test_vcpus.PAIR, f'{d}/pair', str(ONE), '0'], input='guest 0 999999000 0\n' + '\n'.join(lines) + '\n',
-                       text=True, check=True)
+        subprocess.run([test_vcpus.PAIR, f'{d}/pair', str(ONE), '0'], text=True, check=True,
+                       input='guest 0 999999000 0\n' + '\n'.join(lines) + '\n')
         killed = 0
         for n in range(5):
             out = f'{d}/out{n}'
-            reader = subprocess.Popen([READER, '-o', f'ctf:{out},trace-compass', f'file:{d}/pair/host', f'file:{d}/pair/guest'],
-                                      stderr=subprocess.DEVNULL)
+            reader = subprocess.Popen([READER, '-o', f'ctf:{out},trace-compass', f'file:{d}/pair/host',
+                                       f'file:{d}/pair/guest'], stderr=subprocess.DEVNULL)
             end = time.time() + 20
             size = 40000 << n
             while reader.poll() is None and time.time() < end and written(out) < size:
@@ -206,5 +206,40 @@ def test_recorded():
             x, states, pairs = compass.check(f'{at}/{name}', want)
             nr = check_states(states, host, x.traces[0].offset, want)
             assert nr > ROUNDS, nr
-            say(f'{name}: {pairs} pairs say who of {sum(map(len, want.values()))} threads is which virtual CPU; {nr} changes '
-                'of their states are those of the events')
+            say(f'{name}: {pairs} pairs say who of {sum(map(len, want.values()))} threads is which virtual CPU; '
+                f'{nr} changes of their states are those of the events')
+
+
+# ------------------------------------------------------------------------------- a guest's own views
+
+GUEST_SCRIPT = '''
+agent_start --events sched,irq,syscalls || exit 1
+workload mix 1 1 200
+workload count 200 7
+agent_stop
+'''
+
+
+def test_guest():
+    """A Linux guest: what the kernel analysis takes is there, threads take turns, and who they are is told."""
+    with VM(GUEST_SCRIPT, kernel='6.1', cpus=2) as vm, tempfile.TemporaryDirectory(dir='/dev/shm') as d:
+        vm.start()
+        reader = Reader(vm, '-o', f'ctf:{d}/ctf,trace-compass')
+        assert vm.finish() == 0, vm.console()[-2000:]
+        assert reader.stop() == 0, reader.err()
+        (path,) = ctftext.traces(f'{d}/ctf')
+        t = compass.Trace(path)
+    assert not t.losses and t.kernel and not any(e.startswith('guest_') for e in t.declared), t.declared
+    assert not t.breaks and t.switches > 100, (t.breaks, t.switches)
+    seen = {e.event for e in t.events}
+    assert seen >= {compass.SWITCH, compass.FORK, compass.DUMP, 'sched_waking', 'irq_softirq_entry', 'irq_softirq_exit',
+                    'syscall_entry_getpgid', 'syscall_exit_getpgid'}, seen
+    unknown = {tid for of in t.runs.values() for _, tid in of if tid and tid not in t.parents}
+    assert not unknown, unknown
+    left = {compass.status_of(e.fields['prev_state']) for e in t.events if e.event == compass.SWITCH}
+    assert {'ready', 'blocked'} <= left <= {'ready', 'blocked', 'dead', 'unknown'}, left
+    # A call ends on its CPU's thread, which is the one that the program takes for it.
+    calls = [e for e in t.events if e.event == 'syscall_entry_getpgid']
+    wrong = [e for e in calls if t.thread(e) != e.context['tid'] and e.context['tid'] != -1]
+    assert len(calls) > 100 and not wrong, (len(calls), len(wrong))
+    say(f'{len(t.events)} events, {t.switches} switches of {len(t.threads)} threads')

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * -o ctf:DIR,trace-compass, event by event: what the host's events become, what is made up beside them and when, and what
- * a guest's are called. The system test `compass` goes by the program's own rules.
+ * -o ctf:DIR,trace-compass, event by event: what the host's events become, what is made up beside them and when, and
+ * what a guest's are called. The system test `compass` goes by the program's own rules.
  */
 #define SINK sink_ctf
 #define SINK_OPTIONS "trace-compass"
@@ -30,10 +30,12 @@ static __u32 declare_kvm(const char *name, const char *value, const char *more)
 {
 	int u32 = htrace_builder_int(builder, "u32", 4, false, HTRACE_HINT_NONE);
 	int u64 = htrace_builder_int(builder, "u64", 8, false, HTRACE_HINT_NONE);
+	int u16 = htrace_builder_int(builder, "u16", 2, false, HTRACE_HINT_NONE);
+	int tid = htrace_builder_int(builder, "tid", 4, false, HTRACE_HINT_TID);
 	struct htrace_schema_member m[7] = {
 		{ .type = (__u32)u32, .name = "vm" },
-		{ .type = (__u32)htrace_builder_int(builder, "tid", 4, false, HTRACE_HINT_TID), .bit_off = 32, .name = "tid" },
-		{ .type = (__u32)htrace_builder_int(builder, "u16", 2, false, HTRACE_HINT_NONE), .bit_off = 64, .name = "vcpu_id" },
+		{ .type = (__u32)tid, .bit_off = 32, .name = "tid" },
+		{ .type = (__u32)u16, .bit_off = 64, .name = "vcpu_id" },
 	};
 	__u32 nr = 3;
 	int id;
@@ -78,7 +80,9 @@ static void begin(void)
 		guest[i].boot_id[0] = 0xb0; /* as if it were the host */
 		guest[i].host_boot_id[0] = 0xb0;
 		for (unsigned int r = 0; r < 2; r++)
-			ring[i][r] = (struct origin){ .session = &guest[i], .names = names, .per_cpu = true, .ring = r };
+			ring[i][r] = (struct origin){
+				.session = &guest[i], .names = names, .per_cpu = true, .ring = r
+			};
 	}
 }
 
@@ -332,7 +336,8 @@ START_TEST(test_aggregated)
 	expect("kvm-2/cpu0", 30,
 	       "3999 0/0 switch 0(0) 110; 4000 -1/-1 task 110 of 100, parent 100; 4000 100/110 exit 2.123; "
 	       "4000 100/110 gh 1 of 100; 4999 100/110 hg 2 of 100; 5000 100/110 entry 0; 5000 100/110 other; "
-	       "5000 100/110 exit 2.123; 5500 100/110 entry 0; 5500 100/110 other; 6000 100/110 exit 2.123; 6000 100/110 other; ");
+	       "5000 100/110 exit 2.123; 5500 100/110 entry 0; 5500 100/110 other; 6000 100/110 exit 2.123; "
+	       "6000 100/110 other; ");
 }
 END_TEST
 
