@@ -317,21 +317,23 @@ static void check_output(int fd, bool json)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static int fd = -1;
-	static char spec[300];
+	static char path[280], spec[300];
 	struct input in = { data, size };
 	bool to_directory = !strcmp(SINK, "ctf") || !strcmp(SINK, "raw");
 	__u64 generation = 0, how = take(&in, 1);
+	bool compass = how & 16 && !strcmp(SINK, "ctf");
 	struct reader r;
 
 	if (fd < 0) {
 		fd = to_directory ? 0 : memfd_create("out", 0);
 		if (to_directory)
-			snprintf(spec, sizeof(spec), SINK ":%s/out", fuzz_dir());
+			snprintf(path, sizeof(path), "%s/out", fuzz_dir());
 		else
-			snprintf(spec, sizeof(spec), SINK ":/proc/self/fd/%d", fd);
+			snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	}
+	snprintf(spec, sizeof(spec), SINK ":%s%s", path, compass ? ",trace-compass" : "");
 	maker.len = maker.nr_types = maker.nr_events = 0;
-	if (how & 128 && !strcmp(SINK, "perfetto"))
+	if (how & 128 && (compass || !strcmp(SINK, "perfetto")))
 		kernel_schema(&maker);
 	if (reader_open(&r, spec, NULL, how & 15)) {
 		hand_schema(&r, &in, &generation);
@@ -346,7 +348,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fail_allocation(0);
 	reader_close(&r);
 	if (to_directory)
-		remove_tree(strchr(spec, ':') + 1, true);
+		remove_tree(path, true);
 	else
 		check_output(fd, !strcmp(SINK, "json"));
 	return 0;
