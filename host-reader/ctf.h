@@ -57,7 +57,7 @@ extern const char ctf_fields_none[], ctf_fields_raw[], ctf_fields_undecoded[],
 
 enum ctf_what {
 	CTF_MEMBER,
-	CTF_STATE, /* likewise, of a task: of one that could have run on it is 0 */
+	CTF_STATE, /* likewise, a task's state, as Trace Compass knows it */
 	CTF_COMM, /* the name of the task that the member holds */
 	CTF_ARG, /* a system call's argument, of those in the member */
 };

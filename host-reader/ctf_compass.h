@@ -24,7 +24,7 @@ void ctf_compass_free(struct ctf_compass *m);
  */
 const char *ctf_compass_prefix(enum ctf_role role, const struct htrace_event *e, const struct ctf_layout *l,
 			       const char **name);
-/* Tasks that could have run on are what it takes for such. */
+/* States of tasks become those that it knows. */
 void ctf_compass_states(struct ctf_layout *l, const struct htrace_event *e);
 
 /* Of the source kvm, before it is written. True: all there is to it was. Else ctf.pid is set for it. */

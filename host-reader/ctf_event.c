@@ -213,10 +213,15 @@ static __u64 load(const struct ctf_event *w, size_t at, size_t size)
 	return v;
 }
 
-/* Of its bits, those above say how a task that is ready came to be so. */
+/* As Trace Compass knows them, from older kernels; the bits above say how a task that is ready came to be so. */
 static void add_state(struct ctf_event *w, __u64 state, size_t size)
 {
-	state &= 0xff;
+	enum { UNINTERRUPTIBLE = 2, EXITED = 0x30, OLD_DEAD = 0x40, PARKED_OR_IDLE = 0xc0 };
+
+	if (state & PARKED_OR_IDLE)
+		state = UNINTERRUPTIBLE;
+	else
+		state = state & EXITED ? OLD_DEAD : state & 0xff;
 	ctf_add(w, &state, size);
 }
 

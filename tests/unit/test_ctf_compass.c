@@ -453,11 +453,11 @@ START_TEST(test_raw)
 }
 END_TEST
 
-/* One that was preempted is ready, not in a state of its own. */
+/* Ready, waiting or dead: the program knows no other states, and the last by another bit. */
 START_TEST(test_states)
 {
 	__u32 id = declare("left", "state", htrace_builder_int(builder, "s", 4, false, HTRACE_HINT_TASK_STATE));
-	static const __u32 given[] = { 0x100, 1, 0x82 }, want[] = { 0, 1, 0x82 };
+	static const __u32 given[] = { 0x100, 1, 0x80, 0x40, 0x10, 0x20 }, want[] = { 0, 1, 2, 2, 0x40, 0x40 };
 	const size_t head = 24 + 4 * 8 + 16 + 4, event = sizeof(struct ctf_event_header) + 6;
 	const char *data;
 	size_t len;
@@ -465,11 +465,11 @@ START_TEST(test_states)
 	htrace_schema_free(schema);
 	events_free(events);
 	finish_schema();
-	for (int i = 0; i < 3; i++)
+	for (size_t i = 0; i < ARRAY_SIZE(given); i++)
 		happen(&ring[0][0], 1, id, (__u32[4]){ given[i] }, 16, NULL);
 	sink.ops->flush(&sink);
 	data = slurp("a-1/cpu0", &len);
-	for (size_t i = 0; i < 3; i++)
+	for (size_t i = 0; i < ARRAY_SIZE(given); i++)
 		ck_assert_mem_eq(data + head + i * (event + 4) + event, &want[i], 4);
 }
 END_TEST
