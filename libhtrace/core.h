@@ -123,6 +123,7 @@ struct htrace_view {
 	int vmm_pid;
 	char ram_name[256];
 	__u64 ping, ping_tsc; /* the latest question for its TSC, and ours then */
+	__u64 command; /* the number of that which was given last; 0: none */
 	struct htrace_judge judge; /* of owners of rings, as of judged_at */
 	__u64 judged_at;
 };
@@ -133,6 +134,13 @@ bool htrace_view_may_write(const struct htrace_view *v);
 void htrace_region_sample(struct htrace_region *r);
 /* As htrace_region_host_ring(), for who retires a ring. */
 struct htrace_host_ring *htrace_host_words(struct htrace_region *r, __u32 slot);
+/* Which of the host's commands a handle took last. */
+struct htrace_taken {
+	bool begun; /* those before are not its own */
+	__u64 number;
+};
+
+struct htrace_taken *htrace_region_taken(struct htrace_region *r);
 /* htrace_region_format() in two: what may fail and touches no memory, and what is sure to succeed. */
 int htrace_region_plan(struct htrace_region **out, size_t size,
 		       const struct htrace_region_opts *opts);
