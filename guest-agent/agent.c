@@ -201,6 +201,8 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 		return -1;
 	health_init(&a->health, a->region, l, &a->rings, &a->geometry,
 		    relays ? &a->relay : NULL, a->mode != MODE_MODULE);
+	if (agent_begin_control(a, o, l))
+		return -1;
 	htrace_region_set_state(a->region, HTRACE_GUEST_RUNNING);
 	say("tracing%s: %zu programs, %u CPUs x %llu KiB (%s), %s%s%s; region %s",
 	    a->adopted ? ", session adopted from an earlier agent" : "", l->nr_programs,
@@ -211,8 +213,7 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	return 0;
 }
 
-/* Do what is due; returns nanoseconds until more is. */
-static __u64 work(struct agent *a)
+__u64 agent_work(struct agent *a)
 {
 	__u64 relay, ns, bell = UINT64_MAX;
 
@@ -249,8 +250,8 @@ static void idle(struct agent *a)
 		say("cannot wait for signals, so this ends: %s", strerror(errno));
 		return;
 	}
-	while (!wait_for_end(a, fds, work(a)))
-		;
+	while (!wait_for_end(a, fds, agent_work(a)))
+		control_work(a->control);
 	close(fds[0].fd);
 }
 
@@ -265,7 +266,7 @@ static void wait_for_reader(struct agent *a)
 		if (__atomic_load_n(&host->drained, __ATOMIC_ACQUIRE) == session)
 			return;
 		usleep(10000);
-		work(a); /* under discard, a mirror may have room only now */
+		agent_work(a); /* under discard, a mirror may have room only now */
 	}
 }
 
@@ -275,13 +276,14 @@ static void wait_for_reader(struct agent *a)
  */
 static void keep_up(void *arg)
 {
-	work(arg);
+	agent_work(arg);
 }
 
 static void stop(struct agent *a, struct loader *l)
 {
 	__u64 dropped = 0;
 
+	control_free(a->control);
 	loader_detach(l, keep_up, a);
 	relay_finish(&a->relay);
 	health_final(&a->health);
@@ -337,6 +339,7 @@ int agent_run(const struct options *o, struct loader *l)
 		idle(&a);
 		stop(&a, l);
 	} else if (l->nr_programs) {
+		control_free(a.control);
 		loader_detach(l, NULL, NULL);
 	}
 	give_up(&a);

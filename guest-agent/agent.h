@@ -22,6 +22,7 @@ struct options {
 	bool compress;    /* pack what can be */
 	bool follow_host; /* record nothing, show what the host tells */
 	bool wait;        /* for a device that is plugged in later, and again after it was removed */
+	__u64 allows;     /* what the host may command: enum htrace_allow */
 	char **argv;      /* as we were started */
 	struct htrace_filter *filter; /* NULL: record everything */
 };

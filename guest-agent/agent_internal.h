@@ -12,6 +12,7 @@
 #include <htrace/region.h>
 
 #include "bell.h"
+#include "control.h"
 #include "health.h"
 #include "module.h"
 #include "pins.h"
@@ -35,6 +36,9 @@ struct agent {
 	struct health health;
 	struct relay relay;
 	struct bell bell;
+	const struct options *options;
+	struct loader *loader;
+	struct control *control; /* NULL: not yet */
 	struct module module; /* fd -1: there is none, or it has bound another device */
 	sigset_t stop;
 };
@@ -70,5 +74,11 @@ void agent_try_adopt(struct agent *a, const struct options *o, bool module_fits)
 
 int agent_publish_new(struct agent *a, const struct options *o, const struct loader *l);
 int agent_publish_adopted(struct agent *a, const struct loader *l);
+
+/* agent_control.c: what the host commands. 0, or -1 after saying why not. */
+int agent_begin_control(struct agent *a, const struct options *o, struct loader *l);
+
+/* Do what is due; returns nanoseconds until more is. */
+__u64 agent_work(struct agent *a);
 
 #endif

@@ -8,6 +8,7 @@
 #include <htrace/version.h>
 
 #include "agent.h"
+#include "control.h"
 #include "follow.h"
 #include "message.h"
 #include "probe.h"
@@ -49,6 +50,8 @@ static void usage(FILE *out)
 		"  --policy POLICY   overwrite (default): when a ring is full the oldest events go;\n"
 		"                    discard: the newest\n"
 		"  --buffer SIZE     ring size per CPU, a power of two from 4K to 1G (default: 4M)\n"
+		"  --allow LIST      what the host may command (host-reader ctl), separated by commas: events\n"
+		"                    (default), filters, sampling, flush; all; none\n"
 		"  --wait            wait for a device that is plugged in later, and for the next one when\n"
 		"                    it was removed\n"
 		"  --compress        record task switches in a third of the bytes; needs a host-reader that\n"
@@ -146,7 +149,7 @@ static int parse_filter(const char *text, struct options *o)
 
 enum {
 	OPT_EVENTS = 256, OPT_BPF, OPT_FILTER, OPT_STACK, OPT_REGION, OPT_MODE, OPT_POLICY,
-	OPT_BUFFER, OPT_COMPRESS, OPT_WAIT, OPT_FOLLOW_HOST, OPT_PROBE,
+	OPT_BUFFER, OPT_ALLOW, OPT_COMPRESS, OPT_WAIT, OPT_FOLLOW_HOST, OPT_PROBE,
 };
 
 static const struct option long_options[] = {
@@ -158,6 +161,7 @@ static const struct option long_options[] = {
 	{"mode", required_argument, NULL, OPT_MODE},
 	{"policy", required_argument, NULL, OPT_POLICY},
 	{"buffer", required_argument, NULL, OPT_BUFFER},
+	{"allow", required_argument, NULL, OPT_ALLOW},
 	{"wait", no_argument, NULL, OPT_WAIT},
 	{"compress", no_argument, NULL, OPT_COMPRESS},
 	{"follow-host", no_argument, NULL, OPT_FOLLOW_HOST},
@@ -210,6 +214,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case OPT_BUFFER:
 			bad = parse_buffer(optarg, o);
+			break;
+		case OPT_ALLOW:
+			bad = control_parse(optarg, &o->allows);
 			break;
 		case OPT_WAIT:
 			o->wait = true;
@@ -278,6 +285,7 @@ int main(int argc, char **argv)
 		.region = "auto",
 		.policy = HTRACE_OVERWRITE,
 		.buffer = BUFFER_DEFAULT,
+		.allows = HTRACE_CONTROL_TAKEN | HTRACE_ALLOW_EVENTS,
 		.argv = argv,
 	};
 	int status;
