@@ -10,6 +10,7 @@
 
 #include <htrace/sync.h>
 
+#include "ctl.h"
 #include "message.h"
 #include "metrics.h"
 #include "options.h"
@@ -495,6 +496,8 @@ int main(int argc, char **argv)
 	int ret;
 
 	fill_descriptors();
+	if (argc > 1 && !strcmp(argv[1], "ctl"))
+		return ctl_main(argc - 1, argv + 1);
 	sync_kvm_exit_register();
 	if (options_parse(&r.options, argc, argv, &ret)) {
 		options_free(&r.options);

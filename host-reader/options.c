@@ -98,6 +98,7 @@ static const char usage[] =
 	"      --tell-guest      tell each guest of its own vCPUs' exits and stolen time, for guest-agent\n"
 	"                        --follow-host; never of other guests (needs KVM and root)\n"
 	"      --list            show the virtual machines of this host, and how each can be traced\n"
+	"  ctl --help            how to command a guest's agent, as in: ctl SOURCE disable sched_switch\n"
 	"      --clock           show the host's CLOCK_MONOTONIC, as several sources are shown anyway, and\n"
 	"                        at the end how each source's clock goes beside it, and within what\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"

@@ -544,6 +544,8 @@ static void use_schema(struct session *s, struct mark *m)
 	s->filters = filters_new(s->c.filter, s->schema, &s->filter_said, s->c.path, s->c.quota);
 	e = htrace_schema_event_by_name(s->schema, "sched_switch");
 	s->switch_filtered = e && htrace_schema_is_filtered(s->schema, e->id);
+	for (unsigned int i = 0; i < s->nr_rings && s->switch_filtered; i++)
+		s->ring[i].task_known = false; /* there may be switches that are not recorded, from here on */
 	use_symbols(s, m);
 }
 

@@ -19,6 +19,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <sys/stat.h>
 
 #include <htrace/sync.h>
 
@@ -261,6 +263,13 @@ static inline __u64 source_due(const struct source *s)
 void source_snapshot(struct source *s, const char *why, __u64 now);
 
 #define SOURCE_PLUG_FILES "/dev/shm/htrace-qmp-"
+
+/* Where the file is that is made for a device that is plugged in by the monitor @st. */
+static inline void source_plug_path(char *path, size_t len, const struct stat *st)
+{
+	snprintf(path, len, SOURCE_PLUG_FILES "%llx-%llx", (unsigned long long)st->st_dev,
+		 (unsigned long long)st->st_ino);
+}
 
 /* The file that was made for a device that was plugged in. */
 const char *source_plug_file(const struct source *s);
