@@ -48,6 +48,7 @@ TARGETS = {
     'raw': Target('sinks.c', 'records into a capture', ['-DSINK="raw"']),
     'capture': Target('capture.c', 'a capture\'s files'),
     'packed': Target('capture.c', 'a capture\'s files, compressed', ['-DPACKED']),
+    'answer': Target('answer.c', 'what an agent answers to commands'),
     'qmp': Target('qmp.c', 'what QEMU\'s monitor says', max_len=16384),
     'boot': Target('boot.c', 'the ring of a guest\'s boot, in its memory', max_len=8192),
     'tracepoint': Target('tracepoint.c', 'format files of tracefs'),

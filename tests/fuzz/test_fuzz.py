@@ -69,6 +69,7 @@ VALIDATING = {
     'host-reader/capture_unpack.c': 'captures: what is compressed in them',
     'host-reader/qmp.c': 'what QEMU\'s monitor says: lines, answers, events',
     'host-reader/plug.c': 'what it says of devices and buses',
+    'host-reader/ctl_show.c': 'what an agent answers to commands',
     'common/tracepoint_format.c': 'format files of tracefs; records by them',
     'common/boot_records.c': 'records of a kernel\'s trace ring',
     'common/ftrace_page.c': 'pages of a kernel\'s trace ring',
@@ -80,6 +81,9 @@ PRODUCER = 'the producing side: its words are its own; unit tests, tests/stress'
 ELSEWHERE = {
     'libhtrace/local.c': 'whose file may become a region: compares a superblock\'s words, attach.c judges them; test_local',
     'libhtrace/host.c': 'writes the host\'s words',
+    'libhtrace/control.c': 'one copy of an answer, two of whose words are compared; test_control',
+    'host-reader/ctl.c': 'gives a command, and waits for the answer within bounds; ctl',
+    'host-reader/ctl_snapshot.c': 'processes of this machine; ctl.snapshot',
     'libhtrace/sigbus.c': 'a signal handler; test_shrunk, and truncated files in attach',
     'libhtrace/sync.c': 'waits, within bounds, whatever a word says; test_sync',
     'libhtrace/clock.c': 'this machine\'s clocks',

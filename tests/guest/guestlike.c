@@ -13,6 +13,9 @@
  *   o CPU          commit what was begun so
  *   b 0|1          the heart stops, or beats
  *   h              hand all over to another process, and be gone
+ *   k BITS         take commands of the host (enum htrace_allow), and answer by repeating them
+ *   a STATUS NEXT HEX...  answer the next command so, with the text that HEX says
+ *   d MS           answer that much later
  *   c              end the session properly, and exit
  */
 #include <poll.h>
@@ -40,6 +43,15 @@ static struct htrace_slot open_slot[MAX_CPUS];
 static bool beating = true;
 static unsigned int cpus;
 static __u32 id;
+static struct {
+	bool set;
+	unsigned int status, next;
+	char text[4096];
+	size_t len;
+} answer;
+static __u64 delay, answer_at;
+static char command[HTRACE_CONTROL_MAX + 1];
+static size_t command_len;
 
 static void check(bool ok, const char *what)
 {
@@ -133,6 +145,35 @@ static void flood(__u64 ns)
 			push_many(cpu, 1000);
 }
 
+static void set_answer(const char *line)
+{
+	unsigned int byte;
+	int at = 0, n;
+
+	answer.len = 0;
+	answer.set = sscanf(line, "%u %u%n", &answer.status, &answer.next, &at) == 2;
+	while (sscanf(line + at, " %2x%n", &byte, &n) == 1) {
+		answer.text[answer.len++] = (char)byte;
+		at += n;
+	}
+}
+
+static void serve(void)
+{
+	if (!command_len) {
+		command_len = htrace_region_command(region, command);
+		answer_at = now() + delay;
+	}
+	if (!command_len || now() < answer_at)
+		return;
+	if (answer.set)
+		htrace_region_reply(region, answer.status, answer.text, answer.len, answer.next);
+	else
+		htrace_region_reply(region, HTRACE_REPLY_DONE, command, command_len, 0);
+	answer.set = false;
+	command_len = 0;
+}
+
 /* False: that was the last one. */
 static bool obey(const char *line)
 {
@@ -162,6 +203,15 @@ static bool obey(const char *line)
 		break;
 	case 'b':
 		beating = a != 0;
+		break;
+	case 'k':
+		htrace_region_control(region, a);
+		break;
+	case 'a':
+		set_answer(line + 1);
+		break;
+	case 'd':
+		delay = a * MS;
 		break;
 	case 'h':
 		if (fork())
@@ -194,7 +244,7 @@ int main(int argc, char **argv)
 		.sz = sizeof(o), .placement = HTRACE_PLACEMENT_LOCAL, .kind = HTRACE_RING_PER_CPU,
 		.clock_id = HTRACE_CLOCK_MONOTONIC,
 	};
-	char line[128];
+	char line[9000];
 
 	check(argc == 5, "see the head of its source for how to call it; this");
 	o.policy = strcmp(argv[2], "discard") ? HTRACE_OVERWRITE : HTRACE_DISCARD;
@@ -216,6 +266,7 @@ int main(int argc, char **argv)
 
 		if (poll(&in, 1, 20) > 0)
 			more = fgets(line, sizeof(line), stdin) && obey(line);
+		serve();
 	}
 	end();
 	htrace_region_release(region);
