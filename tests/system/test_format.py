@@ -434,7 +434,7 @@ def test_read_by_hand(policy):
 SHARED = {
     'Rings': ['ring', 'block'],
     "The guest's words": ['super', 'ringset', 'area', 'guest', 'clock_sample', 'prog', 'names', 'name', 'runs', 'run',
-                          'anchor', 'schema_area'],
+                          'anchor', 'beacon', 'schema_area'],
     "The host's words": ['host'],
 }
 

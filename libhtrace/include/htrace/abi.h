@@ -369,6 +369,34 @@ struct htrace_runs {
 	/* struct htrace_anchor anchor[]; struct htrace_run run[]; */
 };
 
+/* ----------------------------------------------------------------------------------- beacon */
+
+#define HTRACE_BEACON_MAGIC 0x31304e4342525448ULL /* "HTRBCN01" */
+#define HTRACE_BEACON_TABLES 64
+#define HTRACE_BEACON_REGION (8ULL << 20) /* bytes of a region that has one */
+
+/*
+ * At the beginning of a page of guest RAM: where a region that no device holds lies there. Writer: the agent, magic
+ * last (release), and cleared before anything that it tells of is given back. Reader: a host that looks for it in
+ * the guest's memory, by copies.
+ */
+struct htrace_beacon {
+	__u64 magic; /* HTRACE_BEACON_MAGIC */
+	__u64 inverse; /* its complement */
+	__u64 gpa;   /* guest-physical address of this page */
+	__u64 session; /* the region's; not 0 */
+	__u64 region_size; /* HTRACE_BEACON_REGION */
+	__u32 page_shift; /* of the guest: 12 ... 16 */
+	__u32 nr_tables;
+	__u64 sum; /* FNV-1a, of 64-bit words instead of bytes: of this struct, with magic and sum 0 */
+	__u64 reserved;
+	/*
+	 * Guest page frame numbers of the tables: pages of __u64, which are the frame numbers of the region's
+	 * pages in their order.
+	 */
+	__u64 table[HTRACE_BEACON_TABLES];
+};
+
 /* ------------------------------------------------------------------------------- schema area */
 
 /*
