@@ -25,6 +25,7 @@
 #include "symbols.h"
 
 #define DRAIN_NS 3000000000ULL
+#define UNSEEN_NS 500000000ULL /* for a reader of whom nothing is known */
 #define FIRST_SCHEMA 1 /* of a session's schemas */
 
 /* --------------------------------------------------------------------------- what it stands on */
@@ -184,6 +185,8 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	a->ours = true;
 	if (a->adopted ? agent_publish_adopted(a, l) : agent_publish_new(a, o, l))
 		return -1;
+	if (agent_light_beacon(a))
+		return -1;
 	if (l->boot && boot_write(l->boot, &a->rings, &a->geometry, FIRST_SCHEMA))
 		return -1;
 	/* Tasks that come up between the names and the attached programs: read the names again. */
@@ -259,9 +262,10 @@ static void wait_for_reader(struct agent *a)
 {
 	const struct htrace_host *host = htrace_region_host(a->region);
 	__u64 session = htrace_region_super(a->region)->session;
-	__u64 end = monotonic_ns() + DRAIN_NS;
+	__u64 end = monotonic_ns() + (a->beacon ? UNSEEN_NS : DRAIN_NS);
 
-	while (health_reader_attached(&a->health) && monotonic_ns() < end) {
+	/* Whoever reads this machine's memory writes nothing there: it may be that somebody does. */
+	while ((a->beacon || health_reader_attached(&a->health)) && monotonic_ns() < end) {
 		if (__atomic_load_n(&host->drained, __ATOMIC_ACQUIRE) == session)
 			return;
 		usleep(10000);
@@ -305,6 +309,7 @@ static void give_up(struct agent *a)
 			htrace_vshmem_retire(a->region, a->rings.mem, a->rings.len);
 		rings_unpin();
 		htrace_region_set_state(a->region, HTRACE_GUEST_CLOSED);
+		agent_put_out_beacon(a);
 	}
 	relay_free(&a->relay);
 	bell_close(&a->bell);

@@ -14,7 +14,8 @@ enum mode {
 };
 
 struct options {
-	const char *region; /* "auto", a PCI address, or a path */
+	const char *region; /* "auto", a PCI address, a path, or: */
+#define REGION_RAM "ram" /* this machine's own memory, where the host looks for it */
 	enum mode mode;
 	enum htrace_policy policy;
 	__u64 buffer; /* bytes of data per CPU */

@@ -24,6 +24,7 @@ struct agent {
 	void *mem;
 	size_t size;
 	bool io_memory;
+	struct htrace_beacon *beacon; /* by which a host finds the region in this machine's memory; or NULL */
 	struct htrace_region *region;
 	struct rings rings;
 	struct htrace_geometry geometry;
@@ -46,6 +47,10 @@ int agent_await_region(const char *where, const sigset_t *stop);
 /* The file or the device that @where tells of. @again: what to start when the device is removed; or NULL: nothing. */
 int agent_open_region(struct agent *a, const char *where, char **again);
 void agent_close_region(struct agent *a);
+/* Once it is published: if it is in this machine's memory, have the host find it. */
+int agent_light_beacon(struct agent *a);
+/* Before its memory, or that of the rings, is given back. */
+void agent_put_out_beacon(struct agent *a);
 /* Is the device gone? Then this is the end, or, with --wait, a new beginning. */
 void agent_notice_removal(struct agent *a);
 /* For messages. */

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core.h"
 #include "message.h"
 
 #define REMOVAL_NS 50000000ULL    /* between two looks whether the device is still there */
@@ -160,14 +161,60 @@ int agent_await_region(const char *where, const sigset_t *stop)
 	return 0;
 }
 
+/* In a map of BPF's: no other pages of ours stay where they are. */
+static int open_ram(struct agent *a)
+{
+	a->size = HTRACE_BEACON_REGION;
+	if (pins_open_region(&a->mem, a->size + htrace_beacon_len(a->size)))
+		return -1;
+	a->beacon = (struct htrace_beacon *)((char *)a->mem + a->size);
+	return 0;
+}
+
+/* That of an agent that was killed: this one has another. */
+static void discard_ram(void)
+{
+	struct agent old = {.device_fd = -1};
+
+	if (!pins_has_region() || open_ram(&old))
+		return;
+	agent_put_out_beacon(&old);
+	agent_close_region(&old);
+}
+
+int agent_light_beacon(struct agent *a)
+{
+	int err = a->beacon ? htrace_beacon_light(a->beacon, a->mem, a->size) : 0;
+
+	if (err)
+		say("cannot tell the host where the region is in this machine's memory: %s%s", strerror(-err),
+		    err == -EPERM ? "; page frame numbers are hidden: the agent needs CAP_SYS_ADMIN in the initial "
+				    "user namespace" : "");
+	return err;
+}
+
+void agent_put_out_beacon(struct agent *a)
+{
+	if (!a->beacon)
+		return;
+	htrace_beacon_clear(a->beacon);
+	pins_unpin_region();
+}
+
 int agent_open_region(struct agent *a, const char *where, char **again)
 {
 	char why[256] = "";
+	int err;
 
+	if (!strcmp(where, REGION_RAM))
+		return open_ram(a);
+	discard_ram();
 	if (strchr(where, '/'))
 		return open_file(a, where);
-	if (htrace_bar_open(&a->bar, where, why, sizeof(why))) {
-		say("cannot use a region: %s", why);
+	err = htrace_bar_open(&a->bar, where, why, sizeof(why));
+	if (err) {
+		say("cannot use a region: %s%s", why,
+		    err == -ENODEV ? "; without a device: --region ram, and on the host host-reader pid:PID" : "");
 		return -1;
 	}
 	a->mem = htrace_bar_mem(a->bar, &a->size);
@@ -179,13 +226,13 @@ int agent_open_region(struct agent *a, const char *where, char **again)
 
 const char *agent_region_name(const struct agent *a, const struct options *o)
 {
-	return a->bar ? htrace_bar_pci(a->bar) : o->region;
+	return a->bar ? htrace_bar_pci(a->bar) : a->beacon ? "in this machine's memory" : o->region;
 }
 
 void agent_close_region(struct agent *a)
 {
 	if (!a->bar && a->mem)
-		munmap(a->mem, a->size);
+		munmap(a->mem, a->beacon ? a->size + htrace_beacon_len(a->size) : a->size);
 	htrace_bar_close(a->bar);
 	if (a->device_fd >= 0)
 		close(a->device_fd);

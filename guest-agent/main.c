@@ -40,7 +40,8 @@ static void usage(FILE *out)
 		"                    see FILTERS in host-reader(1)\n"
 		"  --stack EVENTS    record kernel and user stacks with these of the events;\n"
 		"                    comma-separated names and globs, repeatable\n"
-		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/')\n"
+		"  --region WHERE    auto (default), a PCI address, a file's path (with a '/'), or ram:\n"
+		"                    in this machine's memory, for a host that reads that (pid:PID)\n"
 		"  --mode MODE       direct: the host maps the rings in this machine's memory;\n"
 		"                    module: the kernel module writes into the region; relay: the\n"
 		"                    agent copies rings into the region; auto (default): the module\n"
@@ -168,6 +169,23 @@ static const struct option long_options[] = {
 	{0},
 };
 
+/* The host only looks: it answers nothing, and there is no device to copy into, or to wait for. */
+static int check_ram_region(struct options *o)
+{
+	if (strcmp(o->region, REGION_RAM))
+		return 0;
+	if (o->mode == MODE_RELAY || o->mode == MODE_MODULE)
+		say("--region ram is for rings in this machine's memory: --mode direct, or none");
+	else if (o->policy == HTRACE_DISCARD)
+		say("--policy discard takes a host that says how far it has read; one that reads this machine's memory "
+		    "(--region ram) writes nothing there");
+	else if (o->wait)
+		say("--wait is for devices, and --region ram needs none");
+	else
+		return o->mode = MODE_DIRECT, 0;
+	return -1;
+}
+
 /* -1: go on; else the exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
@@ -256,6 +274,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 		say("--follow-host records nothing, and goes with --region only; start another guest-agent to record");
 		bad = 1;
 	}
+	if (!bad)
+		bad = check_ram_region(o);
 	for (int i = 0; !bad && i < nr_files; i++)
 		if (loader_open_file(&loader, files[i]))
 			return EXIT_FAILURE;
