@@ -42,6 +42,8 @@ static const char usage[] =
 	"  qmp:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID][,trusted]\n"
 	"                        a VM that runs, and has no such device: it is plugged in by QEMU's\n"
 	"                        monitor (-qmp unix:SOCKET,server=on,wait=off), and taken out at the end\n"
+	"  pid:PID               a VM that runs, and has no device at all: where guest-agent --region ram\n"
+	"                        runs in it, its memory is read in the process PID, and never written\n"
 	"  local:PATH[,trusted]  a region of processes of this machine\n"
 	"  kvm[,pid=PID][,aggregate]\n"
 	"                        exits and entries of this host's VMs, or of process PID's: why, how\n"
@@ -277,7 +279,7 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		    "on, as in size=64M", option + 5, arg);
 		return USAGE_ERROR;
 	}
-	if (s->kind != SOURCE_FILE && s->kind != SOURCE_KVM && !strcmp(option, "trusted")) {
+	if (s->kind != SOURCE_FILE && s->kind != SOURCE_KVM && s->kind != SOURCE_PID && !strcmp(option, "trusted")) {
 		s->trusted = true;
 		return 0;
 	}
@@ -318,18 +320,25 @@ static int parse_source(struct options *o, const char *arg)
 	} else if (!strncmp(arg, "file:", 5)) {
 		s->kind = SOURCE_FILE;
 		rest = copy = strdup(arg + 5);
+	} else if (!strncmp(arg, "pid:", 4)) {
+		s->kind = SOURCE_PID;
+		rest = copy = strdup(arg + 4);
 	} else if (!strcmp(arg, "kvm") || !strncmp(arg, "kvm,", 4)) {
 		s->kind = SOURCE_KVM;
 		rest = copy = strdup(arg);
 	} else {
 		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, qmp:SOCKET, "
-		    "local:PATH, bootring:PATH, kvm and file:DIR", arg);
+		    "pid:PID, local:PATH, bootring:PATH, kvm and file:DIR", arg);
 		return USAGE_ERROR;
 	}
 	part = options_cut(&rest);
 	if (part && *part) {
-		s->path = strdup(s->kind == SOURCE_KVM ? arg : part); /* several are told apart by it */
+		s->path = strdup(s->kind == SOURCE_KVM || s->kind == SOURCE_PID ? arg : part); /* several are told apart by it */
 		o->nr_sources++;
+		if (s->kind == SOURCE_PID && !parse_pid(part, &s->pid)) {
+			say("'%s' is not a process id in source '%s'; host-reader --list shows those of VMs", part, arg);
+			ret = USAGE_ERROR;
+		}
 		while (!ret && (part = options_cut(&rest)) != NULL)
 			ret = parse_source_option(s, arg, part);
 		if (!ret && s->kind == SOURCE_BOOTRING)

@@ -18,6 +18,7 @@ enum source_kind {
 	SOURCE_DOORBELL, /* an ivshmem device with a doorbell, which we serve */
 	SOURCE_QMP,      /* an ivshmem device that we plug into a VM that runs */
 	SOURCE_KVM,      /* what this host's KVM does */
+	SOURCE_PID,      /* a VM that runs, without a device: its memory, in its process */
 	SOURCE_BOOTRING, /* the ring in which a guest's kernel records its boot, in the guest's memory */
 };
 

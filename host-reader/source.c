@@ -227,9 +227,30 @@ static void work_on_boot(struct source *s, __u64 now)
 		source_mark(s, now, "%s", said);
 }
 
+/* Of a region in the guest's memory: it is in ours then. Once the process is gone what it left is read: that is all. */
+static void work_on_mirror(struct source *s, __u64 now)
+{
+	const char *said = s->mirror ? ram_mirror_work(s->mirror, now) : NULL;
+
+	if (said)
+		say_within(&s->quota, "%s: %s", s->name, said);
+	if (!s->mirror || !ram_mirror_gone(s->mirror) || s->ending || s->state == SOURCE_FAILED || s->state == SOURCE_DONE)
+		return;
+	if (!s->vm_gone)
+		source_say(s, now, "process %d, which ran the VM, is gone", s->spec->pid);
+	s->vm_gone = true;
+	if (s->state == SOURCE_SILENT ? source_finish_silent(s, now) : s->state != SOURCE_WAITING && s->state != SOURCE_MAPPING)
+		return;
+	if (s->state == SOURCE_FAILED)
+		return;
+	source_end_session(s, now);
+	s->state = SOURCE_DONE; /* another VM is another process */
+}
+
 static void region_round(struct source *s, __u64 now, struct source_round *round)
 {
 	work_on_boot(s, now);
+	work_on_mirror(s, now);
 	notice_absence(s, now);
 	source_serve(s, now);
 	if (s->plug)
@@ -346,6 +367,9 @@ static bool region_finish_some(struct source *s, __u64 now, bool late)
 		if (s->boot)
 			boot_events_hurry(s->boot);
 		work_on_boot(s, now);
+		if (s->mirror)
+			ram_mirror_hurry(s->mirror);
+		work_on_mirror(s, now);
 		if (s->session)
 			live_look_at_owners(s->live, true);
 		notice_absence(s, now);
@@ -398,6 +422,8 @@ static __u64 region_due(const struct source *s)
 	due = source_clock_due(s, due);
 	if (s->boot && boot_events_due(s->boot) < due)
 		due = boot_events_due(s->boot);
+	if (s->mirror && ram_mirror_due(s->mirror) < due)
+		due = ram_mirror_due(s->mirror);
 	return due < tell ? due : tell;
 }
 
@@ -430,6 +456,8 @@ static void region_close(struct source *s)
 	s->kvm = NULL;
 	boot_events_close(s->boot);
 	s->boot = NULL;
+	ram_mirror_close(s->mirror);
+	s->mirror = NULL;
 }
 
 const struct source_ops source_live = {

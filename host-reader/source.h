@@ -29,6 +29,7 @@
 #include "live.h"
 #include "message.h"
 #include "options.h"
+#include "ram_mirror.h"
 #include "select.h"
 #include "session.h"
 #include "sink.h"
@@ -125,6 +126,7 @@ struct source {
 	__u32 bell_seen;
 	struct kvm_events *kvm; /* that writes what is read; or NULL */
 	struct boot_events *boot; /* likewise */
+	struct ram_mirror *mirror; /* of a region in the guest's memory; or NULL */
 	struct kvm_vm *vm;      /* whose exits say when; or NULL */
 	struct told_vm *told;   /* that is told of its exits; or NULL */
 	struct tell *tell;      /* what it is told, while there is one */
@@ -268,7 +270,7 @@ const char *source_plug_file(const struct source *s);
 /* Its memory is in a file that we made: the path that was given for the source is not that file's. */
 static inline bool source_made_its_file(const struct source *s)
 {
-	return s->server || s->kvm || s->plug || s->boot;
+	return s->server || s->kvm || s->plug || s->boot || s->mirror;
 }
 
 /* In a few words, what is waited for; NULL: nothing. */
