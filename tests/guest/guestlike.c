@@ -4,6 +4,7 @@
  * it is told on standard input, a line each, answered by a line:
  *
  *   guestlike PATH discard|overwrite CPUS RING_KIB
+ *   qemu-system-guestlike ram:KIND overwrite CPUS RING_KIB    in memory that stands for a VM's (ramlike.h)
  *
  *   w CPU N        write N records: "counted", numbered from 0 on in each ring
  *   r N MS         write N records into each ring within MS, evenly; then how many were dropped
@@ -12,6 +13,7 @@
  *   x CPU N        begin a record, and then write N more: the block's end is not committed
  *   o CPU          commit what was begun so
  *   b 0|1          the heart stops, or beats
+ *   l N            light N beacons that lead nowhere, and then, if there is none yet, one that does
  *   h              hand all over to another process, and be gone
  *   c              end the session properly, and exit
  */
@@ -25,6 +27,8 @@
 #include <htrace/producer.h>
 #include <htrace/schema.h>
 
+#include "ramlike.h"
+
 #define MAX_CPUS 64
 #define MS 1000000ULL
 
@@ -37,7 +41,8 @@ static struct htrace_ring *ring[MAX_CPUS];
 static struct htrace_geometry geometry;
 static __u64 number[MAX_CPUS], dropped, next_beat;
 static struct htrace_slot open_slot[MAX_CPUS];
-static bool beating = true;
+static bool beating = true, in_ram;
+static bool lit;
 static unsigned int cpus;
 static __u32 id;
 
@@ -163,6 +168,12 @@ static bool obey(const char *line)
 	case 'b':
 		beating = a != 0;
 		break;
+	case 'l':
+		ramlike_pretend(a);
+		if (in_ram && !lit)
+			ramlike_light();
+		lit = true;
+		break;
 	case 'h':
 		if (fork())
 			_exit(0);
@@ -180,11 +191,13 @@ static void end(void)
 	const struct htrace_host *host = htrace_region_host(region);
 
 	htrace_region_set_state(region, HTRACE_GUEST_CLOSING);
-	for (int i = 0; i < 500 && __atomic_load_n(&host->drained, __ATOMIC_ACQUIRE) !=
+	for (int i = 0; i < (in_ram ? 50 : 500) && __atomic_load_n(&host->drained, __ATOMIC_ACQUIRE) !=
 	     htrace_region_super(region)->session; i++) {
 		beat();
 		usleep(10000);
 	}
+	if (in_ram)
+		ramlike_retire();
 	htrace_region_set_state(region, HTRACE_GUEST_CLOSED);
 }
 
@@ -202,10 +215,17 @@ int main(int argc, char **argv)
 	o.ring_size = strtoul(argv[4], NULL, 10) << 10;
 	o.block_size = 4096;
 	check(cpus && cpus <= MAX_CPUS, "the number of CPUs");
-	check(!htrace_region_create_local(&region, argv[1], (cpus * o.ring_size * 5 / 4) + (8 << 20),
-					  &o, NULL), "making the region");
+	in_ram = !strncmp(argv[1], "ram:", 4);
+	if (in_ram) {
+		o.placement = HTRACE_PLACEMENT_VSHMEM;
+		if (!ramlike_make(argv[1] + 4, &region, &o))
+			return 77; /* no such memory here */
+	} else {
+		check(!htrace_region_create_local(&region, argv[1], (cpus * o.ring_size * 5 / 4) + (8 << 20),
+						  &o, NULL), "making the region");
+	}
 	for (unsigned int i = 0; i < cpus; i++)
-		ring[i] = htrace_region_ring(region, 0, i, &geometry);
+		ring[i] = in_ram ? ramlike_ring(i, &geometry) : htrace_region_ring(region, 0, i, &geometry);
 	declare();
 	htrace_region_guest(region)->heartbeat_ms = 50;
 	htrace_region_set_state(region, HTRACE_GUEST_RUNNING);

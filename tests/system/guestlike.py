@@ -11,6 +11,7 @@ import time
 from vm import BUILD, Reader
 
 GUESTLIKE = os.path.join(BUILD, 'tests', 'guestlike')
+RAMLIKE = os.path.join(BUILD, 'tests', 'qemu-system-guestlike')
 
 
 class Guestlike:
