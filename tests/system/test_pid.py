@@ -143,6 +143,13 @@ def test_stale():
         assert reader.stop() == 0
 
 
+def test_list():
+    """--list names it as a way to any VM."""
+    with Ramlike('private', lit=False) as guest:
+        run = subprocess.run([READER, '--list'], stdout=subprocess.PIPE, text=True, check=True)
+        assert re.search(rf'^    host-reader {guest.source} ', run.stdout, re.M), run.stdout
+
+
 def test_not_a_vm():
     """Processes that are none of VMs, or not there, are not looked into."""
     with subprocess.Popen(['sleep', '60']) as other:
