@@ -16,9 +16,11 @@
 #include "module.h"
 #include "pins.h"
 #include "relay.h"
+#include "stream.h"
 
 struct agent {
-	struct htrace_bar *bar; /* NULL: the region is in a file */
+	struct htrace_bar *bar; /* NULL: the region is in a file, or */
+	struct stream *stream;  /* in memory of ours, which this sends; or NULL */
 	int device_fd;          /* of the device, to see that it is gone; or -1 */
 	__u64 next_removal;     /* look for that */
 	void *mem;
@@ -44,7 +46,7 @@ struct agent {
 /* Wait until there is one; 1: a signal of @stop ended that. */
 int agent_await_region(const char *where, const sigset_t *stop);
 /* The file or the device that @where tells of. @again: what to start when the device is removed; or NULL: nothing. */
-int agent_open_region(struct agent *a, const char *where, char **again);
+int agent_open_region(struct agent *a, const struct options *o, const char *where, char **again);
 void agent_close_region(struct agent *a);
 /* Is the device gone? Then this is the end, or, with --wait, a new beginning. */
 void agent_notice_removal(struct agent *a);

@@ -18,6 +18,8 @@
 
 #define REMOVAL_NS 50000000ULL    /* between two looks whether the device is still there */
 #define AWAIT_NS 500000000L       /* between two looks for a device */
+#define STREAM_AREAS (16ULL << 20) /* beside the rings: what is not used takes no memory */
+#define STREAM_RING_MORE (256ULL << 10) /* of a ring beside its data and descriptors */
 #define BUFFER_LEAST (64ULL << 10) /* that we make of our own accord */
 
 static int map_file(struct agent *a, int fd, const char *path)
@@ -133,6 +135,8 @@ static bool is_there(const char *where, char *why, size_t len)
 	int err;
 
 	*why = 0;
+	if (!strncmp(where, STREAM_PREFIX, strlen(STREAM_PREFIX)))
+		return true; /* it waits by itself */
 	if (strchr(where, '/'))
 		return !access(where, R_OK | W_OK);
 	err = htrace_bar_open(&bar, where, why, len);
@@ -160,9 +164,31 @@ int agent_await_region(const char *where, const sigset_t *stop)
 	return 0;
 }
 
-int agent_open_region(struct agent *a, const char *where, char **again)
+/* Rings are relayed past it, so that of them only the headers take memory. */
+static int open_stream(struct agent *a, const char *where, __u64 buffer)
+{
+	__u64 nr = (__u64)sysconf(_SC_NPROCESSORS_CONF);
+	int possible = libbpf_num_possible_cpus();
+
+	if (possible > 0)
+		nr = (__u64)possible;
+	if (stream_new(&a->stream, where))
+		return -1;
+	a->size = STREAM_AREAS + nr * (buffer + buffer / 32 + STREAM_RING_MORE);
+	a->mem = mmap(NULL, a->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (a->mem != MAP_FAILED)
+		return 0;
+	a->mem = NULL;
+	say("no memory for a region of %zu MiB; use a smaller --buffer", a->size >> 20);
+	return -1;
+}
+
+int agent_open_region(struct agent *a, const struct options *o, const char *where, char **again)
 {
 	char why[256] = "";
+
+	if (!strncmp(where, STREAM_PREFIX, strlen(STREAM_PREFIX)))
+		return open_stream(a, where + strlen(STREAM_PREFIX), o->buffer);
 
 	if (strchr(where, '/'))
 		return open_file(a, where);

@@ -11,6 +11,7 @@
 #include "follow.h"
 #include "message.h"
 #include "probe.h"
+#include "stream.h"
 
 #define EXIT_USAGE 2
 
@@ -40,7 +41,11 @@ static void usage(FILE *out)
 		"                    see FILTERS in host-reader(1)\n"
 		"  --stack EVENTS    record kernel and user stacks with these of the events;\n"
 		"                    comma-separated names and globs, repeatable\n"
-		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/')\n"
+		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/');\n"
+		"                    stream:PATH|ADDRESS:PORT|vsock:CID:PORT|FD: nothing is shared, all\n"
+		"                    that is recorded is sent to host-reader stream:..., by a virtio-serial\n"
+		"                    port such as /dev/virtio-ports/NAME, a serial line, TCP, or vsock\n"
+		"                    (the host is 2)\n"
 		"  --mode MODE       direct: the host maps the rings in this machine's memory;\n"
 		"                    module: the kernel module writes into the region; relay: the\n"
 		"                    agent copies rings into the region; auto (default): the module\n"
@@ -142,6 +147,25 @@ static int parse_filter(const char *text, struct options *o)
 		return 0;
 	say_filter_error(text, &err);
 	return -1;
+}
+
+static bool is_stream(const struct options *o)
+{
+	return !strncmp(o->region, STREAM_PREFIX, strlen(STREAM_PREFIX));
+}
+
+/* There is one way to copy into a stream. */
+static int check_stream(struct options *o)
+{
+	if (!is_stream(o))
+		return 0;
+	if (o->mode == MODE_DIRECT || o->mode == MODE_MODULE) {
+		say("--mode %s: into a stream rings are copied; leave --mode away",
+		    o->mode == MODE_DIRECT ? "direct" : "module");
+		return -1;
+	}
+	o->mode = MODE_RELAY;
+	return 0;
 }
 
 enum {
@@ -249,13 +273,15 @@ static int parse_options(int argc, char **argv, struct options *o)
 		return EXIT_SUCCESS;
 	}
 	if (!bad && o->follow_host) {
-		if (!events && !nr_files && !nr_stacks && !o->filter && !o->policy_given && !o->buffer_given &&
+		if (!is_stream(o) && !events && !nr_files && !nr_stacks && !o->filter && !o->policy_given && !o->buffer_given &&
 		    !o->compress && !o->wait &&
 		    o->mode == MODE_AUTO)
 			return follow_run(o);
 		say("--follow-host records nothing, and goes with --region only; start another guest-agent to record");
 		bad = 1;
 	}
+	if (!bad)
+		bad = check_stream(o);
 	for (int i = 0; !bad && i < nr_files; i++)
 		if (loader_open_file(&loader, files[i]))
 			return EXIT_FAILURE;
