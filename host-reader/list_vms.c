@@ -368,7 +368,8 @@ static void print_without(const struct vm *vm)
 	} else if (vm->libvirt) {
 		print_libvirt(vm);
 	} else {
-		puts("    no ivshmem device, or none that can be seen: give it one, as README.md has it");
+		puts("    no ivshmem device, or none that can be seen: give it one, as README.md has it; by a\n"
+		     "    stream (TCP, vsock, a serial port) it goes without: see host-reader(1), stream:");
 	}
 }
 

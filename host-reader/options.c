@@ -20,6 +20,7 @@
 
 #define USAGE_ERROR 2
 #define DOORBELL_SIZE (64ULL << 20)
+#define STREAM_SIZE (256ULL << 20)
 #define SNAPSHOT_SIZE (4ULL << 20)
 #define SNAPSHOT_MIN (64ULL << 10)
 #define SNAPSHOT_MAX (1ULL << 30)
@@ -42,6 +43,11 @@ static const char usage[] =
 	"  qmp:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID][,trusted]\n"
 	"                        a VM that runs, and has no such device: it is plugged in by QEMU's\n"
 	"                        monitor (-qmp unix:SOCKET,server=on,wait=off), and taken out at the end\n"
+	"  stream:PATH|ADDRESS:PORT|vsock:CID:PORT|FD[,size=SIZE][,pid=PID][,trusted]\n"
+	"                        what guest-agent --region stream:... sends, where nothing can be shared: by\n"
+	"                        the socket of QEMU's virtio-serial port or a serial device (PATH), TCP, at an\n"
+	"                        address of this machine's own such as 127.0.0.1:7000, vsock, from the\n"
+	"                        guest CID or any, or a descriptor. SIZE: memory that it may take (256M)\n"
 	"  local:PATH[,trusted]  a region of processes of this machine\n"
 	"  kvm[,pid=PID][,aggregate]\n"
 	"                        exits and entries of this host's VMs, or of process PID's: why, how\n"
@@ -264,13 +270,13 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		s->aggregate = true;
 		return 0;
 	}
-	if ((of_vm(s) || s->kind == SOURCE_KVM) && !strncmp(option, "pid=", 4)) {
+	if ((of_vm(s) || s->kind == SOURCE_KVM || s->kind == SOURCE_STREAM) && !strncmp(option, "pid=", 4)) {
 		if (parse_pid(option + 4, &s->pid))
 			return 0;
 		say("'%s' is not a process id in source '%s'", option + 4, arg);
 		return USAGE_ERROR;
 	}
-	if ((s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP) && !strncmp(option, "size=", 5)) {
+	if ((s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP || s->kind == SOURCE_STREAM) && !strncmp(option, "size=", 5)) {
 		if (parse_size(option + 5, HTRACE_REGION_MIN, HTRACE_REGION_MAX, &s->size))
 			return 0;
 		say("'%s' in source '%s' is not a size that a device can have; give a power of two from 1M "
@@ -284,6 +290,7 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 	say("unknown option '%s' in source '%s'%s", option, arg,
 	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid= and trusted" :
 	    s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP ? "; there are size=, ram=, pid= and trusted" :
+	    s->kind == SOURCE_STREAM ? "; there are size=, pid= and trusted" :
 	    s->kind == SOURCE_LOCAL ? "; there is trusted" :
 	    s->kind == SOURCE_KVM ? "; there are pid= and aggregate" : "");
 	return USAGE_ERROR;
@@ -309,6 +316,10 @@ static int parse_source(struct options *o, const char *arg)
 	} else if (!strncmp(arg, "qmp:", 4)) {
 		s->kind = SOURCE_QMP;
 		rest = copy = strdup(arg + 4);
+	} else if (!strncmp(arg, "stream:", 7)) {
+		s->kind = SOURCE_STREAM;
+		s->size = STREAM_SIZE;
+		rest = copy = strdup(arg + 7);
 	} else if (!strncmp(arg, "local:", 6)) {
 		s->kind = SOURCE_LOCAL;
 		rest = copy = strdup(arg + 6);
@@ -323,7 +334,7 @@ static int parse_source(struct options *o, const char *arg)
 		rest = copy = strdup(arg);
 	} else {
 		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, qmp:SOCKET, "
-		    "local:PATH, bootring:PATH, kvm and file:DIR", arg);
+		    "stream:..., local:PATH, bootring:PATH, kvm and file:DIR", arg);
 		return USAGE_ERROR;
 	}
 	part = options_cut(&rest);

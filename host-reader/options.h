@@ -17,6 +17,7 @@ enum source_kind {
 	SOURCE_FILE,    /* a capture */
 	SOURCE_DOORBELL, /* an ivshmem device with a doorbell, which we serve */
 	SOURCE_QMP,      /* an ivshmem device that we plug into a VM that runs */
+	SOURCE_STREAM,   /* a byte stream from an agent */
 	SOURCE_KVM,      /* what this host's KVM does */
 	SOURCE_BOOTRING, /* the ring in which a guest's kernel records its boot, in the guest's memory */
 };
@@ -24,7 +25,7 @@ enum source_kind {
 struct source_spec {
 	enum source_kind kind;
 	char *path;
-	__u64 size; /* of the device that is served, or plugged in (0: as it fits); of the ring */
+	__u64 size; /* of the device that is served, or plugged in (0: as it fits); of the ring; that a stream may take */
 	__u64 at;   /* of the ring, in the file of guest RAM */
 	char *formats, *symbols; /* files of the guest's kernel that it is read by */
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */

@@ -234,6 +234,8 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 	source_serve(s, now);
 	if (s->plug)
 		source_watch_plug(s, now);
+	if (s->stream)
+		source_watch_stream(s, now);
 	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
 		source_fail(s, HTRACE_REASON_NONE, TRUNCATED, now);
 	if (source_emit_ending(s, now)) {
@@ -423,6 +425,7 @@ static void region_close(struct source *s)
 {
 	source_plug_out(s);
 	source_close_view(s);
+	source_close_stream(s);
 	source_forget_ends(s);
 	bell_server_close(s->server);
 	s->server = NULL;

@@ -74,6 +74,7 @@ struct source_config {
 
 struct source;
 struct source_plug;
+struct source_stream;
 struct replay;
 
 /* What one round gave. */
@@ -120,6 +121,7 @@ struct source {
 	struct live *live;      /* what reads it, of a region */
 	struct bell_server *server; /* that gave the VM its device; or NULL */
 	struct source_plug *plug;   /* that put the device into the VM; or NULL */
+	struct source_stream *stream; /* that what is read comes by; or NULL */
 	struct source_clock clock;  /* of the session */
 	bool has_bell;          /* producers of this session ring */
 	__u32 bell_seen;
@@ -268,7 +270,7 @@ const char *source_plug_file(const struct source *s);
 /* Its memory is in a file that we made: the path that was given for the source is not that file's. */
 static inline bool source_made_its_file(const struct source *s)
 {
-	return s->server || s->kvm || s->plug || s->boot;
+	return s->server || s->kvm || s->plug || s->stream || s->boot;
 }
 
 /* In a few words, what is waited for; NULL: nothing. */

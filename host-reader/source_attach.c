@@ -31,7 +31,7 @@
 
 static const char *hint(int err, enum source_kind kind)
 {
-	if (kind == SOURCE_KVM || kind == SOURCE_BOOTRING || (kind == SOURCE_QMP && err != -ENOENT && err != -EACCES))
+	if (kind == SOURCE_KVM || kind == SOURCE_BOOTRING || kind == SOURCE_STREAM || (kind == SOURCE_QMP && err != -ENOENT && err != -EACCES))
 		return "";
 	switch (err) {
 	case -ENOENT:
@@ -97,7 +97,8 @@ int source_open_file(struct source *s, const char *path, bool follow, char *err,
 
 static const char *what_of(enum source_kind kind)
 {
-	return kind == SOURCE_KVM || kind == SOURCE_BOOTRING ? "source" : kind == SOURCE_QMP ? "monitor" : "region";
+	return kind == SOURCE_KVM || kind == SOURCE_BOOTRING ? "source" : kind == SOURCE_QMP ? "monitor" :
+	       kind == SOURCE_STREAM ? "stream" : "region";
 }
 
 static int open_view(struct source *s, bool follow)
@@ -111,6 +112,8 @@ static int open_view(struct source *s, bool follow)
 		s->fd = open_kvm(s, err, sizeof(err));
 	else if (s->spec->kind == SOURCE_QMP)
 		s->fd = source_plug_in(s, err, sizeof(err));
+	else if (s->spec->kind == SOURCE_STREAM)
+		s->fd = source_open_stream(s, err, sizeof(err));
 	else if (s->spec->kind == SOURCE_BOOTRING)
 		s->fd = open_bootring(s, err, sizeof(err));
 	else
@@ -226,6 +229,7 @@ static void describe(struct source *s, __u64 now)
 	else
 		snprintf(s->placement, sizeof(s->placement), "%s",
 			 s->kvm ? "local: rings of BPF programs on KVM" :
+			 s->stream ? "stream: copied by the agent and sent" :
 			 s->boot ? "the ring of its boot, in the guest's memory" :
 			 s->spec->kind == SOURCE_LOCAL ? "local: rings in the file" :
 							 "rings in the region, by relay or by the guest's kernel module");
@@ -257,7 +261,7 @@ static void find_vm(struct source *s, __u64 now)
 			rings = super->ringset[i].nr_rings;
 	if (!s->config->exits || s->kvm || s->boot || s->vm_tries == VM_TRIES)
 		return;
-	if (!rings || s->no_ram) {
+	if (!rings || s->no_ram || s->stream) {
 		s->vm_tries = VM_TRIES;
 		say_within(&s->quota, "%s: exits cannot be watched: its rings are %s; looking as sync "
 			   "adaptive does", s->spec->path, rings ? "copied by the agent" : "those of threads");

@@ -42,7 +42,7 @@ bool source_is_machine(const struct source *s)
 /* Without a heart nobody could tell that it lives on: as of the kvm source, which is no guest. */
 static void find_vmm(struct source *s)
 {
-	if (s->vmm || !source_is_machine(s) || !source_has_heart(s))
+	if (s->vmm || !source_is_machine(s) || !source_has_heart(s) || (s->stream && !s->spec->pid))
 		return;
 	s->vmm = malloc(sizeof(*s->vmm));
 	if (s->vmm)
@@ -92,7 +92,7 @@ void source_go_silent(struct source *s, __u64 now)
 	source_mark(s, now, "guest silent for %.1f s: %s", (double)(now - s->heart_beat_at) / 1e9,
 		    vmm_words(is));
 	s->frozen = is == VMM_PAUSED || is == VMM_STOPPED;
-	s->sure = s->frozen || (is == VMM_GONE && s->state == SOURCE_READING);
+	s->sure = s->frozen || s->stream || (is == VMM_GONE && s->state == SOURCE_READING);
 	s->salvaged = s->buried = s->recorded = false;
 	s->salvaged_events = 0;
 	source_enter(s, SOURCE_SILENT, now);
