@@ -5,6 +5,7 @@ import ctypes
 import errno
 import functools
 import os
+import socket
 import subprocess
 
 from vm import TOOLS, kernel_path
@@ -56,7 +57,22 @@ def no_seccomp():
     return libc_call('prctl', 22, 2, None, None, None) != (-1, errno.EFAULT)
 
 
+@functools.lru_cache
+def no_vsock_loopback():
+    """Does a connection to this machine's own CID not come about? (vsock_loopback)"""
+    try:
+        with socket.socket(socket.AF_VSOCK) as listener, socket.socket(socket.AF_VSOCK) as s:
+            listener.bind((socket.VMADDR_CID_ANY, 17011))
+            listener.listen(1)
+            s.settimeout(2)
+            s.connect((1, 17011))
+    except (AttributeError, OSError):
+        return True
+    return False
+
+
 CONDITIONS = {
+    'no-vsock-loopback': no_vsock_loopback,
     'no-kvm': no_kvm,
     'no-landlock': no_landlock,
     'no-seccomp': no_seccomp,
