@@ -113,9 +113,14 @@ static void hang_up(struct stream *s, int err)
 
 static void connect_to(struct stream *s)
 {
+	char why[256];
 	bool pending;
-	int fd = stream_place_connect(&s->place, &pending);
+	int fd;
 
+	/* A device may have come since. */
+	fd = stream_place_parse(&s->place, s->where, why, sizeof(why));
+	if (!fd)
+		fd = stream_place_connect(&s->place, &pending);
 	if (fd < 0) {
 		if (s->said_err != -fd)
 			say("stream %s: %s; trying again until the host listens there", s->where, strerror(-fd));
