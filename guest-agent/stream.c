@@ -90,10 +90,11 @@ static void drop_queue(struct stream *s)
 	}
 }
 
-/* A device stays open: it is the other end that comes and goes. */
+/* A device stays open, unless it is gone itself: it is the other end that comes and goes. */
 static void hang_up(struct stream *s, int err)
 {
-	bool stays = s->place.kind == STREAM_DEVICE || s->place.kind == STREAM_FD;
+	bool stays = s->fd >= 0 && (s->place.kind == STREAM_FD ||
+				    (s->place.kind == STREAM_DEVICE && err != EIO && err != ENODEV && err != ENXIO));
 
 	if (s->state == STREAM_RUNNING)
 		say("stream %s: the host is gone (%s); waiting for it", s->where, err ? strerror(err) : "closed");
