@@ -364,11 +364,12 @@ def test_vsock():
 class SerialVM(VM):
     """No ivshmem device, no shared memory: a virtio-serial port, whose other end is a socket of QEMU's."""
 
-    where = '/dev/vport0p1'
+    where = '/dev/htrace-port'
 
     def __init__(self, script, **options):
         options['modules'] = ['virtio_console']
-        super().__init__(script, regions=0, private_ram=True, **options)
+        # udev would link it by its name; the number is that of the virtio device.
+        super().__init__('ln -s /dev/vport*p1 /dev/htrace-port\n' + script, regions=0, private_ram=True, **options)
         path = os.path.join(self.dir, 'port')
         self.source = 'stream:' + path
         self.command += ['--', '-device', 'virtio-serial-pci', '-chardev',
