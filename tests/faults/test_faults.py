@@ -16,6 +16,7 @@ import pace  # noqa: E402
 from guest import BOOTS  # noqa: E402
 from harness import Skip, params, say  # noqa: E402
 from outputs import LOST  # noqa: E402
+from scene import LENT  # noqa: E402
 from vm import BUILD  # noqa: E402
 
 TIMES = 300
@@ -25,9 +26,10 @@ ROUND = 200000  # as in tracer.c
 
 def test_local():
     """Local rings; tests/faults/faults.py does it for longer."""
-    times, wrong = faults.run(random.randrange(1 << 31), TIMES, say)
+    times, wrong, ways = faults.run(random.randrange(1 << 31), TIMES, say)
     assert not wrong, '\n'.join(wrong)
     assert times == TIMES, times
+    assert ways.keys() == set(LENT) and all(large for _, _, large, *_ in ways.values()), ways
 
 
 def read_state(path):
