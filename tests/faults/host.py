@@ -42,7 +42,7 @@ class Reader:
         self.parts = self.packed = self.large = 0  # of it, with files that were compressed; packets as if lent
         self.cut_off = 0      # streams of the raw capture whose last packet is incomplete
         with open(self.err_path, 'wb') as err:
-            to = [arg for kind in (*self.kinds, *(('json',) if self.lent is None else ()))
+            to = [arg for kind in (*(('json',) if self.lent is None else ()), *self.kinds)
                   for arg in ('-o', f'{kind}:{self.path(kind)}{self.lent or ""}')]
             self.process = subprocess.Popen(
                 [READER, *to, *sources], stdin=subprocess.DEVNULL, stdout=err, stderr=err)
@@ -101,7 +101,8 @@ class Reader:
         self.cut_off, self.large = outputs.cut_off(path, 'direct' in self.lent)
         self.parts = len(outputs.parts(path))
         if self.large and 'without a copy' not in self.err() or self.cut_off and not ended:
-            raise Wrong(f'{path}: {self.cut_off} streams are cut off, {self.large} packets are large:\n{self.err()[-3000:]}')
+            raise Wrong(f'{path}: {self.cut_off} streams are cut off, {self.large} packets are large:\n'
+                        f'{self.err()[-3000:]}')
         other = (outputs.read_ctf(outputs.whole(READER, path, f'{self.replayed}.whole'), self.form) if self.cut_off
                  else outputs.read_parts(path, self.form))
         if other.streams != records.streams:
