@@ -80,10 +80,10 @@ def run(seed, times, say=print):
     return tally.times(), wrong
 
 
-def run_guest(seed, nr, pace=0, say=print):
-    """Likewise one boot, of guest.BOOTS in turn; also what the workload's speed was, see guest.py."""
+def run_guest(seed, nr, say=print):
+    """Likewise one boot, of guest.BOOTS in turn."""
     from guest import BOOTS, Guest
-    guest = Guest(seed, nr % len(BOOTS), pace)
+    guest = Guest(seed, BOOTS[nr % len(BOOTS)])
     account, why = guest.run()
     say(guest.name)
     tally = Tally()
@@ -95,7 +95,7 @@ def run_guest(seed, nr, pace=0, say=print):
     tally.show(say)
     if not why:
         say_of_readers(account[1:], say)
-    return tally.times(), [why] if why else [], guest.timed
+    return tally.times(), [why] if why else []
 
 
 def main():

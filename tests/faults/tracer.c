@@ -13,7 +13,8 @@
  *
  *   tracer pace PATH discard|overwrite
  *          for each byte of standard input ROUND records as fast as it can; prints the median of what one took,
- *          in hundredths of a nanosecond
+ *          that of where all were recorded, and that of where all were dropped (0: that was never so), in
+ *          hundredths of a nanosecond
  *
  * TRUTH holds what every thread of every LIFE (0 ... 1023) did: numbers of the records that it began, of
  * those that it came back from, and of those that were dropped by that.
@@ -278,36 +279,58 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static __u64 round_of(struct htrace_producer *p, __u64 *took)
-{
-	const int nr = ROUND / CHUNK;
-	struct record rec = { 0 };
-	__u64 start;
+/* What chunks of records took. */
+struct chunks {
+	__u64 took[ROUND / CHUNK];
+	int nr;
+};
 
-	for (int c = 0; c < nr; c++) {
+static void add_chunk(struct chunks *c, __u64 took)
+{
+	c->took[c->nr++] = took;
+}
+
+static __u64 median(struct chunks *c)
+{
+	qsort(c->took, (size_t)c->nr, sizeof(*c->took), by_value);
+	return c->nr ? c->took[c->nr / 2] * 100 / CHUNK : 0;
+}
+
+static void one_round(struct htrace_producer *p)
+{
+	static struct chunks all, recorded, dropped;
+	struct record rec = { 0 };
+	__u64 start, took;
+
+	all.nr = recorded.nr = dropped.nr = 0;
+	for (int c = 0; c < ROUND / CHUNK; c++) {
+		int lost = 0;
+
 		start = htrace_clock_read(HTRACE_CLOCK_MONOTONIC);
 		for (int i = 0; i < CHUNK; i++, rec.seq++)
-			htrace_push(p, 1, &rec, sizeof(rec));
-		took[c] = htrace_clock_read(HTRACE_CLOCK_MONOTONIC) - start;
+			lost -= htrace_push(p, 1, &rec, sizeof(rec));
+		took = htrace_clock_read(HTRACE_CLOCK_MONOTONIC) - start;
+		add_chunk(&all, took);
+		if (!lost)
+			add_chunk(&recorded, took);
+		else if (lost == CHUNK)
+			add_chunk(&dropped, took);
 	}
-	qsort(took, (size_t)nr, sizeof(*took), by_value);
-	return took[nr / 2] * 100 / CHUNK;
+	printf("%llu %llu %llu\n", median(&all), median(&recorded), median(&dropped));
+	fflush(stdout);
 }
 
 static int pace(const char *path, bool discard)
 {
 	struct htrace_region *r = make(path, discard, true);
-	static __u64 took[ROUND / CHUNK];
 	struct htrace_producer p;
 
 	htrace_region_guest(r)->heartbeat_ms = 0;
 	check(take(&p, r), "taking a ring");
 	puts("ready");
 	fflush(stdout);
-	while (getchar() != EOF) {
-		printf("%llu\n", round_of(&p, took));
-		fflush(stdout);
-	}
+	while (getchar() != EOF)
+		one_round(&p);
 	return 0;
 }
 
