@@ -3,7 +3,8 @@
  * A raw capture of full rings, as host-reader writes it, without a copy and with one, against plain large
  * writes of the same bytes from the same memory, and against writers that copy first: into one buffer, and
  * into as many as writes are under way. Speed until all is handed to the kernel, and CPU time per byte, with
- * that of the kernel's own threads. Then many rings' bytes on end, until they are on the disk; and a steady million events a second, by host-reader itself.
+ * that of the kernel's own threads. Then many rings' bytes on end, until they are on the disk; and a steady
+ * million events a second, by host-reader itself.
  */
 #include <errno.h>
 #include <fcntl.h>

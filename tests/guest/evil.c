@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A tracer that calls all that has a name TEXT: itself, its kernel and programs, tasks, functions, files, levels of
- * its boot, modules, and what its records say; or, in place of these, its events, fields, types or values, which have no such names.
- * It writes 100 records a second, until it is killed. tests/system/test_hostile.py
+ * A tracer that calls all that has a name TEXT: itself, its kernel and programs, tasks, functions, files, levels
+ * of its boot, modules, and what its records say; or, in place of these, its events, fields, types or values,
+ * which have no such names. It writes 100 times a second, until it is killed. tests/system/test_strings.py
  *
  *	evil PATH texts|event|field|type|value TEXT
  */

@@ -140,7 +140,8 @@ def test_texts(name):
             assert any(shown[:6] in line and re.search(lines, line) for line in text.splitlines()), \
                 f'{where} has no {shown}:\n{text[:2000]}'
         assert shown in live.stderr.decode('ascii').split('--- summary', 1)[1].split('placement', 1)[0], live.stderr
-        assert views['boot'].count(shown[:6]) >= 4, f'no level, function, module or program {shown}:\n{views["boot"]}'
+        assert views['boot'].count(shown[:6]) >= 4, \
+            f'no level, function, module or program {shown}:\n{views["boot"]}'
         for kind, key in (('levels', 'level'), ('initcalls', 'function'), ('modules', 'module'), ('programs', 'path')):
             found = [step[key] for step in json.loads(views['boot:json'])[kind]]
             assert found and all(name.startswith(shown[:6]) for name in found), (kind, found, shown)
