@@ -3,7 +3,8 @@
  * A raw capture of full rings, as host-reader writes it, without a copy and with one, against plain large
  * writes of the same bytes from the same memory, and against writers that copy first: into one buffer, and
  * into as many as writes are under way. Speed until all is handed to the kernel, and CPU time per byte, with
- * that of the kernel's own threads. Then a steady million events a second, by host-reader itself.
+ * that of the kernel's own threads. Then many rings' bytes on end, until they are on the disk; and a steady
+ * million events a second, by host-reader itself.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -421,6 +422,92 @@ static void measure(uint32_t size)
 	empty(&b);
 }
 
+/* -------------------------------------------------------------------------------------- sustained */
+
+#define LAPS 16
+#define QUICK_LAPS 2
+
+/* What a lap wrote stays, under another name. */
+static void keep(const char *name, unsigned int lap)
+{
+	char to[310];
+
+	snprintf(to, sizeof(to), "%s/%s%u", dir, name, lap);
+	if (rename(in_dir(name), to))
+		bench_die("renaming", errno);
+}
+
+static void give_back(const char *name, unsigned int lap)
+{
+	char from[310];
+
+	snprintf(from, sizeof(from), "%s/%s%u", dir, name, lap);
+	if (rename(from, in_dir(name)))
+		bench_die("renaming", errno);
+}
+
+static void reach_the_disk(void)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY);
+
+	if (fd < 0 || syncfs(fd))
+		bench_die("syncing", errno);
+	close(fd);
+}
+
+/*
+ * The ring's bytes lap by lap, each into files of its own (as those of rotation), then whatever of it the disk does
+ * not have yet: more than the page cache takes without waiting. What others left there is gone before.
+ */
+static double sustained(const struct box *b, size_t nr, unsigned int laps, const char **wrong)
+{
+	const char *name = cases[nr].capture ? "capture" : "plain";
+	const char *err = NULL, *bad;
+	uint64_t ns;
+
+	reach_the_disk();
+	ns = bench_now();
+	for (unsigned int lap = 0; lap < laps; lap++) {
+		bad = cases[nr].run(b);
+		err = err ? err : bad;
+		keep(name, lap);
+	}
+	reach_the_disk();
+	ns = bench_now() - ns;
+	for (unsigned int lap = 0; lap < laps; lap++) {
+		give_back(name, lap);
+		if (!err && cases[nr].capture)
+			err = wrong_capture(b->events);
+		remove_all(name);
+	}
+	*wrong = *wrong ? *wrong : err;
+	return (double)(b->bytes * laps) / (double)ns;
+}
+
+static void measure_sustained(uint32_t size)
+{
+	static const char *const these[] = { "plain write", "raw", "plain write, O_DIRECT", "raw, O_DIRECT" };
+	static struct bench_rounds speed[CASES];
+	const char *wrong[CASES] = { NULL };
+	unsigned int laps = quick ? QUICK_LAPS : LAPS;
+	struct box b;
+	char params[80];
+
+	memset(speed, 0, sizeof(speed));
+	fill(&b, size);
+	snprintf(params, sizeof(params), "\"what\": \"sustained\", \"record\": %u, \"MiB\": %u", size,
+		 (unsigned int)(b.bytes * laps >> 20));
+	for (int round = 0; round < (quick ? 1 : 5); round++)
+		for (size_t t = 0; t < sizeof(these) / sizeof(*these); t++)
+			for (size_t i = 0; i < CASES; i++)
+				if (!strcmp(cases[i].name, these[t]))
+					bench_add(&speed[i], sustained(&b, i, laps, &wrong[i]));
+	for (size_t i = 0; i < CASES; i++)
+		if (speed[i].nr)
+			bench_print(NAME, cases[i].name, params, "GB/s", &speed[i], wrong[i]);
+	empty(&b);
+}
+
 /* --------------------------------------------------------------------------------------- steadily */
 
 #define RINGS 4
@@ -576,6 +663,7 @@ int main(int argc, char **argv)
 	measure(32);
 	if (!quick)
 		measure(256);
+	measure_sustained(32);
 	measure_steady();
 	rmdir(dir);
 	return 0;

@@ -25,6 +25,7 @@
 #include "symbols.h"
 
 #define DRAIN_NS 3000000000ULL
+#define UNSEEN_NS 500000000ULL /* for a reader of whom nothing is known */
 #define FIRST_SCHEMA 1 /* of a session's schemas */
 
 /* --------------------------------------------------------------------------- what it stands on */
@@ -142,7 +143,7 @@ static const char *placement(const struct agent *a)
 	case MODE_MODULE:
 		return "module: the kernel module writes into the region";
 	case MODE_RELAY:
-		return "relay: rings are copied into the region";
+		return a->stream ? "stream: rings are copied and sent" : "relay: rings are copied into the region";
 	case MODE_AUTO:
 		return relay_active(&a->relay) ?
 			       "relay until the host has found this machine's memory" :
@@ -152,6 +153,15 @@ static const char *placement(const struct agent *a)
 	}
 }
 
+static int start_stream(struct agent *a)
+{
+	struct htrace_ring *ring[HTRACE_MAX_CPUS];
+
+	for (__u32 i = 0; i < a->rings.nr; i++)
+		ring[i] = rings_at(&a->rings, i);
+	return stream_start(a->stream, a->region, ring, a->rings.nr);
+}
+
 static int start(struct agent *a, const struct options *o, struct loader *l)
 {
 	bool relays, module_fits;
@@ -159,7 +169,7 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 
 	if (loader_check_hooks(l) || pins_lock() ||
 	    find_module(a, o, l, &module_fits) ||
-	    agent_open_region(a, a->module.fd < 0 ? o->region : a->module.info.pci, o->wait ? o->argv : NULL))
+	    agent_open_region(a, o, a->module.fd < 0 ? o->region : a->module.info.pci, o->wait ? o->argv : NULL))
 		return -1;
 	bell_open(&a->bell, a->bar ? htrace_bar_pci(a->bar) : NULL, &a->module);
 	agent_try_adopt(a, o, module_fits);
@@ -184,6 +194,8 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	a->ours = true;
 	if (a->adopted ? agent_publish_adopted(a, l) : agent_publish_new(a, o, l))
 		return -1;
+	if (agent_light_beacon(a))
+		return -1;
 	if (l->boot && boot_write(l->boot, &a->rings, &a->geometry, FIRST_SCHEMA))
 		return -1;
 	/* Tasks that come up between the names and the attached programs: read the names again. */
@@ -194,13 +206,17 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	proc_names_update(a->region);
 	if (loader_has_stacks(l) && loader_uses_trampolines(l))
 		symbols_attached(a->region);
-	relays = a->mode == MODE_RELAY || a->mode == MODE_AUTO;
+	relays = (a->mode == MODE_RELAY || a->mode == MODE_AUTO) && !a->stream;
 	if (bell_start(&a->bell, a->region, &a->rings) ||
 	    (relays &&
 	     relay_init(&a->relay, a->region, &a->rings, &a->bell, a->mode == MODE_AUTO)))
 		return -1;
 	health_init(&a->health, a->region, l, &a->rings, &a->geometry,
 		    relays ? &a->relay : NULL, a->mode != MODE_MODULE);
+	if (agent_begin_control(a, o, l))
+		return -1;
+	if (a->stream && start_stream(a))
+		return -1;
 	htrace_region_set_state(a->region, HTRACE_GUEST_RUNNING);
 	say("tracing%s: %zu programs, %u CPUs x %llu KiB (%s), %s%s%s; region %s",
 	    a->adopted ? ", session adopted from an earlier agent" : "", l->nr_programs,
@@ -211,14 +227,17 @@ static int start(struct agent *a, const struct options *o, struct loader *l)
 	return 0;
 }
 
-/* Do what is due; returns nanoseconds until more is. */
-static __u64 work(struct agent *a)
+__u64 agent_work(struct agent *a)
 {
 	__u64 relay, ns, bell = UINT64_MAX;
 
 	agent_notice_removal(a);
 	relay = relay_work(&a->relay);
+	if (a->stream && stream_asked(a->stream))
+		health_listen(&a->health);
 	ns = health_work(&a->health);
+	if (a->stream)
+		relay = stream_work(a->stream);
 	if (a->mode == MODE_DIRECT || (a->mode == MODE_AUTO && !relay_active(&a->relay)))
 		bell = bell_watch(&a->bell);
 	if (bell < ns)
@@ -227,11 +246,12 @@ static __u64 work(struct agent *a)
 }
 
 /* Until a signal comes: true; or @ns are over, or the host interrupts: there is something to do. */
-static bool wait_for_end(struct agent *a, struct pollfd fds[2], __u64 ns)
+static bool wait_for_end(struct agent *a, struct pollfd fds[3], __u64 ns)
 {
 	struct timespec t = {(time_t)(ns / 1000000000ULL), (long)(ns % 1000000000ULL)};
 
-	if (ppoll(fds, 2, &t, NULL) <= 0)
+	fds[2].fd = a->stream ? stream_poll_fd(a->stream, &fds[2].events) : -1;
+	if (ppoll(fds, 3, &t, NULL) <= 0)
 		return false;
 	if (fds[1].revents && module_interrupts(&a->module))
 		health_listen(&a->health);
@@ -242,15 +262,15 @@ static bool wait_for_end(struct agent *a, struct pollfd fds[2], __u64 ns)
 
 static void idle(struct agent *a)
 {
-	struct pollfd fds[2] = {{.fd = signalfd(-1, &a->stop, SFD_CLOEXEC), .events = POLLIN},
+	struct pollfd fds[3] = {{.fd = signalfd(-1, &a->stop, SFD_CLOEXEC), .events = POLLIN},
 				{.fd = a->module.fd, .events = POLLIN}};
 
 	if (fds[0].fd < 0) {
 		say("cannot wait for signals, so this ends: %s", strerror(errno));
 		return;
 	}
-	while (!wait_for_end(a, fds, work(a)))
-		;
+	while (!wait_for_end(a, fds, agent_work(a)))
+		control_work(a->control);
 	close(fds[0].fd);
 }
 
@@ -259,13 +279,14 @@ static void wait_for_reader(struct agent *a)
 {
 	const struct htrace_host *host = htrace_region_host(a->region);
 	__u64 session = htrace_region_super(a->region)->session;
-	__u64 end = monotonic_ns() + DRAIN_NS;
+	__u64 end = monotonic_ns() + (a->beacon ? UNSEEN_NS : DRAIN_NS);
 
-	while (health_reader_attached(&a->health) && monotonic_ns() < end) {
+	/* Whoever reads this machine's memory writes nothing there: it may be that somebody does. */
+	while ((a->beacon || health_reader_attached(&a->health)) && monotonic_ns() < end) {
 		if (__atomic_load_n(&host->drained, __ATOMIC_ACQUIRE) == session)
 			return;
 		usleep(10000);
-		work(a); /* under discard, a mirror may have room only now */
+		agent_work(a); /* under discard, a mirror may have room only now */
 	}
 }
 
@@ -275,15 +296,26 @@ static void wait_for_reader(struct agent *a)
  */
 static void keep_up(void *arg)
 {
-	work(arg);
+	agent_work(arg);
+}
+
+/* All that was recorded is to be there before it is said that no more comes. */
+static void finish_stream(struct agent *a)
+{
+	__u64 left = a->stream ? stream_finish(a->stream) : 0;
+
+	if (left)
+		say("stream: %llu bytes were not sent: the host did not take them in time", (unsigned long long)left);
 }
 
 static void stop(struct agent *a, struct loader *l)
 {
 	__u64 dropped = 0;
 
+	control_free(a->control);
 	loader_detach(l, keep_up, a);
 	relay_finish(&a->relay);
+	finish_stream(a);
 	health_final(&a->health);
 	mappings_update(a->region, l->stacks.pids_fd);
 	htrace_region_set_state(a->region, HTRACE_GUEST_CLOSING);
@@ -305,7 +337,10 @@ static void give_up(struct agent *a)
 			htrace_vshmem_retire(a->region, a->rings.mem, a->rings.len);
 		rings_unpin();
 		htrace_region_set_state(a->region, HTRACE_GUEST_CLOSED);
+		agent_put_out_beacon(a);
+		finish_stream(a);
 	}
+	stream_free(a->stream);
 	relay_free(&a->relay);
 	bell_close(&a->bell);
 	htrace_builder_free(a->schema);
@@ -337,6 +372,7 @@ int agent_run(const struct options *o, struct loader *l)
 		idle(&a);
 		stop(&a, l);
 	} else if (l->nr_programs) {
+		control_free(a.control);
 		loader_detach(l, NULL, NULL);
 	}
 	give_up(&a);

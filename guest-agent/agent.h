@@ -14,7 +14,8 @@ enum mode {
 };
 
 struct options {
-	const char *region; /* "auto", a PCI address, or a path */
+	const char *region; /* "auto", a PCI address, a path, or: */
+#define REGION_RAM "ram" /* this machine's own memory, where the host looks for it */
 	enum mode mode;
 	enum htrace_policy policy;
 	__u64 buffer; /* bytes of data per CPU */
@@ -22,6 +23,7 @@ struct options {
 	bool compress;    /* pack what can be */
 	bool follow_host; /* record nothing, show what the host tells */
 	bool wait;        /* for a device that is plugged in later, and again after it was removed */
+	__u64 allows;     /* what the host may command: enum htrace_allow */
 	char **argv;      /* as we were started */
 	struct htrace_filter *filter; /* NULL: record everything */
 };

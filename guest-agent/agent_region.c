@@ -14,10 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core.h"
 #include "message.h"
 
 #define REMOVAL_NS 50000000ULL    /* between two looks whether the device is still there */
 #define AWAIT_NS 500000000L       /* between two looks for a device */
+#define STREAM_AREAS (16ULL << 20) /* beside the rings: what is not used takes no memory */
+#define STREAM_RING_MORE (256ULL << 10) /* of a ring beside its data and descriptors */
 #define BUFFER_LEAST (64ULL << 10) /* that we make of our own accord */
 
 static int map_file(struct agent *a, int fd, const char *path)
@@ -133,6 +136,8 @@ static bool is_there(const char *where, char *why, size_t len)
 	int err;
 
 	*why = 0;
+	if (!strncmp(where, STREAM_PREFIX, strlen(STREAM_PREFIX)))
+		return true; /* it waits by itself */
 	if (strchr(where, '/'))
 		return !access(where, R_OK | W_OK);
 	err = htrace_bar_open(&bar, where, why, len);
@@ -160,14 +165,82 @@ int agent_await_region(const char *where, const sigset_t *stop)
 	return 0;
 }
 
-int agent_open_region(struct agent *a, const char *where, char **again)
+/* In a map of BPF's: no other pages of ours stay where they are. */
+static int open_ram(struct agent *a)
+{
+	a->size = HTRACE_BEACON_REGION;
+	if (pins_open_region(&a->mem, a->size + htrace_beacon_len(a->size)))
+		return -1;
+	a->beacon = (struct htrace_beacon *)((char *)a->mem + a->size);
+	return 0;
+}
+
+/* That of an agent that was killed: this one has another. */
+static void discard_ram(void)
+{
+	struct agent old = {.device_fd = -1};
+
+	if (!pins_has_region() || open_ram(&old))
+		return;
+	agent_put_out_beacon(&old);
+	agent_close_region(&old);
+}
+
+int agent_light_beacon(struct agent *a)
+{
+	int err = a->beacon ? htrace_beacon_light(a->beacon, a->mem, a->size) : 0;
+
+	if (err)
+		say("cannot tell the host where the region is in this machine's memory: %s%s", strerror(-err),
+		    err == -EPERM ? "; page frame numbers are hidden: the agent needs CAP_SYS_ADMIN in the initial "
+				    "user namespace" : "");
+	return err;
+}
+
+void agent_put_out_beacon(struct agent *a)
+{
+	if (!a->beacon)
+		return;
+	htrace_beacon_clear(a->beacon);
+	pins_unpin_region();
+}
+
+/* Rings are relayed past it, so that of them only the headers take memory. */
+static int open_stream(struct agent *a, const char *where, __u64 buffer)
+{
+	__u64 nr = (__u64)sysconf(_SC_NPROCESSORS_CONF);
+	int possible = libbpf_num_possible_cpus();
+
+	if (possible > 0)
+		nr = (__u64)possible;
+	if (stream_new(&a->stream, where))
+		return -1;
+	a->size = STREAM_AREAS + nr * (buffer + buffer / 32 + STREAM_RING_MORE);
+	a->mem = mmap(NULL, a->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (a->mem != MAP_FAILED)
+		return 0;
+	a->mem = NULL;
+	say("no memory for a region of %zu MiB; use a smaller --buffer", a->size >> 20);
+	return -1;
+}
+
+int agent_open_region(struct agent *a, const struct options *o, const char *where, char **again)
 {
 	char why[256] = "";
+	int err;
+
+	if (!strcmp(where, REGION_RAM))
+		return open_ram(a);
+	discard_ram();
+	if (!strncmp(where, STREAM_PREFIX, strlen(STREAM_PREFIX)))
+		return open_stream(a, where + strlen(STREAM_PREFIX), o->buffer);
 
 	if (strchr(where, '/'))
 		return open_file(a, where);
-	if (htrace_bar_open(&a->bar, where, why, sizeof(why))) {
-		say("cannot use a region: %s", why);
+	err = htrace_bar_open(&a->bar, where, why, sizeof(why));
+	if (err) {
+		say("cannot use a region: %s%s", why,
+		    err == -ENODEV ? "; without a device: --region ram, and on the host host-reader pid:PID" : "");
 		return -1;
 	}
 	a->mem = htrace_bar_mem(a->bar, &a->size);
@@ -179,13 +252,13 @@ int agent_open_region(struct agent *a, const char *where, char **again)
 
 const char *agent_region_name(const struct agent *a, const struct options *o)
 {
-	return a->bar ? htrace_bar_pci(a->bar) : o->region;
+	return a->bar ? htrace_bar_pci(a->bar) : a->beacon ? "in this machine's memory" : o->region;
 }
 
 void agent_close_region(struct agent *a)
 {
 	if (!a->bar && a->mem)
-		munmap(a->mem, a->size);
+		munmap(a->mem, a->beacon ? a->size + htrace_beacon_len(a->size) : a->size);
 	htrace_bar_close(a->bar);
 	if (a->device_fd >= 0)
 		close(a->device_fd);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Filters as BPF instructions. The results are those of libhtrace's evaluation, in a place where all
- * context is known. All that is made can be reached, as the verifier wants it: what always or never
+ * Filters and sampling as BPF instructions. The filters' results are those of libhtrace's evaluation, in a place where
+ * all context is known. All that is made can be reached, as the verifier wants it: what always or never
  * holds is left out.
  */
 #include "filter_bpf.h"
@@ -389,11 +389,28 @@ static void gen_root(struct filter_code *code, const struct filter_case *c, bool
 	gen_test(&g, g.f->root, sense, label);
 }
 
+/*
+ * One in so many, whichever: on to @end if it is another. The call takes r1 to r5, which nothing needs
+ * any more, and leaves the result as it was.
+ */
+static void gen_sample(struct filter_code *code, const struct filter_case *c, __u16 end)
+{
+	if (c->sample < 2)
+		return;
+	emit(code, BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_prandom_u32);
+	emit(code, BPF_ALU | BPF_MOD | BPF_K, RESULT, 0, 0, (__s32)c->sample);
+	emit(code, BPF_ALU64 | BPF_MOV | BPF_X, FIRST_TEMP, RESULT, 0, 0);
+	emit(code, BPF_ALU64 | BPF_MOV | BPF_K, RESULT, 0, 0, 0);
+	emit_jump(code, BPF_JMP | BPF_JNE | BPF_K, FIRST_TEMP, 0, 0, end);
+}
+
 /* The program records one event: on to @end if it does not match. */
 static void gen_only(struct filter_code *code, const struct filter_case *c, __u16 end)
 {
 	if (case_constant(c) < 0)
 		gen_root(code, c, false, end);
+	if (case_constant(c))
+		gen_sample(code, c, end);
 }
 
 /* One event of several; behind it, the others. */
@@ -402,10 +419,18 @@ static void gen_case(struct filter_code *code, const struct filter_case *c, __u1
 	int constant = case_constant(c);
 	__u16 other;
 
-	if (constant == 1)
+	if (constant == 1 && c->sample < 2)
 		return;
 	other = new_label(code);
 	emit_jump(code, BPF_JMP | BPF_JNE | BPF_K, NUMBER, 0, (__s32)c->number, other);
+	if (c->sample > 1 && constant) {
+		if (constant < 0)
+			gen_root(code, c, false, end);
+		gen_sample(code, c, end);
+		emit_jump(code, BPF_JMP | BPF_JA, 0, 0, 0, pass);
+		place_label(code, other);
+		return;
+	}
 	if (constant < 0)
 		gen_root(code, c, true, pass);
 	emit_jump(code, BPF_JMP | BPF_JA, 0, 0, 0, end);

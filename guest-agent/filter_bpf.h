@@ -32,6 +32,7 @@ struct filter_case {
 	__u32 number;
 	const struct htrace_filter_bound *bound;
 	const struct htrace_event *event;
+	__u32 sample; /* of those that pass, keep one in so many, at random; 0, 1: all */
 };
 
 /*

@@ -299,7 +299,7 @@ int follow_run(const struct options *o)
 	sigaddset(&stop, SIGINT);
 	sigaddset(&stop, SIGHUP);
 	sigprocmask(SIG_BLOCK, &stop, NULL);
-	ret = agent_open_region(&f.region, o->region, NULL);
+	ret = agent_open_region(&f.region, o, o->region, NULL);
 	if (!ret) {
 		f.host = (const void *)((const char *)f.region.mem + HTRACE_HOST_OFF);
 		f.started = now_ns();

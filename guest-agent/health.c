@@ -43,48 +43,60 @@ __u64 cpu_time_ns(void)
 
 /* ---------------------------------------------------------------------------------- counters */
 
-/*
- * The kernel counts from when a program was loaded. After an adoption the counts of the agents
- * before are added, and programs that only they had stay in the list.
- */
+/* All that the region has of agents before this one. */
 static void carry_over(struct health *h)
 {
 	const struct htrace_guest *g = htrace_region_guest(h->region);
 	__u32 nr_old = __atomic_load_n(&g->nr_progs, __ATOMIC_RELAXED); /* the host could change it */
 
-	if (nr_old > HTRACE_MAX_PROGS)
-		nr_old = HTRACE_MAX_PROGS;
+	h->nr_earlier = nr_old > HTRACE_MAX_PROGS ? HTRACE_MAX_PROGS : nr_old;
+	memcpy(h->earlier, g->prog, h->nr_earlier * sizeof(*h->earlier));
+}
 
-	h->nr_progs = h->loader->nr_programs;
-	for (size_t i = 0; i < h->nr_progs; i++)
-		loader_counters(h->loader, i, &h->prog[i]);
-	for (__u32 o = 0; o < nr_old; o++) {
-		struct htrace_prog old = g->prog[o];
+/*
+ * The kernel counts from when a program was loaded. After an adoption the counts of the agents
+ * before are added, and programs that only they had stay in the list.
+ */
+static void know_programs(struct health *h)
+{
+	for (; h->nr_known < h->loader->nr_programs; h->nr_known++) {
+		struct htrace_prog p;
 		size_t i = 0;
 
-		while (i < h->nr_progs && memcmp(h->prog[i].name, old.name, sizeof(old.name)))
+		loader_counters(h->loader, h->nr_known, &p);
+		while (i < h->nr_earlier && memcmp(h->earlier[i].name, p.name, sizeof(p.name)))
 			i++;
-		if (i < h->loader->nr_programs) {
-			h->misses_before[i] += old.misses;
-		} else if (i == h->nr_progs && h->nr_progs < HTRACE_MAX_PROGS) {
-			h->prog[h->nr_progs++] = old;
-		}
+		if (i == h->nr_earlier)
+			continue;
+		h->misses_before[h->nr_known] += h->earlier[i].misses;
+		h->earlier[i] = h->earlier[--h->nr_earlier];
 	}
 }
 
 static void publish_counters(struct health *h)
 {
 	struct htrace_guest *g = htrace_region_guest(h->region);
+	size_t nr = h->loader->nr_programs;
+	struct htrace_prog p;
 
-	for (size_t i = 0; i < h->nr_progs; i++) {
-		if (i < h->loader->nr_programs) {
-			loader_counters(h->loader, i, &h->prog[i]);
-			h->prog[i].misses += h->misses_before[i];
-		}
-		g->prog[i] = h->prog[i];
+	know_programs(h);
+	for (size_t i = 0; i < nr; i++) {
+		loader_counters(h->loader, i, &p);
+		p.misses += h->misses_before[i];
+		g->prog[i] = p;
 	}
+	for (size_t i = 0; i < h->nr_earlier && nr < HTRACE_MAX_PROGS; i++)
+		g->prog[nr++] = h->earlier[i];
 	htrace_region_fence(h->region);
-	__atomic_store_n(&g->nr_progs, (__u32)h->nr_progs, __ATOMIC_RELEASE);
+	__atomic_store_n(&g->nr_progs, (__u32)nr, __ATOMIC_RELEASE);
+}
+
+void health_replace(struct health *h, size_t i)
+{
+	struct htrace_prog p;
+
+	loader_counters(h->loader, i, &p);
+	h->misses_before[i] += p.misses;
 }
 
 /* ------------------------------------------------------------------------------------ the host */
@@ -310,6 +322,15 @@ void health_listen(struct health *h)
 	h->listened = h->listened + MS > now ? h->listened + MS : now;
 	if (h->listened < h->next_beat)
 		h->next_beat = h->listened;
+}
+
+void health_publish(struct health *h)
+{
+	publish_counters(h);
+	if (!loader_has_stacks(h->loader))
+		return;
+	symbols_update(h->region);
+	mappings_update(h->region, h->loader->stacks.pids_fd);
 }
 
 void health_final(struct health *h)

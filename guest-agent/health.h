@@ -20,10 +20,10 @@ struct health {
 
 	__u64 next_beat, next_counters, next_names, next_mappings; /* CLOCK_MONOTONIC, ns */
 
-	/* Programs of this agent come first; then those of earlier agents of the session. */
-	struct htrace_prog prog[HTRACE_MAX_PROGS];
+	/* Programs that only earlier agents of the session had; and what ours missed before they were loaded. */
+	struct htrace_prog earlier[HTRACE_MAX_PROGS];
+	size_t nr_earlier, nr_known; /* of the loader's programs, those that were looked for among them */
 	__u64 misses_before[HTRACE_MAX_PROGS];
-	size_t nr_progs;
 
 	__u64 host_beat, host_beat_time, listened;
 	__u64 listen_until; /* for the host's questions about our TSC; 0: not any more */
@@ -47,6 +47,10 @@ void health_init(struct health *h, struct htrace_region *region, const struct lo
 __u64 health_work(struct health *h);
 /* The host says that it has written something: look now, not with the next heartbeat. */
 void health_listen(struct health *h);
+/* Program @i is about to be replaced by another one, whose counters begin with 0. */
+void health_replace(struct health *h, size_t i);
+/* What was counted and found until now is to be seen: counters, names of functions and mappings. */
+void health_publish(struct health *h);
 /* Counters one last time. */
 void health_final(struct health *h);
 /* Is there a reader that serves our session and lives? */

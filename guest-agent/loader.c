@@ -5,12 +5,10 @@
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
-#include <linux/membarrier.h>
 
 #include "boot.h"
 #include "functions.h"
@@ -120,8 +118,8 @@ static int check_number(char *const *words, size_t nr_words)
 	return -1;
 }
 
-/* One more instance of tracepoint.bpf.c. */
-static int open_tracepoint(void *ctx, const char *system, const char *name)
+/* tracepoints_find() calls it. */
+int loader_open_tracepoint(void *ctx, const char *system, const char *name)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "tracepoint");
 	struct loader *l = ctx;
@@ -208,23 +206,12 @@ int loader_open_file(struct loader *l, const char *path)
 	return 0;
 }
 
-static void detach(struct program *p)
-{
-	bpf_link__destroy(p->link);
-	p->link = NULL;
-	while (p->nr_cpu_links)
-		bpf_link__destroy(p->cpu_link[--p->nr_cpu_links]);
-	free(p->cpu_link);
-	p->cpu_link = NULL;
-	if (p->link_fd > 0)
-		close(p->link_fd);
-	p->link_fd = 0;
-}
-
 void loader_close(struct loader *l)
 {
-	for (size_t i = 0; i < l->nr_programs; i++)
-		detach(&l->program[i]);
+	for (size_t i = 0; i < l->nr_programs; i++) {
+		loader_detach_one(&l->program[i]);
+		free(l->program[i].filter);
+	}
 	loader_close_stacks(l);
 	boot_close(l->boot);
 	for (size_t i = 0; i < l->nr_tracers; i++) {
@@ -328,7 +315,7 @@ bool loader_is_name_source(const char *program)
 	return false;
 }
 
-static int add_program(struct loader *l, const struct tracer *t, struct bpf_program *prog)
+int loader_add_program(struct loader *l, const struct tracer *t, struct bpf_program *prog)
 {
 	struct program *p = &l->program[l->nr_programs];
 
@@ -387,7 +374,7 @@ static int choose(struct loader *l, char *const *words, bool *used, size_t nr_wo
 			if (any && t->built_in && loader_is_name_source(bpf_program__name(p)))
 				bpf_program__set_autoload(p, true);
 			if (!err && bpf_program__autoload(p))
-				err = add_program(l, t, p);
+				err = loader_add_program(l, t, p);
 		}
 	}
 	return err;
@@ -515,7 +502,7 @@ int loader_select(struct loader *l, const char *events)
 		}
 		if (!strchr(words[i], ':'))
 			continue;
-		if (tracepoints_check() || (found = tracepoints_find(words[i], open_tracepoint, l)) < 0)
+		if (tracepoints_check() || (found = tracepoints_find(words[i], loader_open_tracepoint, l)) < 0)
 			goto out;
 		used[i] = found > 0;
 	}
@@ -537,9 +524,9 @@ out:
 	return err;
 }
 
-/* ------------------------------------------------------------------------ loading, attaching */
+/* ----------------------------------------------------------------------------------- loading */
 
-static int load_tracer(struct loader *l, struct tracer *t, int rings_fd,
+int loader_load_tracer(struct loader *l, struct tracer *t, int rings_fd,
 		       const struct htrace_geometry *g, __u32 schema)
 {
 	struct bpf_map *rings = bpf_object__find_map_by_name(t->obj, "htrace_rings");
@@ -563,49 +550,9 @@ int loader_load(struct loader *l, int rings_fd, const struct htrace_geometry *g,
 {
 	for (size_t i = 0; i < l->nr_tracers; i++)
 		if (loader_is_used(&l->tracer[i]) &&
-		    load_tracer(l, &l->tracer[i], rings_fd, g, schema))
+		    loader_load_tracer(l, &l->tracer[i], rings_fd, g, schema))
 			return -1;
 	return 0;
-}
-
-int loader_attach(struct loader *l)
-{
-	for (size_t i = 0; i < l->nr_programs;) {
-		struct program *p = &l->program[i];
-
-		if (p->hz || p->functions) {
-			if (p->hz ? loader_attach_profile(p) : loader_attach_functions(p))
-				return -1;
-			i++;
-			continue;
-		}
-		p->link = p->tp ? bpf_program__attach_tracepoint(p->prog, p->tp->system, p->tp->name) :
-				  bpf_program__attach(p->prog);
-		if (p->link) {
-			p->attached = monotonic_ns();
-			i++;
-			continue;
-		}
-		say("%s is left out: cannot attach to %s: %s", p->name,
-		    bpf_program__section_name(p->prog), strerror(errno));
-		loader_leave_out(l, i);
-	}
-	if (!l->nr_programs)
-		say("nothing to trace: no program could be attached");
-	return l->nr_programs ? 0 : -1;
-}
-
-void loader_detach(struct loader *l, void (*between)(void *arg), void *arg)
-{
-	/* Where functions are entered before where they return: else what is under way would be lost. */
-	for (size_t i = l->nr_programs; i-- > 0;) {
-		detach(&l->program[i]);
-		if (between)
-			between(arg);
-	}
-	/* Waits for an RCU grace period, within which programs that are under way end. */
-	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
-		usleep(50000);
 }
 
 void loader_counters(const struct loader *l, size_t i, struct htrace_prog *p)

@@ -54,6 +54,8 @@ struct program {
 	__u64 attached; /* CLOCK_MONOTONIC */
 	struct bpf_link **cpu_link; /* of each CPU, of each function */
 	size_t nr_cpu_links;
+	char *filter; /* besides the session's; NULL: none. Its own */
+	__u32 sample; /* one in so many is recorded; 0, 1: all */
 };
 
 #define MAX_STACK_WORDS 64
@@ -112,6 +114,12 @@ int loader_declare(struct loader *l, struct htrace_schema_builder *b);
 int loader_filter(struct loader *l, const struct htrace_filter *filter,
 		  struct htrace_schema_builder *b, const void *old, size_t oldlen);
 /*
+ * Likewise for programs that come later, in a session whose readers know of @filter; and what single ones
+ * have of their own, which is to be tested here or refused.
+ */
+int loader_filter_more(struct loader *l, const struct htrace_filter *filter,
+		       struct htrace_schema_builder *b, const void *old, size_t oldlen);
+/*
  * Can all the chosen programs record through the kernel module? 0, or -1 with why not in @why. After
  * loader_check_hooks().
  */
@@ -131,6 +139,39 @@ int loader_load(struct loader *l, int rings_fd, const struct htrace_geometry *g,
 int loader_attach(struct loader *l);
 /* Detach all, calling @between (NULL: nothing) after each, and wait until none runs any more. */
 void loader_detach(struct loader *l, void (*between)(void *arg), void *arg);
+/*
+ * One of those that are selected, while others record; for loader_attach_one() it is not attached. -1 after
+ * saying why not.
+ */
+int loader_attach_one(struct program *p);
+void loader_detach_one(struct program *p);
+/* Wait until none that was detached runs any more. */
+void loader_let_end(void);
+/* Is it attached? */
+bool loader_is_on(const struct program *p);
+/* What --events calls it: all programs of one name are switched together. */
+void loader_event_name(const struct loader *l, const struct program *p, char name[64]);
+/* By @word of --events, a name, glob or group, among those that are selected. */
+bool loader_is_named(const struct loader *l, const struct program *p, const char *word);
+/* Is it always recorded, for task names' sake? */
+bool loader_is_kept(const struct program *p);
+/* What is to be loaded while others record, and where to. */
+struct loader_renewal {
+	const bool *program; /* by number: these anew, with the filter and sampling that they have now */
+	const char *more;    /* of --events: events that are not there yet; or NULL */
+	const struct htrace_filter *filter; /* --filter, or NULL */
+	struct htrace_region *region;
+	int rings_fd;
+	const struct htrace_geometry *geometry;
+	/* Program @i is about to be replaced: its counters begin anew. */
+	void (*before_change)(void *ctx, size_t i);
+	/* Called in between. */
+	void (*keep_up)(void *ctx);
+	void *ctx;
+};
+
+/* Those that are there keep their numbers, new ones come behind them. -1 after saying why all is as it was. */
+int loader_renew(struct loader *l, const struct loader_renewal *r);
 /* Current counters of program @i. */
 void loader_counters(const struct loader *l, size_t i, struct htrace_prog *p);
 void loader_close(struct loader *l);

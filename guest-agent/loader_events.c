@@ -249,11 +249,14 @@ bool loader_knows_module(const struct tracer *t)
 	return false;
 }
 
-/* Records that begin with stacks are not packed. */
+/* Records that begin with stacks are not packed, nor those that are made aside. */
 static bool can_pack(const struct loader *l, const struct tracer *t)
 {
 	const struct bpf_program *p = bpf_object__find_program_by_name(t->obj, PACKED_EVENT);
 
+	for (size_t i = 0; i < l->nr_programs; i++)
+		if (l->program[i].prog == p && (l->program[i].filter || l->program[i].sample > 1))
+			return false;
 	return p && bpf_program__autoload(p) && !loader_wants_stack(l, t, PACKED_EVENT);
 }
 

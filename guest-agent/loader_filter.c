@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * --filter: which programs can look at their records themselves, and putting the filter into them.
+ * --filter, and filters and sampling of single events: which programs can look at their records
+ * themselves, and putting that into them.
  * What goes where in a program is told by the marks of htrace_filter_marks.h.
  */
 #include "loader_internal.h"
@@ -20,7 +21,9 @@
 struct event {
 	__u32 id, number;
 	const struct htrace_event *event; /* NULL: not declared, so never recorded */
+	struct htrace_filter *own; /* --filter and its own one; NULL: --filter only */
 	struct htrace_filter_bound *bound;
+	__u32 sample;   /* as in struct program */
 	bool recorded;  /* by a program that is loaded */
 	bool stacks;    /* come with its records */
 	const char *why; /* it is left to the reader; NULL: no program records what does not match */
@@ -220,6 +223,11 @@ static bool is_always_recorded(const struct htrace_event *e)
 	return loader_is_name_source(e->name) || !strcmp(e->name, "sched_process_exit");
 }
 
+static bool names_stacks(const struct htrace_filter *f)
+{
+	return strstr(htrace_filter_text(f), "callstack_") != NULL;
+}
+
 /* Which of the program's events can be filtered, and is there one that some record may fail? */
 static size_t make_cases(const struct work *w, const struct marks *m, struct filter_case *cases,
 			 struct filter_code *code, bool *any, bool *stacks)
@@ -228,18 +236,20 @@ static size_t make_cases(const struct work *w, const struct marks *m, struct fil
 	for (size_t i = 0; i < m->nr; i++) {
 		struct event *e = m->event[i];
 
-		cases[i] = (struct filter_case){e->number, e->bound, e->event};
+		cases[i] = (struct filter_case){e->number, e->bound, e->event, e->sample};
 		if (!e->event)
 			continue;
 		if (is_always_recorded(e->event) && !e->why)
 			e->why = "task names come from it";
-		else if (e->stacks && !e->why && strstr(htrace_filter_text(w->filter), "callstack_"))
+		else if (e->stacks && !e->why && e->bound && names_stacks(e->own ? e->own : w->filter))
 			e->why = "stacks are looked at behind the filter";
 		else if (!e->why && filter_compile(code, &cases[i], 1))
 			e->why = code->error;
-		if (e->why)
+		if (e->why) {
 			cases[i].bound = NULL;
-		*any |= cases[i].bound != NULL;
+			cases[i].sample = 0;
+		}
+		*any |= cases[i].bound || cases[i].sample > 1;
 		*stacks |= e->stacks;
 	}
 	return m->nr;
@@ -327,6 +337,12 @@ static int publish_event(struct work *w, const struct event *e)
 
 	if (!e->event || !strcmp(e->event->name, HTRACE_STACK_EVENT))
 		return 0;
+	if (e->why && (e->own || e->sample > 1)) {
+		say("records of %s cannot be chosen in the guest: %s", e->event->name, e->why);
+		return -1;
+	}
+	if (!w->filter)
+		return 0;
 	if (e->why) {
 		name_left(w, e);
 		return 0;
@@ -338,7 +354,41 @@ static int publish_event(struct work *w, const struct event *e)
 	return err;
 }
 
-static int filter_tracer(struct work *w, struct tracer *t)
+/* The program that @e is recorded by, as far as it may have settings of its own. */
+static const struct program *program_of(const struct loader *l, const struct tracer *t, const struct event *e)
+{
+	for (size_t i = 0; i < l->nr_programs; i++)
+		if (l->program[i].obj == t->obj && e->event && (t->tp || !strcmp(l->program[i].name, e->event->name)))
+			return &l->program[i];
+	return NULL;
+}
+
+/* What of an event's own there is, and --filter: all has to hold. */
+static int bind_event(struct work *w, const struct program *p, struct event *e)
+{
+	const char *session = w->filter ? htrace_filter_text(w->filter) : NULL;
+	struct htrace_filter_error why;
+	char *both = NULL;
+	int err = 0;
+
+	e->sample = p ? p->sample : 0;
+	if (p && p->filter) {
+		if (asprintf(&both, session ? "(%s) && (%s)" : "%s", session ? session : p->filter, p->filter) < 0)
+			return -ENOMEM;
+		err = htrace_filter_parse(&e->own, both, &why);
+		free(both);
+		/* Its names are those of this event, or a mistake. */
+		if (!err)
+			err = htrace_filter_check(e->own, w->schema, &why);
+		if (err)
+			say("%s: filter: %s", e->event->name, why.msg);
+	}
+	if (!err && (e->own || w->filter))
+		err = htrace_filter_bind(&e->bound, e->own ? e->own : w->filter, e->event);
+	return err;
+}
+
+static int filter_tracer(const struct loader *l, struct work *w, struct tracer *t)
 {
 	const char *why = loader_has_functions(t) ? "its tracer has functions that are not inlined" :
 						    NULL;
@@ -351,8 +401,7 @@ static int filter_tracer(struct work *w, struct tracer *t)
 	loader_events_of(t, add_event, w);
 	for (size_t i = 0; i < w->nr_events && !err; i++)
 		if (w->event[i].event)
-			err = htrace_filter_bind(&w->event[i].bound, w->filter,
-						 w->event[i].event);
+			err = bind_event(w, program_of(l, t, &w->event[i]), &w->event[i]);
 	if (w->too_many || !scratch)
 		why = "its tracer is of another version, or has too many events";
 	bpf_object__for_each_program(p, t->obj) {
@@ -368,6 +417,7 @@ static int filter_tracer(struct work *w, struct tracer *t)
 		if (!err)
 			err = publish_event(w, &w->event[i]);
 		htrace_filter_unbind(w->event[i].bound);
+		htrace_filter_free(w->event[i].own);
 	}
 	return err;
 }
@@ -404,6 +454,24 @@ static int parse_schema(struct work *w, const void *old, size_t oldlen)
 	return err;
 }
 
+static bool has_settings(const struct loader *l)
+{
+	for (size_t i = 0; i < l->nr_programs; i++)
+		if (l->program[i].filter || l->program[i].sample > 1)
+			return true;
+	return false;
+}
+
+static int filter_all(struct loader *l, struct work *w)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < l->nr_tracers && !err; i++)
+		if (loader_is_used(&l->tracer[i]))
+			err = filter_tracer(l, w, &l->tracer[i]);
+	return err;
+}
+
 int loader_filter(struct loader *l, const struct htrace_filter *filter,
 		  struct htrace_schema_builder *b, const void *old, size_t oldlen)
 {
@@ -429,13 +497,34 @@ int loader_filter(struct loader *l, const struct htrace_filter *filter,
 		goto out;
 	}
 	err = htrace_builder_filter(b, htrace_filter_text(filter));
-	for (size_t i = 0; i < l->nr_tracers && !err; i++)
-		if (loader_is_used(&l->tracer[i]))
-			err = filter_tracer(w, &l->tracer[i]);
+	if (!err)
+		err = filter_all(l, w);
 	if (!err)
 		say("--filter: applied here to %zu event%s%s%s", w->in_guest,
 		    w->in_guest == 1 ? "" : "s", w->left[0] ? "; by host-reader to " : "", w->left);
 out:
+	htrace_schema_free(w->schema);
+	free(w);
+	return err ? -1 : 0;
+}
+
+int loader_filter_more(struct loader *l, const struct htrace_filter *filter,
+		       struct htrace_schema_builder *b, const void *old, size_t oldlen)
+{
+	struct work *w;
+	int err;
+
+	drop_scratch(l);
+	if (!filter && !has_settings(l))
+		return 0;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return -1;
+	w->filter = filter;
+	w->b = b;
+	err = parse_schema(w, old, oldlen);
+	if (!err)
+		err = filter_all(l, w);
 	htrace_schema_free(w->schema);
 	free(w);
 	return err ? -1 : 0;

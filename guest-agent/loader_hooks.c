@@ -84,7 +84,7 @@ static void say_left_out(const struct program *p)
 		say("%s is left out: this kernel has no %s", p->name, section);
 }
 
-static const struct tracer *tracer_of(const struct loader *l, const struct program *p)
+const struct tracer *loader_tracer_of(const struct loader *l, const struct program *p)
 {
 	for (size_t i = 0; i < l->nr_tracers; i++)
 		if (l->tracer[i].obj == p->obj)
@@ -105,7 +105,7 @@ static void drop_substitutes(struct loader *l)
 {
 	for (size_t i = 0; i < l->nr_programs;) {
 		const struct program *p = &l->program[i];
-		const struct tracer *t = tracer_of(l, p);
+		const struct tracer *t = loader_tracer_of(l, p);
 
 		if (t && p->prog == t->substitute && !t->substitute_chosen && has_others(l, p))
 			loader_leave_out(l, i);
@@ -126,7 +126,7 @@ int loader_check_hooks(struct loader *l)
 		struct program *p = &l->program[i];
 
 		if (!loader_has_hook(l->kernel, bpf_program__section_name(p->prog))) {
-			if (!tracer_of(l, p)->substitute || !has_others(l, p))
+			if (!loader_tracer_of(l, p)->substitute || !has_others(l, p))
 				say_left_out(p);
 			loader_leave_out(l, i);
 			continue;

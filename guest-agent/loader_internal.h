@@ -11,6 +11,13 @@
 
 /* Add @obj to the tracers, of which there are fewer than MAX_TRACERS. */
 struct tracer *loader_keep_object(struct loader *l, struct bpf_object *obj, const char *name);
+/* One more instance of tracepoint.bpf.c, of the loader @l. 0, or -1 after saying why not. */
+int loader_open_tracepoint(void *l, const char *system, const char *name);
+/* Choose @prog of @t, too. Likewise. */
+int loader_add_program(struct loader *l, const struct tracer *t, struct bpf_program *prog);
+/* loader_load() of one. Likewise. */
+int loader_load_tracer(struct loader *l, struct tracer *t, int rings_fd, const struct htrace_geometry *g,
+		       __u32 schema);
 /* Would the reader not learn the names of new tasks without it? */
 bool loader_is_name_source(const char *program);
 
@@ -18,6 +25,8 @@ bool loader_is_name_source(const char *program);
 
 /* Has the kernel what @section attaches to? What BTF does not tell is found out when attaching. */
 bool loader_has_hook(struct btf *kernel, const char *section);
+/* Whose program is it? */
+const struct tracer *loader_tracer_of(const struct loader *l, const struct program *p);
 /* Forget program @i, which is neither loaded nor attached. */
 void loader_leave_out(struct loader *l, size_t i);
 

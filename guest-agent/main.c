@@ -8,9 +8,11 @@
 #include <htrace/version.h>
 
 #include "agent.h"
+#include "control.h"
 #include "follow.h"
 #include "message.h"
 #include "probe.h"
+#include "stream.h"
 
 #define EXIT_USAGE 2
 
@@ -40,7 +42,12 @@ static void usage(FILE *out)
 		"                    see FILTERS in host-reader(1)\n"
 		"  --stack EVENTS    record kernel and user stacks with these of the events;\n"
 		"                    comma-separated names and globs, repeatable\n"
-		"  --region WHERE    auto (default), a PCI address, or a file's path (with a '/')\n"
+		"  --region WHERE    auto (default), a PCI address, a file's path (with a '/'), or ram:\n"
+		"                    in this machine's memory, for a host that reads that (pid:PID);\n"
+		"                    stream:PATH|ADDRESS:PORT|vsock:CID:PORT|FD: nothing is shared, all\n"
+		"                    that is recorded is sent to host-reader stream:..., by a virtio-serial\n"
+		"                    port such as /dev/virtio-ports/NAME, a serial line, TCP, or vsock\n"
+		"                    (the host is 2)\n"
 		"  --mode MODE       direct: the host maps the rings in this machine's memory;\n"
 		"                    module: the kernel module writes into the region; relay: the\n"
 		"                    agent copies rings into the region; auto (default): the module\n"
@@ -49,6 +56,8 @@ static void usage(FILE *out)
 		"  --policy POLICY   overwrite (default): when a ring is full the oldest events go;\n"
 		"                    discard: the newest\n"
 		"  --buffer SIZE     ring size per CPU, a power of two from 4K to 1G (default: 4M)\n"
+		"  --allow LIST      what the host may command (host-reader ctl), separated by commas: events\n"
+		"                    (default), filters, sampling, flush; all; none\n"
 		"  --wait            wait for a device that is plugged in later, and for the next one when\n"
 		"                    it was removed\n"
 		"  --compress        record task switches in a third of the bytes; needs a host-reader that\n"
@@ -144,9 +153,28 @@ static int parse_filter(const char *text, struct options *o)
 	return -1;
 }
 
+static bool is_stream(const struct options *o)
+{
+	return !strncmp(o->region, STREAM_PREFIX, strlen(STREAM_PREFIX));
+}
+
+/* There is one way to copy into a stream. */
+static int check_stream(struct options *o)
+{
+	if (!is_stream(o))
+		return 0;
+	if (o->mode == MODE_DIRECT || o->mode == MODE_MODULE) {
+		say("--mode %s: into a stream rings are copied; leave --mode away",
+		    o->mode == MODE_DIRECT ? "direct" : "module");
+		return -1;
+	}
+	o->mode = MODE_RELAY;
+	return 0;
+}
+
 enum {
 	OPT_EVENTS = 256, OPT_BPF, OPT_FILTER, OPT_STACK, OPT_REGION, OPT_MODE, OPT_POLICY,
-	OPT_BUFFER, OPT_COMPRESS, OPT_WAIT, OPT_FOLLOW_HOST, OPT_PROBE,
+	OPT_BUFFER, OPT_ALLOW, OPT_COMPRESS, OPT_WAIT, OPT_FOLLOW_HOST, OPT_PROBE,
 };
 
 static const struct option long_options[] = {
@@ -158,6 +186,7 @@ static const struct option long_options[] = {
 	{"mode", required_argument, NULL, OPT_MODE},
 	{"policy", required_argument, NULL, OPT_POLICY},
 	{"buffer", required_argument, NULL, OPT_BUFFER},
+	{"allow", required_argument, NULL, OPT_ALLOW},
 	{"wait", no_argument, NULL, OPT_WAIT},
 	{"compress", no_argument, NULL, OPT_COMPRESS},
 	{"follow-host", no_argument, NULL, OPT_FOLLOW_HOST},
@@ -167,6 +196,23 @@ static const struct option long_options[] = {
 	{"version", no_argument, NULL, 'V'},
 	{0},
 };
+
+/* The host only looks: it answers nothing, and there is no device to copy into, or to wait for. */
+static int check_ram_region(struct options *o)
+{
+	if (strcmp(o->region, REGION_RAM))
+		return 0;
+	if (o->mode == MODE_RELAY || o->mode == MODE_MODULE)
+		say("--region ram is for rings in this machine's memory: --mode direct, or none");
+	else if (o->policy == HTRACE_DISCARD)
+		say("--policy discard takes a host that says how far it has read; one that reads this machine's memory "
+		    "(--region ram) writes nothing there");
+	else if (o->wait)
+		say("--wait is for devices, and --region ram needs none");
+	else
+		return o->mode = MODE_DIRECT, 0;
+	return -1;
+}
 
 /* -1: go on; else the exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
@@ -211,6 +257,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case OPT_BUFFER:
 			bad = parse_buffer(optarg, o);
 			break;
+		case OPT_ALLOW:
+			bad = control_parse(optarg, &o->allows);
+			break;
 		case OPT_WAIT:
 			o->wait = true;
 			break;
@@ -249,13 +298,15 @@ static int parse_options(int argc, char **argv, struct options *o)
 		return EXIT_SUCCESS;
 	}
 	if (!bad && o->follow_host) {
-		if (!events && !nr_files && !nr_stacks && !o->filter && !o->policy_given && !o->buffer_given &&
+		if (!is_stream(o) && !events && !nr_files && !nr_stacks && !o->filter && !o->policy_given && !o->buffer_given &&
 		    !o->compress && !o->wait &&
 		    o->mode == MODE_AUTO)
 			return follow_run(o);
 		say("--follow-host records nothing, and goes with --region only; start another guest-agent to record");
 		bad = 1;
 	}
+	if (!bad)
+		bad = check_ram_region(o) || check_stream(o);
 	for (int i = 0; !bad && i < nr_files; i++)
 		if (loader_open_file(&loader, files[i]))
 			return EXIT_FAILURE;
@@ -278,6 +329,7 @@ int main(int argc, char **argv)
 		.region = "auto",
 		.policy = HTRACE_OVERWRITE,
 		.buffer = BUFFER_DEFAULT,
+		.allows = HTRACE_CONTROL_TAKEN | HTRACE_ALLOW_EVENTS,
 		.argv = argv,
 	};
 	int status;

@@ -13,6 +13,7 @@ bool verbose;
 
 #define LOG_LINES 8 /* shown of a verifier's log: its end, where the reason is */
 
+static char first_said[1024]; /* for who asked that something be done */
 static char complaint[256];
 static bool verdict; /* complaint is the verifier's, which says most */
 static char log_line[LOG_LINES][160];
@@ -30,9 +31,24 @@ void say(const char *fmt, ...)
 {
 	va_list args;
 
+	if (!first_said[0]) {
+		va_start(args, fmt);
+		vsnprintf(first_said, sizeof(first_said), fmt, args);
+		va_end(args);
+	}
 	va_start(args, fmt);
 	print(fmt, args);
 	va_end(args);
+}
+
+const char *message_first(void)
+{
+	return first_said;
+}
+
+void message_forget(void)
+{
+	first_said[0] = 0;
 }
 
 void say_filter_error(const char *text, const struct htrace_filter_error *err)

@@ -11,6 +11,9 @@ extern bool verbose;
 
 /* An error or something to know: "what failed: why; what to do". */
 __attribute__((format(printf, 1, 2))) void say(const char *fmt, ...);
+/* What was said first since the last message_forget(): one line, "" if nothing was. */
+const char *message_first(void);
+void message_forget(void);
 /* Only with --verbose. */
 __attribute__((format(printf, 1, 2))) void detail(const char *fmt, ...);
 /* What is wrong with --filter @text, and where. */

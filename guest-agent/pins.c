@@ -22,6 +22,7 @@
 #define BPFFS "/sys/fs/bpf"
 #define PIN_DIR BPFFS "/htrace"
 #define PIN_RINGS PIN_DIR "/rings"
+#define PIN_REGION PIN_DIR "/region"
 
 /* The process that holds a flock on @fd, or 0. */
 static int lock_holder(int fd)
@@ -91,6 +92,56 @@ static int map_memory(struct rings *r)
 	r->len = r->nr * r->stride;
 	r->mem = mmap(NULL, r->len, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, 0);
 	return r->mem == MAP_FAILED ? -errno : 0;
+}
+
+/* The map of one element that is pinned there, if its size is right; or -1. */
+static int open_pinned_region(size_t len)
+{
+	struct bpf_map_info info = {0};
+	__u32 infolen = sizeof(info);
+	int fd = bpf_obj_get(PIN_REGION);
+
+	if (fd < 0)
+		return -1;
+	if (!bpf_obj_get_info_by_fd(fd, &info, &infolen) && info.type == BPF_MAP_TYPE_ARRAY &&
+	    info.map_flags & BPF_F_MMAPABLE && info.max_entries == 1 && info.value_size == len)
+		return fd;
+	close(fd);
+	pins_unpin_region();
+	return -1;
+}
+
+int pins_open_region(void **mem, size_t len)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_MMAPABLE);
+	int fd = open_pinned_region(len), err = 0;
+
+	if (fd < 0) {
+		fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "htrace_region", sizeof(__u32), (__u32)len, 1, &opts);
+		err = fd < 0 || bpf_obj_pin(fd, PIN_REGION) ? errno : 0;
+	}
+	if (!err) {
+		*mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		err = *mem == MAP_FAILED ? errno : 0;
+	}
+	if (fd >= 0)
+		close(fd); /* the mapping and the pin keep it */
+	if (!err)
+		return 0;
+	*mem = NULL;
+	say("cannot make a region of %zu KiB in this machine's memory: %s%s", len >> 10, strerror(err),
+	    err == EPERM ? "; the kernel forbids BPF (lockdown?)" : "");
+	return -1;
+}
+
+bool pins_has_region(void)
+{
+	return !access(PIN_REGION, F_OK);
+}
+
+void pins_unpin_region(void)
+{
+	unlink(PIN_REGION);
 }
 
 int rings_open_pinned(struct rings *r)

@@ -27,6 +27,14 @@ struct rings {
  */
 int pins_lock(void);
 
+/*
+ * Memory for a region of @len bytes, pages of a map that do not move: that which an earlier agent left pinned, or else
+ * zeroes, pinned now. 0, or -1 after saying why.
+ */
+int pins_open_region(void **mem, size_t len);
+bool pins_has_region(void);
+void pins_unpin_region(void);
+
 /* The pinned map of an earlier agent: 0, or -ENOENT. */
 int rings_open_pinned(struct rings *r);
 /* A new map of @nr rings of shape @g, not pinned. 0, or -1 after saying why. */

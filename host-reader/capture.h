@@ -47,8 +47,11 @@ struct capture_packet {
 	__u64 packet_seq_num;
 	__u64 events_discarded; /* in the stream so far */
 	__u32 cpu_id;           /* or number of the ring */
-	__u32 unverified;
+	__u32 unverified;       /* 1, or CAPTURE_PACKET_OPEN */
 };
+
+/* Nobody knows whether its records are its own: it has no content, no tail, and nothing is behind it. */
+#define CAPTURE_PACKET_OPEN 2u
 
 /* Behind the content, at a multiple of 8 bytes, where CTF does not look. */
 struct capture_tail {

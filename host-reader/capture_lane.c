@@ -87,6 +87,10 @@ static bool begin_packet(struct capture_reader *r, struct lane *l)
 		capture_damage(r, "it is cut off");
 		return false;
 	}
+	if (p.unverified & CAPTURE_PACKET_OPEN) { /* whose writer did not come back to it */
+		capture_damage(r, "it is cut off");
+		return false;
+	}
 	content = p.content_size / 64 * 8 + (p.content_size % 64 ? 8 : 0);
 	size = p.packet_size / 8;
 	if (p.magic != CAPTURE_PACKET_MAGIC || memcmp(p.uuid, r->uuid, sizeof(p.uuid)) != 0 ||

@@ -31,6 +31,7 @@ struct packet {
 	bool fixed;    /* the ring's memory stays as it is */
 	bool ahead;    /* the header is in the span's write, or written */
 	struct capture_packet head;
+	struct capture_packet early; /* in its place until it is written, if it is not ahead */
 	struct behind behind;
 	/* Past the page cache: what is written of our own memory, with room for the header of the next one. */
 	unsigned char *edge;
@@ -160,6 +161,7 @@ static int end_packet(struct capture_stream *st, struct packet *p, bool there)
 		p->loan.forfeit(&p->loan, &p->lent);
 		return ret;
 	}
+	st->open -= p->fixed ? 0 : p->lent.batch.events;
 	intact = p->loan.give_back(&p->loan, &p->lent) && there;
 	if (!intact) {
 		st->lapped += p->lent.batch.events;
@@ -331,6 +333,24 @@ static void add_part(struct capture_span *s, const void *p, size_t len)
 	s->len += len;
 }
 
+/*
+ * Until it is known that its records were there: a reader of CTF finds no events there, and as many discarded as may be
+ * at most, so that the number never falls; file: stops there.
+ */
+static void be_open(struct capture_stream *st, struct packet *p)
+{
+	st->open += p->lent.batch.events;
+	p->early = p->head;
+	p->early.content_size = 8 * sizeof(p->head);
+	p->early.events_discarded += st->open;
+	p->early.unverified |= CAPTURE_PACKET_OPEN;
+}
+
+static const struct capture_packet *first_head(const struct packet *p)
+{
+	return p->ahead ? &p->head : &p->early;
+}
+
 /* Pages that it fills from where they are; what is behind them, and what lies around it. */
 static void add_pages(struct capture_span *s, struct packet *p, const struct capture_run *run)
 {
@@ -343,8 +363,7 @@ static void add_pages(struct capture_span *s, struct packet *p, const struct cap
 	memcpy(p->edge + rest, &p->behind, BEHIND);
 	if (s->nr > 1) {
 		p->before = p[-1].edge + p[-1].edge_len - CAPTURE_PAGE;
-		if (p->ahead)
-			memcpy(p->before + CAPTURE_PAGE - sizeof(p->head), &p->head, sizeof(p->head));
+		memcpy(p->before + CAPTURE_PAGE - sizeof(p->head), first_head(p), sizeof(p->head));
 	}
 	p->ahead &= s->nr > 1;
 	add_part(s, run->data, whole);
@@ -353,9 +372,7 @@ static void add_pages(struct capture_span *s, struct packet *p, const struct cap
 
 static void add_parts(struct capture_span *s, const struct packet *p, const struct capture_run *run)
 {
-	static const struct capture_packet later;
-
-	add_part(s, p->ahead ? &p->head : &later, sizeof(p->head));
+	add_part(s, first_head(p), sizeof(p->head));
 	add_part(s, run->data, run->len);
 	add_part(s, &p->behind, p->head.packet_size / 8 - sizeof(p->head) - run->len);
 }
@@ -393,6 +410,8 @@ int capture_span_add(struct capture_lender *l, struct capture_stream *st,
 	p->behind.how = run->how;
 	memset(p->behind.padding, 0, sizeof(p->behind.padding));
 	capture_packet_begin(st, run, 1, CAPTURE_LINE, &p->head, &p->behind.tail);
+	if (!ahead)
+		be_open(st, p);
 	p->at = st->size;
 	p->until = p->end = st->size += p->head.packet_size / 8;
 	p->edge = p->before = NULL;

@@ -38,6 +38,7 @@ struct capture_stream {
 	struct capture_span *first, *last;
 	unsigned int lent; /* batches */
 	__u64 lapped; /* lent events that were overwritten meanwhile; counted in no packet's tail but their own */
+	__u64 open;   /* lent events that may be, as their packets' headers are not the last word */
 	__u64 good;   /* where the first packet lies that could not be written */
 	int error;    /* -errno: it could not */
 };

@@ -260,7 +260,8 @@ int confine_finder(const struct confine_finder_plan *plan)
 	return ret ? ret : confine_finder_calls(plan);
 }
 
-int confine_keeper(void)
+/* A process that has its descriptors, and nothing else. */
+static int confine_helper(void)
 {
 	static const struct confine_plan nothing;
 	char said[256] = "";
@@ -271,5 +272,19 @@ int confine_keeper(void)
 	ret = drop_capabilities(&nothing, said, sizeof(said));
 	if (!ret)
 		ret = confine_files(&nothing, said, sizeof(said));
+	return ret;
+}
+
+int confine_keeper(void)
+{
+	int ret = confine_helper();
+
 	return ret ? ret : confine_keeper_calls();
+}
+
+int confine_receiver(bool connects)
+{
+	int ret = confine_helper();
+
+	return ret ? ret : confine_receiver_calls(connects);
 }

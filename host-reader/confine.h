@@ -42,4 +42,7 @@ int confine_finder(const struct confine_finder_plan *plan);
 /* Likewise of the process that speaks with a VM's monitor (plug_keeper.h): it has its sockets, and nothing else. */
 int confine_keeper(void);
 
+/* Likewise of the process that receives a stream (stream_receiver.h). @connects: again and again, to a UNIX socket. */
+int confine_receiver(bool connects);
+
 #endif

@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 /*
  * By name: not each architecture has each of them, and not each libseccomp knows the newest. What is
@@ -202,20 +203,51 @@ static const char *const keepers[] = {
 	"exit_group",
 };
 
-int confine_keeper_calls(void)
+/* Those of @names, and memory of its own. NULL: out of memory; *@ret: what became of it. */
+static scmp_filter_ctx begin_helper(const char *const *names, size_t nr, int *ret)
 {
 	scmp_filter_ctx c = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-	int ret;
 
-	if (!c)
-		return -ENOMEM;
-	ret = add_names(c, keepers, sizeof(keepers) / sizeof(*keepers));
-	if (!ret)
-		ret = allow_own_memory(c);
+	*ret = c ? add_names(c, names, nr) : -ENOMEM;
+	if (!*ret)
+		*ret = allow_own_memory(c);
+	return c;
+}
+
+static int load_helper(scmp_filter_ctx c, int ret)
+{
 	if (!ret)
 		ret = seccomp_load(c);
-	seccomp_release(c);
+	if (c)
+		seccomp_release(c);
 	return lacks(ret) ? 0 : ret;
+}
+
+int confine_keeper_calls(void)
+{
+	int ret;
+	scmp_filter_ctx c = begin_helper(keepers, sizeof(keepers) / sizeof(*keepers), &ret);
+
+	return load_helper(c, ret);
+}
+
+/* The receiver's: one connection at a time, and its memory. */
+static const char *const receivers[] = {
+	"read", "write", "recvfrom", "sendto", "accept4", "getsockopt", "poll", "ppoll", "close", "munmap", "mremap", "brk",
+	"madvise", "futex", "getrandom", "clock_gettime", "getpid", "time", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
+	"restart_syscall", "exit", "exit_group",
+};
+
+int confine_receiver_calls(bool connects)
+{
+	int ret;
+	scmp_filter_ctx c = begin_helper(receivers, sizeof(receivers) / sizeof(*receivers), &ret);
+
+	if (!ret && connects)
+		ret = allow_value(c, SCMP_SYS(socket), 0, AF_UNIX);
+	if (!ret && connects)
+		ret = seccomp_rule_add(c, SCMP_ACT_ALLOW, SCMP_SYS(connect), 0);
+	return load_helper(c, ret);
 }
 
 #else
@@ -226,6 +258,11 @@ int confine_finder_calls(const struct confine_finder_plan *plan)
 }
 
 int confine_keeper_calls(void)
+{
+	return 0;
+}
+
+int confine_receiver_calls(bool connects)
 {
 	return 0;
 }

@@ -22,12 +22,19 @@
 #define CTF_VCPU 4u /* whose events say what their virtual CPU did */
 #define CTF_STREAM_KINDS 8
 
+/* In an experiment of Trace Compass's: a bit. 0: the trace is for no such thing. */
+enum ctf_role {
+	CTF_GUEST = 1,
+	CTF_HOST = 2,
+};
+
 struct ctf_trace_info {
 	const struct sink_session *session;
 	const char *name;
 	time_t created;
 	__u8 uuid[16];
 	bool per_cpu; /* a kernel's, as far as tools can tell */
+	enum ctf_role role;
 };
 
 /* All that comes before streams and events. */
@@ -43,12 +50,14 @@ struct ctf_layout;
 void ctf_put_fields(struct tsdl *t, const struct htrace_event *e, const struct ctf_layout *l);
 /* Fields of events that are not made from a record. */
 extern const char ctf_fields_none[], ctf_fields_raw[], ctf_fields_undecoded[],
-	ctf_fields_process_state[], ctf_fields_note[];
+	ctf_fields_process_state[], ctf_fields_note[], ctf_fields_sync[], ctf_fields_kvm_exit[], ctf_fields_kvm_entry[],
+	ctf_fields_switch[];
 
 /* -------------------------------------------------------------------------------------- layout */
 
 enum ctf_what {
 	CTF_MEMBER,
+	CTF_STATE, /* likewise, a task's state, as Trace Compass knows it */
 	CTF_COMM, /* the name of the task that the member holds */
 	CTF_ARG, /* a system call's argument, of those in the member */
 };

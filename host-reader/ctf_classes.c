@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "ctf_classes.h"
+#include "ctf_compass.h"
 #include "show.h"
 
 #define MAX_IDS 65535
@@ -47,7 +48,9 @@ void ctf_declare_stream(struct ctf_classes *t, unsigned int kind)
 		return;
 	ctf_put_stream(&t->text, kind);
 	for (int i = 0; i < CTF_FIXED; i++) /* there is always room for these */
-		ctf_put_event(&t->text, kind, t->fixed[i].id, t->fixed[i].name, t->fixed[i].fields);
+		if (t->fixed[i].name)
+			ctf_put_event(&t->text, kind, t->fixed[i].id, t->fixed[i].name,
+				      t->fixed[i].fields);
 	t->kinds |= 1u << kind;
 }
 
@@ -129,19 +132,29 @@ static struct ctf_class *event_class(struct ctf_classes *t, const struct htrace_
 				     const char *prefix, const char *syscall)
 {
 	struct ctf_layout *layout = has_room(t) ? ctf_layout_new(e, syscall) : NULL;
-	char *fields = fields_of(e, layout);
+	const char *name = e->name;
+	char *fields;
 
-	if (!prefix)
-		return new_class(t, "", e->name, layout, fields);
-	return new_class(t, prefix, syscall ? syscall : "unknown", layout, fields);
+	if (layout && t->info.role)
+		ctf_compass_states(layout, e);
+	fields = fields_of(e, layout);
+	if (prefix)
+		name = syscall ? syscall : "unknown";
+	else
+		prefix = ctf_compass_prefix(t->info.role, e, layout, &name);
+	return new_class(t, prefix, name, layout, fields);
 }
 
 static struct ctf_class *raw_class(struct ctf_classes *t, const struct sink_event *e)
 {
-	char name[32];
+	const char *prefix = "", *name;
+	char number[32];
 
-	snprintf(name, sizeof(name), "event#%u", e->record->id);
-	return new_class(t, "", e->event ? e->event->name : name, NULL, strdup(ctf_fields_raw));
+	snprintf(number, sizeof(number), "event#%u", e->record->id);
+	name = number;
+	if (e->event)
+		prefix = ctf_compass_prefix(t->info.role, e->event, NULL, &name);
+	return new_class(t, prefix, name, NULL, strdup(ctf_fields_raw));
 }
 
 static char *identity_of(const struct htrace_event *e)
@@ -234,6 +247,16 @@ struct ctf_classes *ctf_classes_new(const struct ctf_trace_info *info)
 	set_fixed(t, CTF_DUMP_TASK, "lttng_statedump_process_state", ctf_fields_process_state);
 	set_fixed(t, CTF_DUMP_END, "lttng_statedump_end", ctf_fields_none);
 	set_fixed(t, CTF_NOTE, "htrace_note", ctf_fields_note);
+	if (info->role == CTF_GUEST) {
+		set_fixed(t, CTF_SYNC_GH_GUEST, "vmsync_gh_guest", ctf_fields_sync);
+		set_fixed(t, CTF_SYNC_HG_GUEST, "vmsync_hg_guest", ctf_fields_sync);
+	} else if (info->role == CTF_HOST) {
+		set_fixed(t, CTF_SYNC_GH_HOST, "vmsync_gh_host", ctf_fields_sync);
+		set_fixed(t, CTF_SYNC_HG_HOST, "vmsync_hg_host", ctf_fields_sync);
+		set_fixed(t, CTF_KVM_EXIT, "kvm_x86_exit", ctf_fields_kvm_exit);
+		set_fixed(t, CTF_KVM_ENTRY, "kvm_x86_entry", ctf_fields_kvm_entry);
+		set_fixed(t, CTF_HOST_SWITCH, "sched_switch", ctf_fields_switch);
+	}
 	t->info = *info;
 	return t;
 }

@@ -14,13 +14,22 @@ struct ctf_class {
 	struct ctf_layout *layout; /* NULL: it is made from no schema */
 };
 
-/* Those that every stream may have, by id. */
+/* Those that every stream of such a trace may have, by id. */
 enum ctf_fixed {
 	CTF_UNDECODED, /* what no other event can be made of */
 	CTF_DUMP_START,
 	CTF_DUMP_TASK,
 	CTF_DUMP_END,
 	CTF_NOTE, /* what befell the source */
+	/* For Trace Compass: the guest's, */
+	CTF_SYNC_GH_GUEST,
+	CTF_SYNC_HG_GUEST,
+	/* and the host's */
+	CTF_SYNC_GH_HOST,
+	CTF_SYNC_HG_HOST,
+	CTF_KVM_EXIT,
+	CTF_KVM_ENTRY,
+	CTF_HOST_SWITCH,
 	CTF_FIXED,
 };
 

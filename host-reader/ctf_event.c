@@ -213,6 +213,18 @@ static __u64 load(const struct ctf_event *w, size_t at, size_t size)
 	return v;
 }
 
+/* As Trace Compass knows them, from older kernels; the bits above say how a task that is ready came to be so. */
+static void add_state(struct ctf_event *w, __u64 state, size_t size)
+{
+	enum { UNINTERRUPTIBLE = 2, EXITED = 0x30, OLD_DEAD = 0x40, PARKED_OR_IDLE = 0xc0 };
+
+	if (state & PARKED_OR_IDLE)
+		state = UNINTERRUPTIBLE;
+	else
+		state = state & EXITED ? OLD_DEAD : state & 0xff;
+	ctf_add(w, &state, size);
+}
+
 bool ctf_add_fields(struct ctf_event *w, struct ctf_event *scratch, const struct sink_event *e,
 		    const struct ctf_layout *l)
 {
@@ -227,6 +239,9 @@ bool ctf_add_fields(struct ctf_event *w, struct ctf_event *scratch, const struct
 		switch (item->what) {
 		case CTF_MEMBER:
 			ctf_add(w, scratch->buf + at, end - at);
+			break;
+		case CTF_STATE:
+			add_state(w, load(scratch, at, end - at), end - at);
 			break;
 		case CTF_COMM:
 			ctf_add_comm(w, e, load(scratch, at, end - at));

@@ -27,6 +27,8 @@ static void put_date(struct tsdl *t, time_t when)
 #define U32 "integer { size = 32; align = 8; signed = false; }"
 #define U64 "integer { size = 64; align = 8; signed = false; }"
 #define S32 "integer { size = 32; align = 8; signed = true; }"
+#define S64 "integer { size = 64; align = 8; signed = true; }"
+#define X64 "integer { size = 64; align = 8; signed = false; base = 16; }"
 #define TIMESTAMP "integer { size = 64; align = 8; signed = false; map = clock.monotonic.value; }"
 
 static const char trace_head[] =
@@ -107,6 +109,29 @@ const char ctf_fields_process_state[] =
 	"\t\t" U32 " _ns_inum;\n"
 	"\t}";
 
+/* As lttng-modules has them; vmsync's are those of its branch for virtual machines. */
+const char ctf_fields_sync[] = "struct {\n\t\t" U64 " _cnt;\n\t\t" U64 " _vm_uid;\n\t}";
+const char ctf_fields_kvm_exit[] =
+	"struct {\n"
+	"\t\t" U32 " _exit_reason;\n"
+	"\t\t" X64 " _guest_rip;\n"
+	"\t\t" U32 " _isa;\n"
+	"\t\t" X64 " _info1;\n"
+	"\t\t" X64 " _info2;\n"
+	"\t\t" U32 " _vcpu_id;\n"
+	"\t}";
+const char ctf_fields_kvm_entry[] = "struct {\n\t\t" U32 " _vcpu_id;\n\t}";
+const char ctf_fields_switch[] =
+	"struct {\n"
+	"\t\tstring _prev_comm;\n"
+	"\t\t" S32 " _prev_tid;\n"
+	"\t\t" S32 " _prev_prio;\n"
+	"\t\t" S64 " _prev_state;\n"
+	"\t\tstring _next_comm;\n"
+	"\t\t" S32 " _next_tid;\n"
+	"\t\t" S32 " _next_prio;\n"
+	"\t}";
+
 /* @text may be long. */
 static void put_text(struct tsdl *t, const char *text)
 {
@@ -114,6 +139,21 @@ static void put_text(struct tsdl *t, const char *text)
 
 	for (size_t at = 0; at < len && !t->full; at += 1000)
 		tsdl_put(t, "%.1000s", text + at);
+}
+
+/*
+ * Trace Compass tells machines apart by the clock's id. Who is a guest is not what that guest says: one might take
+ * the host's, or another guest's.
+ */
+static void put_clock(struct tsdl *t, const struct ctf_trace_info *info)
+{
+	struct sink_session s = *info->session;
+
+	if (info->role == CTF_GUEST)
+		memcpy(s.boot_id, info->uuid, sizeof(s.boot_id));
+	if (info->role)
+		memcpy(s.host_boot_id, s.boot_id, sizeof(s.host_boot_id));
+	tsdl_clock(t, &s);
 }
 
 void ctf_put_trace(struct tsdl *t, const struct ctf_trace_info *info)
@@ -139,7 +179,7 @@ void ctf_put_trace(struct tsdl *t, const struct ctf_trace_info *info)
 	else if (s->bound && *s->bound)
 		tsdl_put(t, "\thtrace_clock_bound_ns = %llu;\n", (unsigned long long)*s->bound);
 	tsdl_put(t, "};\n\n");
-	tsdl_clock(t, s);
+	put_clock(t, info);
 }
 
 void ctf_put_stream(struct tsdl *t, unsigned int kind)
@@ -306,7 +346,7 @@ void ctf_put_fields(struct tsdl *t, const struct htrace_event *e, const struct c
 	for (__u32 i = 0; i < l->nr && !t->full; i++) {
 		const struct ctf_item *item = &l->item[i];
 
-		if (item->what == CTF_MEMBER) {
+		if (item->what == CTF_MEMBER || item->what == CTF_STATE) {
 			put_member(t, e->type, item->member, 0);
 			continue;
 		}

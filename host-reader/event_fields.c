@@ -134,3 +134,23 @@ void event_fields_take(struct event_fields *f, const struct sink_event *e, struc
 	if ((out->has & f->spec->kind[*kind].needs) == f->spec->kind[*kind].needs)
 		out->kind = *kind;
 }
+
+const char *event_text(const struct sink_event *e, const char *field, size_t *len)
+{
+	const struct htrace_type *t = e->event->type;
+
+	for (__u32 i = 0; i < t->nr; i++) {
+		const struct htrace_member *m = &t->members[i];
+		size_t at = m->bit_off / 8;
+		const char *text;
+
+		if (strcmp(m->name, field) || m->type->kind != HTRACE_TYPE_STRING || at > e->record->len)
+			continue;
+		*len = e->record->len - at;
+		*len = m->type->size && m->type->size < *len ? m->type->size : *len;
+		text = (const char *)e->record->payload + at;
+		*len = strnlen(text, *len);
+		return text;
+	}
+	return NULL;
+}

@@ -31,6 +31,8 @@ struct event_fields;
 struct event_fields *event_fields_new(const struct event_fields_spec *spec);
 void event_fields_free(struct event_fields *f);
 void event_fields_take(struct event_fields *f, const struct sink_event *e, struct event_values *out);
+/* The event's text of this name, bytes of any value, *@len of them; NULL: it has none. */
+const char *event_text(const struct sink_event *e, const char *field, size_t *len);
 void event_fields_session_end(struct event_fields *f, const struct sink_session *session);
 
 #endif

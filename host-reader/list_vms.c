@@ -23,6 +23,7 @@
 
 #include "message.h"
 #include "source.h"
+#include "vm_process.h"
 
 #define ARGUMENTS (256 << 10) /* bytes of a command line that are looked at */
 #define DEVICES 8             /* of one VM that are shown */
@@ -240,28 +241,7 @@ static void parse_name(struct vm *vm)
 	escaped(vm->name, sizeof(vm->name), name);
 }
 
-/* ------------------------------------------------------------------------ descriptors and mappings */
-
-static void look_at_descriptors(struct vm *vm)
-{
-	unsigned int nr;
-	struct dirent *e;
-	char path[64], to[64];
-	DIR *d;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", vm->pid);
-	d = opendir(path);
-	while (d && (e = readdir(d)) != NULL) {
-		ssize_t len = readlinkat(dirfd(d), e->d_name, to, sizeof(to) - 1);
-
-		to[len > 0 ? len : 0] = 0;
-		vm->kvm |= !strcmp(to, "anon_inode:kvm-vm");
-		if (sscanf(to, "anon_inode:kvm-vcpu:%u", &nr) == 1 && nr >= vm->vcpus)
-			vm->vcpus = nr + 1;
-	}
-	if (d)
-		closedir(d);
-}
+/* ---------------------------------------------------------------------------------------- mappings */
 
 /* A session's, or the words of a reader that waits for one, or of one that was closed? */
 static bool is_region(const char *path)
@@ -368,8 +348,11 @@ static void print_without(const struct vm *vm)
 	} else if (vm->libvirt) {
 		print_libvirt(vm);
 	} else {
-		puts("    no ivshmem device, or none that can be seen: give it one, as README.md has it");
+		puts("    no ivshmem device, or none that can be seen: give it one, as README.md has it; by a\n"
+		     "    stream (TCP, vsock, a serial port) it goes without: see host-reader(1), stream:");
 	}
+	printf("    host-reader pid:%d    without one: it reads the guest's memory (in the guest: guest-agent --region ram)\n",
+	       vm->pid);
 }
 
 static void print_vm(const struct vm *vm)
@@ -396,20 +379,14 @@ static void print_vm(const struct vm *vm)
 /* Is it one? Then all that is known of it. */
 static bool inspect(struct vm *vm)
 {
-	char path[64], exe[256];
-	const char *base;
-	ssize_t len;
+	char name[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/exe", vm->pid);
-	len = readlink(path, exe, sizeof(exe) - 1);
-	if (len <= 0)
+	if (!vm_process_program(vm->pid, name, sizeof(name)))
 		return false;
-	exe[len] = 0;
-	base = strrchr(exe, '/') ? strrchr(exe, '/') + 1 : exe;
-	look_at_descriptors(vm);
-	if (!vm->kvm && strncmp(base, "qemu-system", 11) && strcmp(base, "qemu-kvm"))
+	vm->kvm = vm_process_has_kvm(vm->pid, &vm->vcpus);
+	if (!vm->kvm && !vm_process_is_qemu(name))
 		return false;
-	escaped(vm->vmm, sizeof(vm->vmm), base);
+	escaped(vm->vmm, sizeof(vm->vmm), name);
 	vm->arguments = read_arguments(vm->pid, &vm->end);
 	if (!vm->arguments)
 		return false;

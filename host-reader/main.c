@@ -10,6 +10,8 @@
 
 #include <htrace/sync.h>
 
+#include "console.h"
+#include "ctl.h"
 #include "message.h"
 #include "metrics.h"
 #include "options.h"
@@ -43,6 +45,7 @@ struct reader {
 	struct teller *teller;   /* or NULL */
 	struct order *order;
 	struct vcpu_hosts *hosts;
+	struct console *console[MAX_SOURCES]; /* or NULL */
 	__u64 started, next_flush, next_stats, next_progress;
 	bool output_failed, warned_unused;
 };
@@ -172,6 +175,38 @@ static int begin_recorder(struct reader *r)
 	return 2;
 }
 
+/* 0, or an exit status after having said why. */
+static int open_consoles(struct reader *r)
+{
+	for (unsigned int i = 0; i < r->options.nr_sources; i++) {
+		const char *path = r->options.source[i].console;
+		char err[256] = "";
+
+		if (!path || !console_open(&r->console[i], path, err, sizeof(err)))
+			continue;
+		say("console '%s': %s", path, err);
+		return 1;
+	}
+	return 0;
+}
+
+/* Of text outputs, views. False: memory is out. */
+static bool begin_views(struct reader *r)
+{
+	const struct options *o = &r->options;
+	bool capture[MAX_SOURCES];
+
+	if (!o->tables)
+		return true;
+	if (views_open(&r->sinks, o->tables, o->stats_ns, r->started))
+		return false;
+	for (unsigned int i = 0; i < r->nr; i++)
+		capture[i] = o->source[i].kind == SOURCE_FILE;
+	views_configure(&r->sinks, &(struct view_config){
+		.number = o->view_number, .nr = r->nr, .console = r->console, .capture = capture });
+	return true;
+}
+
 /* Nothing is written before all that can be refused was looked at. */
 static int begin(struct reader *r)
 {
@@ -190,7 +225,7 @@ static int begin(struct reader *r)
 	ret = sinks_open(&r->sinks, o->output, o->nr_outputs);
 	if (ret)
 		return ret;
-	if (source_file_expand(o))
+	if (source_file_expand(o) || open_consoles(r))
 		return 1;
 	begin_exits(r);
 	begin_telling(r);
@@ -242,7 +277,7 @@ static int begin(struct reader *r)
 	if (!any)
 		return 1;
 	ret = sinks_begin(&r->sinks);
-	if (!ret && o->tables && views_open(&r->sinks, o->tables, o->stats_ns, r->started)) {
+	if (!ret && !begin_views(r)) {
 		say("out of memory");
 		ret = 1;
 	}
@@ -313,6 +348,9 @@ static void flush(struct reader *r, __u64 now)
 	if (all)
 		r->next_flush = now + FLUSH_NS;
 	views_refresh(&r->sinks, now);
+	for (unsigned int i = 0; i < r->nr; i++)
+		if (source_rests(&r->source[i]))
+			views_rest(&r->sinks, i);
 	metrics_refresh(&r->sinks, r->source, r->nr, now, false);
 	sinks_flush(&r->sinks, all);
 	r->output_failed = sinks_failed(&r->sinks);
@@ -462,6 +500,7 @@ static int finish(struct reader *r, bool failed)
 	progress_end();
 	if (r->exits)
 		kvm_exits_read_all(r->exits, true);
+	views_finish(&r->sinks);
 	finish_sources(r, now);
 	for (unsigned int i = 0; i < r->nr; i++) {
 		failed |= r->source[i].state == SOURCE_FAILED;
@@ -495,6 +534,8 @@ int main(int argc, char **argv)
 	int ret;
 
 	fill_descriptors();
+	if (argc > 1 && !strcmp(argv[1], "ctl"))
+		return ctl_main(argc - 1, argv + 1);
 	sync_kvm_exit_register();
 	if (options_parse(&r.options, argc, argv, &ret)) {
 		options_free(&r.options);
@@ -521,6 +562,8 @@ int main(int argc, char **argv)
 	htrace_sync_free(r.idle);
 	for (unsigned int i = 0; i < r.nr; i++)
 		source_close(&r.source[i]);
+	for (unsigned int i = 0; i < r.options.nr_sources; i++)
+		console_close(r.console[i]);
 	order_free(r.order);
 	kvm_exits_close(r.exits);
 	teller_close(r.teller);

@@ -145,7 +145,7 @@ static void write_events(struct out *o, struct names_of *n, const struct source 
 
 static void write_info(struct out *o, const struct source *s)
 {
-	static const char *const kinds[] = { "ivshmem", "local", "file", "doorbell", "qmp", "kvm" };
+	static const char *const kinds[] = { "ivshmem", "local", "file", "doorbell", "qmp", "kvm", "pid", "bootring" };
 
 	begin(o, "htrace_source_info", s);
 	label(o, ',', "kind", kinds[s->spec->kind]);

@@ -14,12 +14,14 @@
 #include <htrace/version.h>
 
 #include "filter.h"
+#include "last_events.h"
 #include "list_vms.h"
 #include "message.h"
 #include "view.h"
 
 #define USAGE_ERROR 2
 #define DOORBELL_SIZE (64ULL << 20)
+#define STREAM_SIZE (256ULL << 20)
 #define SNAPSHOT_SIZE (4ULL << 20)
 #define SNAPSHOT_MIN (64ULL << 10)
 #define SNAPSHOT_MAX (1ULL << 30)
@@ -30,11 +32,12 @@ static const char usage[] =
 	"Shows what guest-agent traces in a virtual machine, live, from shared memory.\n"
 	"\n"
 	"SOURCE:\n"
-	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID][,trusted]\n"
+	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID][,console=PATH][,trusted]\n"
 	"                        the file behind a VM's ivshmem device. The guest's RAM is found\n"
 	"                        through the process that maps PATH, unless that process (pid=) or\n"
 	"                        the file of its RAM (ram=) is given. Commas in paths are doubled.\n"
-	"                        trusted: -o raw:DIR writes from the guest's memory, without a copy\n"
+	"                        trusted: -o raw:DIR writes from the guest's memory, without a copy;\n"
+	"                        console=: file with its console, of which --view crash shows the end\n"
 	"  doorbell:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID][,trusted]\n"
 	"                        an ivshmem device with a doorbell, whose server host-reader is, for\n"
 	"                        one VM: memory of SIZE (64M), for QEMU's -chardev socket,path=SOCKET.\n"
@@ -42,12 +45,19 @@ static const char usage[] =
 	"  qmp:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID][,trusted]\n"
 	"                        a VM that runs, and has no such device: it is plugged in by QEMU's\n"
 	"                        monitor (-qmp unix:SOCKET,server=on,wait=off), and taken out at the end\n"
+	"  pid:PID               a VM that runs, and has no device at all: where guest-agent --region ram\n"
+	"                        runs in it, its memory is read in the process PID, and never written\n"
+	"  stream:PATH|ADDRESS:PORT|vsock:CID:PORT|FD[,size=SIZE][,pid=PID][,trusted]\n"
+	"                        what guest-agent --region stream:... sends, where nothing can be shared: by\n"
+	"                        the socket of QEMU's virtio-serial port or a serial device (PATH), TCP, at an\n"
+	"                        address of this machine's own such as 127.0.0.1:7000, vsock, from the\n"
+	"                        guest CID or any, or a descriptor. SIZE: memory that it may take (256M)\n"
 	"  local:PATH[,trusted]  a region of processes of this machine\n"
 	"  kvm[,pid=PID][,aggregate]\n"
 	"                        exits and entries of this host's VMs, or of process PID's: why, how\n"
 	"                        long, and when their vCPUs' threads do not run. aggregate: exits for\n"
 	"                        hypercalls, I/O and MMIO are one event each, with their entry\n"
-	"  file:DIR              a capture that -o raw:DIR made\n"
+	"  file:DIR[,console=PATH]  a capture that -o raw:DIR made\n"
 	"\n"
 	"Options:\n"
 	"  -o, --output SINK     where events go, repeatable (default: text)\n"
@@ -80,7 +90,10 @@ static const char usage[] =
 	"                                       for flame graphs; hypercalls:json\n"
 	"                          boot         of guests that record it: levels, initcalls, and what\n"
 	"                                       user space then begins; boot:json: all of it\n"
-	"                        but for summary: on a terminal every second, else at the end, or as\n"
+	"                          crash        when a guest dies, is reset or shut down: the last 20\n"
+	"                                       (crash:NUMBER) events of each CPU, and its console's\n"
+	"                                       end; crash:json, crash:json:NUMBER\n"
+	"                        but for summary and crash: on a terminal every second, else at the end, or as\n"
 	"                        --stats says\n"
 	"      --events LIST     show only events whose names match one of these patterns, as in\n"
 	"                        'sched_*,sys_enter'; all are counted\n"
@@ -98,6 +111,7 @@ static const char usage[] =
 	"      --tell-guest      tell each guest of its own vCPUs' exits and stolen time, for guest-agent\n"
 	"                        --follow-host; never of other guests (needs KVM and root)\n"
 	"      --list            show the virtual machines of this host, and how each can be traced\n"
+	"  ctl --help            how to command a guest's agent, as in: ctl SOURCE disable sched_switch\n"
 	"      --clock           show the host's CLOCK_MONOTONIC, as several sources are shown anyway, and\n"
 	"                        at the end how each source's clock goes beside it, and within what\n"
 	"      --duration SEC    end after this time; without a guest until then, that is a failure\n"
@@ -260,31 +274,37 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		s->ram = strcmp(option + 4, "auto") ? strdup(option + 4) : NULL;
 		return 0;
 	}
+	if ((of_vm(s) || s->kind == SOURCE_FILE) && !strncmp(option, "console=", 8) && option[8]) {
+		free(s->console);
+		s->console = strdup(option + 8);
+		return 0;
+	}
 	if (s->kind == SOURCE_KVM && !strcmp(option, "aggregate")) {
 		s->aggregate = true;
 		return 0;
 	}
-	if ((of_vm(s) || s->kind == SOURCE_KVM) && !strncmp(option, "pid=", 4)) {
+	if ((of_vm(s) || s->kind == SOURCE_KVM || s->kind == SOURCE_STREAM) && !strncmp(option, "pid=", 4)) {
 		if (parse_pid(option + 4, &s->pid))
 			return 0;
 		say("'%s' is not a process id in source '%s'", option + 4, arg);
 		return USAGE_ERROR;
 	}
-	if ((s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP) && !strncmp(option, "size=", 5)) {
+	if ((s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP || s->kind == SOURCE_STREAM) && !strncmp(option, "size=", 5)) {
 		if (parse_size(option + 5, HTRACE_REGION_MIN, HTRACE_REGION_MAX, &s->size))
 			return 0;
 		say("'%s' in source '%s' is not a size that a device can have; give a power of two from 1M "
 		    "on, as in size=64M", option + 5, arg);
 		return USAGE_ERROR;
 	}
-	if (s->kind != SOURCE_FILE && s->kind != SOURCE_KVM && !strcmp(option, "trusted")) {
+	if (s->kind != SOURCE_FILE && s->kind != SOURCE_KVM && s->kind != SOURCE_PID && !strcmp(option, "trusted")) {
 		s->trusted = true;
 		return 0;
 	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
-	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid= and trusted" :
-	    s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP ? "; there are size=, ram=, pid= and trusted" :
-	    s->kind == SOURCE_LOCAL ? "; there is trusted" :
+	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid=, console= and trusted" :
+	    s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP ? "; there are size=, ram=, pid=, console= and trusted" :
+	    s->kind == SOURCE_STREAM ? "; there are size=, pid= and trusted" :
+	    s->kind == SOURCE_FILE ? "; there is console=" : s->kind == SOURCE_LOCAL ? "; there is trusted" :
 	    s->kind == SOURCE_KVM ? "; there are pid= and aggregate" : "");
 	return USAGE_ERROR;
 }
@@ -309,6 +329,10 @@ static int parse_source(struct options *o, const char *arg)
 	} else if (!strncmp(arg, "qmp:", 4)) {
 		s->kind = SOURCE_QMP;
 		rest = copy = strdup(arg + 4);
+	} else if (!strncmp(arg, "stream:", 7)) {
+		s->kind = SOURCE_STREAM;
+		s->size = STREAM_SIZE;
+		rest = copy = strdup(arg + 7);
 	} else if (!strncmp(arg, "local:", 6)) {
 		s->kind = SOURCE_LOCAL;
 		rest = copy = strdup(arg + 6);
@@ -318,18 +342,25 @@ static int parse_source(struct options *o, const char *arg)
 	} else if (!strncmp(arg, "file:", 5)) {
 		s->kind = SOURCE_FILE;
 		rest = copy = strdup(arg + 5);
+	} else if (!strncmp(arg, "pid:", 4)) {
+		s->kind = SOURCE_PID;
+		rest = copy = strdup(arg + 4);
 	} else if (!strcmp(arg, "kvm") || !strncmp(arg, "kvm,", 4)) {
 		s->kind = SOURCE_KVM;
 		rest = copy = strdup(arg);
 	} else {
 		say("unknown source '%s'; sources are ivshmem:PATH, doorbell:SOCKET, qmp:SOCKET, "
-		    "local:PATH, bootring:PATH, kvm and file:DIR", arg);
+		    "pid:PID, stream:..., local:PATH, bootring:PATH, kvm and file:DIR", arg);
 		return USAGE_ERROR;
 	}
 	part = options_cut(&rest);
 	if (part && *part) {
-		s->path = strdup(s->kind == SOURCE_KVM ? arg : part); /* several are told apart by it */
+		s->path = strdup(s->kind == SOURCE_KVM || s->kind == SOURCE_PID ? arg : part); /* several are told apart by it */
 		o->nr_sources++;
+		if (s->kind == SOURCE_PID && !parse_pid(part, &s->pid)) {
+			say("'%s' is not a process id in source '%s'; host-reader --list shows those of VMs", part, arg);
+			ret = USAGE_ERROR;
+		}
 		while (!ret && (part = options_cut(&rest)) != NULL)
 			ret = parse_source_option(s, arg, part);
 		if (!ret && s->kind == SOURCE_BOOTRING)
@@ -349,6 +380,7 @@ int options_add_source(struct options *o, const struct source_spec *like)
 	if (o->nr_sources == MAX_SOURCES)
 		return -1;
 	*s = *like;
+	s->console = NULL;
 	s->path = strdup(like->path);
 	s->ram = like->ram ? strdup(like->ram) : NULL;
 	return s->path ? (int)o->nr_sources++ : -1;
@@ -374,12 +406,14 @@ static int parse_seconds(const char *option, const char *arg, double min, __u64 
 static int parse_view(struct options *o, const char *arg)
 {
 	o->tables = view_find(arg);
+	o->view_number = view_number(arg);
 	o->view = o->tables ? VIEW_TABLES : VIEW_SUMMARY;
 	if (o->tables || !strcmp(arg, "summary"))
 		return 0;
 	say("unknown view '%s'; there are: summary, exits, io, functions (and functions:graph, "
 	    "functions:folded, functions:json), steal (and steal:json), hypercalls (and hypercalls:folded, "
-	    "hypercalls:json), boot (and boot:json)", arg);
+	    "hypercalls:json), boot (and boot:json), crash (and crash:NUMBER, crash:json, crash:json:NUMBER; up to %u)",
+	    arg, LAST_EVENTS_MAX);
 	return USAGE_ERROR;
 }
 
@@ -583,6 +617,12 @@ int options_parse(struct options *o, int argc, char **argv, int *status)
 	}
 	if (!ret && o->view == VIEW_TABLES)
 		ret = place_view(o);
+	for (unsigned int i = 0; !ret && i < o->nr_sources; i++) {
+		if (!o->source[i].console || (o->tables && o->tables->most))
+			continue;
+		say("source '%s': console= is for --view crash", o->source[i].path);
+		ret = USAGE_ERROR;
+	}
 	if (!ret && o->view == VIEW_SUMMARY && o->snapshot.bytes) {
 		say("--snapshot writes events, and --view summary shows none; leave one of them out");
 		ret = USAGE_ERROR;
@@ -605,6 +645,7 @@ void options_free(struct options *o)
 	for (unsigned int i = 0; i < o->nr_sources; i++) {
 		free(o->source[i].path);
 		free(o->source[i].ram);
+		free(o->source[i].console);
 		free(o->source[i].formats);
 		free(o->source[i].symbols);
 	}

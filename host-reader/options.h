@@ -17,17 +17,20 @@ enum source_kind {
 	SOURCE_FILE,    /* a capture */
 	SOURCE_DOORBELL, /* an ivshmem device with a doorbell, which we serve */
 	SOURCE_QMP,      /* an ivshmem device that we plug into a VM that runs */
+	SOURCE_STREAM,   /* a byte stream from an agent */
 	SOURCE_KVM,      /* what this host's KVM does */
+	SOURCE_PID,      /* a VM that runs, without a device: its memory, in its process */
 	SOURCE_BOOTRING, /* the ring in which a guest's kernel records its boot, in the guest's memory */
 };
 
 struct source_spec {
 	enum source_kind kind;
 	char *path;
-	__u64 size; /* of the device that is served, or plugged in (0: as it fits); of the ring */
+	__u64 size; /* of the device that is served, or plugged in (0: as it fits); of the ring; that a stream may take */
 	__u64 at;   /* of the ring, in the file of guest RAM */
 	char *formats, *symbols; /* files of the guest's kernel that it is read by */
 	char *ram; /* file of guest RAM; NULL: found among the VMM's mappings */
+	char *console; /* what the guest's console says goes there, too; or NULL */
 	int pid;   /* the VMM; 0: found by the region's file; of KVM: all */
 	bool aggregate; /* KVM's exits with what they were for */
 	bool trusted; /* what its producers wrote may go to disk without a copy that is checked */
@@ -49,6 +52,7 @@ struct options {
 	unsigned int nr_outputs;
 	enum view_kind view;
 	const struct view_ops *tables;
+	unsigned int view_number; /* given with the view; 0: none was */
 	const char *sync;
 	bool tell_guest;
 	bool clock;         /* show the host's times, and at the end by which model */

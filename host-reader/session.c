@@ -186,7 +186,9 @@ static void count_unwritten(struct session *s)
 
 static void show_last_words(struct session *s)
 {
-	struct sink_note note = { .source = s->c.source, .time = s->latest_time, .text = s->last_words };
+	struct sink_note note = {
+		.source = s->c.source, .session = &s->about, .time = s->latest_time, .text = s->last_words,
+	};
 
 	note.from = s->latest ? &s->latest->origin : NULL;
 	if (s->last_words && s->c.sinks)
@@ -423,6 +425,7 @@ void session_guest(struct session *s, const struct htrace_guest *fresh,
 	/* An agent that begins may not have said all of it at once. */
 	memcpy(s->about.hostname, fresh->hostname, sizeof(s->about.hostname));
 	memcpy(s->about.release, fresh->release, sizeof(s->about.release));
+	s->about.state = fresh->state;
 	if (clock->mono)
 		s->about.clock = *clock;
 	session_tell(s, CAPTURE_GUEST, fresh, sizeof(*fresh), now);
@@ -544,13 +547,15 @@ static void use_schema(struct session *s, struct mark *m)
 	s->filters = filters_new(s->c.filter, s->schema, &s->filter_said, s->c.path, s->c.quota);
 	e = htrace_schema_event_by_name(s->schema, "sched_switch");
 	s->switch_filtered = e && htrace_schema_is_filtered(s->schema, e->id);
+	for (unsigned int i = 0; i < s->nr_rings && s->switch_filtered; i++)
+		s->ring[i].task_known = false; /* there may be switches that are not recorded, from here on */
 	use_symbols(s, m);
 }
 
 /* Notes have the time of the event behind them, for outputs that need one. */
 void session_show_notes(struct session *s)
 {
-	struct sink_note note = { .source = s->c.source, .time = s->latest_time };
+	struct sink_note note = { .source = s->c.source, .session = &s->about, .time = s->latest_time };
 	struct mark *m;
 
 	note.from = s->latest ? &s->latest->origin : NULL;

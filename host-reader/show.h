@@ -21,6 +21,18 @@ struct shown_stacks {
 void show_fields(struct out *o, const struct sink_event *e, struct shown_stacks *stacks);
 /* A line for each frame: kernel first, then user, innermost first. */
 void show_stacks(struct out *o, const struct sink_event *e, const struct shown_stacks *stacks);
+/*
+ * As lines of the text output have an event behind its place: the task, the event and its fields, and then a
+ * line for each frame. A line is to be limited to TEXT_LINE_BYTES, as a few bytes in a ring can be much more.
+ */
+#define TEXT_LINE_BYTES (64u << 10)
+void text_show_event(struct out *o, const struct sink_event *e);
+void text_show_loss(struct out *o, const struct sink_loss *l);
+/* As the JSON output has them, but for the end of the line. */
+void json_show_event(struct out *o, const struct sink_event *e);
+void json_show_loss(struct out *o, const struct sink_loss *l);
+/* Text of any bytes as a JSON string. False: not all of it was UTF-8. */
+bool json_show_string(struct out *o, const char *text, size_t len);
 /* The first frame of a kernel stack of @e's that is not the tracer's own. */
 __u32 first_frame(const struct sink_event *e, const struct stack *st);
 /* A task's name and nothing else, harmless, in a piece; @p itself: it is not known. */

@@ -52,6 +52,7 @@ struct sink_session {
 	__u8 boot_id[16];
 	struct htrace_clock_sample clock; /* a recent one; all zero: there was none */
 	char hostname[64], release[64];   /* as struct htrace_guest has them */
+	__u32 state; /* enum htrace_guest_state, as last seen */
 	const struct names *names;
 	__u64 tables; /* of tasks that were read so far; names has what they say */
 	__u64 schema; /* another one whenever the schema was read again, and events have moved */
@@ -101,6 +102,7 @@ static inline __u64 sink_lost(const struct sink_loss *l)
 struct sink_note {
 	const char *source;
 	const char *text; /* harmless already */
+	const struct sink_session *session; /* NULL: it is none's, but announces one */
 	/* The event that comes behind it, or else that came before; NULL: there was none so far. */
 	const struct origin *from;
 	__u64 time;

@@ -90,8 +90,7 @@ static char *piece_quoted(char *p, const char *text, size_t len)
 	return p;
 }
 
-/* False: not all of it was UTF-8. */
-static bool put_string(struct out *o, const char *text, size_t len)
+bool json_show_string(struct out *o, const char *text, size_t len)
 {
 	const unsigned char *s = (const unsigned char *)text;
 	bool bad = false;
@@ -203,7 +202,7 @@ static void put_task(struct json *w, const char *name, __u64 tid)
 	if (!comm)
 		return;
 	begin_value(w, name, ".name");
-	put_string(w->out, comm, len);
+	json_show_string(w->out, comm, len);
 }
 
 /* What a number stands for, but for tasks. */
@@ -251,7 +250,7 @@ static void put_text_member(struct json *w, const char *key, const char *text)
 	if (!text)
 		return;
 	begin_key(w, key);
-	put_string(w->out, text, strlen(text));
+	json_show_string(w->out, text, strlen(text));
 }
 
 static void put_number_member(struct json *w, const char *key, __u64 v)
@@ -338,7 +337,7 @@ static void on_string(void *ctx, const char *name, const struct htrace_type *t, 
 	struct json *w = ctx;
 
 	begin_value(w, name, "");
-	if (put_string(w->out, s, len) || !name)
+	if (json_show_string(w->out, s, len) || !name)
 		return;
 	begin_value(w, name, ".bytes");
 	out_char(w->out, '"');
@@ -398,7 +397,7 @@ static void put_source(struct out *o, const char *source)
 	if (!source)
 		return;
 	put_key(o, "source");
-	put_string(o, source, strlen(source));
+	json_show_string(o, source, strlen(source));
 }
 
 static void begin_line(struct out *o, const struct origin *from, __u64 time)
@@ -408,12 +407,6 @@ static void begin_line(struct out *o, const struct origin *from, __u64 time)
 	out_piece_end(o, piece_unsigned(p, time));
 	put_source(o, from->source);
 	put_count(o, from->per_cpu ? "cpu" : "ring", from->ring);
-}
-
-static void end_line(struct out *o)
-{
-	out_char(o, '}');
-	out_newline(o);
 }
 
 static void put_current_name(struct out *o, const struct sink_event *e)
@@ -428,7 +421,7 @@ static void put_current_name(struct out *o, const struct sink_event *e)
 	if (!comm)
 		return;
 	put_key(o, "comm");
-	put_string(o, comm, len);
+	json_show_string(o, comm, len);
 }
 
 /* What is not known is not there. */
@@ -444,7 +437,7 @@ static void put_vcpu(struct out *o, const struct vcpu_view *v)
 	out_piece_end(o, p);
 	if (v->why) {
 		put_key(o, "why");
-		put_string(o, v->why, strlen(v->why));
+		json_show_string(o, v->why, strlen(v->why));
 	}
 	if (v->state != VCPU_UNKNOWN) {
 		put_count(o, "out_ns", v->out);
@@ -457,9 +450,8 @@ static void put_vcpu(struct out *o, const struct vcpu_view *v)
 	out_char(o, '}');
 }
 
-static void json_event(struct sink *s, const struct sink_event *e)
+void json_show_event(struct out *o, const struct sink_event *e)
 {
-	struct out *o = s->out;
 	char *p;
 
 	begin_line(o, e->from, e->time);
@@ -482,13 +474,17 @@ static void json_event(struct sink *s, const struct sink_event *e)
 		put_key(o, "unverified");
 		out_text(o, "true");
 	}
-	end_line(o);
+	out_char(o, '}');
 }
 
-static void json_loss(struct sink *s, const struct sink_loss *l)
+static void json_event(struct sink *s, const struct sink_event *e)
 {
-	struct out *o = s->out;
+	json_show_event(s->out, e);
+	out_newline(s->out);
+}
 
+void json_show_loss(struct out *o, const struct sink_loss *l)
+{
 	begin_line(o, l->from, l->time);
 	put_count(o, "lost", sink_lost(l));
 	put_count(o, "overwritten", l->overwritten);
@@ -496,17 +492,23 @@ static void json_loss(struct sink *s, const struct sink_loss *l)
 	put_count(o, "corrupt", l->corrupt);
 	put_count(o, "unfinished", l->unfinished);
 	put_count(o, "uncommitted_bytes", l->uncommitted);
-	end_line(o);
+	out_char(o, '}');
+}
+
+static void json_loss(struct sink *s, const struct sink_loss *l)
+{
+	json_show_loss(s->out, l);
+	out_newline(s->out);
 }
 
 static void json_note(struct sink *s, const struct sink_note *n)
 {
 	out_text(s->out, "{\"note\":");
-	put_string(s->out, n->text, strlen(n->text));
+	json_show_string(s->out, n->text, strlen(n->text));
 	put_source(s->out, n->source);
 	if (n->clock) {
 		put_key(s->out, "clock");
-		put_string(s->out, n->clock, strlen(n->clock));
+		json_show_string(s->out, n->clock, strlen(n->clock));
 		if (n->bound != HOST_CLOCK_UNKNOWN) {
 			put_count(s->out, "bound", n->bound);
 		} else {
@@ -514,7 +516,8 @@ static void json_note(struct sink *s, const struct sink_note *n)
 			out_text(s->out, "null");
 		}
 	}
-	end_line(s->out);
+	out_char(s->out, '}');
+	out_newline(s->out);
 }
 
 const struct sink_ops sink_json = {

@@ -10,7 +10,6 @@
 #include "vcpus.h"
 
 #define TASK_WIDTH 22
-#define LINE_BYTES (64u << 10) /* a few bytes in a ring can be much more */
 
 static void put_place(struct out *o, const struct origin *from, __u64 time)
 {
@@ -78,13 +77,10 @@ static void put_vcpu(struct out *o, const struct vcpu_view *v)
 	out_char(o, '}');
 }
 
-static void text_event(struct sink *s, const struct sink_event *e)
+void text_show_event(struct out *o, const struct sink_event *e)
 {
 	struct shown_stacks stacks;
-	struct out *o = s->out;
 
-	out_limit_line(o, LINE_BYTES);
-	put_place(o, e->from, e->time);
 	put_task(o, e);
 	if (e->event) {
 		out_text(o, e->event->name);
@@ -102,6 +98,13 @@ static void text_event(struct sink *s, const struct sink_event *e)
 	show_stacks(o, e, &stacks);
 }
 
+static void text_event(struct sink *s, const struct sink_event *e)
+{
+	out_limit_line(s->out, TEXT_LINE_BYTES);
+	put_place(s->out, e->from, e->time);
+	text_show_event(s->out, e);
+}
+
 static void put_kind(struct out *o, const char **between, const char *kind, __u64 nr)
 {
 	if (!nr)
@@ -113,12 +116,10 @@ static void put_kind(struct out *o, const char **between, const char *kind, __u6
 	*between = ", ";
 }
 
-static void text_loss(struct sink *s, const struct sink_loss *l)
+void text_show_loss(struct out *o, const struct sink_loss *l)
 {
 	const char *between = " (";
-	struct out *o = s->out;
 
-	put_place(o, l->from, l->time);
 	out_text(o, "--- ");
 	out_unsigned(o, sink_lost(l));
 	out_text(o, sink_lost(l) == 1 ? " event lost" : " events lost");
@@ -135,6 +136,12 @@ static void text_loss(struct sink *s, const struct sink_loss *l)
 	}
 	out_text(o, " ---");
 	out_newline(o);
+}
+
+static void text_loss(struct sink *s, const struct sink_loss *l)
+{
+	put_place(s->out, l->from, l->time);
+	text_show_loss(s->out, l);
 }
 
 static void text_note(struct sink *s, const struct sink_note *n)

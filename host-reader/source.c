@@ -40,6 +40,17 @@ bool source_heart_beat(struct source *s, __u64 now)
 	return true;
 }
 
+/* Outputs, and captures, are to know that its end is a proper one. */
+static void tell_closed(struct source *s, __u64 now)
+{
+	static const struct htrace_clock_sample none;
+
+	if (!s->session || !s->guest_seen)
+		return;
+	s->guest.state = HTRACE_GUEST_CLOSED;
+	session_guest(s->session, &s->guest, &none, now);
+}
+
 bool source_ended(struct source *s, __u64 now)
 {
 	bool current = htrace_view_current(s->view);
@@ -52,12 +63,15 @@ bool source_ended(struct source *s, __u64 now)
 	if (!current) {
 		if (!s->closing && !source_silence_recorded(s))
 			source_snapshot(s, "the sudden end of its session", now);
+		if (s->closing)
+			tell_closed(s, now);
 		source_await_next(s, now);
 		return true;
 	}
 	if (htrace_view_state(s->view) == HTRACE_GUEST_CLOSED) {
 		source_say(s, now, "the guest ended the session; waiting for a new one");
 		s->said_waiting = true;
+		tell_closed(s, now);
 		source_await_next(s, now);
 		return true;
 	}
@@ -227,13 +241,36 @@ static void work_on_boot(struct source *s, __u64 now)
 		source_mark(s, now, "%s", said);
 }
 
+/* Of a region in the guest's memory: it is in ours then. Once the process is gone what it left is read: that is all. */
+static void work_on_mirror(struct source *s, __u64 now)
+{
+	const char *said = s->mirror ? ram_mirror_work(s->mirror, now) : NULL;
+
+	if (said)
+		say_within(&s->quota, "%s: %s", s->name, said);
+	if (!s->mirror || !ram_mirror_gone(s->mirror) || s->ending || s->state == SOURCE_FAILED || s->state == SOURCE_DONE)
+		return;
+	if (!s->vm_gone)
+		source_say(s, now, "process %d, which ran the VM, is gone", s->spec->pid);
+	s->vm_gone = true;
+	if (s->state == SOURCE_SILENT ? source_finish_silent(s, now) : s->state != SOURCE_WAITING && s->state != SOURCE_MAPPING)
+		return;
+	if (s->state == SOURCE_FAILED)
+		return;
+	source_end_session(s, now);
+	s->state = SOURCE_DONE; /* another VM is another process */
+}
+
 static void region_round(struct source *s, __u64 now, struct source_round *round)
 {
 	work_on_boot(s, now);
+	work_on_mirror(s, now);
 	notice_absence(s, now);
 	source_serve(s, now);
 	if (s->plug)
 		source_watch_plug(s, now);
+	if (s->stream)
+		source_watch_stream(s, now);
 	if (s->view && htrace_view_shrunk(s->view) && s->state != SOURCE_FAILED)
 		source_fail(s, HTRACE_REASON_NONE, TRUNCATED, now);
 	if (source_emit_ending(s, now)) {
@@ -346,6 +383,9 @@ static bool region_finish_some(struct source *s, __u64 now, bool late)
 		if (s->boot)
 			boot_events_hurry(s->boot);
 		work_on_boot(s, now);
+		if (s->mirror)
+			ram_mirror_hurry(s->mirror);
+		work_on_mirror(s, now);
 		if (s->session)
 			live_look_at_owners(s->live, true);
 		notice_absence(s, now);
@@ -398,6 +438,8 @@ static __u64 region_due(const struct source *s)
 	due = source_clock_due(s, due);
 	if (s->boot && boot_events_due(s->boot) < due)
 		due = boot_events_due(s->boot);
+	if (s->mirror && ram_mirror_due(s->mirror) < due)
+		due = ram_mirror_due(s->mirror);
 	return due < tell ? due : tell;
 }
 
@@ -423,6 +465,7 @@ static void region_close(struct source *s)
 {
 	source_plug_out(s);
 	source_close_view(s);
+	source_close_stream(s);
 	source_forget_ends(s);
 	bell_server_close(s->server);
 	s->server = NULL;
@@ -430,6 +473,8 @@ static void region_close(struct source *s)
 	s->kvm = NULL;
 	boot_events_close(s->boot);
 	s->boot = NULL;
+	ram_mirror_close(s->mirror);
+	s->mirror = NULL;
 }
 
 const struct source_ops source_live = {

@@ -19,6 +19,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <sys/stat.h>
 
 #include <htrace/sync.h>
 
@@ -29,6 +31,7 @@
 #include "live.h"
 #include "message.h"
 #include "options.h"
+#include "ram_mirror.h"
 #include "select.h"
 #include "session.h"
 #include "sink.h"
@@ -74,6 +77,7 @@ struct source_config {
 
 struct source;
 struct source_plug;
+struct source_stream;
 struct replay;
 
 /* What one round gave. */
@@ -120,11 +124,13 @@ struct source {
 	struct live *live;      /* what reads it, of a region */
 	struct bell_server *server; /* that gave the VM its device; or NULL */
 	struct source_plug *plug;   /* that put the device into the VM; or NULL */
+	struct source_stream *stream; /* that what is read comes by; or NULL */
 	struct source_clock clock;  /* of the session */
 	bool has_bell;          /* producers of this session ring */
 	__u32 bell_seen;
 	struct kvm_events *kvm; /* that writes what is read; or NULL */
 	struct boot_events *boot; /* likewise */
+	struct ram_mirror *mirror; /* of a region in the guest's memory; or NULL */
 	struct kvm_vm *vm;      /* whose exits say when; or NULL */
 	struct told_vm *told;   /* that is told of its exits; or NULL */
 	struct tell *tell;      /* what it is told, while there is one */
@@ -262,13 +268,23 @@ void source_snapshot(struct source *s, const char *why, __u64 now);
 
 #define SOURCE_PLUG_FILES "/dev/shm/htrace-qmp-"
 
+/* Where the file is that is made for a device that is plugged in by the monitor @st. */
+static inline void source_plug_path(char *path, size_t len, const struct stat *st)
+{
+	snprintf(path, len, SOURCE_PLUG_FILES "%llx-%llx", (unsigned long long)st->st_dev,
+		 (unsigned long long)st->st_ino);
+}
+
 /* The file that was made for a device that was plugged in. */
 const char *source_plug_file(const struct source *s);
+
+/* Its guest is silent, and all that it left went out: nothing comes, unless it lives on. */
+bool source_rests(const struct source *s);
 
 /* Its memory is in a file that we made: the path that was given for the source is not that file's. */
 static inline bool source_made_its_file(const struct source *s)
 {
-	return s->server || s->kvm || s->plug || s->boot;
+	return s->server || s->kvm || s->plug || s->stream || s->boot || s->mirror;
 }
 
 /* In a few words, what is waited for; NULL: nothing. */

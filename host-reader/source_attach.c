@@ -31,7 +31,8 @@
 
 static const char *hint(int err, enum source_kind kind)
 {
-	if (kind == SOURCE_KVM || kind == SOURCE_BOOTRING || (kind == SOURCE_QMP && err != -ENOENT && err != -EACCES))
+	if (kind == SOURCE_KVM || kind == SOURCE_BOOTRING || kind == SOURCE_PID || kind == SOURCE_STREAM ||
+	    (kind == SOURCE_QMP && err != -ENOENT && err != -EACCES))
 		return "";
 	switch (err) {
 	case -ENOENT:
@@ -80,6 +81,15 @@ static int open_bootring(struct source *s, char *err, size_t errlen)
 	return ret ? ret : boot_events_file(s->boot);
 }
 
+static int open_pid(struct source *s, char *err, size_t errlen)
+{
+	int ret = ram_mirror_open(&s->mirror, s->spec->pid, err, errlen);
+
+	s->writable = true;
+	s->next_tell = UINT64_MAX; /* nothing is written to the guest */
+	return ret ? ret : ram_mirror_file(s->mirror);
+}
+
 /*
  * A reader that was killed holds its lock until it, and the finder it may just have started, are gone: at the
  * start that is waited for. Later others would have to wait, too.
@@ -97,7 +107,10 @@ int source_open_file(struct source *s, const char *path, bool follow, char *err,
 
 static const char *what_of(enum source_kind kind)
 {
-	return kind == SOURCE_KVM || kind == SOURCE_BOOTRING ? "source" : kind == SOURCE_QMP ? "monitor" : "region";
+	if (kind == SOURCE_PID)
+		return "process";
+	return kind == SOURCE_KVM || kind == SOURCE_BOOTRING ? "source" : kind == SOURCE_QMP ? "monitor" :
+	       kind == SOURCE_STREAM ? "stream" : "region";
 }
 
 static int open_view(struct source *s, bool follow)
@@ -111,8 +124,12 @@ static int open_view(struct source *s, bool follow)
 		s->fd = open_kvm(s, err, sizeof(err));
 	else if (s->spec->kind == SOURCE_QMP)
 		s->fd = source_plug_in(s, err, sizeof(err));
+	else if (s->spec->kind == SOURCE_STREAM)
+		s->fd = source_open_stream(s, err, sizeof(err));
 	else if (s->spec->kind == SOURCE_BOOTRING)
 		s->fd = open_bootring(s, err, sizeof(err));
+	else if (s->spec->kind == SOURCE_PID)
+		s->fd = open_pid(s, err, sizeof(err));
 	else
 		s->fd = source_open_file(s, s->spec->path, follow, err, sizeof(err));
 	if (s->fd < 0) {
@@ -220,12 +237,15 @@ static void describe(struct source *s, __u64 now)
 	else if (set && live_relayed(s->live))
 		snprintf(s->placement, sizeof(s->placement), "relay for a moment, while guest RAM, "
 			 "mapped from %s, is taken over", htrace_view_ram_name(s->view));
+	else if (set && s->mirror && ram_mirror_copies(s->mirror))
+		snprintf(s->placement, sizeof(s->placement), "direct: guest RAM, copied from process %d", s->spec->pid);
 	else if (set)
 		snprintf(s->placement, sizeof(s->placement), "direct: guest RAM mapped from %s",
 			 htrace_view_ram_name(s->view));
 	else
 		snprintf(s->placement, sizeof(s->placement), "%s",
 			 s->kvm ? "local: rings of BPF programs on KVM" :
+			 s->stream ? "stream: copied by the agent and sent" :
 			 s->boot ? "the ring of its boot, in the guest's memory" :
 			 s->spec->kind == SOURCE_LOCAL ? "local: rings in the file" :
 							 "rings in the region, by relay or by the guest's kernel module");
@@ -257,7 +277,7 @@ static void find_vm(struct source *s, __u64 now)
 			rings = super->ringset[i].nr_rings;
 	if (!s->config->exits || s->kvm || s->boot || s->vm_tries == VM_TRIES)
 		return;
-	if (!rings || s->no_ram) {
+	if (!rings || s->no_ram || s->stream) {
 		s->vm_tries = VM_TRIES;
 		say_within(&s->quota, "%s: exits cannot be watched: its rings are %s; looking as sync "
 			   "adaptive does", s->spec->path, rings ? "copied by the agent" : "those of threads");
@@ -480,6 +500,8 @@ static int map_ram(struct source *s, char *err, size_t errlen)
 {
 	int fd[FINDER_FILES], nr, ret;
 
+	if (s->mirror)
+		return ram_mirror_map(s->mirror, s->view, err, errlen);
 	if (!finder_runs())
 		return htrace_view_map_ram(s->view, s->spec->pid, s->spec->ram, err, errlen);
 	nr = finder_ram(s->view, fd, err, errlen);

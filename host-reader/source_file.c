@@ -162,6 +162,12 @@ static int expand(struct options *o, struct source_spec *spec)
 
 		if (p->list[i].source == p->list[i - 1].source)
 			continue;
+		if (spec->console) {
+			say("the capture '%s' has several sources, and console= is one's; give one session's directory",
+			    spec->path);
+			free_replay(p);
+			return 1;
+		}
 		more.of = p->list[i].source;
 		ret = options_add_source(o, &more) < 0;
 	}

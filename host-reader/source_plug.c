@@ -226,8 +226,7 @@ int source_plug_in(struct source *s, char *err, size_t errlen)
 		return -errno;
 	}
 	p->vm = -1;
-	snprintf(p->file, sizeof(p->file), SOURCE_PLUG_FILES "%llx-%llx", (unsigned long long)st.st_dev,
-		 (unsigned long long)st.st_ino);
+	source_plug_path(p->file, sizeof(p->file), &st);
 	left = open_left(s, p->file, err, errlen);
 	if (left < 0 && left != -ENOENT)
 		return left;

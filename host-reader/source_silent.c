@@ -7,6 +7,7 @@
  * what is read then is marked as unverified.
  */
 #include <inttypes.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 #include "message.h"
@@ -42,7 +43,7 @@ bool source_is_machine(const struct source *s)
 /* Without a heart nobody could tell that it lives on: as of the kvm source, which is no guest. */
 static void find_vmm(struct source *s)
 {
-	if (s->vmm || !source_is_machine(s) || !source_has_heart(s))
+	if (s->vmm || !source_is_machine(s) || !source_has_heart(s) || (s->stream && !s->spec->pid))
 		return;
 	s->vmm = malloc(sizeof(*s->vmm));
 	if (s->vmm)
@@ -92,7 +93,7 @@ void source_go_silent(struct source *s, __u64 now)
 	source_mark(s, now, "guest silent for %.1f s: %s", (double)(now - s->heart_beat_at) / 1e9,
 		    vmm_words(is));
 	s->frozen = is == VMM_PAUSED || is == VMM_STOPPED;
-	s->sure = s->frozen || (is == VMM_GONE && s->state == SOURCE_READING);
+	s->sure = s->frozen || s->stream || (is == VMM_GONE && s->state == SOURCE_READING);
 	s->salvaged = s->buried = s->recorded = false;
 	s->salvaged_events = 0;
 	source_enter(s, SOURCE_SILENT, now);
@@ -101,6 +102,11 @@ void source_go_silent(struct source *s, __u64 now)
 bool source_silence_recorded(const struct source *s)
 {
 	return s->state == SOURCE_SILENT && s->recorded;
+}
+
+bool source_rests(const struct source *s)
+{
+	return s->state == SOURCE_SILENT && s->salvaged && s->session && session_due(s->session) == UINT64_MAX;
 }
 
 /* It will not come back: what it did not finish is told as far as it can be. */

@@ -2,6 +2,7 @@
 #include "view.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@ typedef unsigned long long ull;
 static const struct view_ops *const kinds[] = {
 	&view_exits, &view_io, &view_functions, &view_functions_graph, &view_functions_folded,
 	&view_functions_json, &view_steal, &view_steal_json, &view_hypercalls, &view_hypercalls_folded,
-	&view_hypercalls_json, &view_boot, &view_boot_json,
+	&view_hypercalls_json, &view_boot, &view_boot_json, &view_crash, &view_crash_json,
 };
 
 struct view {
@@ -27,11 +28,31 @@ struct view {
 	bool printed;
 };
 
+/* The colon before a number at its end, or NULL. */
+static const char *number_at(const char *name)
+{
+	const char *colon = strrchr(name, ':');
+
+	return colon && colon[1] && !colon[1 + strspn(colon + 1, "0123456789")] ? colon : NULL;
+}
+
+unsigned int view_number(const char *name)
+{
+	const char *colon = number_at(name);
+	unsigned long v = colon ? strtoul(colon + 1, NULL, 10) : 0;
+
+	return v < UINT_MAX ? (unsigned int)v : UINT_MAX;
+}
+
 const struct view_ops *view_find(const char *name)
 {
+	const char *colon = number_at(name);
+	size_t len = colon ? (size_t)(colon - name) : strlen(name);
+	unsigned int number = view_number(name);
+
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
-		if (!strcmp(kinds[i]->name, name))
-			return kinds[i];
+		if (strlen(kinds[i]->name) == len && !memcmp(kinds[i]->name, name, len))
+			return number > kinds[i]->most || (colon && !number) ? NULL : kinds[i];
 	return NULL;
 }
 
@@ -51,10 +72,21 @@ static void view_loss(struct sink *s, const struct sink_loss *l)
 	v->ops->loss(v->state, l);
 }
 
-static void view_session_end(struct sink *s, const struct sink_session *session)
+static void view_note(struct sink *s, const struct sink_note *n)
 {
 	struct view *v = s->state;
 
+	if (v->ops->note)
+		v->ops->note(v->state, n);
+}
+
+static void view_session_end(struct sink *s, const struct sink_session *session)
+{
+	struct view_page p = { .out = s->out };
+	struct view *v = s->state;
+
+	if (v->ops->print_session)
+		v->ops->print_session(v->state, session, &p);
 	v->ops->session_end(v->state, session);
 }
 
@@ -62,6 +94,7 @@ static const struct sink_ops sink_view = {
 	.name = "view",
 	.event = view_event,
 	.loss = view_loss,
+	.note = view_note,
 	.session_end = view_session_end,
 };
 
@@ -211,10 +244,46 @@ static void print(struct view *v, struct out *o, bool end)
 	v->printed = true;
 }
 
+static struct view *view_of(struct sinks *s, unsigned int i)
+{
+	return s->sink[i].ops == &sink_view ? s->sink[i].state : NULL;
+}
+
+void views_configure(struct sinks *s, const struct view_config *c)
+{
+	for (unsigned int i = 0; i < s->nr; i++) {
+		struct view *v = view_of(s, i);
+
+		if (v && v->ops->configure)
+			v->ops->configure(v->state, c);
+	}
+}
+
+void views_rest(struct sinks *s, unsigned int source_nr)
+{
+	for (unsigned int i = 0; i < s->nr; i++) {
+		struct view_page p = { .out = s->sink[i].out };
+		struct view *v = view_of(s, i);
+
+		if (v && v->ops->rest)
+			v->ops->rest(v->state, source_nr, &p);
+	}
+}
+
+void views_finish(struct sinks *s)
+{
+	for (unsigned int i = 0; i < s->nr; i++) {
+		struct view *v = view_of(s, i);
+
+		if (v && v->ops->finish)
+			v->ops->finish(v->state);
+	}
+}
+
 void views_refresh(struct sinks *s, __u64 now)
 {
 	for (unsigned int i = 0; i < s->nr; i++) {
-		struct view *v = s->sink[i].ops == &sink_view ? s->sink[i].state : NULL;
+		struct view *v = view_of(s, i);
 
 		if (!v || !v->interval || now < v->next)
 			continue;
@@ -226,7 +295,7 @@ void views_refresh(struct sinks *s, __u64 now)
 void views_close(struct sinks *s, bool last_page)
 {
 	for (unsigned int i = 0; i < s->nr; i++) {
-		struct view *v = s->sink[i].ops == &sink_view ? s->sink[i].state : NULL;
+		struct view *v = view_of(s, i);
 
 		if (!v)
 			continue;

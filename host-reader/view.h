@@ -42,11 +42,29 @@ static inline double us(__u64 ns)
 	return (double)ns / 1e3;
 }
 
+struct console;
+
+/* What views are told beside events; all stays the caller's. */
+struct view_config {
+	unsigned int number; /* as given behind the view's name; 0: none was */
+	unsigned int nr;     /* sources */
+	struct console *const *console; /* of each source; NULL: none was named */
+	const bool *capture; /* is it one? */
+};
+
 struct view_ops {
 	const char *name;
+	unsigned int most; /* it takes a number, from 1 to this: NAME:NUMBER. 0: it takes none */
 	bool needs_host; /* it shows nothing but what the source kvm says */
 	bool lines; /* for programs to read: pages follow one another as they are, on terminals too */
 	void *(*open)(void); /* NULL: memory is out */
+	void (*configure)(void *view, const struct view_config *c); /* NULL, as the next five: it is not asked */
+	void (*note)(void *view, const struct sink_note *n);
+	/* Nothing more comes from a source for now: its guest is silent. What it prints at once. */
+	void (*rest)(void *view, unsigned int source_nr, struct view_page *p);
+	/* What is known of a session goes at its end: what it prints then. */
+	void (*print_session)(void *view, const struct sink_session *session, struct view_page *p);
+	void (*finish)(void *view); /* the reader ends; sessions are closed after that */
 	void (*event)(void *view, const struct sink_event *e);
 	void (*loss)(void *view, const struct sink_loss *l);
 	void (*session_end)(void *view, const struct sink_session *session);
@@ -58,18 +76,23 @@ struct exits;
 
 extern const struct view_ops view_exits, view_io, view_functions, view_functions_graph, view_functions_folded,
 	view_functions_json, view_steal, view_steal_json, view_hypercalls, view_hypercalls_folded, view_hypercalls_json,
-	view_boot, view_boot_json;
+	view_boot, view_boot_json, view_crash, view_crash_json;
 
 /* What view_exits has counted. */
 const struct exits *view_exits_numbers(const void *view);
 
-/* NULL: there is none of this name. */
+/* NULL: there is none of this name, or it takes no such number. */
 const struct view_ops *view_find(const char *name);
+/* The number behind a view's name; 0: there is none. */
+unsigned int view_number(const char *name);
 /*
  * Outputs of text show this view. @interval: between two pages, ns; 0: a second on terminals, none
  * elsewhere. 0 or -ENOMEM.
  */
 int views_open(struct sinks *s, const struct view_ops *ops, __u64 interval, __u64 now);
+void views_configure(struct sinks *s, const struct view_config *c);
+void views_rest(struct sinks *s, unsigned int source_nr);
+void views_finish(struct sinks *s);
 /* Print what is due. */
 void views_refresh(struct sinks *s, __u64 now);
 /* The end of each, and, if @last_page, all that it has to show. */

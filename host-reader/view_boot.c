@@ -85,22 +85,10 @@ static struct boot *boot_of(struct view_boot *v, const struct sink_session *sess
 /* The event's text of this name, harmless. */
 static const char *text_of(const struct sink_event *e, const char *field, char *out, size_t room)
 {
-	const struct htrace_type *t = e->event->type;
+	size_t len;
+	const char *text = event_text(e, field, &len);
 
-	*out = 0;
-	for (__u32 i = 0; i < t->nr; i++) {
-		const struct htrace_member *m = &t->members[i];
-		size_t at = m->bit_off / 8, len;
-		const char *text;
-
-		if (strcmp(m->name, field) || m->type->kind != HTRACE_TYPE_STRING || at > e->record->len)
-			continue;
-		len = e->record->len - at;
-		len = m->type->size && m->type->size < len ? m->type->size : len;
-		text = (const char *)e->record->payload + at;
-		len = strnlen(text, len);
-		out[htrace_escape(out, room - 1, text, len)] = 0;
-	}
+	out[text ? htrace_escape(out, room - 1, text, len) : 0] = 0;
 	return out;
 }
 

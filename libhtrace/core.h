@@ -123,6 +123,7 @@ struct htrace_view {
 	int vmm_pid;
 	char ram_name[256];
 	__u64 ping, ping_tsc; /* the latest question for its TSC, and ours then */
+	__u64 command; /* the number of that which was given last; 0: none */
 	struct htrace_judge judge; /* of owners of rings, as of judged_at */
 	__u64 judged_at;
 };
@@ -133,6 +134,13 @@ bool htrace_view_may_write(const struct htrace_view *v);
 void htrace_region_sample(struct htrace_region *r);
 /* As htrace_region_host_ring(), for who retires a ring. */
 struct htrace_host_ring *htrace_host_words(struct htrace_region *r, __u32 slot);
+/* Which of the host's commands a handle took last. */
+struct htrace_taken {
+	bool begun; /* those before are not its own */
+	__u64 number;
+};
+
+struct htrace_taken *htrace_region_taken(struct htrace_region *r);
 /* htrace_region_format() in two: what may fail and touches no memory, and what is sure to succeed. */
 int htrace_region_plan(struct htrace_region **out, size_t size,
 		       const struct htrace_region_opts *opts);
@@ -140,6 +148,34 @@ void htrace_region_write(struct htrace_region *r, void *mem);
 void htrace_view_unmap_ram(struct htrace_view *v);
 /* The region is in a mapping that goes when the handle is released. */
 void htrace_region_own_mapping(struct htrace_region *r);
+/*
+ * Guest-physical address to offset in what backs guest RAM: RAM begins at start; what lies below start + low is at
+ * its beginning, what lies above 4 GiB follows.
+ */
+struct htrace_ram_layout {
+	__u64 start, low;
+};
+
+/* Those of known machine types, from 0 on; NULL: no more. */
+const struct htrace_ram_layout *htrace_ram_layouts(unsigned int i);
+/* Do @len bytes at @gpa lie wholly in the RAM of @size bytes, in one piece? Then where: @off. */
+bool htrace_ram_offset(const struct htrace_ram_layout *l, __u64 size, __u64 gpa, __u64 len, __u64 *off);
+
+/* Page frame numbers of the @nr pages at @mem, of this process: 0, or -errno as htrace_vshmem_publish(). */
+int htrace_page_frames(const void *mem, size_t nr, __u64 *pfn);
+
+/* Bytes that the beacon of a region of @size bytes takes, with its tables. */
+size_t htrace_beacon_len(size_t size);
+/*
+ * Make the beacon at @b of the published region at @mem: both mapped, resident, and of pages that do not move. As
+ * htrace_page_frames(); -EINVAL: too large.
+ */
+int htrace_beacon_light(struct htrace_beacon *b, const void *mem, size_t size);
+/* Ordered before any later release of the pages. */
+void htrace_beacon_clear(struct htrace_beacon *b);
+/* Is the (private) copy of a page one of a beacon that somebody meant to be one? */
+bool htrace_beacon_valid(const struct htrace_beacon *b);
+
 /* The writing side's page runs, NULL if the region has none. */
 struct htrace_runs *htrace_region_runs(struct htrace_region *r);
 

@@ -27,15 +27,10 @@
 #define GIB (1ULL << 30)
 
 /*
- * Guest-physical to file offset: RAM begins at start; what lies below start + low is at the file's
- * beginning, what lies above 4 GiB follows. low depends on the machine type: q35 2 GiB (2.75 with
- * fewer), pc 3 or 3.5 GiB, microvm 3 GiB, others below 4. arm64's virt has all its RAM in one piece.
+ * low depends on the machine type: q35 2 GiB (2.75 with fewer), pc 3 or 3.5 GiB, microvm 3 GiB, others below 4.
+ * arm64's virt has all its RAM in one piece.
  */
-struct layout {
-	__u64 start, low;
-};
-
-static const struct layout layouts[] = {
+static const struct htrace_ram_layout layouts[] = {
 	{ 0, 2 * GIB }, { 0, 0xb0000000ULL }, { 0, 3 * GIB }, { 0, 0xe0000000ULL }, { 0, 4 * GIB },
 	{ 0, 1 * GIB }, { 1 * GIB, 1ULL << 48 },
 };
@@ -43,7 +38,7 @@ static const struct layout layouts[] = {
 struct ram_file {
 	int fd;
 	__u64 size;
-	struct layout layout;
+	struct htrace_ram_layout layout;
 	char name[200]; /* for messages: escaped, since whoever maps the region may have chosen it */
 };
 
@@ -52,19 +47,29 @@ static void set_name(struct ram_file *f, const char *path)
 	f->name[htrace_escape(f->name, sizeof(f->name) - 1, path, strlen(path))] = 0;
 }
 
-static bool translate(const struct ram_file *f, __u64 gpa, __u64 len, __u64 *off)
+bool htrace_ram_offset(const struct htrace_ram_layout *l, __u64 size, __u64 gpa, __u64 len, __u64 *off)
 {
-	__u64 low = f->layout.low < f->size ? f->layout.low : f->size;
+	__u64 low = l->low < size ? l->low : size;
 
-	if (gpa >= f->layout.start && htrace_inside(gpa - f->layout.start, len, low)) {
-		*off = gpa - f->layout.start;
+	if (gpa >= l->start && htrace_inside(gpa - l->start, len, low)) {
+		*off = gpa - l->start;
 		return true;
 	}
-	if (gpa >= 4 * GIB && htrace_inside(gpa - 4 * GIB, len, f->size - low)) {
+	if (gpa >= 4 * GIB && htrace_inside(gpa - 4 * GIB, len, size - low)) {
 		*off = gpa - 4 * GIB + low;
 		return true;
 	}
 	return false;
+}
+
+const struct htrace_ram_layout *htrace_ram_layouts(unsigned int i)
+{
+	return i < sizeof(layouts) / sizeof(*layouts) ? &layouts[i] : NULL;
+}
+
+static bool translate(const struct ram_file *f, __u64 gpa, __u64 len, __u64 *off)
+{
+	return htrace_ram_offset(&f->layout, f->size, gpa, len, off);
 }
 
 /* ------------------------------------------------------------------- the guest's list, copied */

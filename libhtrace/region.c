@@ -30,6 +30,7 @@ struct htrace_region {
 	void *schema; /* private copy of the entries: BARs are slow to read */
 	size_t schema_len;
 	__u64 began; /* CLOCK_MONOTONIC of the first clock sample */
+	struct htrace_taken taken;
 };
 
 /* ------------------------------------------------------------------------------- identities */
@@ -382,6 +383,11 @@ void htrace_region_own_mapping(struct htrace_region *r)
 }
 
 /* ------------------------------------------------------------------------------------- pieces */
+
+struct htrace_taken *htrace_region_taken(struct htrace_region *r)
+{
+	return &r->taken;
+}
 
 struct htrace_super *htrace_region_super(struct htrace_region *r)
 {

@@ -2,22 +2,26 @@
 /*
  * Mirroring a ring. The relay reads the ring as any consumer does (docs/memory-ordering.md), and
  * writes the mirror as its only producer, by plain stores in the ring's own order: head, fence,
- * data and descriptor, fence, commit word. All words are copied as they are; none is computed.
+ * data and descriptor, fence, commit word. All words are copied as they are; none is computed. A mirror
+ * that is elsewhere (relay_sink.h) is given the same stores in the same order.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 
 #include <htrace/relay.h>
 
 #include "core.h"
+#include "relay_sink.h"
 
 #define RETRIES 4 /* of a look that producers disturbed */
 
 struct htrace_relay {
-	struct htrace_region *region;
+	struct htrace_region *region; /* the mirror's, or NULL: it is where the sink takes it */
 	const struct htrace_ring *from;
 	struct htrace_ring *to;
+	struct htrace_relay_sink sink;
 	struct htrace_geometry g;
 	__u64 pos;     /* mirrored up to here */
 	__u64 head;    /* the mirror's */
@@ -59,14 +63,37 @@ static bool lapped(const struct htrace_relay *m, __u64 head)
 	return head - block_start(m, m->pos) > m->g.ring_mask + 1;
 }
 
-/* By words: memcpy may use forms that device memory does not take. */
-static void copy_in(void *to, const void *from, __u64 len)
+/* Into the mirror. By words: memcpy may use forms that device memory does not take. */
+static void put(struct htrace_relay *m, __u64 off, const void *from, __u64 len)
 {
-	volatile htrace_word *dst = to;
 	const htrace_word *src = from;
+	htrace_word *dst;
 
+	if (!m->region) {
+		m->sink.store(m->sink.ctx, off, from, len);
+		return;
+	}
+	dst = (htrace_word *)((char *)m->to + off);
 	for (__u64 i = 0; i < len / 8; i++)
-		dst[i] = src[i];
+		htrace_store(&dst[i], src[i]);
+}
+
+static void put_word(struct htrace_relay *m, __u64 off, __u64 value)
+{
+	put(m, off, &value, sizeof(value));
+}
+
+/* What a sink is given is in order. */
+static void fence(const struct htrace_relay *m)
+{
+	if (m->region)
+		htrace_region_fence(m->region);
+}
+
+/* Of the block at @pos in the image. */
+static __u64 descriptor(const struct htrace_relay *m, __u64 pos)
+{
+	return (__u64)((const char *)source_block(m, pos) - (const char *)m->from);
 }
 
 /* Never backwards: behind a gap it is ahead of what is mirrored, see skip_to_oldest(). */
@@ -74,19 +101,16 @@ static void raise_head(struct htrace_relay *m, __u64 head)
 {
 	if (head > m->head) {
 		m->head = head;
-		htrace_store(&m->to->head, head);
+		put_word(m, offsetof(struct htrace_ring, head), head);
 	}
-	htrace_region_fence(m->region); /* before any store into the new lap */
+	fence(m); /* before any store into the new lap */
 }
 
 static void describe(struct htrace_relay *m, __u64 beg, const struct htrace_block *d)
 {
-	struct htrace_block *to = htrace_ring_block(m->to, &m->g, beg);
+	const __u64 off = offsetof(struct htrace_block, base);
 
-	htrace_store(&to->base, d->base);
-	htrace_store(&to->events_before, d->events_before);
-	htrace_store(&to->beg, d->beg);
-	htrace_store(&to->schema, d->schema);
+	put(m, descriptor(m, beg) + off, &d->base, sizeof(*d) - off);
 }
 
 static void load_description(const struct htrace_block *b, struct htrace_block *d)
@@ -112,7 +136,7 @@ static void skip_to_oldest(struct htrace_relay *m, __u64 head)
 	raise_head(m, last + HTRACE_REC_HDR);
 	for (__u64 beg = m->pos; beg <= last; beg += block) {
 		const struct htrace_block *b = source_block(m, beg);
-		struct htrace_block d;
+		struct htrace_block d = { 0 };
 
 		if (__atomic_load_n(&b->beg, __ATOMIC_ACQUIRE) != beg)
 			continue; /* its opener is at work, or the block has gone by */
@@ -131,8 +155,8 @@ static void mirror_dropped(struct htrace_relay *m)
 	if (dropped == m->dropped || load_head(m) != m->pos)
 		return;
 	m->dropped = dropped;
-	htrace_store(&m->to->refused, __atomic_load_n(&m->from->refused, __ATOMIC_RELAXED));
-	htrace_store(&m->to->dropped, dropped);
+	put_word(m, offsetof(struct htrace_ring, refused), __atomic_load_n(&m->from->refused, __ATOMIC_RELAXED));
+	put_word(m, offsetof(struct htrace_ring, dropped), dropped);
 }
 
 /* 1: @l and the buffer hold what is new in the block at pos; 0: nothing is; -EAGAIN: disturbed. */
@@ -164,6 +188,7 @@ static int look(struct htrace_relay *m, struct look *l)
 		return lapped(m, load_head(m)) ? -EAGAIN : 0;
 	load_description(b, &l->desc);
 	l->end = l->head;
+	bad = l->end & 7;
 	if (l->complete) {
 		l->end = l->desc.end = htrace_load(&b->end);
 		l->desc.t_end = htrace_load(&b->t_end);
@@ -184,20 +209,16 @@ static int look(struct htrace_relay *m, struct look *l)
 
 static void publish(struct htrace_relay *m, const struct look *l)
 {
-	struct htrace_block *to = htrace_ring_block(m->to, &m->g, l->beg);
+	const __u64 off = offsetof(struct htrace_block, end);
 
 	raise_head(m, l->complete ? l->beg + block_size(m) : l->head);
-	copy_in(htrace_ring_data(m->to, &m->g, m->pos), m->buf,
-		l->end - m->pos + (l->complete ? 8 : 0));
+	put(m, m->g.data_off + (m->pos & m->g.ring_mask), m->buf, l->end - m->pos + (l->complete ? 8 : 0));
 	if (!m->described)
 		describe(m, l->beg, &l->desc);
-	if (l->complete) {
-		htrace_store(&to->end, l->desc.end);
-		htrace_store(&to->t_end, l->desc.t_end);
-		htrace_store(&to->dropped, l->desc.dropped);
-	}
-	htrace_region_fence(m->region);
-	htrace_store(&to->commit, l->desc.commit);
+	if (l->complete)
+		put(m, descriptor(m, l->beg) + off, &l->desc.end, offsetof(struct htrace_block, base) - off);
+	fence(m);
+	put_word(m, descriptor(m, l->beg), l->desc.commit);
 	m->described = !l->complete;
 	m->pos = l->complete ? l->beg + block_size(m) : l->end;
 }
@@ -226,16 +247,16 @@ int htrace_relay_copy(struct htrace_relay *m, __u64 max)
  * the mirror that is not complete, or at its last. What is committed in a block does not change, so
  * a reader sees the same bytes stored over themselves.
  */
-static __u64 resume_at(const struct htrace_relay *m)
+static __u64 resume_at(struct htrace_ring *to, const struct htrace_geometry *g, __u64 head)
 {
-	__u64 block = block_size(m), size = m->g.ring_mask + 1, last, beg;
+	__u64 block = 1ULL << g->block_shift, size = g->ring_mask + 1, last, beg;
 
-	if (!m->head)
+	if (!head)
 		return 0;
-	last = block_start(m, m->head - 1);
+	last = (head - 1) & ~(block - 1);
 	for (beg = last + block > size ? last + block - size : 0; beg < last; beg += block) {
-		const struct htrace_block *b = htrace_ring_block(m->to, &m->g, beg);
-		__u64 bytes = ((beg >> m->g.ring_shift) + 1) << m->g.block_shift;
+		const struct htrace_block *b = htrace_ring_block(to, g, beg);
+		__u64 bytes = ((beg >> g->ring_shift) + 1) << g->block_shift;
 
 		if (htrace_load(&b->beg) != beg || (__u32)htrace_load(&b->commit) != (__u32)bytes)
 			break;
@@ -243,31 +264,67 @@ static __u64 resume_at(const struct htrace_relay *m)
 	return beg;
 }
 
-int htrace_relay_new(struct htrace_relay **out, struct htrace_region *r, __u32 set, __u32 index,
-		     const struct htrace_ring *from)
+void htrace_relay_point(struct htrace_ring *mirror, const struct htrace_geometry *g, struct htrace_relay_point *p)
+{
+	p->head = htrace_load(&mirror->head);
+	p->dropped = htrace_load(&mirror->dropped);
+	p->pos = resume_at(mirror, g, p->head);
+}
+
+static struct htrace_relay *new_relay(const struct htrace_ring *from, const struct htrace_geometry *g)
 {
 	struct htrace_relay *m = calloc(1, sizeof(*m));
 
 	if (!m)
+		return NULL;
+	m->from = from;
+	m->g = *g;
+	m->buf = malloc(1ULL << g->block_shift);
+	if (m->buf)
+		return m;
+	free(m);
+	return NULL;
+}
+
+int htrace_relay_new(struct htrace_relay **out, struct htrace_region *r, __u32 set, __u32 index,
+		     const struct htrace_ring *from)
+{
+	struct htrace_geometry g;
+	struct htrace_ring *to = htrace_region_ring(r, set, index, &g);
+	struct htrace_relay *m;
+
+	if (!to)
+		return -EINVAL;
+	m = new_relay(from, &g);
+	if (!m)
 		return -ENOMEM;
 	m->region = r;
-	m->from = from;
-	m->to = htrace_region_ring(r, set, index, &m->g);
-	if (!m->to) {
-		free(m);
-		return -EINVAL;
-	}
-	m->buf = malloc(1ULL << m->g.block_shift);
-	if (!m->buf) {
-		free(m);
-		return -ENOMEM;
-	}
-	m->head = htrace_load(&m->to->head);
-	m->dropped = htrace_load(&m->to->dropped);
-	m->handed_over = htrace_load(&m->to->handover) != 0;
+	m->to = to;
+	m->head = htrace_load(&to->head);
+	m->dropped = htrace_load(&to->dropped);
+	m->handed_over = htrace_load(&to->handover) != 0;
 	if (m->head > load_head(m)) /* somebody else wrote it */
 		m->head = load_head(m);
-	m->pos = resume_at(m);
+	m->pos = resume_at(to, &g, m->head);
+	*out = m;
+	return 0;
+}
+
+int htrace_relay_new_to(struct htrace_relay **out, const struct htrace_ring *from, const struct htrace_geometry *g,
+			const struct htrace_relay_sink *sink, const struct htrace_relay_point *at)
+{
+	struct htrace_relay *m = new_relay(from, g);
+
+	if (!m)
+		return -ENOMEM;
+	m->sink = *sink;
+	m->pos = at->pos;
+	m->head = at->head;
+	m->dropped = at->dropped;
+	if (m->head > load_head(m))
+		m->head = load_head(m);
+	if (m->pos > m->head || m->pos != block_start(m, m->pos))
+		m->pos = 0;
 	*out = m;
 	return 0;
 }
@@ -287,16 +344,16 @@ __u64 htrace_relay_position(const struct htrace_relay *m)
 
 void htrace_relay_hand_over(struct htrace_relay *m)
 {
-	htrace_region_fence(m->region);
+	fence(m);
 	__atomic_store_n(&m->to->handover, m->pos + 1, __ATOMIC_RELEASE);
-	htrace_region_fence(m->region);
+	fence(m);
 	m->handed_over = true;
 }
 
 void htrace_relay_resume(struct htrace_relay *m)
 {
 	__atomic_store_n(&m->to->handover, 0, __ATOMIC_RELEASE);
-	htrace_region_fence(m->region);
+	fence(m);
 	m->handed_over = false;
 }
 

@@ -349,6 +349,11 @@ int htrace_builder_filtered(struct htrace_schema_builder *b, __u32 id)
 	return add_filter(b, id, HTRACE_FILTER_IN_GUEST, "");
 }
 
+int htrace_builder_unfiltered(struct htrace_schema_builder *b, __u32 id)
+{
+	return add_filter(b, id, 0, "");
+}
+
 bool htrace_builder_has_filter(const struct htrace_schema_builder *b)
 {
 	return b->check.filter != 0;

@@ -15,8 +15,7 @@
 #define PAGEMAP_PRESENT (1ULL << 63)
 #define PAGEMAP_PFN ((1ULL << 55) - 1)
 
-/* Page frame numbers of the @nr pages at @mem. */
-static int page_frames(void *mem, size_t nr, __u64 *pfn)
+int htrace_page_frames(const void *mem, size_t nr, __u64 *pfn)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), got = 0;
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), ret = 0;
@@ -89,7 +88,7 @@ static int survey(struct htrace_region *r, void *mem, size_t len, __u64 **pfn,
 		return -EINVAL;
 	*pfn = malloc(nr * sizeof(**pfn));
 	*run = malloc(nr * sizeof(**run));
-	ret = *pfn && *run ? page_frames(mem, nr, *pfn) : -ENOMEM;
+	ret = *pfn && *run ? htrace_page_frames(mem, nr, *pfn) : -ENOMEM;
 	if (ret) {
 		free(*pfn);
 		free(*run);

@@ -140,7 +140,7 @@ MUTATIONS = [
                '		__u64 quick_time_ = (now_);                                                 \\\n'
                '		__u64 quick_pos_ = htrace_load(&(ring_)->head);                             \\\n'),
               (RING, '				__u64 pos_ = htrace_load(&(ring_)->head);                   \\\n', ''),
-              (RING, '				__u64 time_ = (now_);                                       \\\n',
+              (RING, '				__u64 time_ = pos_ == (quick_pos_) ? (quick_time_) : (now_); \\\n',
                '				__u64 time_ = (now_);                                       \\\n'
                '				__u64 pos_ = htrace_load(&(ring_)->head);                   \\\n')],
              stress='plain'),

@@ -50,7 +50,8 @@ def deal(seed, times):
 def play(job):
     from scene import Scene
     seed, nr, faults = job
-    return faults, Scene(seed, nr, faults).run()
+    scene = Scene(seed, nr, faults)
+    return faults, scene.run(), scene.lent
 
 
 def say_of_readers(numbers, say):
@@ -60,30 +61,41 @@ def say_of_readers(numbers, say):
     say(f'{cut} streams of raw captures of readers that were killed end within a packet, which was taken away')
 
 
+def say_of_lent(ways, say):
+    """{how a capture was written without a copy: Scene.of_lent() of all}"""
+    say(f'{"without a copy":<32}' + ''.join(f'{name:>14}' for name in (
+        'readers', 'died, failed', 'large packets', 'parts', 'files packed', 'cut off')))
+    for way, numbers in sorted(ways.items()):
+        say(f'{"raw:DIR" + way:<32}' + ''.join(f'{nr:>14}' for nr in numbers))
+
+
 def run(seed, times, say=print):
     """Prints the tally; returns how many faults were done, and what was wrong."""
     jobs = [(seed, nr, faults) for nr, faults in enumerate(deal(seed, times))]
-    tally, wrong, readers = Tally(), [], [0, 0, 0]
+    tally, wrong, readers, ways = Tally(), [], [0, 0, 0], {}
     start = time.time()
     with concurrent.futures.ProcessPoolExecutor(2) as pool:
-        for faults, (account, log, why) in pool.map(play, jobs):
+        for faults, (account, log, why), lent in pool.map(play, jobs):
             if why:
                 wrong.append(why)
                 tally.failed(log[-1] if log else faults[0], why)
                 continue
             readers = [sum(pair) for pair in zip(readers, account[1:])]
+            if lent is not None:
+                ways[lent] = [sum(pair) for pair in zip(ways.get(lent, [0] * len(account[4])), account[4])]
             for fault, produced, delivered in account[0]:
                 tally.add(fault, produced, delivered)
     say(f'{times} faults in {len(jobs)} scenes, {time.time() - start:.0f} s, seed {seed}')
     tally.show(say)
     say_of_readers(readers, say)
-    return tally.times(), wrong
+    say_of_lent(ways, say)
+    return tally.times(), wrong, ways
 
 
-def run_guest(seed, nr, pace=0, say=print):
-    """Likewise one boot, of guest.BOOTS in turn; also what the workload's speed was, see guest.py."""
+def run_guest(seed, nr, say=print):
+    """Likewise one boot, of guest.BOOTS in turn."""
     from guest import BOOTS, Guest
-    guest = Guest(seed, nr % len(BOOTS), pace)
+    guest = Guest(seed, BOOTS[nr % len(BOOTS)])
     account, why = guest.run()
     say(guest.name)
     tally = Tally()
@@ -95,7 +107,7 @@ def run_guest(seed, nr, pace=0, say=print):
     tally.show(say)
     if not why:
         say_of_readers(account[1:], say)
-    return tally.times(), [why] if why else [], guest.timed
+    return tally.times(), [why] if why else []
 
 
 def main():
@@ -112,13 +124,13 @@ def main():
     if args.scene is not None:
         faults = deal(args.seed, args.times)[args.scene]
         print(faults)
-        _, (account, _, why) = play((args.seed, args.scene, faults))
+        _, (account, _, why), _ = play((args.seed, args.scene, faults))
         print(account, why)
         return 1 if why else 0
     if args.guests is not None:
         wrong = [why for nr in range(args.guests) for why in run_guest(args.seed + nr // 3, nr)[1]]
     else:
-        _, wrong = run(args.seed, args.times)
+        wrong = run(args.seed, args.times)[1]
     for why in wrong:
         print(why)
     return 1 if wrong else 0

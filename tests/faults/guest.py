@@ -18,6 +18,7 @@ import time
 import outputs
 from host import Host, join
 from outputs import Wrong
+from pace import HOW, Pacer
 from vm import COUNTED, INT3, VM, EmulationFault
 
 VALUE = 424242   # as in counted.bpf.c
@@ -94,15 +95,20 @@ BOOTS = [
      'file truncated'),
     ('6.12', 'discard', 1, ['kill agent', 'kill workload'], ['kill reader', 'stop QEMU'], 'kill QEMU'),
 ]
+# Those whose workload's speed is looked at, beside a reader that is stopped.
+PACED = {policy: ('6.12', policy, 1, [], [], 'kill QEMU') for policy in ('discard', 'overwrite')}
+TIMED = 10000  # calls a round,
+PACED_RING = '64K'  # which are more than its ring holds
+TURN = 0.005   # of a slow reader
 
 
 class Guest(Host):
-    """Boot @nr of BOOTS. @pace: how often the workload's speed is looked at, before anything happens."""
+    """@boot: one of the above. @pace: how often the workload's speed is looked at, before anything happens."""
 
-    def __init__(self, seed, nr, pace=0):
-        super().__init__(random.Random(f'{seed}/guest {nr}'), outputs.COUNTED)
-        kernel, self.policy, cpus, inside, outside, self.last = BOOTS[nr]
-        self.name = f'guest {nr}, {kernel}, {self.policy}, seed {seed}'
+    def __init__(self, seed, boot, pace=0):
+        super().__init__(random.Random(f'{seed}/guest {boot}'), outputs.COUNTED)
+        kernel, self.policy, cpus, inside, outside, self.last = boot
+        self.name = f'guest, {kernel}, {self.policy}, {cpus} vCPUs, seed {seed}'
         self.inside, self.outside, self.pace = list(inside), list(outside), pace
         self.rng.shuffle(self.inside)
         self.rng.shuffle(self.outside)
@@ -111,16 +117,18 @@ class Guest(Host):
         self.qmp = os.path.join(self.vm.dir, 'qmp')
         self.vm.command += ['--qmp', self.qmp]
         self.console = ''
-        self.timed = {'running': [], 'stopped': []}
+        self.timed = {how: [] for how in HOW}
+        self.lost = 0
 
     def sources(self):
         return [f'ivshmem:{self.vm.region}']
 
     def script(self):
-        lines = [SCRIPT, f'options="--events none --bpf /counted.bpf.o --policy {self.policy}"',
+        ring = f' --buffer {PACED_RING}' if self.pace else ''
+        lines = [SCRIPT, f'options="--events none --bpf /counted.bpf.o --policy {self.policy}{ring}"',
                  'agent_start $options || exit 1', 'echo READY', 'sleep 1']
         for i in range(self.pace):
-            lines += [f'echo ROUND{i}', 'sleep 0.5', f'echo TIMED{i}=$(workload timed 10000 {VALUE} {40 + i})']
+            lines += [f'echo ROUND{i}', 'sleep 0.5', f'echo TIMED{i}=$(workload timed {TIMED} {VALUE} {40 + i})']
         lines += ['work_start']
         for fault in self.inside:
             arg = self.rng.randint(-10**6, 10**6) if fault == 'clock jump' else f'0.{self.rng.randint(1, 8)}'
@@ -158,14 +166,13 @@ class Guest(Host):
             raise Wrong(f'the reader ended with {self.reader.process.returncode}:\n{self.reader.err()[-3000:]}')
 
     def measure(self):
-        """Every other round the reader stands still."""
+        """By turns the reader runs, is slow, and stands still."""
         for i in range(self.pace):
+            how = HOW[i % len(HOW)]
             self.vm.wait_for(f'ROUND{i}\n')
-            self.reader.process.send_signal(signal.SIGSTOP if i % 2 else signal.SIGCONT)
-            self.vm.wait_for(rf'TIMED{i}=\d+\n')
-            took = int(re.search(rf'TIMED{i}=(\d+)\n', self.vm.console())[1])
-            self.timed['stopped' if i % 2 else 'running'].append(took)
-        self.reader.process.send_signal(signal.SIGCONT)
+            with Pacer(self.reader.process, how, TURN):
+                self.vm.wait_for(rf'TIMED{i}=\d+\n')
+            self.timed[how].append(int(re.search(rf'TIMED{i}=(\d+)\n', self.vm.console())[1]))
 
     def play(self):
         self.vm.start()
@@ -220,6 +227,7 @@ class Guest(Host):
                 within += sum(n not in seqs for span in need.get(who, [])
                               for n in range(max(min(seqs), span[0]), min(max(seqs), span[1])))
             last, ended = here, r.killed or r.failed
+        self.lost = lost
         # A flight recorder that was not lapped has all; who discards what was read has the rest.
         have = last if self.policy == 'overwrite' else found
         missing = sum(len(set(range(*span)) - have.get(who, set())) for who, spans in need.items() for span in spans)

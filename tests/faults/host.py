@@ -31,14 +31,19 @@ class Reader:
         self.err_path = os.path.join(host.dir, f'reader{nr}.err')
         self.form = host.form
         self.kinds = host.kinds
+        self.lent = host.lent  # None: there is JSON; else how the raw capture is written, which is all there is
+        self.replayed = os.path.join(host.dir, f'reader{nr}')
         self.gone = False     # its directories are
         self.truncated = 0    # of its sources
         self.killed = self.failed = False
         self.skipped = {}     # {who: numbers that are missing between those in the JSON}
         self.ended_at = 0     # when it was killed, or failed
+        self.moved = None     # where its raw capture's files are then
+        self.parts = self.packed = self.large = 0  # of it, with files that were compressed; packets as if lent
         self.cut_off = 0      # streams of the raw capture whose last packet is incomplete
         with open(self.err_path, 'wb') as err:
-            to = [arg for kind in ('json', *self.kinds) for arg in ('-o', f'{kind}:{self.path(kind)}')]
+            to = [arg for kind in (*(('json',) if self.lent is None else ()), *self.kinds)
+                  for arg in ('-o', f'{kind}:{self.path(kind)}{self.lent or ""}')]
             self.process = subprocess.Popen(
                 [READER, *to, *sources], stdin=subprocess.DEVNULL, stdout=err, stderr=err)
 
@@ -67,26 +72,69 @@ class Reader:
         if self.process.wait(20) not in status:
             raise Wrong(f'the reader ended with {self.process.returncode}:\n{self.err()[-3000:]}')
 
+    def put_away(self, kind):
+        """Its directory goes, with all that is in it; what it has open it may go on writing to."""
+        path, to = self.path(kind), self.path(kind) + '.removed'
+        while os.path.exists(path):  # it may put more there meanwhile
+            for directory, _, names in os.walk(path, topdown=False):
+                kept = os.path.join(to, os.path.relpath(directory, path))
+                os.makedirs(kept, exist_ok=True)
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rename(os.path.join(directory, name), os.path.join(kept, name))
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
+        self.moved = to
+
+    def read_lent(self):
+        """
+        As read(), of a raw capture alone: as host-reader replays it, which finds nothing else than babeltrace2 does.
+        """
+        path = self.moved or self.path('raw')
+        ended = self.killed or self.failed
+        if ended and not outputs.begun(path):  # that early
+            return {}, {}
+        outputs.replay(READER, path, f'json:{self.replayed}.json')
+        records, lost = outputs.read_json(f'{self.replayed}.json', self.form)
+        self.skipped = skipped(records)
+        self.packed = outputs.unpack(path)
+        self.cut_off, self.large = outputs.cut_off(path, 'direct' in self.lent)
+        self.parts = len(outputs.parts(path))
+        if self.large and 'without a copy' not in self.err() or self.cut_off and not ended:
+            raise Wrong(f'{path}: {self.cut_off} streams are cut off, {self.large} packets are large:\n'
+                        f'{self.err()[-3000:]}')
+        other = (outputs.read_ctf(outputs.whole(READER, path, f'{self.replayed}.whole'), self.form) if self.cut_off
+                 else outputs.read_parts(path, self.form))
+        if other.streams != records.streams:
+            raise Wrong(f'{path}: babeltrace2 finds {other.nr} records in it, host-reader {records.nr}')
+        return {who: set(seqs) for who, seqs in records.streams.items()}, lost
+
     def read(self):
         """
         ({who: numbers that any of the outputs has}, losses of the JSON); of a reader that ended by itself all
         have the same.
         """
+        if self.lent is not None:
+            return self.read_lent()
         if not os.path.exists(self.path('json')):  # killed that early
             return {}, {}
         records, lost = outputs.read_json(self.path('json'), self.form)
         found = {who: set(seqs) for who, seqs in records.streams.items()}
-        self.skipped = {who: seqs[-1] - seqs[0] + 1 - len(seqs) for who, seqs in records.streams.items()}
+        self.skipped = skipped(records)
         for kind in () if self.gone else self.kinds:
             path = self.path(kind)
-            cut_off = outputs.cut_off(path) if self.killed and kind == 'raw' else 0
+            cut_off = outputs.cut_off(path)[0] if self.killed and kind == 'raw' else 0
             self.cut_off += cut_off
-            other = outputs.read_ctf(outputs.whole(READER, path) if cut_off else path, self.form)
+            other = outputs.read_ctf(outputs.whole(READER, path, path + '.whole') if cut_off else path, self.form)
             if not self.killed and not self.failed and other.streams != records.streams:
                 raise Wrong(f'{self.path(kind)} has {other.nr} records, the JSON {records.nr}')
             for who, seqs in other.streams.items():
                 found.setdefault(who, set()).update(seqs)
         return found, lost
+
+
+def skipped(records):
+    return {who: seqs[-1] - seqs[0] + 1 - len(seqs) for who, seqs in records.streams.items()}
 
 
 def join(found, more, what, ended):
@@ -116,6 +164,7 @@ class Host:
         self.readers = []
         self.reader = None
         self.kinds = 'ctf', 'raw'  # of outputs, beside the JSON
+        self.lent = None
         self.log = []  # faults
 
     def sources(self):
@@ -173,10 +222,12 @@ class Host:
         self.reader_fails('No space left')
 
     def do_directory_removed(self):
+        if self.lent is not None:
+            self.reader.put_away('raw')
         for kind in self.kinds:
             while os.path.exists(self.reader.path(kind)):  # the reader may put more there meanwhile
                 shutil.rmtree(self.reader.path(kind), ignore_errors=True)
-        self.reader.gone = True
+        self.reader.gone = self.lent is None
         time.sleep(self.rng.uniform(0.1, 0.3))
         if self.reader.process.poll() is None:
             self.reader.process.send_signal(signal.SIGINT)

@@ -34,8 +34,8 @@ def take_tracer(seq, life, thread, check):
     return ((life, thread), seq) if right else None
 
 
-TRACER = Format(r'"event":"record","fields":\{"seq":(\d+),"life":(\d+),"thread":(\d+),"check":(\d+)\}',
-                r' record: .*\{ seq = (\d+), life = (\d+), thread = (\d+), check = (\d+) \}$', take_tracer)
+TRACER = Format(r'"event":"record","fields":\{"seq":(\d+),"life":(\d+),"thread":(\d+),"check":(\d+)(?:,"text":"")?\}',
+                r' record: .*\{ seq = (\d+), life = (\d+), thread = (\d+), check = (\d+)(?:, text = "")? \}$', take_tracer)
 # By counted.bpf.c, of what `workload steady` calls. A CPU's are in order; who calls may move to another. Names
 # of tasks come beside them.
 COUNTED = Format(r'"cpu":(\d+),.*"event":"counted".*"fields":\{"number":(\d+)\}',
@@ -109,45 +109,79 @@ def opened(path):
     return any('metadata' in files for _, _, files in os.walk(path))
 
 
-MAGIC, PACKET_SIZE = 0xC1FC1FC1, 48  # of a packet's header: its first word, and where its size in bits is
+def streams(path):
+    """Files of a raw capture's streams."""
+    return [os.path.join(directory, name) for directory, _, names in os.walk(path) for name in names
+            if re.match(r'(set\d+-)?(cpu|ring)\d+', name)]
 
 
-def cut_off(path):
+def begun(path):
+    """Does a raw capture have packets?"""
+    return any(os.path.getsize(stream) for stream in streams(path))
+
+
+MAGIC, SIZES = 0xC1FC1FC1, 40  # of a packet's header: its first word, and where its content's size and its own are, in bits
+LENT = 16384  # bytes of a packet's records: so many at least are written without a copy
+
+
+def cut_off(path, direct=False):
     """
     A process that is killed in write(2) writes a part of it: the last packet of a raw capture's stream may be
-    incomplete, and babeltrace2 refuses such. How many there are. (In -o ctf: there is none.)
+    incomplete, and babeltrace2 refuses such. How many there are; and how many large packets. (In -o ctf: there is none.) @direct: by one that
+    wrote past the page cache; there the first header of what was under way may be missing.
     """
-    nr = 0
-    for directory, _, files in os.walk(path):
-        for name in files:
-            if not re.match(r'(set-\d+-)?(cpu|ring)\d+', name):
-                continue
-            stream = os.path.join(directory, name)
-            with open(stream, 'rb') as f:
-                size, at = os.fstat(f.fileno()).st_size, 0
-                while at < size:
-                    f.seek(at)
-                    header = f.read(PACKET_SIZE + 8)
-                    if len(header) < PACKET_SIZE + 8:
-                        break
-                    if struct.unpack_from('<I', header)[0] != MAGIC:
-                        raise Wrong(f'{stream}: no packet begins at {at}')
-                    bits = struct.unpack_from('<Q', header, PACKET_SIZE)[0]
-                    if at + bits // 8 > size:
-                        break
-                    at += bits // 8
-                nr += at < size
-    return nr
+    nr = large = 0
+    for stream in streams(path):
+        with open(stream, 'rb') as f:
+            size, at = os.fstat(f.fileno()).st_size, 0
+            while at < size:
+                f.seek(at)
+                header = f.read(SIZES + 16)
+                if len(header) < SIZES + 16:
+                    break
+                magic = struct.unpack_from('<I', header)[0]
+                if not magic and direct:  # what is behind it is there, it is not
+                    break
+                if magic != MAGIC:
+                    raise Wrong(f'{stream}: no packet begins at {at}')
+                content, whole_size = struct.unpack_from('<2Q', header, SIZES)
+                if at + whole_size // 8 > size:
+                    break
+                large += content // 8 >= LENT
+                at += whole_size // 8
+            nr += at < size
+    return nr, large
 
 
-def whole(reader, path):
-    """A raw capture of the same without what is cut off, as the man page tells users to make one."""
-    copy = path + '.whole'
-    run = subprocess.run([reader, '-o', f'raw:{copy}', f'file:{path}'], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                         check=False)
+def replay(reader, path, *to):
+    """What host-reader reads of a raw capture, to these outputs."""
+    run = subprocess.run([reader, *(arg for output in to for arg in ('-o', output)), f'file:{path}'],
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if run.returncode:
         raise Unreadable(f'{path}: {run.stderr}')
+
+
+def whole(reader, path, copy):
+    """A raw capture of the same without what is cut off, as the man page tells users to make one."""
+    replay(reader, path, f'raw:{copy}')
     return copy
+
+
+def unpack(path):
+    """How many files of a raw capture were compressed, and are not any more."""
+    names = [os.path.join(directory, name) for directory, _, names in os.walk(path) for name in names
+             if name.endswith('.zst') and not name.startswith('.')]
+    if names:
+        subprocess.run(['zstd', '-q', '-d', '-f', '--rm', *names], check=True)
+    return len(names)
+
+
+def parts(path):
+    """Directories of a raw capture that went on in several, in their order, and each source's."""
+    def place(name):
+        m = re.match(r'source(\d+)-session(\d+)(?:\.(\d+))?$', name)
+        return [int(n or 1) for n in m.groups()]
+    return [os.path.join(path, name) for name in sorted(os.listdir(path), key=place)]
 
 
 def read_ctf(path, form):
@@ -155,9 +189,23 @@ def read_ctf(path, form):
     Of ctf:DIR and raw:DIR, as babeltrace2 reads them. What is unverified is in a stream of its own, so that
     where a clock was set back, and times stand still, nothing says how it lies to the others.
     """
-    records, unverified = Records(path, form), Records(path, form)
+    records = Records(path, form)
+    read_ctf_to(records, path)
+    return records
+
+
+def read_parts(path, form):
+    """Likewise, of one that went on in several directories: each by itself, one behind the other."""
+    records = Records(path, form)
+    for part in parts(path):
+        read_ctf_to(records, part)
+    return records
+
+
+def read_ctf_to(records, path):
     if not opened(path):
-        return records
+        return
+    form, unverified = records.form, Records(path, records.form)
     run = subprocess.run(['babeltrace2', '--no-delta', path], stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, text=True, check=False)
     bad = [line for line in run.stderr.splitlines() if not LOST.match(line)]
@@ -172,7 +220,6 @@ def read_ctf(path, form):
         else:
             records.add(m)
     records.join(unverified)
-    return records
 
 
 def summary(said, path):

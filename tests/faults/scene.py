@@ -11,8 +11,11 @@ alike. A scene is of one of two kinds, so that the account can be exact:
 
 Of each reader, however it ended: what is missing among that which it delivered it counted, before what came after.
 So what a reader that was killed had read, and not written, can only be what would have come next. It is nothing
-where there is a raw capture (every other pair of scenes), as what is not there stays in the rings; else it was
+where there is a raw capture (two of three pairs of scenes), as what is not there stays in the rings; else it was
 produced within HELD seconds.
+
+In each third pair of scenes there is nothing but a raw capture, which is written without a copy, in one of the ways of
+LENT by turns, and judged by what host-reader makes of it and babeltrace2 finds in it.
 """
 
 import bisect
@@ -43,6 +46,8 @@ FAULTS = {
     'full disk': 8, 'directory removed': 6, 'directory moved': 6,
     'file truncated': 9, 'clock jump': 9,
 }
+# How a raw capture is written without a copy. What is kept is more than there is.
+LENT = '', ',rotate=4M,keep=1G', ',direct', ',rotate=4M,keep=1G,direct,zstd'
 ONE_READER = 'kill workload', 'directory moved'
 
 
@@ -66,9 +71,11 @@ class Scene(Host):
         self.faults = faults
         self.one_reader = not any(f in READER_ENDS for f in faults)
         self.policy = 'discard' if nr % 2 else 'overwrite'
-        self.kinds = ('ctf', 'raw') if nr // 2 % 2 else ('ctf',)
+        self.lent = LENT[nr // 6 % len(LENT)] if nr // 2 % 3 == 2 else None
+        self.kinds = (('ctf',), ('ctf', 'raw'), ('raw',))[nr // 2 % 3]
         self.clock = self.rng.choice(['best', 'monotonic'])
-        self.name = f'scene {nr}, {self.policy}, {"+".join(self.kinds)}, clock {self.clock}'
+        how = '+'.join(self.kinds) if self.lent is None else f'lent to raw{self.lent}'
+        self.name = f'scene {nr}, {self.policy}, {how}, clock {self.clock}'
         self.region = os.path.join(self.dir, 'region')
         self.truth_path = os.path.join(self.dir, 'truth')
         self.processes, self.victims = [], []
@@ -80,7 +87,8 @@ class Scene(Host):
     # ------------------------------------------------------------------------------- processes
 
     def spawn(self, *args):
-        p = subprocess.Popen([TRACER, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        size = () if self.lent is None else ('large',)
+        p = subprocess.Popen([TRACER, *size, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         self.processes.append(p)
         return p
 
@@ -113,7 +121,8 @@ class Scene(Host):
         for v in self.victims:
             if v.process.stdout.readline() != b'ready\n':
                 raise Wrong('a tracer did not start')
-        return [f'local:{region}' for region in [self.region] + [v.region for v in self.victims]]
+        trusted = '' if self.lent is None else ',trusted'
+        return [f'local:{region}{trusted}' for region in [self.region] + [v.region for v in self.victims]]
 
     # ------------------------------------------------------------------------------ what happens
 
@@ -270,6 +279,11 @@ class Scene(Host):
             result.append((fault, produced, delivered))
         return result
 
+    def of_lent(self):
+        """How many captures without a copy, the ones of readers that died or failed, their large packets, and so on."""
+        return [len(self.readers), sum(r.killed or r.failed for r in self.readers),
+                *(sum(getattr(r, name) for r in self.readers) for name in ('large', 'parts', 'packed', 'cut_off'))]
+
     def close(self):
         for p in self.processes:
             if p.poll() is None:
@@ -279,12 +293,12 @@ class Scene(Host):
         super().close()
 
     def run(self):
-        """(account() or None, faults that were done, what was wrong or None)"""
+        """(account(), and of_lent(), or None, faults that were done, what was wrong or None)"""
         result = []
 
         def play():
             self.play()
-            result.append(self.account())
+            result.append((*self.account(), None if self.lent is None else self.of_lent()))
 
         why = self.attempt(play)
         return result[0] if not why else None, self.log, why

@@ -13,7 +13,10 @@
  *
  *   tracer pace PATH discard|overwrite
  *          for each byte of standard input ROUND records as fast as it can; prints the median of what one took,
- *          in hundredths of a nanosecond
+ *          that of where all were recorded, and that of where all were dropped (0: that was never so), in
+ *          hundredths of a nanosecond
+ *
+ * "large" before all that: records, blocks and rings that are large enough for readers to write them without a copy.
  *
  * TRUTH holds what every thread of every LIFE (0 ... 1023) did: numbers of the records that it began, of
  * those that it came back from, and of those that were dropped by that.
@@ -39,6 +42,9 @@
 #define RING 65536
 #define BLOCK 4096
 #define SIZE (2 << 20)
+#define LARGE_RING 131072
+#define LARGE_BLOCK 32768
+#define LARGE_FILL 456
 #define BURST 8
 #define PAUSE_US 1000
 #define SLOW 61      /* every so many records one takes long to be committed, */
@@ -62,6 +68,23 @@ static const struct htrace_field record_fields[] = {
 };
 static const struct htrace_struct record = HTRACE_STRUCT(struct record, record_fields);
 
+/* With a text behind it, which ends at once. */
+struct large_record {
+	__u64 seq;
+	__u32 life, thread;
+	__u64 check;
+	char text[LARGE_FILL];
+};
+
+static const struct htrace_field large_fields[] = {
+	HTRACE_FIELD(struct large_record, seq),
+	HTRACE_FIELD(struct large_record, life),
+	HTRACE_FIELD(struct large_record, thread),
+	HTRACE_FIELD(struct large_record, check),
+	HTRACE_FIELD_TEXT(struct large_record, text),
+};
+static const struct htrace_struct large_record = HTRACE_STRUCT(struct large_record, large_fields);
+
 struct did {
 	__u64 begun, done, dropped;
 	__u64 reserved[5];
@@ -74,6 +97,7 @@ struct job {
 	__u32 life, thread;
 };
 
+static bool large;
 static volatile sig_atomic_t stop;
 
 static void on_stop(int sig)
@@ -109,7 +133,7 @@ static struct htrace_region *make(const char *path, bool discard, bool monotonic
 	struct htrace_region_opts o = {
 		.sz = sizeof(o), .placement = HTRACE_PLACEMENT_LOCAL, .kind = HTRACE_RING_PER_THREAD,
 		.policy = discard ? HTRACE_DISCARD : HTRACE_OVERWRITE, .nr_rings = RINGS,
-		.ring_size = RING, .block_size = BLOCK,
+		.ring_size = large ? LARGE_RING : RING, .block_size = large ? LARGE_BLOCK : BLOCK,
 		.clock_id = monotonic ? HTRACE_CLOCK_MONOTONIC : 0,
 	};
 	struct htrace_region *r;
@@ -119,7 +143,7 @@ static struct htrace_region *make(const char *path, bool discard, bool monotonic
 	err = htrace_region_create_local(&r, path, SIZE, &o, NULL);
 	errno = -err;
 	check(!err, "making the region");
-	check(htrace_region_declare(r, "record", &record, why, sizeof(why)) == 1, why);
+	check(htrace_region_declare(r, "record", large ? &large_record : &record, why, sizeof(why)) == 1, why);
 	htrace_region_guest(r)->heartbeat_ms = BEAT_MS;
 	htrace_region_set_state(r, HTRACE_GUEST_RUNNING);
 	htrace_region_publish(r);
@@ -167,8 +191,10 @@ static void push(struct job *j)
 
 	rec.check = rec.seq * 0x9e3779b97f4a7c15ULL ^ (__u64)j->life << 32 ^ j->thread;
 	__atomic_store_n(&j->did->begun, rec.seq + 1, __ATOMIC_RELEASE);
-	at = htrace_producer_reserve(j->p, 1, sizeof(rec), &slot);
+	at = htrace_producer_reserve(j->p, 1, large ? sizeof(struct large_record) : sizeof(rec), &slot);
 	if (at) {
+		if (large)
+			((struct large_record *)at)->text[0] = 0;
 		if (rec.seq % SLOW == SLOW - 1)
 			usleep(SLOW_US);
 		memcpy(at, &rec, sizeof(rec));
@@ -278,36 +304,58 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static __u64 round_of(struct htrace_producer *p, __u64 *took)
-{
-	const int nr = ROUND / CHUNK;
-	struct record rec = { 0 };
-	__u64 start;
+/* What chunks of records took. */
+struct chunks {
+	__u64 took[ROUND / CHUNK];
+	int nr;
+};
 
-	for (int c = 0; c < nr; c++) {
+static void add_chunk(struct chunks *c, __u64 took)
+{
+	c->took[c->nr++] = took;
+}
+
+static __u64 median(struct chunks *c)
+{
+	qsort(c->took, (size_t)c->nr, sizeof(*c->took), by_value);
+	return c->nr ? c->took[c->nr / 2] * 100 / CHUNK : 0;
+}
+
+static void one_round(struct htrace_producer *p)
+{
+	static struct chunks all, recorded, dropped;
+	struct record rec = { 0 };
+	__u64 start, took;
+
+	all.nr = recorded.nr = dropped.nr = 0;
+	for (int c = 0; c < ROUND / CHUNK; c++) {
+		int lost = 0;
+
 		start = htrace_clock_read(HTRACE_CLOCK_MONOTONIC);
 		for (int i = 0; i < CHUNK; i++, rec.seq++)
-			htrace_push(p, 1, &rec, sizeof(rec));
-		took[c] = htrace_clock_read(HTRACE_CLOCK_MONOTONIC) - start;
+			lost -= htrace_push(p, 1, &rec, sizeof(rec));
+		took = htrace_clock_read(HTRACE_CLOCK_MONOTONIC) - start;
+		add_chunk(&all, took);
+		if (!lost)
+			add_chunk(&recorded, took);
+		else if (lost == CHUNK)
+			add_chunk(&dropped, took);
 	}
-	qsort(took, (size_t)nr, sizeof(*took), by_value);
-	return took[nr / 2] * 100 / CHUNK;
+	printf("%llu %llu %llu\n", median(&all), median(&recorded), median(&dropped));
+	fflush(stdout);
 }
 
 static int pace(const char *path, bool discard)
 {
 	struct htrace_region *r = make(path, discard, true);
-	static __u64 took[ROUND / CHUNK];
 	struct htrace_producer p;
 
 	htrace_region_guest(r)->heartbeat_ms = 0;
 	check(take(&p, r), "taking a ring");
 	puts("ready");
 	fflush(stdout);
-	while (getchar() != EOF) {
-		printf("%llu\n", round_of(&p, took));
-		fflush(stdout);
-	}
+	while (getchar() != EOF)
+		one_round(&p);
 	return 0;
 }
 
@@ -316,6 +364,11 @@ int main(int argc, char **argv)
 	struct sigaction sa = { .sa_handler = on_stop };
 
 	sigaction(SIGTERM, &sa, NULL);
+	if (argc > 1 && !strcmp(argv[1], "large")) {
+		large = true;
+		argc--;
+		argv++;
+	}
 	if (argc == 5 && !strcmp(argv[1], "agent"))
 		return agent(argv[2], !strcmp(argv[3], "discard"), !strcmp(argv[4], "monotonic"));
 	if (argc == 6 && !strcmp(argv[1], "work"))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The kernel's events that the Perfetto output knows, as an agent declares them. */
+/* The kernel's events that the Perfetto output knows, and Trace Compass, as an agent declares them. */
 #ifndef FUZZ_KERNEL_H
 #define FUZZ_KERNEL_H
 
@@ -7,11 +7,11 @@
 
 #include "fuzz_schema.h"
 
-/* Members: "tNAME" is a task, "sNAME" a number, "nNAME" a system call, "rNAME" a result, "xNAME" text. */
+/* Members: "tNAME" is a task, "SNAME" one's state, "sNAME" a number, "nNAME" a system call, "rNAME" a result, "xNAME" text. */
 static const struct {
 	const char *name, *member[5];
 } kernel_events[] = {
-	{ "sched_switch", { "tprev_tid", "tnext_tid", "sprev_prio", "snext_prio", "sprev_state" } },
+	{ "sched_switch", { "tprev_tid", "tnext_tid", "sprev_prio", "snext_prio", "Sprev_state" } },
 	{ "sched_waking", { "ttid", "sprio", "starget_cpu" } },
 	{ "sched_wakeup", { "ttid", "sprio", "starget_cpu" } },
 	{ "sched_wakeup_new", { "ttid", "sprio", "starget_cpu" } },
@@ -40,7 +40,8 @@ static inline int kernel_member(struct htrace_schema_builder *b, char kind, __u3
 		return htrace_builder_int(b, NULL, 8, true, HTRACE_HINT_NONE);
 	default:
 		return htrace_builder_int(b, NULL, 4, kind != 't',
-					  kind == 't' ? HTRACE_HINT_TID : kind == 'n' ? HTRACE_HINT_SYSCALL : 0);
+					  kind == 't' ? HTRACE_HINT_TID : kind == 'n' ? HTRACE_HINT_SYSCALL :
+					  kind == 'S' ? HTRACE_HINT_TASK_STATE : 0);
 	}
 }
 

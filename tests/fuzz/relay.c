@@ -11,6 +11,7 @@
 
 #include "core.h"
 #include "fuzz.h"
+#include "relay_sink.h"
 
 #define SIZE (1u << 20)
 
@@ -158,6 +159,28 @@ static void step(struct box *b, struct input *in)
 	}
 }
 
+static void take_store(void *ctx, __u64 off, const void *data, __u64 len)
+{
+	const struct box *b = ctx;
+
+	CHECK(data && !(len % 8) && off <= b->len && len <= b->len - off);
+}
+
+/* Its successor sends what there is elsewhere, from where who has the mirror says. */
+static void send_elsewhere(struct box *b)
+{
+	const struct htrace_relay_sink sink = { take_store, b };
+	struct htrace_relay_point at;
+	struct htrace_relay *m;
+	int ret;
+
+	htrace_relay_point(b->mirror, &b->g, &at);
+	CHECK(!htrace_relay_new_to(&m, b->ring, &b->g, &sink, &at));
+	ret = htrace_relay_copy(m, ~0ULL);
+	CHECK(ret == 0 || ret == 1 || (ret == -EILSEQ && b->changed));
+	htrace_relay_free(m);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, size };
@@ -182,6 +205,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			CHECK(b.received == b.produced);
 	}
 	fail_allocation(0);
+	send_elsewhere(&b);
 	htrace_consumer_free(b.c);
 	htrace_relay_free(b.relay);
 	htrace_region_release(b.region);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "fuzz.h"
+#include "fuzz_text.h"
 #include "fuzz_kernel.h"
 #include "fuzz_schema.h"
 #include "fuzz_session.h"
@@ -177,72 +178,6 @@ static void step(struct reader *r, struct input *in, __u64 *generation)
 
 /* ------------------------------------------------------------------------------------ what comes out */
 
-static const char *json_value(const char *p, const char *end, unsigned int depth);
-
-static const char *json_string(const char *p, const char *end)
-{
-	CHECK(p < end && *p == '"');
-	for (p++; p < end && *p != '"'; p++)
-		if (*p == '\\') {
-			CHECK(++p < end && strchr("\"\\/bfnrtu", *p));
-			for (int i = 0; *p == 'u' && i < 4; i++)
-				CHECK(p + 1 + i < end && strchr("0123456789abcdefABCDEF", p[1 + i]));
-		}
-	CHECK(p < end);
-	return p + 1;
-}
-
-static const char *json_list(const char *p, const char *end, char close, unsigned int depth)
-{
-	CHECK(depth < 40);
-	for (p++; p < end && *p != close; p += *p == ',') {
-		if (close == '}') {
-			p = json_string(p, end);
-			CHECK(p < end && *p == ':');
-			p++;
-		}
-		p = json_value(p, end, depth + 1);
-		CHECK(p < end && (*p == close || (*p == ',' && p + 1 < end && p[1] != close)));
-	}
-	CHECK(p < end);
-	return p + 1;
-}
-
-static const char *json_value(const char *p, const char *end, unsigned int depth)
-{
-	static const char *const words[] = { "true", "false", "null" };
-	const char *start = p;
-
-	CHECK(p < end);
-	if (*p == '"')
-		return json_string(p, end);
-	if (*p == '{' || *p == '[')
-		return json_list(p, end, *p == '{' ? '}' : ']', depth);
-	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-		if ((size_t)(end - p) >= strlen(words[i]) && !memcmp(p, words[i], strlen(words[i])))
-			return p + strlen(words[i]);
-	p += *p == '-';
-	while (p < end && *p >= '0' && *p <= '9')
-		p++;
-	CHECK(p > start + (*start == '-'));
-	CHECK(start[*start == '-'] != '0' || p == start + (*start == '-') + 1);
-	return p;
-}
-
-static void check_lines(const char *text, size_t len, bool json)
-{
-	const char *end = text + len, *next;
-
-	for (const char *line = text; line < end; line = next + 1) {
-		next = memchr(line, '\n', (size_t)(end - line));
-		CHECK(next && (size_t)(next - line) <= LINE_MOST);
-		for (const char *p = line; p < next; p++)
-			CHECK(*p >= ' ' && *p <= '~');
-		if (json)
-			CHECK(*line == '{' && json_value(line, next, 0) == next);
-	}
-}
-
 static void check_string(const char *s)
 {
 	size_t len = 0;
@@ -310,28 +245,30 @@ static void check_output(int fd, bool json)
 	if (!strcmp(SINK, "perfetto"))
 		check_trace(text, (size_t)st.st_size);
 	else
-		check_lines(text, (size_t)st.st_size, json);
+		check_lines(text, (size_t)st.st_size, json, LINE_MOST);
 	munmap(text, (size_t)st.st_size);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static int fd = -1;
-	static char spec[300];
+	static char path[280], spec[300];
 	struct input in = { data, size };
 	bool to_directory = !strcmp(SINK, "ctf") || !strcmp(SINK, "raw");
 	__u64 generation = 0, how = take(&in, 1);
+	bool compass = how & 16 && !strcmp(SINK, "ctf");
 	struct reader r;
 
 	if (fd < 0) {
 		fd = to_directory ? 0 : memfd_create("out", 0);
 		if (to_directory)
-			snprintf(spec, sizeof(spec), SINK ":%s/out", fuzz_dir());
+			snprintf(path, sizeof(path), "%s/out", fuzz_dir());
 		else
-			snprintf(spec, sizeof(spec), SINK ":/proc/self/fd/%d", fd);
+			snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	}
+	snprintf(spec, sizeof(spec), SINK ":%s%s", path, compass ? ",trace-compass" : "");
 	maker.len = maker.nr_types = maker.nr_events = 0;
-	if (how & 128 && !strcmp(SINK, "perfetto"))
+	if (how & 128 && (compass || !strcmp(SINK, "perfetto")))
 		kernel_schema(&maker);
 	if (reader_open(&r, spec, NULL, how & 15)) {
 		hand_schema(&r, &in, &generation);
@@ -346,7 +283,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fail_allocation(0);
 	reader_close(&r);
 	if (to_directory)
-		remove_tree(strchr(spec, ':') + 1, true);
+		remove_tree(path, true);
 	else
 		check_output(fd, !strcmp(SINK, "json"));
 	return 0;

@@ -48,8 +48,10 @@ TARGETS = {
     'raw': Target('sinks.c', 'records into a capture', ['-DSINK="raw"']),
     'capture': Target('capture.c', 'a capture\'s files'),
     'packed': Target('capture.c', 'a capture\'s files, compressed', ['-DPACKED']),
+    'answer': Target('answer.c', 'what an agent answers to commands'),
     'qmp': Target('qmp.c', 'what QEMU\'s monitor says', max_len=16384),
     'boot': Target('boot.c', 'the ring of a guest\'s boot, in its memory', max_len=8192),
+    'stream': Target('stream.c', 'what a guest sends over a byte stream'),
     'tracepoint': Target('tracepoint.c', 'format files of tracefs'),
 }
 
@@ -98,7 +100,7 @@ def sources():
               if os.path.basename(p) not in ('main.c', 'message.c', 'host_bpf.c')]
     own = [os.path.join(HERE, 'fuzz.c'), os.path.join(HERE, 'fuzz_region.c')]
     return sorted(lib) + own, sorted(reader) + sorted(
-        os.path.join(COMMON, f) for f in ('boot_records.c', 'ftrace_page.c', 'tracepoint_format.c'))
+        os.path.join(COMMON, f) for f in ('boot_records.c', 'ftrace_page.c', 'stream_place.c', 'tracepoint_format.c'))
 
 
 class Build:

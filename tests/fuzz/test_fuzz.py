@@ -69,6 +69,8 @@ VALIDATING = {
     'host-reader/capture_unpack.c': 'captures: what is compressed in them',
     'host-reader/qmp.c': 'what QEMU\'s monitor says: lines, answers, events',
     'host-reader/plug.c': 'what it says of devices and buses',
+    'host-reader/ctl_show.c': 'what an agent answers to commands',
+    'host-reader/stream_apply.c': 'what a guest sends over a byte stream: frames, a region',
     'common/tracepoint_format.c': 'format files of tracefs; records by them',
     'common/boot_records.c': 'records of a kernel\'s trace ring',
     'common/ftrace_page.c': 'pages of a kernel\'s trace ring',
@@ -80,12 +82,21 @@ PRODUCER = 'the producing side: its words are its own; unit tests, tests/stress'
 ELSEWHERE = {
     'libhtrace/local.c': 'whose file may become a region: compares a superblock\'s words, attach.c judges them; test_local',
     'libhtrace/host.c': 'writes the host\'s words',
+    'libhtrace/control.c': 'one copy of an answer, two of whose words are compared; test_control',
+    'host-reader/ctl.c': 'gives a command, and waits for the answer within bounds; ctl',
+    'host-reader/ctl_snapshot.c': 'processes of this machine; ctl.snapshot',
     'libhtrace/sigbus.c': 'a signal handler; test_shrunk, and truncated files in attach',
     'libhtrace/sync.c': 'waits, within bounds, whatever a word says; test_sync',
     'libhtrace/clock.c': 'this machine\'s clocks',
     'libhtrace/log.c': OWN,
     **{f'libhtrace/{f}.c': PRODUCER for f in ('names', 'producer', 'region', 'schema_build', 'schema_declare',
                                               'vshmem')},
+    'libhtrace/beacon.c': 'a sum over one page; pid',
+    'host-reader/guest_ram.c': 'opens and copies another process\' memory, within bounds that are the kernel\'s; pid',
+    'host-reader/vm_process.c': 'what /proc says of a process',
+    'host-reader/beacon_scan.c': 'looks through another process\' memory: pid.refused, pid.thousand, pid.stale',
+    'host-reader/ram_mirror.c': 'copies words from there, which attach.c and others judge; pid',
+    'host-reader/ram_rings.c': 'likewise, within a ring\'s bounds; consumer.c and ram.c judge; pid',
     'host-reader/source.c': 'what to do in which state: a guest\'s words are compared, attach.c and live.c read them; '
                             'survival, hostile',
     'host-reader/source_attach.c': 'when to attach: attach.c and ram.c judge; survival, hostile, host_reader',
@@ -110,6 +121,9 @@ ELSEWHERE = {
                                                                        'kvm_programs')},
     'host-reader/plug_keeper.c': 'orders and answers of fixed form, between processes of ours; plug.c and qmp.c judge; qmp',
     'host-reader/source_plug.c': 'files of ours, and when to plug; qmp',
+    'host-reader/source_stream.c': 'memory of ours, and what is said; stream',
+    'host-reader/stream_receiver.c': 'when to connect, ask and give up, confined: stream_apply.c judges what comes; stream',
+    'common/stream_place.c': 'the command line: whom to connect to; stream',
     'host-reader/helper_process.c': 'what a process of ours has open; sandbox, qmp',
     'host-reader/list_vms.c': 'processes of this machine; regions are read by attach.c; host_reader',
     'host-reader/kvm_events.c': 'the host\'s kernel; kvm',
@@ -127,14 +141,17 @@ ELSEWHERE = {
         'vcpus', 'perfetto_vcpus')},
     **{f'host-reader/{f}.c': 'adds and shows numbers of records that show.c and schema_visit.c read, in tables with '
                              'limits; test_exits, test_view_exits, test_io, test_view_io, test_view_functions, '
-                             'test_view_hypercalls, test_view_steal, test_boot, view' for f in (
-        'boot', 'calls', 'durations', 'event_fields', 'exits', 'host_events', 'hypercalls', 'hypercalls_show', 'io', 'io_disk',
-        'table', 'view', 'view_boot', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
+                             'test_view_hypercalls, test_view_steal, test_boot, test_view_crash, view' for f in (
+        'boot', 'calls', 'crash', 'crash_json', 'durations', 'event_fields', 'exits', 'host_events', 'hypercalls', 'hypercalls_show', 'io', 'io_disk',
+        'last_events', 'table', 'view', 'view_boot', 'view_crash', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
+    'host-reader/ctf_compass.c': 'records of the host\'s own programs, or of captures of it; test_ctf_compass, compass',
+    'host-reader/ctf_compass_names.c': 'names and types of a schema that was checked; test_ctf_compass',
     **{f'host-reader/{f}.c': 'what the reader may do itself; test_confine, sandbox' for f in (
         'confine', 'confine_calls', 'confine_links', 'finder', 'sandbox')},
+    'host-reader/console.c': 'the end of a file of lines, of any bytes, in bounded memory; test_view_crash',
     'host-reader/syscalls.c': 'a table', 'host-reader/syscall_args.c': 'a table',
     **{f'host-reader/{f}.c': OWN for f in (
-        'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'sink_perfetto', 'sink_raw', 'perfetto_packet',
+        'options', 'out', 'outdir', 'select', 'sink', 'sink_ctf', 'ctf_trace', 'sink_perfetto', 'sink_raw', 'perfetto_packet',
         'tsdl', 'ctf_stream', 'capture_write',
         'capture_stream', 'capture_metadata', 'capture_pack', 'capture_span', 'rotation', 'uring')},
     **{f'host-reader/{f}.c': 'records of who is trusted, walked within bounds; test_lend, lend.scribbled' for f in (

@@ -23,15 +23,11 @@
 #include <htrace/producer.h>
 #include <htrace/schema.h>
 
+#include "mailbox.h"
+
 #define OPTION 0x68747263
 #define BURST 8
 #define PATIENCE 20000000 /* looks at the mailbox */
-
-struct mailbox {
-	__u64 ask;
-	__u64 pad[7];
-	__u64 answer;
-};
 
 static volatile sig_atomic_t stop;
 
@@ -66,7 +62,7 @@ static int guest(struct mailbox *m)
 
 	for (unsigned int idle = 0;; idle++) {
 		n = __atomic_load_n(&m->ask, __ATOMIC_ACQUIRE);
-		if (n == ~0ULL)
+		if (n == MAILBOX_OVER)
 			return 0;
 		if (n == seen) {
 			if (idle > 2000)
@@ -147,7 +143,7 @@ static int host(struct mailbox *m, char **argv)
 			usleep(pause);
 	}
 	htrace_region_set_state(region, HTRACE_GUEST_CLOSING);
-	__atomic_store_n(&m->ask, ~0ULL, __ATOMIC_RELEASE);
+	__atomic_store_n(&m->ask, MAILBOX_OVER, __ATOMIC_RELEASE);
 	htrace_region_release(region);
 	return 0;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A tracer that calls all that has a name TEXT: itself, its kernel and programs, tasks, functions, files, and
- * what its records say; or, in place of these, its events, fields, types or values, which have no such names.
- * It writes 100 records a second, until it is killed. tests/system/test_hostile.py
+ * A tracer that calls all that has a name TEXT: itself, its kernel and programs, tasks, functions, files, levels
+ * of its boot, modules, and what its records say; or, in place of these, its events, fields, types or values,
+ * which have no such names. It writes 100 times a second, until it is killed. tests/system/test_strings.py
  *
  *	evil PATH texts|event|field|type|value TEXT
  */
@@ -43,6 +43,24 @@ struct renamed {
 	char pad[4];
 };
 
+/* What --view boot and --view functions show. */
+struct booted {
+	char text[32];
+	__u64 func;
+	__u32 tid;
+	__s32 ret;
+};
+
+struct returned {
+	__u32 tid;
+	__u32 function;
+	__u32 depth;
+	__u32 interrupt;
+	__u64 ns;
+};
+
+enum { SAID, RENAMED, STACK, LEVEL, START, FINISH, MODULE, EXEC, FUNCTION, EVENTS };
+
 static void need(bool ok, const char *what)
 {
 	if (ok)
@@ -58,15 +76,14 @@ static __u32 member(struct htrace_schema_member *m, int type, __u32 bytes, const
 	return 1;
 }
 
-static int declare_said(struct htrace_schema_builder *b)
+static int declare_said(struct htrace_schema_builder *b, int values)
 {
-	static const struct htrace_schema_value value[] = { { 7, VALUE_NAME } };
 	struct htrace_schema_member m[6];
 
 	member(&m[0], htrace_builder_int(b, "k", 8, false, HTRACE_HINT_STACK_KERNEL), 0, "callstack_kernel");
 	member(&m[1], htrace_builder_int(b, "u", 8, false, HTRACE_HINT_STACK_USER), 8, "callstack_user");
 	member(&m[2], htrace_builder_int(b, "t", 4, false, HTRACE_HINT_TID), 16, "tid");
-	member(&m[3], htrace_builder_enum(b, TYPE_NAME, 4, false, value, 1), 20, "value");
+	member(&m[3], values, 20, "value");
 	member(&m[4], htrace_builder_string(b, 32), 24, FIELD_NAME);
 	member(&m[5], htrace_builder_int(b, "c", 1, false, HTRACE_HINT_CHAR), 56, "letter");
 	return htrace_builder_event(b, EVENT_NAME, htrace_builder_struct(b, "said", false, sizeof(struct said), m, 6));
@@ -88,6 +105,49 @@ static int declare_stack(struct htrace_schema_builder *b)
 
 	member(&m[0], htrace_builder_int(b, "w", 8, false, HTRACE_HINT_HEX), 0, "id");
 	return htrace_builder_event(b, HTRACE_STACK_EVENT, htrace_builder_struct(b, "stack", false, 8, m, 1));
+}
+
+static int declare_booted(struct htrace_schema_builder *b, const char *event, const char *text)
+{
+	struct htrace_schema_member m[4];
+
+	member(&m[0], htrace_builder_string(b, 32), 0, text);
+	member(&m[1], htrace_builder_int(b, "p", 8, false, HTRACE_HINT_HEX), 32, "func");
+	member(&m[2], htrace_builder_int(b, "t", 4, false, HTRACE_HINT_TID), 40, "tid");
+	member(&m[3], htrace_builder_int(b, "r", 4, true, 0), 44, "ret");
+	return htrace_builder_event(b, event, htrace_builder_struct(b, event, false, sizeof(struct booted), m, 4));
+}
+
+static int declare_function(struct htrace_schema_builder *b, int values)
+{
+	int u32 = htrace_builder_int(b, "i", 4, false, 0);
+	struct htrace_schema_member m[5];
+
+	member(&m[0], htrace_builder_int(b, "t", 4, false, HTRACE_HINT_TID), 0, "tid");
+	member(&m[1], values, 4, "function");
+	member(&m[2], u32, 8, "depth");
+	member(&m[3], u32, 12, "interrupt");
+	member(&m[4], htrace_builder_int(b, "n", 8, false, 0), 16, "ns");
+	return htrace_builder_event(b, "function",
+				    htrace_builder_struct(b, "returned", false, sizeof(struct returned), m, 5));
+}
+
+static void declare(struct htrace_schema_builder *b, int id[EVENTS])
+{
+	static const struct htrace_schema_value value[] = { { 7, VALUE_NAME } };
+	int values = htrace_builder_enum(b, TYPE_NAME, 4, false, value, 1);
+
+	id[SAID] = declare_said(b, values);
+	id[RENAMED] = declare_renamed(b);
+	id[STACK] = declare_stack(b);
+	id[LEVEL] = declare_booted(b, "initcall_level", "level");
+	id[START] = declare_booted(b, "initcall_start", "start");
+	id[FINISH] = declare_booted(b, "initcall_finish", "finish");
+	id[MODULE] = declare_booted(b, "module_load", "name");
+	id[EXEC] = declare_booted(b, "sched_process_exec", "filename");
+	id[FUNCTION] = declare_function(b, values);
+	for (int i = 0; i < EVENTS; i++)
+		need(id[i] > 0, "an event");
 }
 
 /* Functions of the kernel and of a module, and a file, all with the same name. */
@@ -187,7 +247,9 @@ int main(int argc, char **argv)
 	struct htrace_schema_builder *b;
 	struct htrace_producer p;
 	struct htrace_region *r;
-	int id[3], fd;
+	struct booted booted = { .func = KERNEL + 16, .tid = TASK };
+	struct returned returned = { .tid = TASK, .function = 7, .ns = 10 };
+	int id[EVENTS], fd;
 	const void *entries;
 	bool texts;
 	size_t len;
@@ -196,11 +258,9 @@ int main(int argc, char **argv)
 	texts = !strcmp(argv[2], "texts");
 	need(!htrace_region_create_local(&r, argv[1], SIZE, &o, &fd), "making the region");
 	need(!htrace_builder_new(&b, NULL, 0), "the builder");
-	id[0] = declare_said(b);
-	id[1] = declare_renamed(b);
-	id[2] = declare_stack(b);
+	declare(b, id);
 	entries = htrace_builder_entries(b, &len);
-	need(id[0] > 0 && id[1] > 0 && id[2] > 0 && !htrace_region_add_schema(r, entries, len), "the schema");
+	need(!htrace_region_add_schema(r, entries, len), "the schema");
 	if (texts)
 		call_all(r, argv[3]);
 	else
@@ -211,11 +271,15 @@ int main(int argc, char **argv)
 	htrace_region_publish(r);
 	put(said.text, sizeof(said.text), argv[3]);
 	put(renamed.comm, sizeof(renamed.comm), argv[3]);
+	put(booted.text, sizeof(booted.text), argv[3]);
 	for (int n = 0;; n++) {
 		if (n % 20 == 0)
-			define_stacks(&p, (__u32)id[2]);
-		htrace_push(&p, (__u32)id[1], &renamed, sizeof(renamed));
-		htrace_push(&p, (__u32)id[0], &said, sizeof(said));
+			define_stacks(&p, (__u32)id[STACK]);
+		htrace_push(&p, (__u32)id[RENAMED], &renamed, sizeof(renamed));
+		htrace_push(&p, (__u32)id[SAID], &said, sizeof(said));
+		for (int i = LEVEL; i <= EXEC; i++)
+			htrace_push(&p, (__u32)id[i], &booted, sizeof(booted));
+		htrace_push(&p, (__u32)id[FUNCTION], &returned, sizeof(returned));
 		htrace_region_guest(r)->prog[0].misses++;
 		htrace_region_beat(r, 0);
 		usleep(10000);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "l2own.h"
 
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,7 +19,10 @@
 #define FAST_PPM 40           /* as crystals are off */
 #define SAMPLES_APART_US 3000 /* two of them tell how fast its clock goes */
 #define LISTEN_US 2000         /* not more bells than that */
-#define POINTS 4096            /* both clocks, of the whole run */
+#define POINTS 32768           /* both clocks, of the whole run */
+#define WOKEN (1 << 17)
+#define PAGE 4096
+#define MAILBOX_SLOT 2
 #define MSI_ADDRESS 0xfee00000U
 
 static struct htrace_clock_sample point[POINTS];
@@ -26,7 +31,7 @@ static unsigned int nr_points;
 static struct {
 	__u64 at, ns;
 	__u32 cpu;
-} woken[POINTS];
+} woken[WOKEN];
 static unsigned int nr_woken;
 static struct {
 	const struct htrace_ring *ring;
@@ -64,6 +69,22 @@ void l2own_clock(struct l2_cpu *c, unsigned int khz)
 void l2own_apic(int vm)
 {
 	check(!ioctl(vm, KVM_CREATE_IRQCHIP, 0), "KVM_CREATE_IRQCHIP");
+}
+
+void l2own_mailbox(int vm, const char *path)
+{
+	struct kvm_userspace_memory_region slot = {
+		.slot = MAILBOX_SLOT, .guest_phys_addr = L2_MAILBOX, .memory_size = PAGE,
+	};
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	void *mem;
+
+	check(fd >= 0, path);
+	mem = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	check(mem != MAP_FAILED, path);
+	slot.userspace_addr = (__u64)mem;
+	check(!ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot), "giving the mailbox to the guest");
+	close(fd);
 }
 
 void l2own_start(int vcpu)
@@ -143,7 +164,7 @@ static void note(void)
 	for (unsigned int i = 0; i < nr_heard; i++) {
 		__u64 at = htrace_load(&heard[i].cpu->rang);
 
-		if (at == heard[i].told || nr_woken == POINTS)
+		if (at == heard[i].told || nr_woken == WOKEN)
 			continue;
 		heard[i].told = woken[nr_woken].at = at;
 		woken[nr_woken].ns = htrace_clock_monotonic();

@@ -19,6 +19,8 @@ __u64 l2own_tsc_offset(void);
 void l2own_clock(struct l2_cpu *c, unsigned int khz);
 /* Before virtual CPUs are made. */
 void l2own_apic(int vm);
+/* What @path has is struct mailbox at L2_MAILBOX. */
+void l2own_mailbox(int vm, const char *path);
 /* Of one: before it runs. */
 void l2own_start(int vcpu);
 /* False: its APIC is not on yet. */

@@ -3,15 +3,17 @@
  * A VMM for the small guest l2/l2.c, straight on /dev/kvm: its real exits are what a reader on this
  * machine may watch. The guest writes into a region in a file of ours, which is memory of it.
  *
- *	l2vmm [-w] [-b] [-p NS] [-s USEC] [-2] [-o CLOCK] [-d DISK [-t]] REGION ROUNDS RECORDS PAUSE WORK...
+ *	l2vmm [-w] [-b] [-p NS] [-s USEC] [-2] [-e SECONDS] [-o CLOCK [-i NS] [-m MAILBOX]] [-d DISK [-t]]
+ *	      REGION ROUNDS RECORDS PAUSE WORK...
  *
- * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt, busy, disk, read, mmioread, msr or
- * timer. -w waits for a reader before the start, and at the end until it has read all. -p: rounds begin so many ns after
- * each other, if they can. -b: the guest wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each
- * I/O exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing. -o: it is a machine of
- * its own (l2own.h), whose records have the times of its TSC (tsc) or CLOCK_MONOTONIC (mono). msr and timer want
- * that, hlt cannot have it. With -b, too, its bells do not wake the reader, but l2own_listen().
- * -d: disk's requests go to this block device, in their exits, or (-t) by a thread.
+ * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt, busy, disk, read, mmioread, msr, timer or
+ * answer. -w waits for a reader before the start, and at the end until it has read all. -p: rounds begin so many ns
+ * after each other, if they can. -b: the guest wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each I/O
+ * exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing. -e: ROUNDS at least, and as
+ * many more as so many seconds last. -o: it is a machine of its own (l2own.h), whose records have the times of its TSC
+ * (tsc) or CLOCK_MONOTONIC (mono). msr, timer and answer want that, hlt cannot have it. With -b, too, its bells do not
+ * wake the reader, but l2own_listen(). -i: its timers and interrupts are so many ns apart, and it halts meanwhile. -m:
+ * answer's mailbox, a file of a page. -d: disk's requests go to this block device, in their exits, or (-t) by a thread.
  *
  * Prints for each virtual CPU what it did, what the VMM saw of it, and by how many ns its times may be off.
  */
@@ -40,9 +42,8 @@
 #define REGION_SIZE (4u << 20)
 #define RING_SIZE 131072
 #define BLOCK_SIZE 8192
-#define TICK_NS 1000000 /* between two interrupts */
 #define BEAT_US 50000
-#define TIMER_NS 1000000ULL
+#define APART_NS 1000000ULL /* between two interrupts, of the VMM or a timer */
 #define RATE_NS 100000000 /* at least, to measure how two clocks go */
 #define MAX_CPUID 128
 #define MAX_STAT_NAME 256
@@ -55,6 +56,7 @@ static const char *const works[] = {
 	[L2_VMCALL] = "vmcall", [L2_INTERRUPT] = "interrupt", [L2_BUSY] = "busy",
 	[L2_USE_DISK] = "disk", [L2_READ] = "read",
 	[L2_MMIO_READ] = "mmioread", [L2_MSR] = "msr", [L2_TIMER] = "timer",
+	[L2_ANSWER] = "answer",
 };
 
 struct vcpu {
@@ -81,7 +83,11 @@ static unsigned int nr_vcpus;
 static char *ram;
 static int kvm, vm;
 static unsigned int io_sleep; /* us */
+static __u64 apart = APART_NS;
+static __u64 last_ns; /* rounds are to take, or 0 */
+static __u64 least_rounds; /* and so many are to be made */
 static bool bell, own;
+static const char *mailbox;
 
 static void fail(const char *what)
 {
@@ -154,6 +160,7 @@ static struct htrace_region *make_region(const char *path, struct l2_cpu *orders
 	orders->event = declare(b, "l2_record");
 	orders->irq_event = declare(b, "l2_interrupt");
 	orders->armed_event = declare(b, "l2_armed");
+	orders->seen_event = declare(b, "l2_seen");
 	entries = htrace_builder_entries(b, &len);
 	check(!htrace_region_add_schema(r, entries, len), "the schema");
 	htrace_builder_free(b);
@@ -177,6 +184,8 @@ static void make_vm(void)
 	check(vm >= 0, "KVM_CREATE_VM");
 	if (own)
 		l2own_apic(vm);
+	if (mailbox)
+		l2own_mailbox(vm, mailbox);
 	ram = mmap(NULL, L2_RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	check(ram != MAP_FAILED, "memory");
 	slot.userspace_addr = (__u64)ram;
@@ -280,7 +289,7 @@ static void set_tsc(struct vcpu *v, __u64 period_ns)
 	check(v->khz > 0, "KVM_GET_TSC_KHZ");
 	check(!ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr), "KVM_VCPU_TSC_OFFSET");
 	v->account->period = period_ns * (unsigned int)v->khz / 1000000;
-	v->account->delay = TIMER_NS * (unsigned int)v->khz / 1000000;
+	v->account->delay = apart * (unsigned int)v->khz / 1000000;
 	if (own)
 		l2own_clock(v->account, (unsigned int)v->khz);
 }
@@ -398,7 +407,7 @@ static void on_tick(int sig)
 static void start_ticks(void)
 {
 	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1 };
-	struct itimerspec each = { { 0, TICK_NS }, { 0, TICK_NS } };
+	struct itimerspec each = { { 0, (long)apart }, { 0, (long)apart } };
 	timer_t timer;
 
 	ev._sigev_un._tid = (pid_t)syscall(SYS_gettid);
@@ -539,7 +548,14 @@ static void *run_vcpu(void *arg)
 
 static bool all_done(void *arg)
 {
+	static __u64 since;
+
 	(void)arg;
+	if (!since)
+		since = monotonic();
+	if (last_ns && monotonic() - since > last_ns)
+		for (unsigned int i = 0; i < nr_vcpus; i++)
+			__atomic_store_n(&vcpus[i].account->rounds, least_rounds, __ATOMIC_RELAXED);
 	for (unsigned int i = 0; i < nr_vcpus; i++)
 		if (!__atomic_load_n(&vcpus[i].done, __ATOMIC_ACQUIRE))
 			return false;
@@ -575,9 +591,11 @@ static unsigned long long median_cost(const struct vcpu *v)
 {
 	const struct l2_cpu *c = v->account;
 	__u32 bucket = 0, octave;
-	__u64 rounds = 0, ticks;
+	__u64 rounds = 0, all = 0, ticks;
 
-	while (bucket < L2_BUCKETS - 1 && rounds + c->took[bucket] <= c->rounds / 2)
+	for (__u32 i = 0; i < L2_BUCKETS; i++)
+		all += c->took[i];
+	while (bucket < L2_BUCKETS - 1 && rounds + c->took[bucket] <= all / 2)
 		rounds += c->took[bucket++];
 	octave = bucket / 8;
 	ticks = octave ? (8ULL + bucket % 8) << (octave - 1) : bucket; /* l2_bucket()'s inverse */
@@ -591,11 +609,11 @@ static void report(const struct vcpu *v, __u64 error)
 	printf("l2vmm: cpu %u %s records %llu irq_records %llu made %llu irqs %llu waited %llu "
 	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu exits %llu ns %llu cost %llu "
 	       "run_delay %llu tid %llu khz %d clock %llu armed %llu halts %llu msrs %llu refused %llu wrong %llu "
-	       "bells %llu\n",
+	       "bells %llu seen %llu\n",
 	       c->cpu, works[c->work], c->seq, c->irq_seq, c->made, c->irqs, c->waited, v->io, v->mmio,
 	       v->hlt, v->windows, v->signals, v->injected, v->exits, v->ns, median_cost(v), v->run_delay,
 	       v->tid, v->khz, (unsigned long long)error, c->armed, c->halts, c->msrs + c->eois, c->refused, c->wrong,
-	       c->bells);
+	       c->bells, c->seen);
 }
 
 static __u32 work_named(const char *name)
@@ -630,19 +648,26 @@ int main(int argc, char **argv)
 	void *mapped;
 	int c;
 
-	while ((c = getopt(argc, argv, "wbp:s:2o:d:t")) != -1) {
+	while ((c = getopt(argc, argv, "wbp:s:e:2o:i:m:d:t")) != -1) {
 		wait_reader |= c == 'w';
 		bell = bell || c == 'b';
 		if (c == 'p')
 			orders.period = strtoull(optarg, NULL, 0);
 		if (c == 's')
 			io_sleep = (unsigned int)strtoul(optarg, NULL, 0);
+		if (c == 'e')
+			last_ns = strtoull(optarg, NULL, 0) * 1000000000ULL;
 		two = two || c == '2';
 		if (c == 'd')
 			disk = optarg;
 		beside |= c == 't';
 		own |= c == 'o';
 		orders.ticks |= c == 'o' && !strcmp(optarg, "tsc");
+		if (c == 'i')
+			apart = strtoull(optarg, NULL, 0);
+		orders.halts_for_irq |= c == 'i';
+		if (c == 'm')
+			mailbox = optarg;
 		if (c == '?')
 			return 2;
 	}
@@ -664,7 +689,8 @@ int main(int argc, char **argv)
 		l2disk_open(disk, beside);
 		l2disk_declare(r, &orders.disk);
 	}
-	orders.rounds = strtoull(argv[1], NULL, 0);
+	least_rounds = strtoull(argv[1], NULL, 0);
+	orders.rounds = last_ns ? ~0ULL : least_rounds;
 	orders.records = (__u32)strtoul(argv[2], NULL, 0);
 	orders.pause = (__u32)strtoul(argv[3], NULL, 0);
 	for (unsigned int i = 0; i < nr_vcpus; i++) {

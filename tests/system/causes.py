@@ -7,10 +7,13 @@ between what its host did before, by which it came to run, and what the record's
 import bisect
 import collections
 import itertools
+import json
 import re
 import statistics
+import tempfile
 
 from harness import say
+from test_capture import replay
 from test_one_clock import error_of, uncorrected
 
 EOI, LVT_ERROR, DEADLINE = 0x80b, 0x837, 0x6e0
@@ -28,6 +31,7 @@ ON_PURPOSE = {
     'mmioread': lambda e: e['event'] == 'kvm_mmio' and e['fields']['kind.name'] == 'unsatisfied_read',
     'msr': writes(LVT_ERROR),
     'timer': writes(DEADLINE),
+    'answer': writes(DEADLINE),
 }
 
 
@@ -74,12 +78,31 @@ def of_interrupts(host, guest):
             for e in guest if e['event'] == 'l2_interrupt'}
 
 
+def of_mail(asker, guest):
+    """{record: (host, guest, host)}: a number asked in memory, seen by the guest, its answer seen by the host."""
+    times = {(e['event'], e['fields']['number']): e['time'] for e in asker}
+    seen = [(e['fields']['seq'], e['fields']['value'], e['time']) for e in guest if e['event'] == 'l2_seen']
+    return {('l2_seen', seq): (times['ask', n], time, times['answer', n]) for seq, n, time in seen if ('answer', n) in times}
+
+
 def of_timers(host):
     """[(host, host)]: the timer set, and the interrupt for it injected."""
     armed = [e['time'] for _, e, _ in around(host, ON_PURPOSE['timer'])]
     injected = [e['time'] for e in host if e['event'] == 'kvm_inj_virq' and not e['fields']['reinjected']]
     assert len(armed) == len(injected), (len(armed), len(injected))
     return list(zip(armed, injected))
+
+
+def own_times(capture):
+    """{virtual CPU: {(event, number): time}} of a guest's records, as its own machine has them."""
+    times = collections.defaultdict(dict)
+    with tempfile.TemporaryDirectory() as at:
+        replay(capture, '-o', f'json:{at}/json')
+        with open(f'{at}/json', encoding='ascii') as f:
+            for e in map(json.loads, f):
+                if 'fields' in e:
+                    times[e['cpu']][e['event'], e['fields']['seq']] = e['time']
+    return times
 
 
 def true_times(text):
@@ -119,12 +142,16 @@ def check_bells(guest, text, bound):
     assert min(took) >= -bound, min(took)
 
 
-def check(host, guest, own, work, bound):
-    """Of one virtual CPU. @own: its records' times by its own CLOCK_MONOTONIC. Gives how many of what there were."""
+def check(host, guest, own, work, bound, asker=()):
+    """
+    Of one virtual CPU. @own: its records' times by its own CLOCK_MONOTONIC. @asker: who writes to its mailbox. Gives how many
+    of what there were.
+    """
     found = of_interrupts(host, guest)
+    found.update(of_mail(asker, guest))
     if work in ON_PURPOSE:
         found.update(of_exits(host, guest, work))
-    if work == 'timer':
+    if work in ('timer', 'answer'):
         timers = of_timers(host)
         # Armed, told to the host, expired, handled, before the next: one chain.
         assert all(a < b for a, b in itertools.pairwise(t for pair in timers for t in pair)), timers

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Traces of host-reader's ctf output, as babeltrace2 reads them."""
 
+import functools
 import os
 import re
 import struct
@@ -12,6 +13,7 @@ LOST = re.compile(r'^WARNING: Tracer discarded (\d+) events? between \[(\d+)\.(\
                   r'\[(\d+)\.(\d{9})\] in trace .* within stream "(.*)" \(stream class ID: \d+, '
                   r'stream ID: \d+\)\.$')
 TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|\[\d+\]|0x[0-9A-Fa-f]+|-?\d+|<unknown>|\w+|[{}\[\](),:=])')
+NUMBER = re.compile(r'(\w+) = (0x[0-9A-Fa-f]+|-?\d+)')
 ESCAPES = {'n': '\n', 't': '\t', 'r': '\r', 'a': '\a', 'b': '\b', 'f': '\f', 'v': '\v', 'e': '\x1b'}
 
 
@@ -98,14 +100,28 @@ class Parser:
 
 
 class Record:
-    """One event: its time on the trace's clock (ns since the epoch), its CPU or ring, its fields."""
+    """
+    One event: its time on the trace's clock (ns since the epoch), its CPU or ring, its fields: taken apart when they are asked
+    for, as that takes long.
+    """
 
-    def __init__(self, seconds, ns, event, packet, context, fields):
+    def __init__(self, seconds, ns, event, text):
         self.time = int(seconds) * 10**9 + int(ns)
         self.event = event
-        self.packet = packet
-        self.context = context
-        self.fields = fields
+        self.text = text
+
+    @functools.cached_property
+    def structs(self):
+        packet, *context, fields = Parser(self.text).structs()
+        return packet, context[0] if context else {}, fields
+
+    packet = property(lambda self: self.structs[0])
+    context = property(lambda self: self.structs[1])
+    fields = property(lambda self: self.structs[2])
+
+    def numbers(self):
+        """Its fields that are one, where none is a struct or a list: sooner."""
+        return {k: int(v, 0) for k, v in NUMBER.findall(self.text, self.text.rindex('{'))}
 
 
 class Loss:
@@ -121,7 +137,7 @@ class Loss:
 def read(path, limit=None):
     """
     (records, losses); whatever else babeltrace2 has to say is a failure. It reads all; of the
-    records only the first @limit are taken apart.
+    records only the first @limit are given.
     """
     run = subprocess.run(['babeltrace2', '--clock-seconds', '--no-delta', path],
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -135,8 +151,7 @@ def read(path, limit=None):
     for line in run.stdout.splitlines()[:limit]:
         m = LINE.match(line)
         assert m, line
-        packet, *context, fields = Parser(m[5]).structs()
-        records.append(Record(m[1], m[2], m[4], packet, context[0] if context else {}, fields))
+        records.append(Record(m[1], m[2], m[4], m[5]))
     return records, losses
 
 

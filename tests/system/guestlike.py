@@ -11,13 +11,17 @@ import time
 from vm import BUILD, Reader
 
 GUESTLIKE = os.path.join(BUILD, 'tests', 'guestlike')
+RAMLIKE = os.path.join(BUILD, 'tests', 'qemu-system-guestlike')
 
 
 class Guestlike:
+    def start(self, where, policy, cpus, kib, **how):
+        self.process = subprocess.Popen([GUESTLIKE, where, policy, str(cpus), str(kib)], text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1, **how)
+
     def __init__(self, path, policy='overwrite', cpus=2, kib=256):
         self.path = path
-        self.process = subprocess.Popen([GUESTLIKE, path, policy, str(cpus), str(kib)], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1)
+        self.start(path, policy, cpus, kib)
         end = time.time() + 10
         while not self.published():
             assert time.time() < end and self.process.poll() is None, 'no region'

@@ -5,6 +5,7 @@ import ctypes
 import errno
 import functools
 import os
+import socket
 import subprocess
 
 from vm import TOOLS, kernel_path
@@ -56,7 +57,50 @@ def no_seccomp():
     return libc_call('prctl', 22, 2, None, None, None) != (-1, errno.EFAULT)
 
 
+@functools.lru_cache
+def no_vsock_loopback():
+    """Does a connection to this machine's own CID not come about? (vsock_loopback)"""
+    try:
+        with socket.socket(socket.AF_VSOCK) as listener, socket.socket(socket.AF_VSOCK) as s:
+            listener.bind((socket.VMADDR_CID_ANY, 17011))
+            listener.listen(1)
+            s.settimeout(2)
+            s.connect((1, 17011))
+    except (AttributeError, OSError):
+        return True
+    return False
+
+
+HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
+
+
+def add_huge_pages(nr):
+    """How many there are then; None: their number cannot be changed."""
+    try:
+        with open(HUGE_PAGES, encoding='ascii') as f:
+            there = int(f.read())
+        if nr:
+            with open(HUGE_PAGES, 'w', encoding='ascii') as f:
+                f.write(str(max(there + nr, 0)))
+        with open(HUGE_PAGES, encoding='ascii') as f:
+            return int(f.read())
+    except OSError:
+        return None
+
+
+@functools.lru_cache
+def no_huge_pages():
+    """Is there no room for 64 MiB in huge pages, also if some are asked for?"""
+    before, got = add_huge_pages(0), add_huge_pages(40)
+    if before is None or got is None:
+        return True
+    add_huge_pages(before - got)
+    return got - before < 40
+
+
 CONDITIONS = {
+    'no-huge-pages': no_huge_pages,
+    'no-vsock-loopback': no_vsock_loopback,
     'no-kvm': no_kvm,
     'no-landlock': no_landlock,
     'no-seccomp': no_seccomp,

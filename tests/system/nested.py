@@ -210,7 +210,7 @@ def events(text):
 
 def check_records(found, nr_cpus):
     """Each record of L2 is there once, in order, as it was written. Returns the numbers of each CPU."""
-    want = [{'l2_record': 0, 'l2_interrupt': 0, 'l2_armed': 0} for _ in range(nr_cpus)]
+    want = [{'l2_record': 0, 'l2_interrupt': 0, 'l2_armed': 0, 'l2_seen': 0} for _ in range(nr_cpus)]
     for e in found:
         f, cpu = e['fields'], e['cpu']
         seq = want[cpu][e['event']]
@@ -225,7 +225,7 @@ def check_all(found, accounts):
     want = check_records(found, len(accounts))
     for got, account in zip(want, accounts):
         assert got == {'l2_record': account['records'], 'l2_interrupt': account['irq_records'],
-                       'l2_armed': account['armed']}, \
+                       'l2_armed': account['armed'], 'l2_seen': account['seen']}, \
             (got, account)
     return sum(sum(w.values()) for w in want)
 

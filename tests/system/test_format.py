@@ -434,8 +434,8 @@ def test_read_by_hand(policy):
 SHARED = {
     'Rings': ['ring', 'block'],
     "The guest's words": ['super', 'ringset', 'area', 'guest', 'clock_sample', 'prog', 'names', 'name', 'runs', 'run',
-                          'anchor', 'schema_area'],
-    "The host's words": ['host'],
+                          'anchor', 'beacon', 'schema_area', 'reply'],
+    "The host's words": ['host', 'control'],
 }
 
 

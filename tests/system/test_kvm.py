@@ -383,17 +383,6 @@ def check_files(at, files):
     return {e['event'] for events in plain.values() for e in events}
 
 
-def own_times(at):
-    """{(event, number): time} of each of its virtual CPUs, as its own machine has them."""
-    path = os.path.join(at, 'own.alone')
-    replay(os.path.join(at, 'own.raw', 'source2-session1'), '-o', 'json:' + path)
-    with open(path, encoding='ascii') as f:
-        times = collections.defaultdict(dict)
-        for e in load(f.read()):
-            times[e['cpu']][e['event'], e['fields']['seq']] = e['time']
-        return times
-
-
 def check_perfetto(at, guest, changes, pid):
     """Events of the guest and its virtual CPUs' slices lie on the one clock of their host, as JSON has them."""
     path = os.path.join(at, 'own.pf')
@@ -423,7 +412,7 @@ def check_own(at, files, limit):
     shown = re.search(r'^shown as +the host\'s CLOCK_MONOTONIC, within (\d+) ns \(by the offset of its TSC that KVM tells\)$',
                       files['own.err'], re.M)
     say(shown[0], *re.findall('^line .*$', files['own.err'], re.M))
-    bound, own = int(shown[1]), own_times(at)
+    bound, own = int(shown[1]), causes.own_times(os.path.join(at, 'own.raw', 'source2-session1'))
     then = int(re.search(r'^line .*; within (\d+) ns then$', files['own.err'], re.M)[1])
     assert then <= limit and bound <= limit + OVERLOADED, files['own.err']
     nested.check_all(guest, list(accounts.values()))

@@ -22,6 +22,9 @@ TEXTS = {
     'syntax': b'"};\n}/*\\ \'a\r\t',
     'bytes': b'%s%n\xff\xc2\x9b\xe2\x80\xae~\x7f',
 }
+VIEWS = 'boot', 'boot:json', 'functions', 'functions:graph', 'functions:folded', 'functions:json'
+# A line of metrics, without what would end a label.
+SERIES = r'(# [ -~]*|\w+(\{(\w+="[^"\\]*(\\\\[^"\\]*)*",?)*\})? [-+0-9.eInf]+( [0-9.]+)?)?'
 SHOWN = {'terminal': r'\x1b[2J', 'path': '../../x', 'syntax': r'\x22};\x0a}/*', 'bytes': r'%s%n\xff\xc2\x9b'}
 
 
@@ -95,9 +98,14 @@ class Place:
 def check_outputs(place):
     """Of all kinds, and what comes of a capture later."""
     live = place.reader('--duration', '1.2', '--stats', '0.5', '-o', 'text:text', '-o', 'json:json', '-o', 'ctf:ctf',
-                        '-o', 'raw:raw', '-o', 'perfetto:pf', 'local:region')
+                        '-o', 'raw:raw', '-o', 'perfetto:pf', '-o', 'metrics:metrics', 'local:region')
     later = place.reader('file:raw')
     place.reader('--view', 'summary', 'file:raw')
+    views = {view: place.reader('--view', view, 'file:raw').stdout.decode('ascii') for view in VIEWS}
+    for view in ('functions:json', 'boot:json'):
+        json.loads(views[view])
+    for line in read(place.path('metrics')).decode('latin-1').split('\n'):
+        assert re.fullmatch(SERIES, line), f'metrics: {line}'
     text = read(place.path('text'))
     check_plain(text, 'text')
     assert later.stdout == text, 'a capture shows something else'
@@ -109,13 +117,13 @@ def check_outputs(place):
     found = all_files(place.top)
     for name in found:
         assert re.fullmatch(r'[A-Za-z0-9._/-]+', name) and name.startswith('a'), name
-        assert name in ('a', 'a/b') or re.match(r'a/b/(region|text|json|pf|(ctf|raw)(/|$))', name), f'{name} was made'
+        assert name in ('a', 'a/b') or re.match(r'a/b/(region|text|json|pf|metrics|(ctf|raw)(/|$))', name), f'{name} was made'
         if os.path.basename(name) == 'metadata':
             check_plain(read(os.path.join(place.top, name)), name, b'\t')
     check_plain(babeltrace(place.path('ctf')), 'babeltrace2 ctf')
     # A capture's records are the guest's bytes; which of them babeltrace2 shows as they are is its own choice.
     check_plain(babeltrace(place.path('raw')), 'babeltrace2 raw', bytes(range(0x80, 0x100)))
-    return live, text.decode('ascii')
+    return live, text.decode('ascii'), views
 
 
 @params(*TEXTS)
@@ -125,13 +133,19 @@ def test_texts(name):
         raise Skip('built without zlib')
     with Place() as place:
         place.start('texts', TEXTS[name])
-        live, text = check_outputs(place)
+        live, text, views = check_outputs(place)
         shown = SHOWN[name]
         for where, lines in (('a task', rf'-4711 +event_name'), ('a record', 'field_name'), ('a function', r'\+0x10'),
                              ('skipped calls', 'calls of')):
             assert any(shown[:6] in line and re.search(lines, line) for line in text.splitlines()), \
                 f'{where} has no {shown}:\n{text[:2000]}'
         assert shown in live.stderr.decode('ascii').split('--- summary', 1)[1].split('placement', 1)[0], live.stderr
+        assert views['boot'].count(shown[:6]) >= 4, \
+            f'no level, function, module or program {shown}:\n{views["boot"]}'
+        for kind, key in (('levels', 'level'), ('initcalls', 'function'), ('modules', 'module'), ('programs', 'path')):
+            found = [step[key] for step in json.loads(views['boot:json'])[kind]]
+            assert found and all(name.startswith(shown[:6]) for name in found), (kind, found, shown)
+        assert 'value_name' in views['functions'] and 'value_name' in views['functions:folded'], views['functions']
         say([line for line in text.splitlines() if 'field_name' in line][3])
 
 
@@ -143,6 +157,8 @@ def test_names(what):
     name = list(TEXTS)[['event', 'field', 'type', 'value'].index(what)]
     with Place() as place:
         place.start(what, TEXTS[name])
-        live, shown = check_outputs(place)
+        live, shown, views = check_outputs(place)
         assert 'is not allowed' in live.stderr.decode('ascii'), live.stderr
         assert SHOWN[name] not in shown, shown[:1000]
+        for view in VIEWS:
+            assert SHOWN[name] not in views[view], (view, views[view][:1000])

@@ -62,20 +62,21 @@ def kernel_path(version):
     return _kernels[version]
 
 
-INT3 = r'Oops: int3|int3: 0000'
+INT3 = r'Oops: int3|int3: 0000|soft lockup - CPU#\d+ stuck for \d+s! \[guest-agent'
 
 
 class EmulationFault(RuntimeError):
     """
-    The guest did not boot, or stopped with "Oops: int3". Under QEMU 7.2's emulation that happens to
-    about one guest in a hundred, while its kernel patches code that another virtual CPU runs (see
-    tools/README.md). It says nothing about what is tested, so the test is run again.
+    The guest did not boot, or stopped with "Oops: int3", or in the system call that has its kernel patch
+    code. Under QEMU 7.2's emulation that happens to about one guest in a hundred, while another virtual
+    CPU runs that code (see tools/README.md). It says nothing about what is tested, so the test is run again.
     """
 
 
 class VM:
     """One guest. `script` is shell code that it runs; its output and exit status come back."""
 
+    source = None  # that is read: its region's, unless it says otherwise
     started = 0  # of all: tests/run.py asks whether a test that failed had one
 
     def __init__(self, script, kernel='6.12', cpus=1, memory='512M', regions=1, region_size='16M',
@@ -207,11 +208,11 @@ class Reader:
                 shutil.rmtree(reader.dir, ignore_errors=True)
         cls.started.clear()
 
-    def __init__(self, vm_or_source, *args, ram=None, name='reader', env=None):
+    def __init__(self, vm_or_source, *args, ram=None, name='reader', env=None, pass_fds=()):
         self.own_dir = not isinstance(vm_or_source, VM)
         if not self.own_dir:
             self.dir = vm_or_source.dir
-            source = f'ivshmem:{vm_or_source.region}' + (f',ram={ram}' if ram else '')
+            source = vm_or_source.source or f'ivshmem:{vm_or_source.region}' + (f',ram={ram}' if ram else '')
         else:
             self.dir = tempfile.mkdtemp(prefix='htrace-reader-', dir='/dev/shm')
             source = vm_or_source
@@ -219,7 +220,9 @@ class Reader:
         self.err_path = os.path.join(self.dir, name + '.err')
         with open(self.out_path, 'wb') as out, open(self.err_path, 'wb') as err:
             self.process = subprocess.Popen([READER, *args, source], stdin=subprocess.DEVNULL,
-                                            stdout=out, stderr=err, env=dict(os.environ, **(env or {})))
+                                            stdout=out, stderr=err, env=dict(os.environ, **(env or {})),
+                                            pass_fds=pass_fds)
+        self.source = source
         Reader.started.append(self)
 
     def out(self):

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A sink that writes into a file, or a directory, and a schema that a test declares. Define SINK
- * before.
+ * before, and SINK_OPTIONS, the text of them, if it is to have any.
  */
 #ifndef SINK_FIXTURE_H
 #define SINK_FIXTURE_H
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -32,6 +34,9 @@ static void setup(void)
 {
 	strcpy(path + sizeof(path) - 7, "XXXXXX");
 	sink = (struct sink){ .ops = &SINK, .path = path };
+#ifdef SINK_OPTIONS
+	ck_assert_int_eq(SINK.options(&sink, (char[]){ SINK_OPTIONS }, path), 0);
+#endif
 	if (SINK.open && !SINK.file)
 		ck_assert_ptr_nonnull(mkdtemp(path));
 	else
@@ -64,6 +69,32 @@ static void teardown(void)
 	names_free(names);
 	events = NULL;
 	schema = NULL;
+}
+
+static void remove_all(int dir)
+{
+	DIR *d = fdopendir(dir);
+	const struct dirent *e;
+
+	while ((e = readdir(d)) != NULL) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (unlinkat(dir, e->d_name, 0) && errno == EISDIR) {
+			remove_all(openat(dir, e->d_name, O_RDONLY | O_DIRECTORY));
+			unlinkat(dir, e->d_name, AT_REMOVEDIR);
+		}
+	}
+	closedir(d);
+}
+
+/* Of a sink that writes into one: in place of teardown(). */
+__attribute__((unused)) static void finish_directory(void)
+{
+	if (sink.state)
+		sink.ops->close(&sink);
+	remove_all(open(path, O_RDONLY | O_DIRECTORY));
+	rmdir(path);
+	teardown();
 }
 
 /* Declare an event of one field at offset 0. */

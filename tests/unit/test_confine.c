@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -435,14 +436,16 @@ END_TEST
 
 /* --------------------------------------------------------------------------------------- the finder */
 
-/* 0, or an errno; no @plan: as the keeper. @attempt knows of no other process than @parent, which is not confined. */
+static bool receives; /* who is confined in_helper() receives a stream, from whoever connects */
+
+/* 0, or an errno; no @plan: as the keeper, or who receives. @attempt knows of no other process than @parent, which is not confined. */
 static int in_helper(const struct confine_finder_plan *plan, int (*attempt)(void))
 {
 	int status;
 	pid_t child = fork();
 
 	if (!child) {
-		if (plan ? confine_finder(plan) : confine_keeper())
+		if (plan ? confine_finder(plan) : receives ? confine_receiver(false) : confine_keeper())
 			_exit(255);
 		_exit(attempt());
 	}
@@ -654,6 +657,30 @@ static int look_at_process(void)
 	return result(syscall(SYS_pidfd_open, parent, 0));
 }
 
+/* Its connection, which may be a device, and the region's memory, which it gives back. */
+static int receive(void)
+{
+	struct pollfd p = { .fd = pair[0], .events = POLLIN };
+	char *memory = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), c = 'x';
+
+	if (memory == MAP_FAILED || write(pair[1], &c, 1) != 1 || poll(&p, 1, 1000) != 1 || read(pair[0], memory, 1) != 1)
+		return 1;
+	if (accept4(pair[0], NULL, NULL, SOCK_NONBLOCK) >= 0 || errno == EPERM || madvise(memory, 1 << 20, MADV_DONTNEED))
+		return 2;
+	return getrandom(memory, 8, 0) == 8 ? 0 : 3;
+}
+
+START_TEST(test_receiver_works)
+{
+	receives = true;
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+	ck_assert_int_eq(in_helper(NULL, receive), 0);
+	close(pair[0]);
+	close(pair[1]);
+	receives = false;
+}
+END_TEST
+
 static const struct attempt of_keeper[] = {
 	{ "opens a file", read_passwd }, { "truncates", cut_there }, { "makes a file", make_file },
 	{ "deletes", delete_beside }, { "reads another's memory", read_memory }, { "looks at a process", look_at_process },
@@ -666,6 +693,17 @@ START_TEST(test_keeper_calls)
 {
 	int error = in_helper(NULL, of_keeper[_i].how);
 
+	ck_assert_msg(error == EPERM, "%s: %s", of_keeper[_i].what, error ? strerror(error) : "it can");
+}
+END_TEST
+
+START_TEST(test_receiver_calls)
+{
+	int error;
+
+	receives = true;
+	error = in_helper(NULL, of_keeper[_i].how);
+	receives = false;
 	ck_assert_msg(error == EPERM, "%s: %s", of_keeper[_i].what, error ? strerror(error) : "it can");
 }
 END_TEST
@@ -718,6 +756,7 @@ int main(void)
 	tcase_add_test(t, test_capabilities);
 	tcase_add_test(t, test_finder_works);
 	tcase_add_test(t, test_keeper_works);
+	tcase_add_test(t, test_receiver_works);
 #ifdef HAVE_LIBCAP_NG
 	tcase_add_test(t, test_finder_elsewhere);
 #endif
@@ -732,6 +771,7 @@ int main(void)
 		tcase_add_test(t, test_bpf);
 		tcase_add_loop_test(t, test_finder_calls, 0, sizeof(of_finder) / sizeof(*of_finder));
 		tcase_add_loop_test(t, test_keeper_calls, 0, sizeof(of_keeper) / sizeof(*of_keeper));
+		tcase_add_loop_test(t, test_receiver_calls, 0, sizeof(of_keeper) / sizeof(*of_keeper));
 #ifdef HAVE_SECCOMP
 		tcase_add_loop_test(t, test_without, 0, 2);
 #endif

@@ -65,10 +65,13 @@ static __u64 alu(__u8 op, __u64 a, __u64 b)
 	ck_abort_msg("operation %x", op);
 }
 
+static __u32 drawn; /* what the next call for a random number gives */
+
 /* As the kernel would, but for what the verifier checks: here by assertions. */
 static __u64 run(const struct filter_code *c, __u32 number)
 {
 	__u64 r[6] = { 0xdead, 0, number, 0xdead, 0xdead, 0xdead };
+	bool called = false;
 
 	for (size_t pc = 0; pc < c->nr; pc++) {
 		const struct bpf_insn *i = &c->insn[pc];
@@ -76,7 +79,19 @@ static __u64 run(const struct filter_code *c, __u32 number)
 		unsigned int size;
 
 		ck_assert(i->dst_reg < 6 && i->dst_reg != SCRATCH);
+		if (i->code == (BPF_JMP | BPF_CALL)) {
+			ck_assert_int_eq(i->imm, BPF_FUNC_get_prandom_u32);
+			r[0] = drawn;
+			for (int k = 1; k < 6; k++)
+				r[k] = 0xdeadbeef; /* the call's to use */
+			called = true;
+			continue;
+		}
 		switch (BPF_CLASS(i->code)) {
+		case BPF_ALU:
+			ck_assert_int_eq(i->code, BPF_ALU | BPF_MOD | BPF_K);
+			r[i->dst_reg] = (__u32)r[i->dst_reg] % (__u32)b;
+			break;
 		case BPF_ALU64:
 			r[i->dst_reg] = alu(i->code, r[i->dst_reg], b);
 			break;
@@ -86,7 +101,7 @@ static __u64 run(const struct filter_code *c, __u32 number)
 		case BPF_LDX:
 			size = BPF_SIZE(i->code) == BPF_B ? 1 : BPF_SIZE(i->code) == BPF_H ? 2 :
 			       BPF_SIZE(i->code) == BPF_W ? 4 : 8;
-			ck_assert_uint_eq(i->src_reg, SCRATCH);
+			ck_assert(i->src_reg == SCRATCH && !called);
 			ck_assert(i->off >= 0 && (size_t)i->off + size <= sizeof(scratch));
 			r[i->dst_reg] = 0;
 			memcpy(&r[i->dst_reg], scratch + i->off, size);
@@ -114,7 +129,8 @@ static void check_shape(const struct filter_code *c)
 	ck_assert_uint_le(c->nr, HTRACE_FILTER_INSNS);
 	for (size_t pc = 0; pc < c->nr; pc++) {
 		const struct bpf_insn *i = &c->insn[pc];
-		bool jump = BPF_CLASS(i->code) == BPF_JMP || BPF_CLASS(i->code) == BPF_JMP32;
+		bool jump = (BPF_CLASS(i->code) == BPF_JMP || BPF_CLASS(i->code) == BPF_JMP32) &&
+			    i->code != (BPF_JMP | BPF_CALL);
 
 		ck_assert_msg(reached[pc], "instruction %zu of %zu cannot be reached", pc, c->nr);
 		if (jump) {
@@ -286,6 +302,46 @@ START_TEST(test_cases)
 }
 END_TEST
 
+/* One in so many of those that pass, and none of the others; alone, and beside other events. */
+START_TEST(test_sampled)
+{
+	static const char *const texts[] = { "u8 == 200", "u8 == 0", "nosuch == 1", "!(nosuch == 1)" };
+	static const bool passes[] = { true, false, false, true };
+	struct filter_code *alone = calloc(1, sizeof(*alone)), *beside = calloc(1, sizeof(*beside));
+	struct filter_case cases[6] = { { 0 } };
+	struct compiled *c[4];
+	int ret;
+
+	sample();
+	set_scratch(memory, sizeof(memory));
+	for (__u32 i = 0; i < 5; i++) {
+		cases[i] = (struct filter_case){ i + 7, NULL, event, 10 };
+		if (i < 4) {
+			c[i] = compile(texts[i], &ret);
+			cases[i].bound = c[i]->b;
+		}
+	}
+	cases[5] = (struct filter_case){ 12, NULL, event, 1 };
+	ck_assert(!filter_compile(beside, cases, 6));
+	check_shape(beside);
+	for (__u32 i = 0; i < 5; i++) {
+		ck_assert(!filter_compile(alone, &cases[i], 1));
+		check_shape(alone);
+		for (drawn = 4294967280u; drawn > 16; drawn++) {
+			bool wanted = (i == 4 || passes[i]) && drawn % 10 == 0;
+
+			ck_assert_uint_eq(run(alone, i + 7), wanted);
+			ck_assert_uint_eq(run(beside, i + 7), wanted);
+			ck_assert_uint_eq(run(beside, 12), 1);
+		}
+	}
+	for (__u32 i = 0; i < 4; i++)
+		release(c[i]);
+	free(alone);
+	free(beside);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("filter_bpf");
@@ -297,6 +353,7 @@ int main(void)
 	tcase_add_test(tc, test_compiled);
 	tcase_add_test(tc, test_too_long);
 	tcase_add_test(tc, test_cases);
+	tcase_add_test(tc, test_sampled);
 	suite_add_tcase(s, tc);
 	return unit_run(s);
 }

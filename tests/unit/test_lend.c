@@ -402,6 +402,75 @@ START_TEST(test_lapped)
 }
 END_TEST
 
+/* Of the stream's packets: how many are said to be open, which no packet follows that is not. */
+static unsigned int open_packets(unsigned int *nr)
+{
+	struct capture_packet p = { 0 };
+	unsigned int nr_open = 0;
+	__u64 lost = 0;
+	char path[96];
+	off_t at = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/raw/source1-session1/cpu0", top);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	for (*nr = 0; pread(fd, &p, sizeof(p), at) == sizeof(p); ++*nr, at += (off_t)p.packet_size / 8) {
+		ck_assert_uint_eq(p.magic, CAPTURE_PACKET_MAGIC);
+		ck_assert_uint_eq(p.packet_seq_num, *nr);
+		ck_assert_uint_ge(p.events_discarded, lost);
+		lost = p.events_discarded;
+		if (p.unverified == CAPTURE_PACKET_OPEN) {
+			ck_assert_uint_eq(p.content_size, 8 * sizeof(p));
+			nr_open++;
+			continue;
+		}
+		ck_assert_uint_eq(p.unverified, 0);
+		ck_assert_uint_eq(nr_open, 0);
+	}
+	close(fd);
+	return nr_open;
+}
+
+/*
+ * Overwrite: what a reader leaves that is killed before it knows whether what it wrote had been lapped meanwhile is
+ * packets without content, to whoever reads it; and nothing of their bytes is taken for records.
+ */
+START_TEST(test_open)
+{
+	struct lender l;
+	unsigned int nr;
+	struct found f;
+
+	ways(0);
+	begin(&l, HTRACE_OVERWRITE);
+	fill(&l, 4);
+	lend(&l);
+	session_take_back(l.session, TAKE_BACK_ALL);
+	ck_assert_uint_eq(open_packets(&nr), 0);
+	fill(&l, 6);
+	lend(&l);
+	session_take_back(l.session, TAKE_BACK_BEGUN);
+	if (l.stats.cpu[0].events == l.box.seq) { /* no io_uring */
+		end(&l);
+		stats_free(&l.stats);
+		return;
+	}
+	while (open_packets(&nr) < 6 || nr < 10)
+		usleep(1000);
+	f = read_back();
+	ck_assert(f.in_order && f.damaged && !f.lost && !f.wrong);
+	ck_assert_uint_ge(f.events, 3 * RECORDS);
+	ck_assert_uint_le(f.events, 4 * RECORDS);
+	ck_assert_int_eq(end(&l), 0);
+	ck_assert_uint_eq(open_packets(&nr), 0);
+	f = read_back();
+	ck_assert(f.in_order && !f.damaged && !f.lost);
+	ck_assert_uint_eq(f.events, l.box.seq);
+	stats_free(&l.stats);
+}
+END_TEST
+
 /* The disk is full in the midst of a packet: those before it are there, the others stay in the ring. */
 START_TEST(test_full)
 {
@@ -591,6 +660,7 @@ int main(void)
 	tcase_add_loop_test(t, test_ahead, 0, WAYS);
 	tcase_add_loop_test(t, test_discard, 0, WAYS);
 	tcase_add_loop_test(t, test_lapped, 0, WAYS);
+	tcase_add_test(t, test_open);
 	tcase_add_loop_test(t, test_full, 0, WAYS);
 	tcase_add_loop_test(t, test_gone, 0, WAYS);
 	tcase_add_loop_test(t, test_changed, 0, 10);

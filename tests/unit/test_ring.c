@@ -378,6 +378,36 @@ START_TEST(test_interrupted_reserve)
 }
 END_TEST
 
+static __u64 count_reads(struct ringbox *b, int *times)
+{
+	++*times;
+	return b->clock;
+}
+
+/* Whatever becomes of a record that is alone: a drop must not cost more than what it replaces. */
+START_TEST(test_clock_read_once)
+{
+	int times = 0, records = 0, single = _i / 2;
+	struct htrace_slot slot;
+	struct ringbox b;
+
+	box_init(&b, RING, BLOCK, policies[_i % 2]);
+	for (; records < 3 * NB * PER_BLOCK; records++) {
+		if (single ? !!htrace_reserve_single(b.ring, &b.g, &b.ring->consumed, 4, 16, 7,
+						     count_reads(&b, &times), &slot) :
+			     !!htrace_reserve(b.ring, &b.g, &b.ring->consumed, 4, 16, 7, count_reads(&b, &times),
+					      &slot))
+			htrace_commit(&slot);
+		ck_assert_int_eq(times, records + 1);
+	}
+	if (policies[_i % 2] == HTRACE_DISCARD)
+		ck_assert_uint_ge(b.ring->dropped, NB * PER_BLOCK);
+	else
+		ck_assert_uint_eq(b.ring->dropped, 0);
+	box_free(&b);
+}
+END_TEST
+
 /*
  * The opener of a block is preempted between its CAS and its descriptor; others go on in the new
  * block. Nothing of it may be delivered before the opener is done.
@@ -861,6 +891,7 @@ static Suite *make_suite(void)
 	tcase_add_test(t, test_overwrite_late);
 	tcase_add_loop_test(t, test_nested, 0, 2);
 	tcase_add_loop_test(t, test_interrupted_reserve, 0, 2);
+	tcase_add_loop_test(t, test_clock_read_once, 0, 4);
 	tcase_add_loop_test(t, test_preempted_opener, 0, 2);
 	tcase_add_test(t, test_overwrite_guard);
 	tcase_add_loop_test(t, test_preempted_writers, 0, 2);

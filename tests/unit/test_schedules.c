@@ -67,7 +67,7 @@ static struct {
 	/* Of each attempt to reserve: the head that it began with; has it moved when the ring seemed full? */
 	__u64 loaded[PRODUCERS], began_at[PRODUCERS];
 	bool moved[PRODUCERS], unordered[PRODUCERS];
-	int attempts[PRODUCERS];
+	int attempts[PRODUCERS]; /* loads of head: one each, or two of one that was refused */
 	unsigned int records;        /* per producer */
 	unsigned int idle[READER + 1]; /* most points between two records, or reads */
 	enum start start;
@@ -197,6 +197,7 @@ static const volatile void *load(const volatile void *at, int order)
 	if (current < 0 || current == READER)
 		return from;
 	if (at == &run.ring->head) {
+		run.attempts[current]++;
 		if (!run.unordered[current])
 			run.loaded[current] = visible_head();
 		else
@@ -294,7 +295,6 @@ static __u64 tick(int p)
 	point();
 	run.clock += 1 + (below(40) ? below(50) : unit_random(&run.random) % (3ULL << 31));
 	run.began_at[p] = run.loaded[p];
-	run.attempts[p]++;
 	return run.now[p] = run.clock;
 }
 

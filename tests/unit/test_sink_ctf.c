@@ -6,7 +6,6 @@
 #define SINK sink_ctf
 #include "sink_fixture.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -134,32 +133,6 @@ static void expect_fields(const void *want, size_t len)
 
 	ck_assert_uint_eq(got, len);
 	ck_assert_mem_eq(p, want, len);
-}
-
-static int remove_all(int dir)
-{
-	DIR *d = fdopendir(dir);
-	const struct dirent *e;
-
-	while ((e = readdir(d)) != NULL) {
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
-			continue;
-		if (unlinkat(dir, e->d_name, 0) && errno == EISDIR) {
-			remove_all(openat(dir, e->d_name, O_RDONLY | O_DIRECTORY));
-			unlinkat(dir, e->d_name, AT_REMOVEDIR);
-		}
-	}
-	closedir(d);
-	return 0;
-}
-
-static void finish(void)
-{
-	if (sink.state)
-		sink.ops->close(&sink);
-	remove_all(open(path, O_RDONLY | O_DIRECTORY));
-	rmdir(path);
-	teardown();
 }
 
 /* --------------------------------------------------------------------------------------- metadata */
@@ -894,7 +867,7 @@ int main(void)
 	Suite *s = suite_create("sink_ctf");
 	TCase *c = tcase_create("sink_ctf");
 
-	tcase_add_checked_fixture(c, setup, finish);
+	tcase_add_checked_fixture(c, setup, finish_directory);
 	tcase_set_timeout(c, 60);
 	tcase_add_loop_test(c, test_integer_types, 0, ARRAY_SIZE(integers));
 	tcase_add_test(c, test_enum_types);

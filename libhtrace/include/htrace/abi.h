@@ -179,7 +179,7 @@ struct htrace_host {
 	__u64 drained;   /* == session: everything of a closing session was read */
 	__u64 clock_ping; /* ping-pong of clocks: number of the host's question (release); 0: none */
 	__u64 clock_tsc;  /* host's TSC before it was asked */
-	__u64 command;    /* control: command counter, 0 = none yet */
+	__u64 command;    /* number of the latest command (release): struct htrace_control; 0: none yet */
 	/*
 	 * 0: the guest is told nothing of its exits. Else the ring at HTRACE_TOLD_OFF holds what it
 	 * is told; another number whenever that began anew (release, after the ring was zeroed).
@@ -229,6 +229,22 @@ struct htrace_told_exit {
 struct htrace_told_total {
 	struct htrace_told_exit sum; /* its times added up */
 	__u64 exits;
+};
+
+/*
+ * Control: what a host asks of a running agent. Writer: who holds the lock of these bytes in the region's
+ * file (fcntl(2), F_OFD_SETLK), while htrace_guest.answer is htrace_host.command; that is stored last. It
+ * need not be the region's reader. Reader: the agent, once, into memory of its own, if it says so in
+ * htrace_guest.control.
+ */
+#define HTRACE_CONTROL_OFF (HTRACE_HOST_OFF + 40960)
+#define HTRACE_CONTROL_MAX 4032 /* bytes of a command */
+
+struct htrace_control {
+	__u32 len; /* of text, 1 ... HTRACE_CONTROL_MAX */
+	__u32 reserved32;
+	__u64 reserved[7];
+	char text[HTRACE_CONTROL_MAX]; /* not terminated */
 };
 
 /*
@@ -309,7 +325,7 @@ struct htrace_guest {
 	__u64 clock_head;    /* samples written so far (release); the last is [(head - 1) % 64] */
 	__u64 clock_pong;    /* ping-pong of clocks: the question answered (release); 0: nobody answers */
 	__u64 clock_tsc;     /* guest's TSC, read after the question was seen */
-	__u64 answer;        /* control: the last command carried out */
+	__u64 answer;        /* the command that struct htrace_reply answers (release) */
 	/* Of writers of samples among themselves: who is at it, pid namespace << 32 | pid; or 0. */
 	__u64 clock_lock;
 	__u64 agent_ns;      /* agent_pid's namespaces, as a ring's owner_ns; 0: not known */
@@ -319,11 +335,40 @@ struct htrace_guest {
 	 */
 	__u32 bell;
 	__u32 reserved32;
-	__u64 reserved[1];
+	__u64 control; /* what commands are taken: enum htrace_allow (release); 0: none, nobody answers */
 	char release[64];  /* uname -r; bytes of any value, not necessarily terminated */
 	char hostname[64]; /* uname -n; likewise */
 	struct htrace_clock_sample clock[HTRACE_CLOCK_SAMPLES];
 	struct htrace_prog prog[HTRACE_MAX_PROGS];
+};
+
+/* htrace_guest.control */
+enum htrace_allow {
+	HTRACE_CONTROL_TAKEN = 1, /* commands are answered; of these it does what the other bits allow: */
+	HTRACE_ALLOW_EVENTS = 2,
+	HTRACE_ALLOW_FILTERS = 4,
+	HTRACE_ALLOW_SAMPLING = 8,
+	HTRACE_ALLOW_FLUSH = 16,
+};
+
+enum htrace_reply_status {
+	HTRACE_REPLY_DONE = 0,
+	HTRACE_REPLY_FAILED = 1, /* nothing was changed; text says why */
+	HTRACE_REPLY_DENIED = 2, /* likewise */
+	HTRACE_REPLY_INVALID = 3, /* no command, or of a newer version; likewise */
+	HTRACE_REPLY_LOST = 4, /* an agent before this one may have carried it out, and ended */
+};
+
+#define HTRACE_REPLY_OFF 12288 /* from the guest header's start, in its area */
+#define HTRACE_REPLY_MAX (65536 - HTRACE_REPLY_OFF - 64)
+
+/* Writer: the agent, before it stores htrace_guest.answer. Reader: who gave the command, once. */
+struct htrace_reply {
+	__u32 status; /* enum htrace_reply_status */
+	__u32 len;    /* of text */
+	__u64 next;   /* 0: this is all. Else where the list goes on: an argument for the next command */
+	__u64 reserved[6];
+	char text[HTRACE_REPLY_MAX]; /* any bytes, not terminated */
 };
 
 /* Task names that held at `time` (tasks that ran before tracing began). */
@@ -367,6 +412,34 @@ struct htrace_runs {
 	__u64 nr_pages; /* sum over the runs */
 	__u64 reserved[6];
 	/* struct htrace_anchor anchor[]; struct htrace_run run[]; */
+};
+
+/* ----------------------------------------------------------------------------------- beacon */
+
+#define HTRACE_BEACON_MAGIC 0x31304e4342525448ULL /* "HTRBCN01" */
+#define HTRACE_BEACON_TABLES 64
+#define HTRACE_BEACON_REGION (8ULL << 20) /* bytes of a region that has one */
+
+/*
+ * At the beginning of a page of guest RAM: where a region that no device holds lies there. Writer: the agent, magic
+ * last (release), and cleared before anything that it tells of is given back. Reader: a host that looks for it in
+ * the guest's memory, by copies.
+ */
+struct htrace_beacon {
+	__u64 magic; /* HTRACE_BEACON_MAGIC */
+	__u64 inverse; /* its complement */
+	__u64 gpa;   /* guest-physical address of this page */
+	__u64 session; /* the region's; not 0 */
+	__u64 region_size; /* HTRACE_BEACON_REGION */
+	__u32 page_shift; /* of the guest: 12 ... 16 */
+	__u32 nr_tables;
+	__u64 sum; /* FNV-1a, of 64-bit words instead of bytes: of this struct, with magic and sum 0 */
+	__u64 reserved;
+	/*
+	 * Guest page frame numbers of the tables: pages of __u64, which are the frame numbers of the region's
+	 * pages in their order.
+	 */
+	__u64 table[HTRACE_BEACON_TABLES];
 };
 
 /* ------------------------------------------------------------------------------- schema area */

@@ -97,7 +97,7 @@ HTRACE_INLINE void htrace_commit_basis(struct htrace_ring *r, struct htrace_slot
 /*
  * Record the switch @e_ (a struct htrace_switch *) as event @id_, packed or in full: as htrace_reserve() and
  * htrace_commit(). @quick_geo_ as for htrace_reserve_with(). Evaluates to whether it was recorded; else it was
- * dropped and counted.
+ * dropped and counted. In full it has the time that was read for packing, if head has not moved since.
  */
 #define htrace_record_switch(ring_, quick_geo_, geo_, consumed_, id_, e_, schema_, now_)                  \
 	__extension__({                                                                                   \
@@ -109,7 +109,9 @@ HTRACE_INLINE void htrace_commit_basis(struct htrace_ring *r, struct htrace_slot
 			struct htrace_switch *full_ =                                                     \
 				htrace_reserve_with(0, (ring_), (quick_geo_), (geo_), (consumed_), (id_), \
 						    sizeof(*full_), (schema_),                            \
-						    (switch_time_ = (now_)), &slot_);                     \
+						    htrace_load(&(ring_)->head) == packed_pos_ ? switch_time_ : \
+							    (switch_time_ = (now_)),                      \
+						    &slot_);                                              \
 			if (full_)                                                                        \
 				htrace_commit_basis((ring_), &slot_, full_, (e_), switch_time_);          \
 			recorded_ = full_ != 0;                                                           \

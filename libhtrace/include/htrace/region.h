@@ -136,6 +136,19 @@ const struct htrace_host_ring *htrace_region_host_ring(const struct htrace_regio
 /* Ring @index of a set that lies in the region; NULL if it does not. */
 struct htrace_ring *htrace_region_ring(struct htrace_region *r, __u32 set, __u32 index,
 				       struct htrace_geometry *g);
+/*
+ * Take commands: @allows is of enum htrace_allow. One that was given before is not carried out, but answered
+ * by HTRACE_REPLY_LOST. Again when what is allowed changes; 0 before the end.
+ */
+void htrace_region_control(struct htrace_region *r, __u64 allows);
+/*
+ * Has the host a command? Its length, in @text with a NUL behind; 0: there is none. Each is told once, and is
+ * to be answered, by htrace_region_reply(), before the next one.
+ */
+size_t htrace_region_command(struct htrace_region *r, char text[HTRACE_CONTROL_MAX + 1]);
+/* @len: what is beyond HTRACE_REPLY_MAX is cut off. @next: as in struct htrace_reply. */
+void htrace_region_reply(struct htrace_region *r, enum htrace_reply_status status, const char *text,
+			 size_t len, __u64 next);
 /* Order earlier stores into the region before later ones, in WC memory too. */
 void htrace_region_fence(const struct htrace_region *r);
 /*
@@ -301,6 +314,22 @@ int htrace_view_announce(struct htrace_view *v, enum htrace_host_state state, __
 int htrace_view_beat(struct htrace_view *v);
 int htrace_view_session_drained(struct htrace_view *v);
 int htrace_view_ask_names(struct htrace_view *v);
+
+/*
+ * Commands for a running agent, of a host whose user need not be the region's reader. One at a time: who
+ * gives one holds a lock of the file (of its open description, so until the view is closed).
+ *
+ * htrace_view_control(): enum htrace_allow, what the agent of the attached session takes; 0: it takes no
+ * commands.
+ * htrace_view_command(): give it one. -EBUSY: another one has the lock, or the one before is not answered
+ * yet; -EOPNOTSUPP: see htrace_view_control(); -EMSGSIZE: it is empty, or longer than HTRACE_CONTROL_MAX;
+ * -EACCES, -EINVAL: see htrace_view_claim().
+ * htrace_view_reply(): the answer to it, in private memory; it may say anything. -EAGAIN: not yet. -EPROTO:
+ * what is there makes no sense.
+ */
+__u64 htrace_view_control(const struct htrace_view *v);
+int htrace_view_command(struct htrace_view *v, const char *text);
+int htrace_view_reply(const struct htrace_view *v, struct htrace_reply *reply);
 /* What answers said of the guest's TSC less ours, modulo 2^64, at one time. */
 struct htrace_pong {
 	__u64 tsc; /* ours then */

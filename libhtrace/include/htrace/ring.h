@@ -259,11 +259,17 @@ HTRACE_INLINE void htrace_ring_drop(struct htrace_ring *r)
 		if (!payload_at_)                                                           \
 			payload_at_ = htrace_reserve_slowly((single_), (ring_), (geo_),     \
 							    (consumed_), (id_), want_,      \
-							    (schema_), now_, (slot_));      \
+							    (schema_), quick_pos_,          \
+							    quick_time_, now_, (slot_));    \
 		(void *)payload_at_;                                                        \
 	})
 
-#define htrace_reserve_slowly(single_, ring_, geo_, consumed_, id_, want_, schema_, now_, slot_) \
+/*
+ * The clock is not read twice for one head: of a record that is dropped, or opens a block, htrace_try_quick()'s
+ * time is as good, as head was loaded before it, and has not moved since. So a drop costs no more than a record.
+ */
+#define htrace_reserve_slowly(single_, ring_, geo_, consumed_, id_, want_, schema_, quick_pos_, quick_time_, now_, \
+			      slot_)                                                        \
 	__extension__({                                                                     \
 		const struct htrace_geometry *shape_ = (geo_);                              \
 		__u32 body_ = ((want_) + 7u) & ~7u;                                         \
@@ -273,7 +279,7 @@ HTRACE_INLINE void htrace_ring_drop(struct htrace_ring *r)
 		else                                                                        \
 			htrace_retry(__extension__({                                        \
 				__u64 pos_ = htrace_load(&(ring_)->head);                   \
-				__u64 time_ = (now_);                                       \
+				__u64 time_ = pos_ == (quick_pos_) ? (quick_time_) : (now_); \
 				htrace_try_reserve((single_), (ring_), shape_, (consumed_), \
 						   (id_), body_, (schema_), pos_, time_,    \
 						   &found_, (slot_)) == HTRACE_TRY_DONE;    \

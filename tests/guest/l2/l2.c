@@ -9,6 +9,8 @@
 
 #include <htrace/clock.h>
 
+#define PATIENCE 2000 /* looks at the mailbox */
+
 static inline struct l2_cpu *self(void)
 {
 	struct l2_cpu *c;
@@ -227,14 +229,9 @@ static void use_msrs(struct l2_cpu *c)
 	c->msrs++;
 }
 
-static void wait_for_timer(struct l2_cpu *c)
+/* Until there was one more than @before. */
+static void halt_until_interrupt(struct l2_cpu *c, __u64 before)
 {
-	__u64 before = c->irqs, deadline = htrace_clock_tsc() + c->delay;
-
-	push(c, c->armed_event, c->armed, deadline);
-	c->armed++;
-	c->msrs++;
-	write_msr(L2_MSR_DEADLINE, deadline);
 	for (;;) {
 		__asm__ volatile("cli" ::: "memory");
 		if (c->irqs != before)
@@ -245,11 +242,44 @@ static void wait_for_timer(struct l2_cpu *c)
 	__asm__ volatile("sti" ::: "memory");
 }
 
-static void wait_for_interrupt(const struct l2_cpu *c)
+static void wait_for_timer(struct l2_cpu *c)
+{
+	__u64 before = c->irqs, deadline = htrace_clock_tsc() + c->delay;
+
+	push(c, c->armed_event, c->armed, deadline);
+	c->armed++;
+	c->msrs++;
+	write_msr(L2_MSR_DEADLINE, deadline);
+	halt_until_interrupt(c, before);
+}
+
+static void answer_mail(struct l2_cpu *c)
+{
+	struct mailbox *m = (struct mailbox *)L2_MAILBOX;
+
+	for (unsigned int idle = 0; idle < PATIENCE; idle++) {
+		__u64 n = htrace_load_acquire(&m->ask);
+
+		if (n == c->number || n == MAILBOX_OVER) {
+			__asm__ volatile("pause" ::: "memory");
+			continue;
+		}
+		idle = 0;
+		c->number = n;
+		wait_for_room(c);
+		push(c, c->seen_event, c->seen, n);
+		c->seen++;
+		__atomic_store_n(&m->answer, n, __ATOMIC_RELEASE);
+	}
+}
+
+static void wait_for_interrupt(struct l2_cpu *c)
 {
 	const volatile __u64 *irqs = &c->irqs;
 	__u64 before = *irqs;
 
+	if (c->halts_for_irq)
+		return halt_until_interrupt(c, before);
 	while (*irqs == before)
 		__asm__ volatile("pause" ::: "memory");
 }
@@ -293,6 +323,11 @@ static void leave(struct l2_cpu *c)
 	case L2_TIMER:
 		wait_for_room(c);
 		wait_for_timer(c);
+		break;
+	case L2_ANSWER:
+		wait_for_room(c);
+		wait_for_timer(c);
+		answer_mail(c);
 		break;
 	case L2_INTERRUPT:
 		if (c->apic)
@@ -343,7 +378,7 @@ __attribute__((noreturn, section(".text.start"))) void _start(void)
 	if (c->apic)
 		start_apic(c);
 	allow_interrupts();
-	for (__u64 round = 0; round < c->rounds; round++) {
+	for (__u64 round = 0; round < htrace_load(&c->rounds); round++) {
 		if (c->period)
 			due = wait_for(c, due);
 		write_records(c);

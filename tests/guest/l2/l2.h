@@ -5,6 +5,7 @@
 
 #include <htrace/ring.h>
 
+#include "../mailbox.h"
 #include "disk.h"
 
 /* Guest-physical addresses, mapped one to one: 2 MiB of RAM, and the region's file. */
@@ -18,6 +19,7 @@
 #define L2_STACK_SIZE 0x10000
 #define L2_MAX_CPUS 8
 #define L2_REGION 0x40000000UL
+#define L2_MAILBOX 0x50000000UL /* struct mailbox, if there is one */
 #define L2_MMIO 0xfe000000UL /* nothing is there: each access is an exit */
 
 #define L2_CS 8
@@ -53,6 +55,7 @@ enum l2_work {
 	L2_MMIO_READ, /* likewise */
 	L2_MSR,       /* written and read back; now and then one that is not there */
 	L2_TIMER,     /* arms its local APIC's, and halts until that has interrupted */
+	L2_ANSWER,    /* likewise, then answers what it finds in its mailbox, as long as more comes */
 };
 
 struct l2_record {
@@ -62,7 +65,7 @@ struct l2_record {
 	__u32 work;
 	/*
 	 * Of l2_record: the exits made on purpose before it. Of l2_interrupt: the interrupts taken, with its own.
-	 * Of l2_armed: the time that the timer is about to be set to.
+	 * Of l2_armed: the time that the timer is about to be set to. Of l2_seen: the number from the mailbox.
 	 */
 	__u64 value;
 	__u64 at; /* the record's own time, as the guest read it */
@@ -103,7 +106,7 @@ struct l2_cpu {
 	struct htrace_geometry geometry;
 	__u32 cpu;
 	__u32 work;    /* enum l2_work */
-	__u32 event, irq_event, armed_event; /* ids; the second of records that the interrupt handler makes */
+	__u32 event, irq_event, armed_event, seen_event; /* ids; the second of records that the interrupt handler makes */
 	__u64 rounds;
 	__u32 records; /* a round */
 	__u32 pause;   /* turns of an empty loop between two rounds */
@@ -111,6 +114,7 @@ struct l2_cpu {
 	__u32 intel;   /* which instruction is the hypercall */
 	__u32 apic;    /* it has a local one, in x2APIC mode */
 	__u32 ticks;   /* records have the TSC's time */
+	__u32 halts_for_irq; /* who waits for an interrupt of the VMM; or turns an empty loop */
 	__u64 delay;   /* of the timer, in ticks of the TSC */
 	/* CLOCK_MONOTONIC of the VMM's machine = ns_at + ((tsc - tsc_at) * mult >> 32) */
 	__u64 tsc_at, ns_at, mult;
@@ -120,7 +124,9 @@ struct l2_cpu {
 	__u64 irq_seq; /* records of them; none is made where there is no room */
 	__u64 made;    /* exits made on purpose; of two, an MSR's write and read, or a timer and its wait */
 	__u64 armed;   /* timers, each with a record */
-	__u64 halts;   /* of those: HLT instructions */
+	__u64 number;  /* the latest in the mailbox */
+	__u64 seen;    /* numbers in the mailbox, each with a record, before its answer */
+	__u64 halts;   /* HLT instructions, but those of hlt's */
 	__u64 msrs, eois; /* instructions RDMSR and WRMSR; the second: the interrupt handler's */
 	__u64 refused; /* of the first, by a general protection exception */
 	__u64 bells;   /* rung */

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What stands for a VM's memory, in a process that stands for its VMM: a region and rings in it, and a beacon. */
+#ifndef TESTS_RAMLIKE_H
+#define TESTS_RAMLIKE_H
+
+#include <htrace/region.h>
+
+/*
+ * @kind: private, shared, huge (pages of 2 MiB), scattered (shared, no page beside its neighbour), outside (the beacon names a page that is not in the memory), runs (so
+ * do the rings' page runs). The region is not published. False: this machine has no such memory.
+ */
+bool ramlike_make(const char *kind, struct htrace_region **region, const struct htrace_region_opts *o);
+struct htrace_ring *ramlike_ring(unsigned int i, struct htrace_geometry *g);
+/* After it was published. */
+void ramlike_light(void);
+/* @n beacons that lead nowhere, each in a page of its own. */
+void ramlike_pretend(unsigned int n);
+/* Give the rings' and the region's memory back, as an agent does. */
+void ramlike_retire(void);
+
+#endif
