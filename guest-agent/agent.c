@@ -339,6 +339,8 @@ static void give_up(struct agent *a)
 		htrace_region_set_state(a->region, HTRACE_GUEST_CLOSED);
 		agent_put_out_beacon(a);
 		finish_stream(a);
+	} else if (a->beacon && !a->beacon->magic) { /* never lit: nobody's session */
+		agent_put_out_beacon(a);
 	}
 	stream_free(a->stream);
 	relay_free(&a->relay);

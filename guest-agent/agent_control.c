@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What the host's commands need of the agent: its relay, counters and rings. */
+#include <unistd.h>
+
 #include "agent_internal.h"
 
 #include "message.h"
@@ -28,9 +30,12 @@ static bool flush(void *ctx)
 		return true;
 	for (__u32 i = 0; i < a->rings.nr; i++)
 		heads[i] = __atomic_load_n(&rings_at(&a->rings, i)->head, __ATOMIC_ACQUIRE);
-	while (!(all = is_mirrored(a, heads)) && monotonic_ns() < end)
-		agent_work(a);
-	return all;
+	while (relay_active(&a->relay) && !(all = is_mirrored(a, heads)) && monotonic_ns() < end) {
+		__u64 ns = agent_work(a);
+
+		usleep(ns < 1000000 ? (useconds_t)(ns / 1000) : 1000); /* under discard it may be the reader that is waited for */
+	}
+	return all || !relay_active(&a->relay);
 }
 
 static void before_change(void *ctx, size_t i)

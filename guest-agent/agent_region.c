@@ -231,7 +231,8 @@ int agent_open_region(struct agent *a, const struct options *o, const char *wher
 
 	if (!strcmp(where, REGION_RAM))
 		return open_ram(a);
-	discard_ram();
+	if (!o->follow_host) /* which does not hold the lock of the pins: it may be a living one's */
+		discard_ram();
 	if (!strncmp(where, STREAM_PREFIX, strlen(STREAM_PREFIX)))
 		return open_stream(a, where + strlen(STREAM_PREFIX), o->buffer);
 

@@ -298,11 +298,10 @@ static int parse_options(int argc, char **argv, struct options *o)
 		return EXIT_SUCCESS;
 	}
 	if (!bad && o->follow_host) {
-		if (!is_stream(o) && !events && !nr_files && !nr_stacks && !o->filter && !o->policy_given && !o->buffer_given &&
-		    !o->compress && !o->wait &&
-		    o->mode == MODE_AUTO)
+		if (!is_stream(o) && strcmp(o->region, REGION_RAM) && !events && !nr_files && !nr_stacks && !o->filter &&
+		    !o->policy_given && !o->buffer_given && !o->compress && !o->wait && o->mode == MODE_AUTO)
 			return follow_run(o);
-		say("--follow-host records nothing, and goes with --region only; start another guest-agent to record");
+		say("--follow-host records nothing, and goes with --region only (a device or file); start another guest-agent to record");
 		bad = 1;
 	}
 	if (!bad)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,7 @@ int stream_new(struct stream **out, const char *where)
 		say("out of memory");
 		return -1;
 	}
+	signal(SIGPIPE, SIG_IGN); /* the host may go at any time; EPIPE says so */
 	s->fd = -1;
 	if (stream_place_parse(&s->place, where, why, sizeof(why))) {
 		say("--region stream: %s", why);
