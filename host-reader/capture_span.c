@@ -342,7 +342,9 @@ static void be_open(struct capture_stream *st, struct packet *p)
 	st->open += p->lent.batch.events;
 	p->early = p->head;
 	p->early.content_size = 8 * sizeof(p->head);
-	p->early.events_discarded += st->open;
+	if (p->early.events_discarded + st->open > st->promised)
+		st->promised = p->early.events_discarded + st->open;
+	p->early.events_discarded = st->promised; /* what an open one before it says may be too much already */
 	p->early.unverified |= CAPTURE_PACKET_OPEN;
 }
 
@@ -393,8 +395,10 @@ int capture_span_add(struct capture_lender *l, struct capture_stream *st,
 			return -ENOMEM;
 		memcpy(kinds, lent->tally, lent->nr * sizeof(*kinds));
 	}
-	if (!st->first)
+	if (!st->first) {
 		st->good = st->size;
+		st->promised = 0;
+	}
 	if (!s || s->begun)
 		s = new_span(l, st);
 	if (!s) {

@@ -39,6 +39,7 @@ struct capture_stream {
 	unsigned int lent; /* batches */
 	__u64 lapped; /* lent events that were overwritten meanwhile; counted in no packet's tail but their own */
 	__u64 open;   /* lent events that may be, as their packets' headers are not the last word */
+	__u64 promised; /* the most that such a header says was discarded */
 	__u64 good;   /* where the first packet lies that could not be written */
 	int error;    /* -errno: it could not */
 };

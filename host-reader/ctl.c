@@ -58,6 +58,7 @@ struct ctl {
 	char path[512]; /* of the region's file */
 	char command[HTRACE_CONTROL_MAX + 2];
 	bool json;
+	bool plugged; /* the region is the file of a reader's qmp: */
 	__u64 wait_ns, end;
 	struct htrace_view *view;
 	struct htrace_reply reply;
@@ -81,6 +82,19 @@ static void rest(void)
 }
 
 /* --------------------------------------------------------------------------------------- what is meant */
+
+static void take_plugged(struct ctl *c, const struct stat *monitor)
+{
+	c->plugged = true;
+	source_plug_path(c->path, sizeof(c->path), monitor);
+}
+
+static bool is_plugged(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_nlink == 1 && st.st_uid == geteuid();
+}
 
 static int parse_source(struct ctl *c)
 {
@@ -108,7 +122,7 @@ static int parse_source(struct ctl *c)
 	if (strcmp(kind, "qmp:"))
 		snprintf(c->path, sizeof(c->path), "%s", path);
 	else if (!stat(path, &st))
-		source_plug_path(c->path, sizeof(c->path), &st);
+		take_plugged(c, &st);
 	else
 		say("cannot find the monitor '%s': %s", path, strerror(errno));
 	free(copy);
@@ -376,9 +390,13 @@ int ctl_main(int argc, char **argv)
 		free(c);
 		return status;
 	}
-	fd = open(c->path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	fd = open(c->path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (c->plugged ? O_NOFOLLOW : 0));
 	if (fd < 0) {
 		say("cannot open region '%s': %s", c->path, strerror(errno));
+		status = 1;
+	} else if (c->plugged && !is_plugged(fd)) { /* anybody could have made one of that name */
+		say("region '%s' is somebody else's file", c->path);
+		close(fd);
 		status = 1;
 	} else {
 		status = strcmp(c->command, "snapshot") ? command_agent(c, fd) : ask_reader(c, fd);

@@ -695,7 +695,8 @@ static void look_at_vcpu(struct session *s, struct ring *r, struct sink_event *e
 {
 	struct vcpus *v;
 
-	if (!s->vm.pid || !r->origin.per_cpu || r->origin.ring >= s->vm.nr)
+	/* A host is no guest, whatever its capture says. */
+	if (s->about.facts.host || !s->vm.pid || !r->origin.per_cpu || r->origin.ring >= s->vm.nr)
 		return;
 	v = vcpus_find(s->c.hosts, s->vm.boot_id);
 	if (!v)
