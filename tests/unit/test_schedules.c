@@ -6,7 +6,7 @@
  * producers' stores become visible late, in any order that their fences and releases leave (as
  * on arm64); loads are in order. tests/model checks all of it exhaustively, in a model.
  *
- * HTRACE_SCHEDULES=n runs n schedules of each scenario, HTRACE_SCHEDULE=n only the n-th.
+ * HTRACE_SCHEDULES=n runs n schedules of each scenario, HTRACE_SCHEDULE=n only the n-th; HTRACE_SCENARIO=n one scenario only.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -681,8 +681,11 @@ static void run_schedules(int scenario, enum way way)
 	__u64 first = one ? strtoull(one, NULL, 0) : 1;
 	__u64 most = unit_some((start == CARRY ? 5000 : 1500) / (way == COPIED ? 1 : 4));
 	__u64 last = one ? first : many ? strtoull(many, NULL, 0) : most;
+	const char *only = getenv("HTRACE_SCENARIO");
 	__u64 received = 0, overwritten = 0, dropped = 0;
 
+	if (only && atoi(only) != scenario)
+		return;
 	for (__u64 nr = first; nr <= last; nr++) {
 		prepare(policy, start, way, nr);
 		schedule();
