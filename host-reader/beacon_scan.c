@@ -7,15 +7,17 @@
 
 #include "clock.h"
 
+#define ABSENT "its tables are swapped out, as too many others' are"
 #define PAGES 4096u /* that are asked for at once whether they are in memory */
 
 /* -------------------------------------------------------------------------------------- a region */
 
 static int read_gpa(const struct guest_ram *ram, const struct ram_region *r, __u64 gpa, void *to, size_t len)
 {
+	const struct guest_ram_part *p = guest_ram_part(ram, r->part);
 	__u64 off;
 
-	if (!htrace_ram_offset(&r->layout, guest_ram_part(ram, r->part)->len, gpa, len, &off))
+	if (p->id != r->id || !htrace_ram_offset(&r->layout, p->len, gpa, len, &off))
 		return -ERANGE;
 	return guest_ram_read(ram, r->part, off, to, len);
 }
@@ -59,17 +61,37 @@ void ram_region_free(struct ram_region *r)
 	memset(r, 0, sizeof(*r));
 }
 
-/* All the pages that it names, in its tables, which are pages too. */
-static const char *read_tables(const struct guest_ram *ram, struct ram_region *r, const struct htrace_beacon *b)
+/* What is swapped out comes back when it is read, which takes long: no more of it than this. */
+static bool may_read(struct beacon_scan *s, const struct ram_region *r, __u64 gpa)
 {
-	__u64 size = guest_ram_part(ram, r->part)->len, off, page = 1ULL << b->page_shift;
+	bool present = true;
+	__u64 off;
+
+	if (!htrace_ram_offset(&r->layout, guest_ram_part(s->ram, r->part)->len, gpa, 8, &off) ||
+	    guest_ram_present(s->ram, r->part, off / GUEST_RAM_PAGE, &present, 1))
+		return true; /* reading it says why not */
+	if (present)
+		return true;
+	if (s->absent == BEACON_ABSENT)
+		return false;
+	s->absent++;
+	return true;
+}
+
+/* All the pages that it names, in its tables, which are pages too. */
+static const char *read_tables(struct beacon_scan *s, struct ram_region *r, const struct htrace_beacon *b)
+{
+	__u64 size = guest_ram_part(s->ram, r->part)->len, off, page = 1ULL << b->page_shift;
 	__u32 per_table = (__u32)(page / 8);
 
 	for (__u32 i = 0; i < b->nr_tables; i++) {
 		__u32 n = r->nr_pages - i * per_table < per_table ? r->nr_pages - i * per_table : per_table;
 
-		if (b->table[i] >> (52 - b->page_shift) || read_gpa(ram, r, b->table[i] << b->page_shift,
-								    r->gpfn + i * per_table, n * 8))
+		if (b->table[i] >> (52 - b->page_shift))
+			return "a table of its pages lies outside guest RAM";
+		if (!may_read(s, r, b->table[i] << b->page_shift))
+			return ABSENT;
+		if (read_gpa(s->ram, r, b->table[i] << b->page_shift, r->gpfn + i * per_table, n * 8))
 			return "a table of its pages lies outside guest RAM";
 	}
 	for (__u32 i = 0; i < r->nr_pages; i++)
@@ -79,17 +101,19 @@ static const char *read_tables(const struct guest_ram *ram, struct ram_region *r
 	return NULL;
 }
 
-static const char *follow(const struct guest_ram *ram, struct ram_region *r, const struct htrace_beacon *b)
+static const char *follow(struct beacon_scan *s, struct ram_region *r, const struct htrace_beacon *b)
 {
-	const char *why = read_tables(ram, r, b);
+	const char *why = read_tables(s, r, b);
 
 	if (why)
 		return why;
-	return ram_region_current(ram, r) ? NULL : "no region of its session is where it says";
+	if (!may_read(s, r, (r->gpfn[HTRACE_SUPER_OFF >> r->page_shift] << r->page_shift)))
+		return ABSENT;
+	return ram_region_current(s->ram, r) ? NULL : "no region of its session is where it says";
 }
 
 /* Under a known translation its place is where it says that it is; of several the one under which it leads somewhere. */
-static const char *try_layouts(const struct beacon_scan *s, struct ram_region *r, const struct htrace_beacon *b)
+static const char *try_layouts(struct beacon_scan *s, struct ram_region *r, const struct htrace_beacon *b)
 {
 	__u64 size = guest_ram_part(s->ram, r->part)->len, off;
 	const struct htrace_ram_layout *l, alone = { b->gpa - r->beacon, 1ULL << 48 };
@@ -99,7 +123,7 @@ static const char *try_layouts(const struct beacon_scan *s, struct ram_region *r
 		r->layout = *l;
 		if (!htrace_ram_offset(l, size, b->gpa, sizeof(*b), &off) || off != r->beacon)
 			continue;
-		why = follow(s->ram, r, b);
+		why = follow(s, r, b);
 		if (!why)
 			return NULL;
 	}
@@ -107,12 +131,13 @@ static const char *try_layouts(const struct beacon_scan *s, struct ram_region *r
 	if (b->gpa < r->beacon)
 		return why;
 	r->layout = alone;
-	return follow(s->ram, r, b);
+	return follow(s, r, b);
 }
 
 static void look_into(struct beacon_scan *s, __u64 off, const struct htrace_beacon *b)
 {
-	struct ram_region r = { .part = s->part, .beacon = off, .session = b->session, .page_shift = b->page_shift };
+	struct ram_region r = { .part = s->part, .id = guest_ram_part(s->ram, s->part)->id, .beacon = off,
+				 .session = b->session, .page_shift = b->page_shift };
 	const char *why;
 
 	s->tries++;
@@ -158,16 +183,27 @@ static int look_at(struct beacon_scan *s, __u64 page)
 	return ret == -EIO ? 0 : ret;
 }
 
-static int step_batch(struct beacon_scan *s)
+static int step_batch(struct beacon_scan *s, __u64 until)
 {
 	__u64 pages = guest_ram_part(s->ram, s->part)->len / GUEST_RAM_PAGE;
-	unsigned int n = pages - s->page < PAGES ? (unsigned int)(pages - s->page) : PAGES;
+	unsigned int n, tries = s->tries;
 	bool present[PAGES];
-	int ret = guest_ram_present(s->ram, s->part, s->page, present, n);
+	int ret;
 
-	for (unsigned int i = 0; i < n && !ret; i++)
+	if (s->page >= pages) { /* it went meanwhile, or another one is in its place */
+		s->page = 0;
+		s->part++;
+		return 0;
+	}
+	n = pages - s->page < PAGES ? (unsigned int)(pages - s->page) : PAGES;
+	ret = guest_ram_present(s->ram, s->part, s->page, present, n);
+	for (unsigned int i = 0; i < n && !ret; i++) {
 		if (present[i])
 			ret = look_at(s, s->page + i);
+		if (s->tries != tries && clock_now() >= until) /* one of these may take long */
+			n = i + 1;
+		tries = s->tries;
+	}
 	s->page += n;
 	s->pages += n;
 	if (s->page == pages) {
@@ -183,7 +219,7 @@ int beacon_scan_step(struct beacon_scan *s, __u64 ns)
 	int ret = 0;
 
 	while (!ret && s->part < guest_ram_nr(s->ram) && clock_now() - start < ns)
-		ret = step_batch(s);
+		ret = step_batch(s, start + ns);
 	s->ns += clock_now() - start;
 	return ret ? ret : s->part < guest_ram_nr(s->ram);
 }

@@ -22,7 +22,7 @@
 struct guest_ram {
 	int mem, pagemap, smaps, pidfd;
 	struct guest_ram_part part[GUEST_RAM_MAX];
-	unsigned int nr;
+	unsigned int nr, ids;
 	bool opened; /* files are opened only at the beginning: later nobody may */
 	int pid;
 };
@@ -76,24 +76,27 @@ static int open_file(const struct guest_ram *r, const struct mapping *m)
 	return fd;
 }
 
-/* Those that were there keep their place: others know them by it. */
+/* Those that were there keep their place: others know them by it. Places of those that went before are taken again. */
 static void add_part(struct guest_ram *r, bool kept[GUEST_RAM_MAX], const struct mapping *m)
 {
 	struct guest_ram_part p = { .start = m->start, .len = m->end - m->start, .file = -1 };
-	unsigned int i = 0;
+	unsigned int i = 0, free = r->nr;
 
-	while (i < r->nr && (r->part[i].start != p.start || r->part[i].len != p.len))
-		i++;
+	for (; i < r->nr && (r->part[i].start != p.start || r->part[i].len != p.len); i++)
+		if (!r->part[i].len && !kept[i] && free == r->nr)
+			free = i;
 	if (i < r->nr) {
 		kept[i] = true;
 		return;
 	}
-	if (r->nr == GUEST_RAM_MAX)
+	if (free == GUEST_RAM_MAX)
 		return;
 	if (!r->opened)
 		p.file = open_file(r, m);
-	kept[r->nr] = true;
-	r->part[r->nr++] = p;
+	p.id = ++r->ids;
+	kept[free] = true;
+	r->part[free] = p;
+	r->nr += free == r->nr;
 }
 
 /* smaps as text, the caller's to free; NULL: the process is gone, or memory out. */

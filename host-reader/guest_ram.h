@@ -25,6 +25,7 @@ struct guest_ram;
 
 struct guest_ram_part {
 	__u64 start, len; /* in the process */
+	unsigned int id;  /* no other's, even of one that takes its number later; 0: it is gone */
 	int file;         /* that is mapped there from its beginning on; -1: none, or it cannot be opened */
 };
 
@@ -34,7 +35,7 @@ int guest_ram_open(struct guest_ram **out, int pid, char *err, size_t errlen);
 void guest_ram_close(struct guest_ram *r);
 /*
  * What there is by now: how many parts, or -ESRCH: the process is gone. Parts that were there before keep their numbers;
- * one that is gone has the length 0.
+ * one that is gone has the length 0, and its number is taken again by one that comes later, under another id.
  */
 int guest_ram_look(struct guest_ram *r);
 /* Numbers of parts are below this. */

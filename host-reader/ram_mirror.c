@@ -22,7 +22,8 @@
 #define LOOK_MOST_NS (8 * MS)  /* likewise, when there is nothing in them */
 #define HEADER_NS (10 * MS)    /* at what says that the session ends */
 #define HOUSE_NS (100 * MS)    /* at all else of the region */
-#define SLICE_NS (10 * MS)     /* of looking for a beacon, between other work */
+#define SLICE_NS (10 * MS)     /* of looking for a beacon, or of copying rings, between other work */
+#define LAST_NS (500 * MS)     /* of copying rings at the end */
 #define BEAT_NS (3 * SEC)      /* a heart that beats does so within this */
 #define SILENT_NS (2 * SEC)    /* one that does not any more: look for another */
 #define SCAN_NS SEC            /* between two looks through memory: at least, */
@@ -37,12 +38,16 @@ struct ram_mirror {
 	struct guest_ram *ram;
 	struct beacon_scan scan;
 	__u64 beat[BEACONS_MAX];
+	bool heard[BEACONS_MAX];
 	enum state state; /* of looking for a region, which also goes on beside a silent one */
 	__u64 next_scan, scan_pause, watch_until;
 	struct ram_region region; /* that is copied; gpfn NULL: none */
 	struct htrace_super super; /* its, as copied when it was found: not checked but for the places of areas */
 	struct htrace_runs *runs;  /* as the guest wrote them */
 	struct ram_rings *rings;   /* or NULL */
+	bool copied, midway;       /* once all of them; in a round of it, after which @head is shown */
+	struct htrace_guest head;
+	bool has_head, hurry;
 	char *mem;
 	int fd, copies, pid; /* copies: memory for those of rings */
 	__u64 next, pause, next_header, next_house, next_mappings;
@@ -92,6 +97,7 @@ static void forget(struct ram_mirror *m)
 	free(m->runs);
 	m->rings = NULL;
 	m->runs = NULL;
+	m->copied = m->midway = m->has_head = false;
 }
 
 void ram_mirror_close(struct ram_mirror *m)
@@ -121,6 +127,7 @@ int ram_mirror_file(const struct ram_mirror *m)
 void ram_mirror_hurry(struct ram_mirror *m)
 {
 	m->next = m->next_header = m->next_house = 0;
+	m->hurry = true;
 }
 
 bool ram_mirror_gone(const struct ram_mirror *m)
@@ -158,23 +165,44 @@ static bool has_areas(const struct htrace_super *s)
 	       is_area(&s->names, sizeof(struct htrace_names)) && is_area(&s->runs, sizeof(struct htrace_runs));
 }
 
-/* State and heart; with @all also its clock and its programs, as they are together at one moment. */
+/* State and heart, which are shown when what was in the rings at that time is. */
+static int copy_head(struct ram_mirror *m)
+{
+	int ret = copy(m, m->super.guest.off, &m->head, offsetof(struct htrace_guest, clock));
+
+	m->has_head = !ret;
+	return ret;
+}
+
+static void show_head(struct ram_mirror *m)
+{
+	struct htrace_guest *shown = (void *)(m->mem + m->super.guest.off);
+
+	if (m->has_head) {
+		m->head.clock_head = shown->clock_head; /* what the samples are is told with them */
+		memcpy(shown, &m->head, offsetof(struct htrace_guest, clock));
+	}
+	m->has_head = false;
+}
+
+/* Its clock and its programs, as they are together at one moment; with @all also its head. */
 static int copy_guest(struct ram_mirror *m, bool all)
 {
 	struct htrace_guest g, *shown = (void *)(m->mem + m->super.guest.off);
-	size_t head = offsetof(struct htrace_guest, clock);
 	__u64 clock_head;
-	int ret = copy(m, m->super.guest.off, &g, all ? sizeof(g) : head);
+	int ret = copy(m, m->super.guest.off, &g, sizeof(g));
 
-	if (!ret && all)
+	if (!ret)
 		ret = copy(m, m->super.guest.off + offsetof(struct htrace_guest, clock_head), &clock_head, 8);
 	if (ret)
 		return ret;
-	if (!all) /* what the samples are is told with them */
-		g.clock_head = shown->clock_head;
-	else if (g.clock_head != clock_head)
+	if (g.clock_head != clock_head)
 		return -EAGAIN;
-	memcpy(shown, &g, all ? sizeof(g) : head);
+	memcpy(shown->clock, g.clock, sizeof(g) - offsetof(struct htrace_guest, clock));
+	if (all)
+		memcpy(shown, &g, offsetof(struct htrace_guest, clock));
+	else
+		shown->clock_head = clock_head;
 	return 0;
 }
 
@@ -255,15 +283,13 @@ static int begin(struct ram_mirror *m)
 
 /* -------------------------------------------------------------------------------------- looking for it */
 
-static __u64 heart_of(const struct ram_mirror *m, const struct ram_region *r)
+/* False: it cannot be read, which is no sign of life. */
+static bool heart_of(const struct ram_mirror *m, const struct ram_region *r, __u64 *beat)
 {
 	struct htrace_super s;
-	__u64 beat = 0;
 
-	if (ram_region_read(m->ram, r, HTRACE_SUPER_OFF, &s, sizeof(s)) || !is_area(&s.guest, sizeof(struct htrace_guest)) ||
-	    ram_region_read(m->ram, r, s.guest.off + offsetof(struct htrace_guest, heartbeat), &beat, 8))
-		return 0;
-	return beat;
+	return !ram_region_read(m->ram, r, HTRACE_SUPER_OFF, &s, sizeof(s)) && is_area(&s.guest, sizeof(struct htrace_guest)) &&
+	       !ram_region_read(m->ram, r, s.guest.off + offsetof(struct htrace_guest, heartbeat), beat, 8);
 }
 
 static void plan_scan(struct ram_mirror *m, __u64 now, bool again)
@@ -307,27 +333,39 @@ static const char *end_scan(struct ram_mirror *m, __u64 now)
 		return tell ? tell_scan(m) : NULL;
 	}
 	for (unsigned int i = 0; i < m->scan.nr; i++)
-		m->beat[i] = heart_of(m, &m->scan.found[i]);
+		m->heard[i] = heart_of(m, &m->scan.found[i], &m->beat[i]);
 	m->state = WATCHING;
 	m->watch_until = now + BEAT_NS;
 	return tell ? tell_scan(m) : NULL;
 }
 
+/* In memory of its own first: what is shown, of a region that is silent, stays if there is nothing to take its place. */
 static void take(struct ram_mirror *m, struct ram_region *r, __u64 now)
 {
-	int ret;
+	struct ram_mirror made = { .ram = m->ram, .region = *r, .mem = calloc(1, REGION) };
+	struct htrace_super *shown = (void *)m->mem;
 
+	if (!made.mem || begin(&made)) {
+		free(made.runs);
+		free(made.mem);
+		beacon_scan_end(&m->scan, NULL);
+		plan_scan(m, now, false);
+		return;
+	}
 	forget(m);
 	m->region = *r;
+	m->super = made.super;
+	m->runs = made.runs;
 	beacon_scan_end(&m->scan, r);
 	plan_scan(m, now, false);
-	ret = begin(m);
+	memcpy(m->mem + 8, made.mem + 8, HTRACE_HOST_OFF - 8);
+	memcpy(m->mem + HTRACE_FIXED_END, made.mem + HTRACE_FIXED_END, REGION - HTRACE_FIXED_END);
+	__atomic_store_n(&shown->magic, ((struct htrace_super *)made.mem)->magic, __ATOMIC_RELEASE);
+	free(made.mem);
 	m->beat_at = now;
 	m->heartbeat = 0;
 	m->said_none = m->said_stale = false;
 	m->next_header = m->next_house = m->next_mappings = 0;
-	if (ret)
-		forget(m);
 }
 
 /* Beacons outlive their agents in memory that nobody used since: that one counts whose heart beats. */
@@ -340,10 +378,16 @@ static const char *watch(struct ram_mirror *m, __u64 now)
 
 		if (m->region.gpfn && r->session == m->region.session)
 			continue;
-		if (heart_of(m, r) == m->beat[i])
+		__u64 beat, before = m->beat[i];
+
+		if (!heart_of(m, r, &beat))
 			continue;
-		take(m, r, now);
-		return NULL;
+		m->beat[i] = beat;
+		if (m->heard[i] && beat != before) {
+			take(m, r, now);
+			return NULL;
+		}
+		m->heard[i] = true;
 	}
 	if (now < m->watch_until)
 		return NULL;
@@ -386,8 +430,6 @@ static const char *search(struct ram_mirror *m, __u64 now)
 /* The VMM may have given memory back, and use the addresses for other things. */
 static bool ram_moved(struct ram_mirror *m, __u64 now)
 {
-	struct guest_ram_part before = *guest_ram_part(m->ram, m->region.part);
-	const struct guest_ram_part *p = guest_ram_part(m->ram, m->region.part);
 	__u64 took;
 	int ret;
 
@@ -397,29 +439,48 @@ static bool ram_moved(struct ram_mirror *m, __u64 now)
 	ret = guest_ram_look(m->ram);
 	took = SCAN_SHARE * (clock_now() - took);
 	m->next_mappings = now + (took > MAPPINGS_NS ? took : MAPPINGS_NS);
-	return ret < 0 || p->start != before.start || p->len != before.len;
+	return ret < 0 || guest_ram_part(m->ram, m->region.part)->id != m->region.id;
+}
+
+/* Go on with the round that there is, or begin one. 1: there was something; 0; -EAGAIN: there is more. */
+static int copy_rings(struct ram_mirror *m, __u64 most)
+{
+	__u64 start = clock_now(), took;
+	int ret = m->rings ? ram_rings_update(m->rings, start + most) : 0;
+
+	m->midway = ret == -EAGAIN;
+	m->copied |= m->rings && ret >= 0;
+	took = clock_now() - start;
+	if (ret > 0 || m->midway) /* half of the time at most */
+		m->pause = took > LOOK_NS ? took : LOOK_NS;
+	if (ret >= 0)
+		show_head(m);
+	return ret;
 }
 
 static int follow(struct ram_mirror *m, __u64 now)
 {
+	__u64 most = m->hurry ? LAST_NS : SLICE_NS;
 	int ret = 0;
 
-	if (now >= m->next_header) {
+	if (m->hurry && m->midway)
+		ret = copy_rings(m, most);
+	if (ret >= 0 && now >= m->next_header) {
 		m->next_header = now + HEADER_NS;
 		if (ram_moved(m, now))
 			return -ENOENT;
 		if (!ram_region_current(m->ram, &m->region))
 			return -ENOENT;
-		ret = copy_guest(m, false);
+		ret = m->midway ? 0 : copy_head(m);
 	}
 	/* State first: what was committed when it changed is in the rings then. Names last: they are of what is there. */
-	if (!ret && m->rings)
-		ret = ram_rings_update(m->rings);
-	if (ret > 0)
-		m->pause = LOOK_NS;
+	if (ret >= 0)
+		ret = copy_rings(m, most);
+	if (ret == -EAGAIN)
+		return 0;
 	if (ret >= 0 && now >= m->next_house) {
 		m->next_house = now + HOUSE_NS;
-		ret = copy_guest(m, true);
+		ret = copy_guest(m, false);
 		ret = ret == -EAGAIN ? 0 : ret;
 		if (!ret)
 			ret = copy_schema(m);
@@ -495,17 +556,28 @@ int ram_mirror_map(struct ram_mirror *m, struct htrace_view *view, char *err, si
 		snprintf(err, errlen, "its rings wait for a reader that writes (policy discard)");
 		return -EPROTO;
 	}
-	ram_rings_close(m->rings);
-	m->rings = NULL;
-	memcpy(shown, m->runs, m->super.runs.len);
-	file = guest_ram_part(m->ram, m->region.part)->file;
-	if (file >= 0)
-		ret = htrace_view_map_ram_fds(view, &file, 1, err, errlen);
-	if (!ret || ret == -EPROTO)
-		return ret;
-	/* Private memory, or huge pages, of which a part cannot be mapped. */
-	ret = ram_rings_open(&m->rings, m->copies, m->ram, &m->region, set, m->runs, m->super.runs.len, err, errlen);
-	if (!ret)
-		ret = ram_rings_describe(m->rings, shown, m->super.runs.len);
+	if (htrace_view_super(view)->guest_page_shift != m->region.page_shift) {
+		snprintf(err, errlen, "its pages are not as large as its beacon says");
+		return -EPROTO;
+	}
+	if (!m->rings) {
+		memcpy(shown, m->runs, m->super.runs.len);
+		file = guest_ram_part(m->ram, m->region.part)->file;
+		if (file >= 0)
+			ret = htrace_view_map_ram_fds(view, &file, 1, err, errlen);
+		if (!ret || ret == -EPROTO)
+			return ret;
+		/* Private memory, or huge pages, of which a part cannot be mapped. */
+		ret = ram_rings_open(&m->rings, m->copies, m->ram, &m->region, set, m->runs, m->super.runs.len, err, errlen);
+		if (!ret)
+			ret = copy_rings(m, SLICE_NS);
+		if (ret < 0 && ret != -EAGAIN)
+			return ret;
+	}
+	if (!m->copied) { /* it goes on without us */
+		snprintf(err, errlen, "its rings are being copied");
+		return -EAGAIN;
+	}
+	ret = ram_rings_describe(m->rings, shown, m->super.runs.len);
 	return ret ? ret : htrace_view_map_ram_fds(view, &m->copies, 1, err, errlen);
 }

@@ -9,7 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ROOM_MAX (8ULL << 30) /* bytes of all rings */
+#include "clock.h"
+
+#define ROOM_MAX (1ULL << 30) /* bytes of all rings: so much of our memory costs a guest one page of its own */
 
 struct copied {
 	__u64 head;
@@ -27,6 +29,9 @@ struct ram_rings {
 	char *mem;
 	size_t len;
 	int fd;
+	__u32 next;        /* the ring that this round is at */
+	bool midway, any;  /* in it, up to @pos of @head; was there anything in this round */
+	__u64 head, pos;
 };
 
 static __u64 ring_size(const struct ram_rings *r)
@@ -86,6 +91,15 @@ static int take_anchors(struct ram_rings *r, const struct htrace_anchor *a, __u3
 	return 0;
 }
 
+/* Not what lies between: of that a guest may say that it is as large as all rings. */
+static void clear_ring(struct ram_rings *r, __u32 i, size_t descs)
+{
+	char *image = r->mem + r->set.off + i * r->set.stride;
+
+	memset(image, 0, sizeof(struct htrace_ring));
+	memset(image + r->set.desc_off, 0, descs);
+}
+
 static int make_memory(struct ram_rings *r)
 {
 	__u32 nr = r->set.nr_rings, nb = 1u << (r->set.ring_shift - r->set.block_shift);
@@ -110,7 +124,7 @@ static int make_memory(struct ram_rings *r)
 		return -errno;
 	}
 	for (__u32 i = 0; i < nr; i++) /* another session's may have been there; data are read as far as these say */
-		memset(r->mem + r->set.off + i * r->set.stride, 0, r->set.data_off);
+		clear_ring(r, i, nb * sizeof(*r->desc));
 	return 0;
 }
 
@@ -124,8 +138,11 @@ static int open_rings(struct ram_rings *r, const struct htrace_runs *runs, size_
 	       (__u64)runs->nr_runs * sizeof(struct htrace_run);
 	if (runs->nr_anchors > HTRACE_MAX_ANCHORS || runs->nr_runs > HTRACE_MAX_RUNS || need > len)
 		return fault(err, errlen, "the list of the rings' pages cannot be right");
-	if (r->len > size || r->len > ROOM_MAX || r->set.stride % (1u << r->where.page_shift))
-		return fault(err, errlen, "rings larger than guest RAM, or than 8 GiB");
+	/* of the page size that the beacon says: of smaller ones they are multiples */
+	if ((r->set.off | r->set.stride) % (1u << r->where.page_shift))
+		return fault(err, errlen, "rings that are not whole pages");
+	if (r->len > size || r->len > ROOM_MAX)
+		return fault(err, errlen, "rings larger than guest RAM, or than 1 GiB together");
 	r->where.nr_pages = (__u32)(r->len >> r->where.page_shift);
 	ret = make_memory(r);
 	if (ret) {
@@ -153,8 +170,6 @@ int ram_rings_open(struct ram_rings **out, int fd, const struct guest_ram *ram, 
 	r->fd = fd;
 	r->len = set->off + set->stride * set->nr_rings;
 	ret = open_rings(r, runs, len, err, errlen);
-	if (!ret)
-		ret = ram_rings_update(r);
 	if (ret < 0) {
 		ram_rings_close(r);
 		return ret;
@@ -212,18 +227,17 @@ static bool is_committed(const struct ram_rings *r, __u64 head)
 	return (__u32)d->commit == (__u32)((lap << r->set.block_shift) + (head & (block_size(r) - 1)));
 }
 
-/* What is in the blocks up to @head, but for what is whole already. */
-static int copy_data(struct ram_rings *r, struct copied *c, __u64 image, __u64 head)
+/* What is in the blocks up to the head, but for what is whole already. -EAGAIN: it is late, and there is more. */
+static int copy_data(struct ram_rings *r, struct copied *c, __u64 image, __u64 until)
 {
-	__u64 block = block_size(r), open = head & ~(block - 1), mask = ring_size(r) - 1;
-	__u64 at = open >= ring_size(r) - block ? open + block - ring_size(r) : 0;
+	__u64 block = block_size(r), end = (r->head & ~(block - 1)) + block, mask = ring_size(r) - 1;
 
-	c->settled = is_committed(r, head);
-	for (; at != open + block; at += block) {
-		__u64 *whole = &c->whole[(at & mask) >> r->set.block_shift];
-		__u64 off = image + r->set.data_off + (at & mask), len = head - at < block ? head - at : block;
+	while (r->pos != end) {
+		__u64 at = r->pos, *whole = &c->whole[(at & mask) >> r->set.block_shift];
+		__u64 off = image + r->set.data_off + (at & mask), len = r->head - at < block ? r->head - at : block;
 		int ret;
 
+		r->pos += block;
 		if (!len || *whole == at + 1)
 			continue;
 		*whole = 0;
@@ -234,6 +248,8 @@ static int copy_data(struct ram_rings *r, struct copied *c, __u64 image, __u64 h
 			*whole = at + 1;
 		else if (len == block)
 			c->settled = false;
+		if (clock_now() >= until)
+			return -EAGAIN;
 	}
 	return 0;
 }
@@ -243,12 +259,11 @@ static int copy_header(struct ram_rings *r, __u64 image, struct htrace_ring *h)
 	return ram_region_read(r->ram, &r->where, image, h, sizeof(*h));
 }
 
-static int update_ring(struct ram_rings *r, __u32 i)
+/* 1; 0: nothing is new in it. */
+static int begin_ring(struct ram_rings *r, struct copied *c, __u64 image, size_t descs)
 {
-	__u64 image = r->set.off + (__u64)i * r->set.stride, head;
-	size_t descs = sizeof(*r->desc) << (r->set.ring_shift - r->set.block_shift);
 	struct htrace_ring *shown = (void *)(r->mem + image), h;
-	struct copied *c = &r->ring[i];
+	__u64 block = block_size(r), open;
 	int ret = copy_header(r, image, &h);
 
 	if (ret || (c->settled && h.head == c->head && h.dropped == shown->dropped && h.anchor == shown->anchor))
@@ -258,33 +273,56 @@ static int update_ring(struct ram_rings *r, __u32 i)
 		ret = copy_header(r, image, &h);
 	if (ret)
 		return ret;
-	head = h.head;
 	/* Whoever still reads a copy finds by it that it is overwritten. */
-	__atomic_store_n(&shown->head, head, __ATOMIC_RELEASE);
+	__atomic_store_n(&shown->head, h.head, __ATOMIC_RELEASE);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	ret = copy_data(r, c, image, head);
+	open = h.head & ~(block - 1);
+	r->head = h.head;
+	r->pos = open >= ring_size(r) - block ? open + block - ring_size(r) : 0;
+	c->settled = is_committed(r, h.head);
+	return 1;
+}
+
+static int update_ring(struct ram_rings *r, __u32 i, __u64 until)
+{
+	__u64 image = r->set.off + (__u64)i * r->set.stride;
+	size_t descs = sizeof(*r->desc) << (r->set.ring_shift - r->set.block_shift);
+	struct copied *c = &r->ring[i];
+	struct htrace_ring h;
+	int ret = r->midway ? 1 : begin_ring(r, c, image, descs);
+
+	if (ret <= 0)
+		return ret;
+	ret = copy_data(r, c, image, until);
 	if (!ret)
 		ret = copy_header(r, image, &h);
+	r->midway = ret == -EAGAIN;
 	if (ret)
 		return ret;
 	memcpy(r->mem + image + r->set.desc_off, r->desc, descs);
 	__atomic_thread_fence(__ATOMIC_RELEASE);
-	*shown = h;
-	c->settled &= h.head == head;
+	*(struct htrace_ring *)(r->mem + image) = h;
+	c->settled &= h.head == r->head;
 	c->head = h.head;
 	return 1;
 }
 
-int ram_rings_update(struct ram_rings *r)
+int ram_rings_update(struct ram_rings *r, __u64 until)
 {
-	int any = 0;
+	int any;
 
-	for (__u32 i = 0; i < r->set.nr_rings; i++) {
-		int ret = update_ring(r, i);
+	do {
+		int ret = update_ring(r, r->next, until);
 
 		if (ret < 0)
 			return ret;
-		any |= ret;
-	}
+		r->any |= ret;
+		r->next++;
+		if (r->next < r->set.nr_rings && clock_now() >= until)
+			return -EAGAIN;
+	} while (r->next < r->set.nr_rings);
+	any = r->any;
+	r->next = 0;
+	r->any = false;
 	return any;
 }

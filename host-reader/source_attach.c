@@ -528,6 +528,10 @@ void source_try_map(struct source *s, __u64 now)
 	s->next_map = now + MAP_NS;
 	s->no_ram = HTRACE_REASON_NONE;
 	ret = ram_set(s) ? map_ram(s, err, sizeof(err)) : 0;
+	if (ret == -EAGAIN && s->mirror) { /* copies are being made */
+		s->next_map = now + MS;
+		return;
+	}
 	if (s->kvm && kvm_events_begin(s->kvm, s->view, err, sizeof(err))) {
 		source_fail(s, HTRACE_REASON_NONE, err, now);
 		return;
