@@ -218,8 +218,11 @@ int beacon_scan_step(struct beacon_scan *s, __u64 ns)
 	__u64 start = clock_now();
 	int ret = 0;
 
-	while (!ret && s->part < guest_ram_nr(s->ram) && clock_now() - start < ns)
+	while (!ret && s->part < guest_ram_nr(s->ram)) {
 		ret = step_batch(s, start + ns);
+		if (clock_now() - start >= ns)
+			break;
+	}
 	s->ns += clock_now() - start;
 	return ret ? ret : s->part < guest_ram_nr(s->ram);
 }
