@@ -288,7 +288,8 @@ static bool heart_of(const struct ram_mirror *m, const struct ram_region *r, __u
 {
 	struct htrace_super s;
 
-	return !ram_region_read(m->ram, r, HTRACE_SUPER_OFF, &s, sizeof(s)) && is_area(&s.guest, sizeof(struct htrace_guest)) &&
+	return !ram_region_read(m->ram, r, HTRACE_SUPER_OFF, &s, sizeof(s)) &&
+	       is_area(&s.guest, sizeof(struct htrace_guest)) &&
 	       !ram_region_read(m->ram, r, s.guest.off + offsetof(struct htrace_guest, heartbeat), beat, 8);
 }
 
@@ -339,7 +340,7 @@ static const char *end_scan(struct ram_mirror *m, __u64 now)
 	return tell ? tell_scan(m) : NULL;
 }
 
-/* In memory of its own first: what is shown, of a region that is silent, stays if there is nothing to take its place. */
+/* In memory of its own first: what is shown, of a region that is silent, stays if nothing can take its place. */
 static void take(struct ram_mirror *m, struct ram_region *r, __u64 now)
 {
 	struct ram_mirror made = { .ram = m->ram, .region = *r, .mem = calloc(1, REGION) };
@@ -568,7 +569,8 @@ int ram_mirror_map(struct ram_mirror *m, struct htrace_view *view, char *err, si
 		if (!ret || ret == -EPROTO)
 			return ret;
 		/* Private memory, or huge pages, of which a part cannot be mapped. */
-		ret = ram_rings_open(&m->rings, m->copies, m->ram, &m->region, set, m->runs, m->super.runs.len, err, errlen);
+		ret = ram_rings_open(&m->rings, m->copies, m->ram, &m->region, set, m->runs, m->super.runs.len, err,
+				     errlen);
 		if (!ret)
 			ret = copy_rings(m, SLICE_NS);
 		if (ret < 0 && ret != -EAGAIN)

@@ -31,8 +31,8 @@ void ram_mirror_hurry(struct ram_mirror *m);
 /* Is the process gone? What was copied can still be read. */
 bool ram_mirror_gone(const struct ram_mirror *m);
 /*
- * Map the rings of the session that @view is attached to; or copies of them. As htrace_view_map_ram_fds(); -EAGAIN: they
- * are being copied, by ram_mirror_work().
+ * Map the rings of the session that @view is attached to; or copies of them. As htrace_view_map_ram_fds(); -EAGAIN:
+ * they are being copied, by ram_mirror_work().
  */
 int ram_mirror_map(struct ram_mirror *m, struct htrace_view *view, char *err, size_t errlen);
 /* Are rings copied? */

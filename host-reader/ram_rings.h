@@ -3,8 +3,8 @@
  * Copies of the rings that a guest has in its memory, brought up to date again and again. What a ring's reader sees is
  * what it would see in the guest's memory at one moment: descriptors are copied first, then head, then the data up
  * to that, then head once more. A block that was overwritten meanwhile is told by the later head, one that was
- * not complete by its descriptor; both are what a reader expects and deals with. That may be done some at a time: until a
- * ring is copied to its end, its head is ahead of its descriptors, as of a ring whose writers have not committed yet.
+ * not complete by its descriptor; both are what a reader expects and deals with. That may be done some at a time: until
+ * a ring is copied to its end, its head is ahead of its descriptors, as of a ring whose writers have not committed yet.
  */
 #ifndef READER_RAM_RINGS_H
 #define READER_RAM_RINGS_H
@@ -25,8 +25,8 @@ int ram_rings_open(struct ram_rings **out, int fd, const struct guest_ram *ram, 
 /* Page runs and anchors, as they are in that file; at most @len bytes to @runs. 0 or -ENOSPC. */
 int ram_rings_describe(const struct ram_rings *r, struct htrace_runs *runs, size_t len);
 /*
- * Copy what is new in each of them. 1: there was something; 0; -EAGAIN: it is @until by clock_now(), and another call goes on,
- * which copies one block at least; or -errno of guest_ram_read().
+ * Copy what is new in each of them. 1: there was something; 0; -EAGAIN: it is @until by clock_now(), and another call
+ * goes on, which copies one block at least; or -errno of guest_ram_read().
  */
 int ram_rings_update(struct ram_rings *r, __u64 until);
 /* NULL is allowed. */

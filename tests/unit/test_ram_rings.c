@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Beacons and rings in guest RAM that a guest means to cost much, or to lead elsewhere. The RAM is this process' own. */
+/* Beacons and rings that a guest means to cost much, or to lead elsewhere. Its RAM is this process' own. */
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -38,8 +38,8 @@ static char *map_ram(size_t len)
 	char *room = mmap(NULL, len + 2 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *at = room + MIB;
 
 	ck_assert_ptr_ne(room, MAP_FAILED);
-	ck_assert_ptr_eq(mmap(at, len, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-			      0), at);
+	ck_assert_ptr_eq(mmap(at, len, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			      -1, 0), at);
 	ck_assert_int_eq(madvise(at, len, MADV_DONTFORK), 0);
 	madvise(at, len, MADV_NOHUGEPAGE); /* pages are touched one by one; EINVAL: the kernel has none */
 	return at;
@@ -206,8 +206,8 @@ static struct ram_region where;
 static void make_rings(void)
 {
 	set = (struct htrace_ringset){ .placement = HTRACE_PLACEMENT_VSHMEM, .policy = HTRACE_OVERWRITE,
-				       .kind = HTRACE_RING_PER_CPU, .nr_rings = RINGS, .ring_shift = 16, .block_shift = 12,
-				       .desc_off = 1024, .data_off = PAGE, .stride = 2 * PAGE + RING };
+				       .kind = HTRACE_RING_PER_CPU, .nr_rings = RINGS, .ring_shift = 16,
+				       .block_shift = 12, .desc_off = 1024, .data_off = PAGE, .stride = 2 * PAGE + RING };
 	where = (struct ram_region){ .part = part, .id = guest_ram_part(guest, part)->id, .layout = { 0, 2ULL << 30 },
 				     .page_shift = 12 };
 	list.runs = (struct htrace_runs){ .nr_anchors = 2 * RINGS, .nr_runs = 1 };
@@ -222,7 +222,8 @@ static void make_rings(void)
 		h->anchor = *(__u64 *)(image + set.stride - 8) = 7 + i;
 		for (unsigned int k = 0; k < BLOCKS; k++)
 			d[k].commit = k ? 3 * PAGE : 3 * PAGE + 100;
-		list.anchor[2 * i] = (struct htrace_anchor){ i * set.stride + offsetof(struct htrace_ring, anchor), 7 + i };
+		list.anchor[2 * i].gpa = i * set.stride + offsetof(struct htrace_ring, anchor);
+		list.anchor[2 * i].nonce = 7 + i;
 		list.anchor[2 * i + 1] = (struct htrace_anchor){ (i + 1) * set.stride - 8, 7 + i };
 	}
 }
