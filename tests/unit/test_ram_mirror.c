@@ -62,7 +62,8 @@ static void make_part(struct part *p)
 {
 	struct htrace_region_opts o = { .sz = sizeof(o), .placement = HTRACE_PLACEMENT_VSHMEM,
 					.policy = HTRACE_OVERWRITE, .kind = HTRACE_RING_PER_CPU,
-					.nr_rings = 1, .nr_cpus = 1, .ring_size = 65536, .clock_id = HTRACE_CLOCK_MONOTONIC };
+					.nr_rings = 1, .nr_cpus = 1, .ring_size = 65536,
+					.clock_id = HTRACE_CLOCK_MONOTONIC };
 	char *room = mmap(NULL, RAM + 2 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	p->fd = memfd_create("ram", MFD_CLOEXEC);

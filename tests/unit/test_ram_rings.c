@@ -207,7 +207,8 @@ static void make_rings(void)
 {
 	set = (struct htrace_ringset){ .placement = HTRACE_PLACEMENT_VSHMEM, .policy = HTRACE_OVERWRITE,
 				       .kind = HTRACE_RING_PER_CPU, .nr_rings = RINGS, .ring_shift = 16,
-				       .block_shift = 12, .desc_off = 1024, .data_off = PAGE, .stride = 2 * PAGE + RING };
+				       .block_shift = 12, .desc_off = 1024, .data_off = PAGE,
+				       .stride = 2 * PAGE + RING };
 	where = (struct ram_region){ .part = part, .id = guest_ram_part(guest, part)->id, .layout = { 0, 2ULL << 30 },
 				     .page_shift = 12 };
 	list.runs = (struct htrace_runs){ .nr_anchors = 2 * RINGS, .nr_runs = 1 };
