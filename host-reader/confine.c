@@ -282,9 +282,16 @@ int confine_keeper(void)
 	return ret ? ret : confine_keeper_calls();
 }
 
-int confine_receiver(bool connects)
+int confine_receiver(bool handed)
 {
 	int ret = confine_helper();
 
-	return ret ? ret : confine_receiver_calls(connects);
+	return ret ? ret : confine_receiver_calls(handed);
+}
+
+int confine_connector(void)
+{
+	int ret = confine_helper();
+
+	return ret ? ret : confine_connector_calls();
 }

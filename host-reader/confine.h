@@ -42,7 +42,9 @@ int confine_finder(const struct confine_finder_plan *plan);
 /* Likewise of the process that speaks with a VM's monitor (plug_keeper.h): it has its sockets, and nothing else. */
 int confine_keeper(void);
 
-/* Likewise of the process that receives a stream (stream_receiver.h). @connects: again and again, to a UNIX socket. */
-int confine_receiver(bool connects);
+/* Likewise of the process that receives a stream (stream_receiver.h). @handed: its connections, by another one. */
+int confine_receiver(bool handed);
+/* Likewise of that one, which connects to UNIX sockets and hands over. */
+int confine_connector(void);
 
 #endif

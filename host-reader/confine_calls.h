@@ -10,6 +10,7 @@ int confine_calls(const struct confine_plan *plan, char *said, size_t len);
 /* Likewise of the finder. */
 int confine_finder_calls(const struct confine_finder_plan *plan);
 int confine_keeper_calls(void);
-int confine_receiver_calls(bool connects);
+int confine_receiver_calls(bool handed);
+int confine_connector_calls(void);
 
 #endif

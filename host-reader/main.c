@@ -222,6 +222,7 @@ static int begin(struct reader *r)
 	ret = begin_recorder(r);
 	if (ret)
 		return ret;
+	source_streams_begin(o);
 	ret = sinks_open(&r->sinks, o->output, o->nr_outputs);
 	if (ret)
 		return ret;
@@ -562,6 +563,7 @@ int main(int argc, char **argv)
 	htrace_sync_free(r.idle);
 	for (unsigned int i = 0; i < r.nr; i++)
 		source_close(&r.source[i]);
+	source_streams_end(&r.options);
 	for (unsigned int i = 0; i < r.options.nr_sources; i++)
 		console_close(r.console[i]);
 	order_free(r.order);

@@ -35,6 +35,7 @@ struct source_spec {
 	bool aggregate; /* KVM's exits with what they were for */
 	bool trusted; /* what its producers wrote may go to disk without a copy that is checked */
 	unsigned int of; /* of a capture the source with this number; 0: the only one */
+	struct source_stream *stream; /* that was begun before all others; or NULL */
 };
 
 enum view_kind {

@@ -465,7 +465,6 @@ static void region_close(struct source *s)
 {
 	source_plug_out(s);
 	source_close_view(s);
-	source_close_stream(s);
 	source_forget_ends(s);
 	bell_server_close(s->server);
 	s->server = NULL;

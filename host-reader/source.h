@@ -213,6 +213,15 @@ int source_open(struct source *s, const struct source_spec *spec, unsigned int n
 		const struct source_config *config);
 void source_close(struct source *s);
 
+struct options;
+
+/*
+ * Those that are streams: begun before all else, as who receives gets a copy of what is mapped here by then. Each says
+ * when it is opened what it failed at. Ended behind all else.
+ */
+void source_streams_begin(struct options *o);
+void source_streams_end(struct options *o);
+
 /* Announce the reader in the region. */
 static inline void source_begin(struct source *s, __u64 now)
 {

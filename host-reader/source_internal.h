@@ -58,11 +58,10 @@ void source_watch_plug(struct source *s, __u64 now);
 void source_plug_out(struct source *s);
 
 /* source_stream.c */
-/* Begin to receive. A descriptor of the memory that it goes to, or -errno with one line in @err. */
+/* It was begun already. A descriptor of the memory that it goes to, or -errno with one line in @err. */
 int source_open_stream(struct source *s, char *err, size_t errlen);
 /* What is there to be said of it? If nothing more can come the source ends, once all that came is read. */
 void source_watch_stream(struct source *s, __u64 now);
-void source_close_stream(struct source *s);
 
 /* source_back.c */
 /* Has anything gone back that does not in a guest that was not set back to an earlier state? */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "message.h"
+#include "options.h"
 #include "source_internal.h"
 #include "stream_receiver.h"
 
@@ -21,6 +22,8 @@
 struct source_stream {
 	struct stream_place place;
 	struct stream_receiver *receiver;
+	int memory; /* a descriptor, or why there is none: -errno, and */
+	char err[300];
 	bool ended;
 	__u64 next;
 };
@@ -38,10 +41,10 @@ static int make_memory(__u64 size, char *err, size_t errlen)
 	return -EIO;
 }
 
-static int open_place(struct source *s, struct stream_place *p, char *err, size_t errlen)
+static int open_place(const char *path, struct stream_place *p, char *err, size_t errlen)
 {
 	bool pending;
-	int fd, ret = stream_place_parse(p, s->spec->path, err, errlen);
+	int fd, ret = stream_place_parse(p, path, err, errlen);
 
 	if (ret)
 		return ret;
@@ -57,28 +60,61 @@ static int open_place(struct source *s, struct stream_place *p, char *err, size_
 	return fd == -EPERM ? -EACCES : fd;
 }
 
-int source_open_stream(struct source *s, char *err, size_t errlen)
+/* A descriptor of the memory, or -errno. */
+static int begin_stream(struct source_stream *st, const struct source_spec *spec)
 {
-	struct source_stream *st = calloc(1, sizeof(*st));
-	int fd, memory, ret;
+	int memory = make_memory(spec->size, st->err, sizeof(st->err)), fd, ret;
 
-	s->stream = st;
-	if (!st) {
-		snprintf(err, errlen, "out of memory");
-		return -ENOMEM;
-	}
-	fd = open_place(s, &st->place, err, errlen);
-	if (fd < -1)
-		return fd;
-	memory = make_memory(s->spec->size, err, errlen);
 	if (memory < 0)
 		return memory;
-	ret = stream_receiver_start(&st->receiver, &st->place, fd, memory, s->spec->size);
-	if (ret) {
-		snprintf(err, errlen, "%s", strerror(-ret));
-		close(memory);
-		return ret;
+	fd = open_place(spec->path, &st->place, st->err, sizeof(st->err));
+	ret = fd < -1 ? fd : stream_receiver_start(&st->receiver, &st->place, fd, memory, spec->size);
+	if (!ret)
+		return memory;
+	if (!st->err[0])
+		snprintf(st->err, sizeof(st->err), "%s", strerror(-ret));
+	close(memory);
+	return ret;
+}
+
+void source_streams_begin(struct options *o)
+{
+	for (unsigned int i = 0; i < o->nr_sources; i++) {
+		struct source_spec *spec = &o->source[i];
+
+		if (spec->kind == SOURCE_STREAM)
+			spec->stream = calloc(1, sizeof(*spec->stream));
+		if (spec->stream)
+			spec->stream->memory = begin_stream(spec->stream, spec);
 	}
+}
+
+void source_streams_end(struct options *o)
+{
+	for (unsigned int i = 0; i < o->nr_sources; i++) {
+		struct source_stream *st = o->source[i].stream;
+
+		if (!st)
+			continue;
+		stream_receiver_end(st->receiver);
+		if (st->memory >= 0)
+			close(st->memory);
+		free(st);
+		o->source[i].stream = NULL;
+	}
+}
+
+int source_open_stream(struct source *s, char *err, size_t errlen)
+{
+	struct source_stream *st = s->spec->stream;
+	int memory = st ? st->memory : -ENOMEM;
+
+	if (memory < 0) {
+		snprintf(err, errlen, "%s", st ? st->err : "out of memory");
+		return memory;
+	}
+	st->memory = -EBADF; /* it is the source's now */
+	s->stream = st;
 	s->writable = true;
 	if (s->config->teller)
 		say("%s: its guest is not told of its exits: that goes through shared memory only", s->spec->path);
@@ -117,13 +153,4 @@ void source_watch_stream(struct source *s, __u64 now)
 	}
 	if (st->ended)
 		end(s, now);
-}
-
-void source_close_stream(struct source *s)
-{
-	if (!s->stream)
-		return;
-	stream_receiver_end(s->stream->receiver);
-	free(s->stream);
-	s->stream = NULL;
 }

@@ -3,15 +3,19 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <htrace/schema.h>
 
 #include "clock.h"
 #include "confine.h"
@@ -30,20 +34,22 @@
 #define CLOCK_MSEC 1         /* while an answer of its clock is waited for */
 #define READ_SIZE 65536u
 #define READS 32 /* until others have their turn */
+#define END_MSEC 1000 /* for one that is told to end; then it is left to the kernel */
 #define HEADER_WORDS (offsetof(struct htrace_host, telling) / 8)
 #define RING_WORDS 4 /* of each that it is told: from consumed to drained */
 #define ORDERS_MAX (HTRACE_MAX_RINGS * 5 + 64)
 
 struct stream_receiver {
 	int sock;
-	pid_t pid;
+	pid_t pid, connector; /* 0: it needs none */
 	bool ended;
 };
 
 struct receiver {
 	const struct stream_place *place;
-	int listener, fd; /* or -1 */
-	bool pending;     /* it is being connected */
+	int door;   /* where connections come from: the socket that it listens at, or who connects for it; or -1 */
+	bool asked; /* the latter for one */
+	int fd;     /* or -1 */
 	bool said_up;
 	int said_err;
 	__u64 next;  /* try again, or ask again; host time, ns */
@@ -69,6 +75,11 @@ __attribute__((format(printf, 2, 3))) static void tell(enum stream_what what, co
 	send(READER, &news, sizeof(news), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+static bool listens(const struct receiver *r)
+{
+	return stream_place_listens(r->place);
+}
+
 static bool comes_again(const struct receiver *r)
 {
 	return r->place->kind != STREAM_FD && r->place->kind != STREAM_DEVICE;
@@ -87,7 +98,7 @@ static bool lose(struct receiver *r, const char *why, __u64 pause, __u64 now)
 		close(r->fd);
 		r->fd = -1;
 	}
-	r->said_up = r->pending = false;
+	r->said_up = false;
 	r->out_beg = r->out_end = 0;
 	r->apply.waits = true;
 	r->next = now + (pause ? pause : RETRY_NS);
@@ -181,41 +192,111 @@ static int flush(struct receiver *r)
 
 /* -------------------------------------------------------------------------------------------- connecting */
 
+/*
+ * Of a UNIX socket another process makes the connections, which sees no byte of a guest's: code that a guest got to run
+ * in this one could speak with whoever listens at a socket of this machine, if it could connect by itself.
+ */
+static void hand_over(const struct stream_place *place, int to)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	bool pending; /* never, of those */
+	int fd = stream_place_connect(place, &pending), error = fd < 0 ? -fd : 0;
+	struct iovec v = { &error, sizeof(error) };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1 };
+	struct cmsghdr *c;
+
+	if (!error) {
+		m.msg_control = control.room;
+		m.msg_controllen = sizeof(control.room);
+		c = CMSG_FIRSTHDR(&m);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(fd));
+		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	}
+	sendmsg(to, &m, MSG_NOSIGNAL);
+	if (!error)
+		close(fd);
+}
+
+/* A connection, or -errno: -EAGAIN: nothing came yet; -EPIPE: who connects is gone. */
+static int take_over(int from)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	int error, fd;
+	struct iovec v = { &error, sizeof(error) };
+	struct msghdr m = {
+		.msg_iov = &v, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof(control.room)
+	};
+	ssize_t n = recvmsg(from, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return -EAGAIN;
+	if (n != sizeof(error))
+		return -EPIPE;
+	c = CMSG_FIRSTHDR(&m);
+	if (error || !c)
+		return error ? -error : -EMFILE;
+	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	return fd;
+}
+
 static void begin(struct receiver *r, __u64 now)
 {
-	r->pending = false;
 	r->said_err = 0;
 	r->heard = now;
 	ask(r, now);
 }
 
+/* Once of each reason: others bring it about as often as they like. */
 static void say_why_not(struct receiver *r, int err)
 {
-	if (r->said_err != err)
-		tell(STREAM_SAID, "cannot connect: %s; trying again", strerror(err));
+	if (r->said_err == err)
+		return;
 	r->said_err = err;
+	if (listens(r))
+		tell(STREAM_SAID, "another virtual machine than that one connected, and was sent away");
+	else
+		tell(STREAM_SAID, "cannot connect: %s; trying again", strerror(err));
 }
 
-static void await(struct receiver *r, __u64 now)
+/* Returns whether it goes on. */
+static bool await(struct receiver *r, __u64 now)
 {
 	int fd;
 
 	if (now < r->next)
-		return;
-	r->next = now + RETRY_NS;
-	fd = r->listener >= 0 ? stream_place_accept(r->place, r->listener) : stream_place_connect(r->place, &r->pending);
-	if (fd == -EPERM && r->listener >= 0)
-		tell(STREAM_SAID, "another virtual machine than that one connected, and was sent away");
-	if (fd < 0) {
-		if (r->listener < 0)
-			say_why_not(r, -fd);
-		else
-			r->next = now; /* it is polled for */
-		return;
+		return true;
+	if (!listens(r) && !r->asked) {
+		r->asked = send(r->door, "", 1, MSG_NOSIGNAL) == 1;
+		if (!r->asked)
+			tell(STREAM_ENDED, "host-reader's process that connects is gone");
+		return r->asked;
 	}
-	r->fd = fd;
-	if (!r->pending)
+	fd = listens(r) ? stream_place_accept(r->place, r->door) : take_over(r->door);
+	if (fd >= 0) {
+		r->asked = false;
+		r->fd = fd;
 		begin(r, now);
+	} else if (listens(r)) { /* it is polled for */
+		if (fd == -EPERM)
+			say_why_not(r, EPERM);
+	} else if (fd == -EPIPE) {
+		tell(STREAM_ENDED, "host-reader's process that connects is gone");
+		return false;
+	} else if (fd != -EAGAIN) {
+		r->asked = false;
+		r->next = now + RETRY_NS;
+		say_why_not(r, -fd);
+	}
+	return true;
 }
 
 /* ---------------------------------------------------------------------------------------------- receiving */
@@ -249,7 +330,7 @@ static bool receive(struct receiver *r, __u64 now)
 /* One that does not answer, or says nothing any more: it may be another one by now. */
 static bool watch(struct receiver *r, __u64 now)
 {
-	if (r->listener >= 0 && now - r->heard > GIVE_UP_NS)
+	if (listens(r) && now - r->heard > GIVE_UP_NS)
 		return lose(r, "no sign of life", 0, now);
 	if (now >= r->next && (r->apply.waits || now - r->heard > ASK_NS))
 		ask(r, now);
@@ -260,8 +341,8 @@ static int timeout(const struct receiver *r, __u64 now)
 {
 	const struct htrace_host *host = (const struct htrace_host *)(r->apply.mem + HTRACE_HOST_OFF);
 
-	if (r->fd < 0 || r->pending)
-		return r->next > now ? (int)((r->next - now) / MS) + 1 : r->listener >= 0 ? -1 : 1;
+	if (r->fd < 0)
+		return r->next > now ? (int)((r->next - now) / MS) + 1 : listens(r) || r->asked ? -1 : 1;
 	return __atomic_load_n(&host->clock_ping, __ATOMIC_RELAXED) ? CLOCK_MSEC : WORDS_MSEC;
 }
 
@@ -273,27 +354,15 @@ static bool serve(struct receiver *r)
 	bool refused = r->fd >= 0 && !comes_again(r) && !r->said_up && r->apply.frames && r->apply.waits && now < r->next;
 	int err;
 
-	p[1].fd = r->fd >= 0 ? refused ? -1 : r->fd : now < r->next ? -1 : r->listener;
-	p[1].events = r->pending ? POLLOUT : (short)(r->out_end ? POLLIN | POLLOUT : POLLIN);
+	p[1].fd = r->fd >= 0 ? refused ? -1 : r->fd : now < r->next ? -1 : r->door;
+	p[1].events = (short)(r->fd >= 0 && r->out_end ? POLLIN | POLLOUT : POLLIN);
 	if (poll(p, 2, timeout(r, now)) < 0 && errno != EINTR)
 		return false;
 	if (p[0].revents)
 		return false; /* the reader is gone: it never says anything */
 	now = clock_now();
-	if (r->fd < 0) {
-		await(r, now);
-		return true;
-	}
-	if (r->pending) {
-		err = p[1].revents ? stream_place_connected(r->fd) : 0;
-		if (p[1].revents && !err)
-			begin(r, now);
-		if (err) {
-			say_why_not(r, -err);
-			return lose(r, strerror(-err), 0, now);
-		}
-		return true;
-	}
+	if (r->fd < 0)
+		return await(r, now);
 	if (refused)
 		return true;
 	if (!receive(r, now))
@@ -305,19 +374,47 @@ static bool serve(struct receiver *r)
 	return err ? lose(r, strerror(err), 0, now) : true;
 }
 
-static void be_receiver(const struct stream_place *place, int sock, int fd, int memory, __u64 size)
+/* The kernel ends it with the reader, whatever became of it: it may not undo that (confine_calls.c). */
+static void begin_helper(const char *name, const int *keep, int nr)
+{
+	helper_process_begin(name, keep, nr);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+static void be_connector(const struct stream_place *place, int sock)
+{
+	char c;
+
+	begin_helper("reader-connect", &sock, 1);
+	if (confine_connector())
+		_exit(1);
+	for (;;) {
+		ssize_t n = recv(HELPER_FD, &c, 1, 0);
+
+		if (n == 1)
+			hand_over(place, HELPER_FD);
+		else if (!n || errno != EINTR)
+			_exit(0);
+	}
+}
+
+/* @door, @fd: or -1. */
+static void be_receiver(const struct stream_place *place, int sock, int door, int fd, int memory, __u64 size)
 {
 	static struct receiver r;
-	const int keep[] = { sock, fd };
+	int keep[3] = { sock }, nr = 1;
 	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-	bool listens = stream_place_listens(place);
 
 	if (mem == MAP_FAILED)
 		_exit(1);
-	helper_process_begin("reader-stream", keep, fd < 0 ? 1 : 2);
 	r.place = place;
-	r.listener = listens ? HELPER_FD + 1 : -1;
-	r.fd = listens || fd < 0 ? -1 : HELPER_FD + 1;
+	r.door = door < 0 ? -1 : HELPER_FD + nr;
+	if (door >= 0)
+		keep[nr++] = door;
+	r.fd = fd < 0 ? -1 : HELPER_FD + nr;
+	if (fd >= 0)
+		keep[nr++] = fd;
+	begin_helper("reader-stream", keep, nr);
 	stream_apply_init(&r.apply, mem, size);
 	if (confine_receiver(place->kind == STREAM_UNIX))
 		_exit(1);
@@ -330,50 +427,88 @@ static void be_receiver(const struct stream_place *place, int sock, int fd, int 
 
 /* ---------------------------------------------------------------------------------------------- the reader */
 
+static void close_pair(const int *pair)
+{
+	for (int i = 0; i < 2; i++)
+		if (pair[i] >= 0)
+			close(pair[i]);
+}
+
+/* For a moment only: who is told to end ends at once. One that a guest has got hold of need not. */
+static void await_end(pid_t pid)
+{
+	pid_t ret = pid > 0 ? waitpid(pid, NULL, WNOHANG) : -1;
+
+	for (int i = 0; i < END_MSEC && (!ret || (ret < 0 && pid > 0 && errno == EINTR)); i++) {
+		usleep(1000);
+		ret = waitpid(pid, NULL, WNOHANG);
+	}
+}
+
 int stream_receiver_start(struct stream_receiver **out, const struct stream_place *place, int fd, int memory,
 			  __u64 size)
 {
 	struct stream_receiver *r = calloc(1, sizeof(*r));
-	int pair[2], ret = 0;
+	int pair[2] = { -1, -1 }, way[2] = { -1, -1 }, ret = -ENOMEM;
+	bool listens = stream_place_listens(place), connects = place->kind == STREAM_UNIX;
 
-	if (!r || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {
-		ret = r ? -errno : -ENOMEM;
-		goto fail;
+	if (!r)
+		goto out;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) ||
+	    (connects && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, way))) {
+		ret = -errno;
+		goto out;
 	}
-	r->pid = fork();
+	r->connector = connects ? fork() : 0;
+	if (connects && !r->connector)
+		be_connector(place, way[1]);
+	r->pid = r->connector < 0 ? -1 : fork();
 	if (!r->pid)
-		be_receiver(place, pair[1], fd, memory, size);
+		be_receiver(place, pair[1], listens ? fd : way[0], listens ? -1 : fd, memory, size);
 	ret = r->pid < 0 ? -errno : 0;
-	close(pair[1]);
-	r->sock = pair[0];
-	if (ret)
-		close(pair[0]);
-fail:
+out:
+	close_pair(way);
+	if (!ret) {
+		close(pair[1]);
+		r->sock = pair[0];
+		*out = r;
+	} else {
+		close_pair(pair);
+		await_end(r ? r->connector : 0);
+		free(r);
+	}
 	if (fd > STDERR_FILENO)
 		close(fd);
-	if (ret)
-		free(r);
-	else
-		*out = r;
 	return ret;
+}
+
+enum stream_what stream_news_take(int sock, struct stream_news *news)
+{
+	struct stream_news raw;
+	size_t len;
+	ssize_t n;
+
+	do
+		n = recv(sock, &raw, sizeof(raw), MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN)
+		return STREAM_NOTHING;
+	if (n != sizeof(raw) || (raw.what != STREAM_SAID && raw.what != STREAM_ENDED)) {
+		*news = (struct stream_news){ .what = STREAM_ENDED, .text = "host-reader's process that receives is gone" };
+		return STREAM_ENDED;
+	}
+	news->what = raw.what;
+	len = htrace_escape(news->text, sizeof(news->text) - 1, raw.text, strnlen(raw.text, sizeof(raw.text)));
+	news->text[len] = 0;
+	return news->what;
 }
 
 enum stream_what stream_receiver_news(struct stream_receiver *r, struct stream_news *news)
 {
-	ssize_t n;
+	enum stream_what what = r->ended ? STREAM_NOTHING : stream_news_take(r->sock, news);
 
-	if (r->ended)
-		return STREAM_NOTHING;
-	do
-		n = recv(r->sock, news, sizeof(*news), MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-	if (n < 0 && errno == EAGAIN)
-		return STREAM_NOTHING;
-	if (n != sizeof(*news))
-		*news = (struct stream_news){ .what = STREAM_ENDED, .text = "host-reader's process that receives is gone" };
-	news->text[sizeof(news->text) - 1] = 0;
-	r->ended = news->what == STREAM_ENDED;
-	return news->what;
+	r->ended |= what == STREAM_ENDED;
+	return what;
 }
 
 void stream_receiver_end(struct stream_receiver *r)
@@ -381,7 +516,7 @@ void stream_receiver_end(struct stream_receiver *r)
 	if (!r)
 		return;
 	close(r->sock);
-	while (waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	await_end(r->pid);
+	await_end(r->connector);
 	free(r);
 }

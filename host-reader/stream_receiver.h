@@ -2,7 +2,8 @@
 /*
  * A process of the reader's that has the connection of a source `stream:` and writes what a guest sends into the region
  * that the reader reads. It is the first that sees bytes of a stranger: it has that memory, its connection, and
- * nothing else (confine.h). It ends when the reader does.
+ * nothing else (confine.h). It ends when the reader does. As it is forked from the reader it has a copy of all that is
+ * mapped there: start it before anything is.
  */
 #ifndef READER_STREAM_RECEIVER_H
 #define READER_STREAM_RECEIVER_H
@@ -32,8 +33,11 @@ struct stream_news {
  */
 int stream_receiver_start(struct stream_receiver **out, const struct stream_place *place, int fd, int memory,
 			  __u64 size);
-/* What it has to say, if there is something; also that it is gone. */
+/* What it has to say, if there is something; also that it is gone. The text is harmless, whoever wrote it. */
 enum stream_what stream_receiver_news(struct stream_receiver *r, struct stream_news *news);
+/* Likewise, by @sock, which it says it at. */
+enum stream_what stream_news_take(int sock, struct stream_news *news);
+/* Waits for it, but not for one that does not end: that one the kernel ends with the reader. */
 void stream_receiver_end(struct stream_receiver *r);
 
 #endif

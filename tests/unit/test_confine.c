@@ -27,6 +27,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -436,16 +437,23 @@ END_TEST
 
 /* --------------------------------------------------------------------------------------- the finder */
 
-static bool receives; /* who is confined in_helper() receives a stream, from whoever connects */
+/* Who is confined in_helper(): who receives a stream from whoever connects, from whom it is handed; who does that. */
+static enum { KEEPER, RECEIVER, HANDED_RECEIVER, CONNECTOR } helper;
 
-/* 0, or an errno; no @plan: as the keeper, or who receives. @attempt knows of no other process than @parent, which is not confined. */
+static int confine_as_helper(void)
+{
+	return helper == KEEPER ? confine_keeper() : helper == CONNECTOR ? confine_connector() :
+	       confine_receiver(helper == HANDED_RECEIVER);
+}
+
+/* 0, or an errno; no @plan: as the helper. @attempt knows of no other process than @parent, which is not confined. */
 static int in_helper(const struct confine_finder_plan *plan, int (*attempt)(void))
 {
 	int status;
 	pid_t child = fork();
 
 	if (!child) {
-		if (plan ? confine_finder(plan) : receives ? confine_receiver(false) : confine_keeper())
+		if (plan ? confine_finder(plan) : confine_as_helper())
 			_exit(255);
 		_exit(attempt());
 	}
@@ -672,21 +680,61 @@ static int receive(void)
 
 START_TEST(test_receiver_works)
 {
-	receives = true;
 	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-	ck_assert_int_eq(in_helper(NULL, receive), 0);
+	for (helper = RECEIVER; helper <= HANDED_RECEIVER; helper++)
+		ck_assert_int_eq(in_helper(NULL, receive), 0);
 	close(pair[0]);
 	close(pair[1]);
-	receives = false;
+	helper = KEEPER;
 }
 END_TEST
+
+static struct sockaddr_un somebody = { .sun_family = AF_UNIX };
+
+static int speak_to_somebody(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	return fd < 0 ? errno : result(connect(fd, (struct sockaddr *)&somebody, sizeof(somebody)));
+}
+
+static int connect_for_another(void)
+{
+	struct iovec v = { (char[]){ 'x' }, 1 };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1 };
+	int error = speak_to_somebody();
+
+	return error ? error : result(sendmsg(pair[0], &m, MSG_NOSIGNAL));
+}
+
+START_TEST(test_connector_works)
+{
+	int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(somebody.sun_path, sizeof(somebody.sun_path), "%s/socket", dir);
+	ck_assert(!bind(listener, (struct sockaddr *)&somebody, sizeof(somebody)) && !listen(listener, 1));
+	ck_assert(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair));
+	helper = CONNECTOR;
+	ck_assert_int_eq(in_helper(NULL, connect_for_another), 0);
+	helper = KEEPER;
+	close(pair[0]);
+	close(pair[1]);
+	close(listener);
+}
+END_TEST
+
+static int undo_end(void)
+{
+	return result(prctl(PR_SET_PDEATHSIG, 0));
+}
 
 static const struct attempt of_keeper[] = {
 	{ "opens a file", read_passwd }, { "truncates", cut_there }, { "makes a file", make_file },
 	{ "deletes", delete_beside }, { "reads another's memory", read_memory }, { "looks at a process", look_at_process },
 	{ "runs a program", run_program }, { "makes a process", make_process }, { "makes a socket", make_socket },
 	{ "maps code", map_code }, { "sends signals", kill_other }, { "traces", trace_other },
-	{ "makes an io_uring", make_uring }, { "loads BPF", load_bpf },
+	{ "makes an io_uring", make_uring }, { "loads BPF", load_bpf }, { "does not end with its reader", undo_end },
+	{ "speaks with whoever listens", speak_to_somebody }, /* the last one: who connects does that */
 };
 
 START_TEST(test_keeper_calls)
@@ -699,12 +747,14 @@ END_TEST
 
 START_TEST(test_receiver_calls)
 {
-	int error;
+	const bool connects = _i + 1 == sizeof(of_keeper) / sizeof(*of_keeper);
 
-	receives = true;
-	error = in_helper(NULL, of_keeper[_i].how);
-	receives = false;
-	ck_assert_msg(error == EPERM, "%s: %s", of_keeper[_i].what, error ? strerror(error) : "it can");
+	for (helper = RECEIVER; helper <= (connects ? HANDED_RECEIVER : CONNECTOR); helper++) {
+		int error = in_helper(NULL, of_keeper[_i].how);
+
+		ck_assert_msg(error == EPERM, "%s: %s", of_keeper[_i].what, error ? strerror(error) : "it can");
+	}
+	helper = KEEPER;
 }
 END_TEST
 
@@ -757,6 +807,7 @@ int main(void)
 	tcase_add_test(t, test_finder_works);
 	tcase_add_test(t, test_keeper_works);
 	tcase_add_test(t, test_receiver_works);
+	tcase_add_test(t, test_connector_works);
 #ifdef HAVE_LIBCAP_NG
 	tcase_add_test(t, test_finder_elsewhere);
 #endif

@@ -2,10 +2,15 @@
 /* A ring's records by a byte stream: a reader at its end gets what a reader of the ring would have got. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core.h"
@@ -13,6 +18,7 @@
 #include "stream.h"
 #include "stream_apply.h"
 #include "stream_place.h"
+#include "stream_receiver.h"
 #include "unit.h"
 
 #include "ringbox.h"
@@ -485,6 +491,145 @@ START_TEST(test_places)
 }
 END_TEST
 
+/* ------------------------------------------------------------------------------ the process that receives */
+
+/* What it says is a stranger's word: there is nothing in it that steers a terminal, and no end but that of its room. */
+START_TEST(test_news)
+{
+	struct stream_news news = { .what = STREAM_SAID, .text = "\033[2J\n'" };
+	int pair[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+	ck_assert_int_eq(stream_news_take(pair[0], &news), STREAM_NOTHING);
+	ck_assert_int_eq(send(pair[1], &news, sizeof(news), 0), sizeof(news));
+	ck_assert_int_eq(stream_news_take(pair[0], &news), STREAM_SAID);
+	ck_assert_str_eq(news.text, "\\x1b[2J\\x0a'");
+	memset(news.text, 0xff, sizeof(news.text));
+	ck_assert_int_eq(send(pair[1], &news, sizeof(news), 0), sizeof(news));
+	ck_assert_int_eq(stream_news_take(pair[0], &news), STREAM_SAID);
+	ck_assert_uint_gt(strlen(news.text), sizeof(news.text) - 8);
+	ck_assert_uint_eq(strspn(news.text, "\\xf"), strlen(news.text));
+	news.what = 77;
+	ck_assert_int_eq(send(pair[1], &news, sizeof(news), 0), sizeof(news));
+	ck_assert_int_eq(stream_news_take(pair[0], &news), STREAM_ENDED);
+	ck_assert_int_eq(send(pair[1], &news, 3, 0), 3);
+	ck_assert_int_eq(stream_news_take(pair[0], &news), STREAM_ENDED);
+	close(pair[1]);
+	ck_assert_int_eq(stream_news_take(pair[0], &news), STREAM_ENDED);
+	close(pair[0]);
+}
+END_TEST
+
+static __u64 now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (__u64)t.tv_sec * 1000000000 + (__u64)t.tv_nsec;
+}
+
+static struct stream_receiver *start_receiver(const char *where, int fd)
+{
+	struct stream_receiver *r;
+	struct stream_place place;
+	char err[200] = "";
+	int memory = memfd_create("test", MFD_CLOEXEC);
+
+	ck_assert(memory >= 0 && !ftruncate(memory, REGION));
+	ck_assert_msg(!stream_place_parse(&place, where, err, sizeof(err)), "%s", err);
+	ck_assert_int_eq(stream_receiver_start(&r, &place, fd, memory, REGION), 0);
+	close(memory);
+	return r;
+}
+
+/* The process that was started last. */
+static pid_t last_child(void)
+{
+	char name[64];
+	int pid = 0;
+	FILE *f;
+
+	snprintf(name, sizeof(name), "/proc/self/task/%d/children", (int)getpid());
+	f = fopen(name, "re");
+	while (f && fscanf(f, "%d", &pid) == 1)
+		;
+	if (f)
+		fclose(f);
+	return pid;
+}
+
+/* One that does not end when it is told to keeps nobody from ending. */
+START_TEST(test_stuck)
+{
+	struct stream_receiver *r;
+	__u64 begin;
+	int pair[2], status;
+	char where[16];
+	pid_t pid;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+	snprintf(where, sizeof(where), "%d", pair[1]);
+	r = start_receiver(where, pair[1]);
+	pid = last_child();
+	ck_assert_int_gt(pid, 0);
+	ck_assert_int_eq(kill(pid, SIGSTOP), 0);
+	ck_assert_int_eq(waitpid(pid, &status, WUNTRACED), pid);
+	begin = now_ns();
+	stream_receiver_end(r);
+	ck_assert_uint_lt(now_ns() - begin, 20000000000ULL);
+	ck_assert_int_eq(kill(pid, SIGKILL), 0); /* as the kernel does when we end */
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	close(pair[0]);
+}
+END_TEST
+
+static int accept_soon(int listener, int most_ms)
+{
+	int fd = -1;
+
+	for (int i = 0; i < most_ms && fd < 0; i++) {
+		usleep(1000);
+		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+	}
+	return fd;
+}
+
+/* Who listens may come later, and again; each is asked. */
+START_TEST(test_connects)
+{
+	char dir[] = "/tmp/htrace-test-XXXXXX";
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct stream_receiver *r;
+	struct stream_news news;
+	struct stream_order o;
+	int listener, fd;
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s/socket", dir);
+	r = start_receiver(a.sun_path, -1);
+	for (int i = 0; i < 5000 && stream_receiver_news(r, &news) != STREAM_SAID; i++)
+		usleep(1000);
+	ck_assert_str_eq(news.text, "cannot connect: No such file or directory; trying again");
+	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	ck_assert(!bind(listener, (struct sockaddr *)&a, sizeof(a)) && !listen(listener, 1));
+	for (int i = 0; i < 3; i++) {
+		fd = accept_soon(listener, 5000);
+		ck_assert_int_ge(fd, 0);
+		for (int k = 0; k < 5000 && recv(fd, &o, sizeof(o), MSG_PEEK) != sizeof(o); k++)
+			usleep(1000);
+		ck_assert_uint_eq(o.magic, STREAM_ORDER_MAGIC);
+		ck_assert_uint_eq(o.type, STREAM_ASK);
+		close(fd);
+	}
+	ck_assert_int_eq(stream_receiver_news(r, &news), STREAM_NOTHING);
+	stream_receiver_end(r);
+	ck_assert_int_eq(last_child(), 0);
+	close(listener);
+	unlink(a.sun_path);
+	rmdir(dir);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("stream");
@@ -501,6 +646,9 @@ int main(void)
 	tcase_add_test(c, test_areas);
 	tcase_add_test(c, test_refused);
 	tcase_add_test(c, test_places);
+	tcase_add_test(c, test_news);
+	tcase_add_test(c, test_stuck);
+	tcase_add_test(c, test_connects);
 	suite_add_tcase(s, c);
 	return unit_run(s);
 }
