@@ -3,8 +3,17 @@
 #include "crash_json.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "show.h"
+
+__u64 crash_work(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (__u64)t.tv_sec * 1000000000 + (__u64)t.tv_nsec;
+}
 
 static void put_text(struct out *o, const char *name, const char *text, size_t room)
 {
@@ -43,16 +52,17 @@ static void put_loss(struct out *o, const struct sink_loss *l, bool *any)
 	json_show_loss(o, l);
 }
 
-static void put_ring(struct out *o, const struct last_events *l)
+static void put_ring(struct out *o, const struct crash_report *r, const struct last_events *l)
 {
+	unsigned int shown = 0;
 	bool any = false;
 
 	out_printf(o, "{\"%s\":%u", l->from.per_cpu ? "cpu" : "ring", l->from.ring);
 	view_json_number(o, "count", l->count);
 	view_json_number(o, "lost", l->lost);
 	out_text(o, ",\"events\":[");
-	for (unsigned int i = 0; i < l->nr; i++) {
-		const struct last_event *k = last_events_at(l, i);
+	for (; shown < l->nr && crash_work() < r->stop; shown++) {
+		const struct last_event *k = last_events_at(l, shown);
 		struct sink_event e = last_events_show(l, k);
 
 		put_loss(o, &k->lost, &any);
@@ -61,7 +71,10 @@ static void put_ring(struct out *o, const struct last_events *l)
 		json_show_event(o, &e);
 	}
 	put_loss(o, &l->lost_since, &any);
-	out_text(o, "]}");
+	out_char(o, ']');
+	if (shown < l->nr)
+		view_json_number(o, "left_out", l->nr - shown);
+	out_char(o, '}');
 }
 
 static void put_line(struct out *o, const struct console_line *l, const struct crash_clock *c)
@@ -117,6 +130,7 @@ static void put_messages(struct out *o, const struct crash_guest *g)
 void crash_show_json(struct out *o, const struct crash_report *r)
 {
 	const struct sink_session *s = r->guest->session;
+	unsigned int shown = 0;
 	__u64 real;
 
 	out_text(o, "{\"view\":\"crash\"");
@@ -132,11 +146,13 @@ void crash_show_json(struct out *o, const struct crash_report *r)
 	if (crash_real(r->guest, &real))
 		view_json_number(o, "last_realtime", real);
 	out_text(o, ",\"rings\":[");
-	for (unsigned int i = 0; i < r->nr_rings; i++) {
-		out_text(o, i ? "," : "");
-		put_ring(o, r->rings[i]);
+	for (; shown < r->nr_rings && crash_work() < r->enough; shown++) {
+		out_text(o, shown ? "," : "");
+		put_ring(o, r, r->rings[shown]);
 	}
 	out_char(o, ']');
+	if (shown < r->nr_rings)
+		view_json_number(o, "left_out", r->nr_rings - shown);
 	if (r->guest->nr_said)
 		put_messages(o, r->guest);
 	put_console(o, r);

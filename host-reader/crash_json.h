@@ -12,7 +12,14 @@ struct crash_report {
 	const char *console; /* its path; NULL, as tail: none is read */
 	const struct console_tail *tail;
 	struct crash_clock clock;
+	/*
+	 * CPU time of this thread at which no further ring is begun, and no further event: what a guest recorded can be
+	 * more work than others may be kept waiting for. Not time on the clock, as whoever reads may take his.
+	 */
+	__u64 enough, stop;
 };
+
+__u64 crash_work(void);
 
 /* An object, on one line. */
 void crash_show_json(struct out *o, const struct crash_report *r);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "clock.h"
 #include "crash.h"
 #include "crash_json.h"
 #include "message.h"
@@ -14,12 +15,22 @@ typedef unsigned long long ull;
 
 #define KEEP 20
 #define WIDTH 19 /* of times before the last event */
+#define MS 1000000ULL
+/*
+ * CPU time of a report: no ring is begun after that, and no event after half as much again. Captures are read for it; a
+ * guest that lives would keep others waiting, and can die again and again.
+ */
+#define SHOW_NS (200 * MS)
+#define SHOW_CAPTURE_NS (2000 * MS)
+#define SHOW_AGAIN_NS (10 * MS) /* at least; and */
+#define SHOW_SHARE 20           /* a share of the time since the report before */
 
 struct view_crash {
 	unsigned int keep;
 	struct crash_guest *guest[MAX_SOURCES];
 	struct console *console[MAX_SOURCES];
 	bool capture[MAX_SOURCES], resting[MAX_SOURCES];
+	__u64 reported[MAX_SOURCES]; /* when its last report was done, host time; 0: there was none */
 	bool finishing;
 	void (*show)(struct out *o, const struct crash_report *r);
 };
@@ -98,12 +109,22 @@ static void crash_view_note(void *view, const struct sink_note *n)
 
 /* --------------------------------------------------------------------------------------- a report */
 
+static __u64 work_of(const struct view_crash *v, unsigned int nr)
+{
+	__u64 work = SHOW_AGAIN_NS + (clock_now() - v->reported[nr]) / SHOW_SHARE;
+
+	if (v->capture[nr])
+		return SHOW_CAPTURE_NS;
+	return v->reported[nr] && work < SHOW_NS ? work : SHOW_NS;
+}
+
 static void report(struct view_crash *v, struct crash_guest *g, bool over, struct out *o)
 {
 	static struct console_tail tail;
 	static const struct last_events *rings[CRASH_RINGS];
 	struct crash_report r = { .guest = g, .rings = rings, .nr_rings = crash_rings(g, rings) };
 	struct console *c = v->console[g->nr];
+	__u64 work = work_of(v, g->nr), begin = crash_work();
 	int ret = c ? console_read(c, &tail) : 0;
 
 	if (ret)
@@ -123,8 +144,11 @@ static void report(struct view_crash *v, struct crash_guest *g, bool over, struc
 		r.end = "its session was over without a word: it was reset, or another agent began a new one";
 	else if (!v->resting[g->nr])
 		r.end = "it goes on";
+	r.enough = begin + work;
+	r.stop = r.enough + work / 2;
 	v->show(o, &r);
 	out_flush(o);
+	v->reported[g->nr] = clock_now();
 	if (c)
 		console_tail_free(&tail);
 	g->notes = 0;
@@ -260,16 +284,26 @@ static void show_loss(struct out *o, const struct sink_loss *l)
 	text_show_loss(o, l);
 }
 
+static void show_left_out(struct out *o, unsigned int nr, const char *what)
+{
+	if (!nr)
+		return;
+	out_printf(o, "--- %u more %s left out: it is too much work ---", nr, what);
+	out_newline(o);
+}
+
 static void show_ring(struct out *o, const struct crash_report *r, const struct last_events *l)
 {
+	unsigned int shown = 0;
+
 	out_newline(o);
 	out_printf(o, "%s %u: the last %u of %llu events", l->from.per_cpu ? "CPU" : "ring", l->from.ring, l->nr,
 		   (ull)l->count);
 	if (l->lost)
 		out_printf(o, "; %llu were lost", (ull)l->lost);
 	out_newline(o);
-	for (unsigned int i = 0; i < l->nr; i++) {
-		const struct last_event *k = last_events_at(l, i);
+	for (; shown < l->nr && crash_work() < r->stop; shown++) {
+		const struct last_event *k = last_events_at(l, shown);
 		struct sink_event e = last_events_show(l, k);
 
 		show_loss(o, &k->lost);
@@ -278,6 +312,7 @@ static void show_ring(struct out *o, const struct crash_report *r, const struct 
 		out_char(o, ' ');
 		text_show_event(o, &e);
 	}
+	show_left_out(o, l->nr - shown, "events of it are");
 	show_loss(o, &l->lost_since);
 }
 
@@ -366,9 +401,14 @@ static void show_messages(struct out *o, const struct crash_report *r)
 
 static void show_text(struct out *o, const struct crash_report *r)
 {
+	unsigned int shown = 0;
+
 	show_head(o, r);
-	for (unsigned int i = 0; i < r->nr_rings; i++)
-		show_ring(o, r, r->rings[i]);
+	for (; shown < r->nr_rings && crash_work() < r->enough; shown++)
+		show_ring(o, r, r->rings[shown]);
+	if (shown < r->nr_rings)
+		out_newline(o);
+	show_left_out(o, r->nr_rings - shown, r->guest->session->facts.local ? "rings are" : "CPUs are");
 	if (!r->guest->session->facts.local)
 		show_silent_cpus(o, r);
 	show_console(o, r);

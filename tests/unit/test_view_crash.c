@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "console.h"
 #include "last_events.h"
@@ -14,8 +15,26 @@ static struct sinks sinks;
 static struct console *console;
 static bool is_capture;
 static struct origin other; /* another CPU */
-static __u32 number_id, message_id;
+static __u32 number_id, message_id, costly_id;
 static char console_file[] = "/tmp/htrace-console-XXXXXX";
+
+/* A few bytes that are much text: a union of many arrays. */
+#define COSTLY_BYTES 504
+static __u32 declare_costly(void)
+{
+	struct htrace_schema_member m[8], all = { .name = "all" };
+	int id, array = htrace_builder_array(builder, htrace_builder_int(builder, "u8", 1, false, 0), COSTLY_BYTES);
+
+	memset(m, 0, sizeof(m));
+	for (unsigned int i = 0; i < ARRAY_SIZE(m); i++) {
+		m[i].type = (__u32)array;
+		snprintf(m[i].name, sizeof(m[i].name), "m%u", i);
+	}
+	all.type = (__u32)htrace_builder_struct(builder, "all", true, COSTLY_BYTES, m, ARRAY_SIZE(m));
+	id = htrace_builder_event(builder, "costly", htrace_builder_struct(builder, "costly", false, COSTLY_BYTES, &all, 1));
+	ck_assert_int_gt(id, 0);
+	return (__u32)id;
+}
 
 /* Events of a number, and of the kernel's messages. */
 static void setup_crash(const char *name)
@@ -23,6 +42,7 @@ static void setup_crash(const char *name)
 	setup();
 	number_id = declare("counted", "number", htrace_builder_int(builder, "u64", 8, false, 0));
 	message_id = declare("console", "msg", htrace_builder_string(builder, 0));
+	costly_id = declare_costly();
 	finish_schema();
 	session.reading = schema;
 	session.facts.nr_cpus = 4;
@@ -179,6 +199,71 @@ START_TEST(test_json)
 		"{\"time\":101,\"cpu\":2,\"event\":\"counted\",\"fields\":{\"number\":2}}]},"
 		"{\"cpu\":0,\"count\":1,\"lost\":0,\"events\":["
 		"{\"time\":50,\"cpu\":0,\"event\":\"counted\",\"fields\":{\"number\":1}}]}]}\n");
+	teardown_crash();
+}
+END_TEST
+
+static __u64 cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (__u64)t.tv_sec * 1000000000 + (__u64)t.tv_nsec;
+}
+
+/* All that was written, from @from on. */
+static char *written_from(size_t from)
+{
+	struct stat st;
+	char *text;
+	FILE *f;
+
+	out_flush(sink.out);
+	f = fopen(path, "re");
+	ck_assert(f && !fstat(fileno(f), &st) && !fseek(f, (long)from, SEEK_SET));
+	text = calloc(1, (size_t)st.st_size + 1);
+	ck_assert_uint_eq(fread(text, 1, (size_t)st.st_size, f), (size_t)st.st_size - from);
+	fclose(f);
+	return text;
+}
+
+/* One that dies again at once, with as much to show as it can: others are not kept waiting, and it is said. */
+START_TEST(test_costly)
+{
+	static unsigned char payload[COSTLY_BYTES];
+	static struct origin ring[32];
+	const char *at, *left = _i ? "],\"left_out\":" : "more CPUs are left out: it is too much work ---\n";
+	unsigned int shown = 0;
+	__u64 work;
+	size_t len;
+	char *text;
+
+	setup_crash(_i ? "crash:json:200" : "crash:200");
+	memset(payload, 0xff, sizeof(payload));
+	number(&other, 1, 1);
+	len = strlen(ended());
+	ck_assert_ptr_null(strstr(written(), left));
+	for (unsigned int i = 0; i < ARRAY_SIZE(ring); i++) {
+		ring[i] = origin;
+		ring[i].ring = i;
+		for (__u64 k = 0; k < 200; k++)
+			show_at(&ring[i], 1000 * (i + 1) + k, costly_id, payload, sizeof(payload), false);
+	}
+	work = cpu_ns();
+	sinks_session_end(&sinks, &session);
+	work = cpu_ns() - work;
+	text = written_from(len);
+	ck_assert_msg(strstr(text, left) != NULL, "%zu bytes in %llu ns", strlen(text), (unsigned long long)work);
+	ck_assert_uint_lt(work, 1000000000);
+	/* The ring of the last event comes first. */
+	at = strstr(text, _i ? "{\"cpu\":31,\"count\":200," : "CPU 31: the last 200 of 200 events\n");
+	ck_assert_ptr_nonnull(at);
+	ck_assert_ptr_null(strstr(text, _i ? "{\"cpu\":0,\"count\"" : "CPU 0: "));
+	for (; (at = strstr(at, _i ? "\"costly\"" : "costly:")) != NULL; at++)
+		shown++;
+	ck_assert_uint_lt(shown, 32 * 200);
+	ck_assert_uint_gt(shown, 0);
+	free(text);
 	teardown_crash();
 }
 END_TEST
@@ -426,6 +511,7 @@ int main(void)
 	tcase_add_loop_test(t, test_ends, 0, 2);
 	tcase_add_test(t, test_ticks);
 	tcase_add_test(t, test_json);
+	tcase_add_loop_test(t, test_costly, 0, 2);
 	tcase_add_test(t, test_names);
 	tcase_add_test(t, test_bounds);
 	tcase_add_test(t, test_console);
