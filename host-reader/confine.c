@@ -289,9 +289,12 @@ int confine_receiver(bool handed)
 	return ret ? ret : confine_receiver_calls(handed);
 }
 
-int confine_connector(void)
+int confine_connector_files(void)
 {
-	int ret = confine_helper();
+	return confine_helper();
+}
 
-	return ret ? ret : confine_connector_calls();
+int confine_connector(int receiver)
+{
+	return confine_connector_calls(receiver);
 }

@@ -44,7 +44,11 @@ int confine_keeper(void);
 
 /* Likewise of the process that receives a stream (stream_receiver.h). @handed: its connections, by another one. */
 int confine_receiver(bool handed);
-/* Likewise of that one, which connects to UNIX sockets and hands over. */
-int confine_connector(void);
+/*
+ * Likewise of that one, which connects to UNIX sockets and hands over, and ends the process @receiver. To be able to, it
+ * gives up the files first and then forks that one: Landlock has no signals that leave its domain.
+ */
+int confine_connector_files(void);
+int confine_connector(int receiver);
 
 #endif

@@ -250,17 +250,19 @@ int confine_receiver_calls(bool handed)
 
 /* Who connects for it: to whom is not seen here, and no byte comes to it that a guest sent. */
 static const char *const connectors[] = {
-	"recvfrom", "sendmsg", "connect", "close", "munmap", "mremap", "brk", "madvise", "futex", "rt_sigaction",
-	"rt_sigprocmask", "rt_sigreturn", "restart_syscall", "exit", "exit_group",
+	"recvfrom", "sendmsg", "connect", "poll", "ppoll", "close", "munmap", "mremap", "brk", "madvise", "futex",
+	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall", "exit", "exit_group",
 };
 
-int confine_connector_calls(void)
+int confine_connector_calls(int receiver)
 {
 	int ret;
 	scmp_filter_ctx c = begin_helper(connectors, sizeof(connectors) / sizeof(*connectors), &ret);
 
 	if (!ret)
 		ret = allow_value(c, SCMP_SYS(socket), 0, AF_UNIX);
+	if (!ret)
+		ret = allow_value(c, SCMP_SYS(kill), 0, (__u64)receiver);
 	return load_helper(c, ret);
 }
 
@@ -281,7 +283,7 @@ int confine_receiver_calls(bool handed)
 	return 0;
 }
 
-int confine_connector_calls(void)
+int confine_connector_calls(int receiver)
 {
 	return 0;
 }

@@ -11,6 +11,6 @@ int confine_calls(const struct confine_plan *plan, char *said, size_t len);
 int confine_finder_calls(const struct confine_finder_plan *plan);
 int confine_keeper_calls(void);
 int confine_receiver_calls(bool handed);
-int confine_connector_calls(void);
+int confine_connector_calls(int receiver);
 
 #endif

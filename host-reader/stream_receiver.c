@@ -2,6 +2,7 @@
 #include "stream_receiver.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,14 +34,14 @@
 #define CLOCK_MSEC 1         /* while an answer of its clock is waited for */
 #define READ_SIZE 65536u
 #define READS 32 /* until others have their turn */
-#define END_MSEC 1000 /* for one that is told to end; then it is left to the kernel */
+#define END_MSEC 1000 /* for one that is to end */
 #define HEADER_WORDS (offsetof(struct htrace_host, telling) / 8)
 #define RING_WORDS 4 /* of each that it is told: from consumed to drained */
 #define ORDERS_MAX (HTRACE_MAX_RINGS * 5 + 64)
 
 struct stream_receiver {
-	int sock;
-	pid_t pid, connector; /* 0: it needs none */
+	int sock, life; /* that is closed for it to end */
+	pid_t pid;      /* of who connects for it, its parent */
 	bool ended;
 };
 
@@ -193,8 +193,8 @@ static int flush(struct receiver *r)
 /* -------------------------------------------------------------------------------------------- connecting */
 
 /*
- * Of a UNIX socket another process makes the connections, which sees no byte of a guest's: code that a guest got to run
- * in this one could speak with whoever listens at a socket of this machine, if it could connect by itself.
+ * To a UNIX socket its parent makes the connections, which sees no byte of a guest's: code that a guest got to run in
+ * this one could speak with whoever listens at a socket of this machine, if it could connect by itself.
  */
 static void hand_over(const struct stream_place *place, int to)
 {
@@ -374,47 +374,16 @@ static bool serve(struct receiver *r)
 	return err ? lose(r, strerror(err), 0, now) : true;
 }
 
-/* The kernel ends it with the reader, whatever became of it: it may not undo that (confine_calls.c). */
-static void begin_helper(const char *name, const int *keep, int nr)
-{
-	helper_process_begin(name, keep, nr);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-}
-
-static void be_connector(const struct stream_place *place, int sock)
-{
-	char c;
-
-	begin_helper("reader-connect", &sock, 1);
-	if (confine_connector())
-		_exit(1);
-	for (;;) {
-		ssize_t n = recv(HELPER_FD, &c, 1, 0);
-
-		if (n == 1)
-			hand_over(place, HELPER_FD);
-		else if (!n || errno != EINTR)
-			_exit(0);
-	}
-}
-
-/* @door, @fd: or -1. */
-static void be_receiver(const struct stream_place *place, int sock, int door, int fd, int memory, __u64 size)
+/* In the process that has @way to its parent, and @fd: where to accept from, what is connected, or -1. */
+static void be_receiver(const struct stream_place *place, int sock, int way, int fd, void *mem, __u64 size)
 {
 	static struct receiver r;
-	int keep[3] = { sock }, nr = 1;
-	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+	const int keep[] = { sock, way, fd };
 
-	if (mem == MAP_FAILED)
-		_exit(1);
+	helper_process_begin("reader-stream", keep, fd < 0 ? 2 : 3);
 	r.place = place;
-	r.door = door < 0 ? -1 : HELPER_FD + nr;
-	if (door >= 0)
-		keep[nr++] = door;
-	r.fd = fd < 0 ? -1 : HELPER_FD + nr;
-	if (fd >= 0)
-		keep[nr++] = fd;
-	begin_helper("reader-stream", keep, nr);
+	r.door = listens(&r) ? HELPER_FD + 2 : HELPER_FD + 1;
+	r.fd = listens(&r) || fd < 0 ? -1 : HELPER_FD + 2;
 	stream_apply_init(&r.apply, mem, size);
 	if (confine_receiver(place->kind == STREAM_UNIX))
 		_exit(1);
@@ -425,60 +394,87 @@ static void be_receiver(const struct stream_place *place, int sock, int door, in
 	_exit(0);
 }
 
-/* ---------------------------------------------------------------------------------------------- the reader */
+#define LIFE HELPER_FD /* in its parent: the reader lives; */
+#define WAY (HELPER_FD + 1)
 
-static void close_pair(const int *pair)
+/*
+ * Connects, and ends the receiver with the reader: code that a guest got to run there would not end by itself, and the
+ * reader is not allowed to send signals.
+ */
+static void keep_receiver(const struct stream_place *place, pid_t receiver)
 {
-	for (int i = 0; i < 2; i++)
-		if (pair[i] >= 0)
-			close(pair[i]);
-}
+	struct pollfd p[2] = { { .fd = LIFE, .events = POLLIN }, { .fd = WAY, .events = POLLIN } };
+	char c;
 
-/* For a moment only: who is told to end ends at once. One that a guest has got hold of need not. */
-static void await_end(pid_t pid)
-{
-	pid_t ret = pid > 0 ? waitpid(pid, NULL, WNOHANG) : -1;
-
-	for (int i = 0; i < END_MSEC && (!ret || (ret < 0 && pid > 0 && errno == EINTR)); i++) {
-		usleep(1000);
-		ret = waitpid(pid, NULL, WNOHANG);
+	for (;;) {
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (p[0].revents || (p[1].revents && recv(WAY, &c, 1, MSG_DONTWAIT) != 1))
+			break;
+		if (p[1].revents)
+			hand_over(place, WAY);
 	}
+	kill(receiver, SIGKILL);
+	_exit(0);
 }
+
+static void be_connector(const struct stream_place *place, int life, int sock, int fd, int memory, __u64 size)
+{
+	const int all[] = { life, sock, fd };
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+	int way[2];
+	pid_t pid;
+
+	helper_process_begin("reader-connect", all, fd < 0 ? 2 : 3);
+	if (mem == MAP_FAILED || socketpair(AF_UNIX, SOCK_SEQPACKET, 0, way) || confine_connector_files())
+		_exit(1);
+	pid = fork();
+	if (!pid)
+		be_receiver(place, HELPER_FD + 1, way[1], fd < 0 ? -1 : HELPER_FD + 2, mem, size);
+	helper_process_begin("reader-connect", (const int[]){ LIFE, way[0] }, 2);
+	munmap(mem, size);
+	if (pid > 0 && !confine_connector(pid))
+		keep_receiver(place, pid);
+	if (pid > 0)
+		kill(pid, SIGKILL);
+	_exit(1);
+}
+
+/* ---------------------------------------------------------------------------------------------- the reader */
 
 int stream_receiver_start(struct stream_receiver **out, const struct stream_place *place, int fd, int memory,
 			  __u64 size)
 {
 	struct stream_receiver *r = calloc(1, sizeof(*r));
-	int pair[2] = { -1, -1 }, way[2] = { -1, -1 }, ret = -ENOMEM;
-	bool listens = stream_place_listens(place), connects = place->kind == STREAM_UNIX;
+	int pair[2] = { -1, -1 }, life[2], ret = r ? 0 : -ENOMEM;
 
-	if (!r)
-		goto out;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) ||
-	    (connects && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, way))) {
+	if (!ret && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		ret = -errno;
-		goto out;
-	}
-	r->connector = connects ? fork() : 0;
-	if (connects && !r->connector)
-		be_connector(place, way[1]);
-	r->pid = r->connector < 0 ? -1 : fork();
-	if (!r->pid)
-		be_receiver(place, pair[1], listens ? fd : way[0], listens ? -1 : fd, memory, size);
-	ret = r->pid < 0 ? -errno : 0;
-out:
-	close_pair(way);
-	if (!ret) {
+	if (!ret && pipe2(life, O_CLOEXEC)) {
+		ret = -errno;
+		close(pair[0]);
 		close(pair[1]);
+	}
+	if (!ret) {
+		r->pid = fork();
+		if (!r->pid)
+			be_connector(place, life[0], pair[1], fd, memory, size);
+		ret = r->pid < 0 ? -errno : 0;
+		close(life[0]);
+		close(pair[1]);
+		r->life = life[1];
 		r->sock = pair[0];
-		*out = r;
-	} else {
-		close_pair(pair);
-		await_end(r ? r->connector : 0);
-		free(r);
+		if (ret) {
+			close(life[1]);
+			close(pair[0]);
+		}
 	}
 	if (fd > STDERR_FILENO)
 		close(fd);
+	if (ret)
+		free(r);
+	else
+		*out = r;
 	return ret;
 }
 
@@ -515,8 +511,14 @@ void stream_receiver_end(struct stream_receiver *r)
 {
 	if (!r)
 		return;
+	close(r->life);
 	close(r->sock);
-	await_end(r->pid);
-	await_end(r->connector);
+	for (int i = 0; i < END_MSEC; i++) {
+		pid_t ret = waitpid(r->pid, NULL, WNOHANG);
+
+		if (ret > 0 || (ret < 0 && errno != EINTR))
+			break;
+		usleep(1000);
+	}
 	free(r);
 }

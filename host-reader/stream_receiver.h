@@ -37,7 +37,7 @@ int stream_receiver_start(struct stream_receiver **out, const struct stream_plac
 enum stream_what stream_receiver_news(struct stream_receiver *r, struct stream_news *news);
 /* Likewise, by @sock, which it says it at. */
 enum stream_what stream_news_take(int sock, struct stream_news *news);
-/* Waits for it, but not for one that does not end: that one the kernel ends with the reader. */
+/* It is ended, also where a guest has got hold of it; not waited for without end. */
 void stream_receiver_end(struct stream_receiver *r);
 
 #endif

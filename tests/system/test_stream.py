@@ -12,6 +12,7 @@ import time
 
 import test_loss
 import test_truth
+from guestlike import Guestlike
 from harness import Skip, no_vsock_loopback, params, say
 from streams import Line, Sender, free_port
 from vm import VM, Reader
@@ -175,8 +176,10 @@ def test_reader_stops(policy):
 
 
 def children(pid):
+    """And theirs."""
     with open(f'/proc/{pid}/task/{pid}/children', encoding='ascii') as f:
-        return [int(p) for p in f.read().split()]
+        own = [int(p) for p in f.read().split()]
+    return own + [grandchild for child in own for grandchild in children(child)]
 
 
 def test_jam():
@@ -333,6 +336,57 @@ def test_hostile():
     reader.stop()
 
 
+def shared_maps(pid):
+    """What it has mapped that others have, too."""
+    with open(f'/proc/{pid}/maps', encoding='utf-8') as f:
+        lines = [line.split(maxsplit=5) for line in f]
+    return [line[5].strip() if len(line) > 5 else '' for line in lines if line[1].endswith('s')]
+
+
+def name_of(pid):
+    with open(f'/proc/{pid}/comm', encoding='utf-8') as f:
+        return f.read().strip()
+
+
+def lives(pid):
+    try:
+        with open(f'/proc/{pid}/stat', encoding='utf-8') as f:
+            return f.read().rpartition(')')[2].split()[0] not in 'ZX'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_alone():
+    """
+    Who receives has its own region's memory, and nothing else that its reader has mapped: no other guest's, no rings of
+    an output's; who connects for it has none at all. Both are gone when their reader is, even one that does not listen.
+    """
+    with Scene() as scene:
+        region = Guestlike(os.path.join(scene.dir.name, 'region'))
+        scene.senders.append(region)
+        reader = Reader(f'stream:{scene.dir.name}/socket', '-o', f'raw:{scene.dir.name}/capture', f'ivshmem:{region.path}',
+                        f'stream:127.0.0.1:{free_port()}')
+        reader.wait_for('CPUs')
+        helpers = {pid: name_of(pid) for pid in children(reader.process.pid)}
+        assert any(region.path in name for name in shared_maps(reader.process.pid))
+        for pid, name in helpers.items():
+            if name == 'reader-stream':
+                assert [os.path.basename(f) for f in shared_maps(pid)] == ['memfd:htrace-stream (deleted)'], shared_maps(pid)
+            if name == 'reader-connect':
+                assert not shared_maps(pid), shared_maps(pid)
+        assert sorted(helpers.values()) == ['reader-connect', 'reader-connect', 'reader-finder', 'reader-stream',
+                                            'reader-stream'], helpers
+        for pid, name in helpers.items():
+            if name == 'reader-stream':
+                os.kill(pid, signal.SIGSTOP)
+        reader.signal(signal.SIGKILL)
+        reader.process.wait()
+        end = time.time() + 10
+        while any(map(lives, helpers)):
+            assert time.time() < end, helpers
+            time.sleep(0.02)
+
+
 def test_refused():
     """Not the whole network, not what is no place; said so that one can go on."""
     for source, text in (('0.0.0.0:7000', 'ssh'), ('10.0.2.2:7000', 'ssh'), ('nothing', 'no descriptor'),
@@ -356,6 +410,16 @@ def test_vsock():
         sender.close()
         assert reader.stop() == 0, reader.err()
         whole(reader, 5000)
+        # Others fill nobody's messages.
+        reader = Reader('stream:vsock:77:17013', '-o', 'json')
+        reader.wait_for('stream')
+        for _ in range(20):
+            with socket.socket(socket.AF_VSOCK) as stranger:
+                stranger.connect((1, 17013))
+                stranger.settimeout(5)
+                assert not stranger.recv(1)
+        reader.stop()
+        assert reader.err().count('was sent away') == 1, reader.err()
 
 
 # ------------------------------------------------------------------------------------------- real guests
