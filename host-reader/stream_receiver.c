@@ -217,7 +217,7 @@ static void hand_over(const struct stream_place *place, int to)
 		c->cmsg_len = CMSG_LEN(sizeof(fd));
 		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
 	}
-	sendmsg(to, &m, MSG_NOSIGNAL);
+	sendmsg(to, &m, MSG_NOSIGNAL | MSG_DONTWAIT); /* one that takes no answers does not hold us up */
 	if (!error)
 		close(fd);
 }
@@ -409,7 +409,9 @@ static void keep_receiver(const struct stream_place *place, pid_t receiver)
 	for (;;) {
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
 			break;
-		if (p[0].revents || (p[1].revents && recv(WAY, &c, 1, MSG_DONTWAIT) != 1))
+		if (p[0].revents)
+			break;
+		if (p[1].revents && (place->kind != STREAM_UNIX || recv(WAY, &c, 1, MSG_DONTWAIT) != 1))
 			break;
 		if (p[1].revents)
 			hand_over(place, WAY);
