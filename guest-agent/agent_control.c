@@ -38,13 +38,6 @@ static bool flush(void *ctx)
 	return all || !relay_active(&a->relay);
 }
 
-static void before_change(void *ctx, size_t i)
-{
-	struct agent *a = ctx;
-
-	health_replace(&a->health, i);
-}
-
 static void keep_up(void *ctx)
 {
 	agent_work(ctx);
@@ -55,8 +48,7 @@ static int renew(void *ctx, const bool *program, const char *more)
 	struct agent *a = ctx;
 	struct loader_renewal r = {
 		.program = program, .more = more, .filter = a->options->filter, .region = a->region,
-		.rings_fd = a->rings.fd, .geometry = &a->geometry, .before_change = before_change,
-		.keep_up = keep_up, .ctx = a,
+		.rings_fd = a->rings.fd, .geometry = &a->geometry, .keep_up = keep_up, .ctx = a,
 	};
 	int err = loader_renew(a->loader, &r);
 

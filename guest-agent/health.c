@@ -91,14 +91,6 @@ static void publish_counters(struct health *h)
 	__atomic_store_n(&g->nr_progs, (__u32)nr, __ATOMIC_RELEASE);
 }
 
-void health_replace(struct health *h, size_t i)
-{
-	struct htrace_prog p;
-
-	loader_counters(h->loader, i, &p);
-	h->misses_before[i] += p.misses;
-}
-
 /* ------------------------------------------------------------------------------------ the host */
 
 static const char *refusal(__u32 reason)

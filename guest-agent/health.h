@@ -47,8 +47,6 @@ void health_init(struct health *h, struct htrace_region *region, const struct lo
 __u64 health_work(struct health *h);
 /* The host says that it has written something: look now, not with the next heartbeat. */
 void health_listen(struct health *h);
-/* Program @i is about to be replaced by another one, whose counters begin with 0. */
-void health_replace(struct health *h, size_t i);
 /* What was counted and found until now is to be seen: counters, names of functions and mappings. */
 void health_publish(struct health *h);
 /* Counters one last time. */

@@ -570,4 +570,6 @@ void loader_counters(const struct loader *l, size_t i, struct htrace_prog *p)
 	}
 	if (l->program[i].functions)
 		loader_function_misses(&l->program[i], p);
+	p->misses += l->program[i].misses_before;
+	p->runs += l->program[i].runs_before;
 }

@@ -56,6 +56,7 @@ struct program {
 	size_t nr_cpu_links;
 	char *filter; /* besides the session's; NULL: none. Its own */
 	__u32 sample; /* one in so many is recorded; 0, 1: all */
+	__u64 misses_before, runs_before; /* of what it took the place of, and of links that are closed */
 };
 
 #define MAX_STACK_WORDS 64
@@ -163,8 +164,6 @@ struct loader_renewal {
 	struct htrace_region *region;
 	int rings_fd;
 	const struct htrace_geometry *geometry;
-	/* Program @i is about to be replaced: its counters begin anew. */
-	void (*before_change)(void *ctx, size_t i);
 	/* Called in between. */
 	void (*keep_up)(void *ctx);
 	void *ctx;

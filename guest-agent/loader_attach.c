@@ -67,8 +67,10 @@ void loader_detach_one(struct program *p)
 		bpf_link__destroy(p->cpu_link[--p->nr_cpu_links]);
 	free(p->cpu_link);
 	p->cpu_link = NULL;
-	if (p->link_fd > 0)
+	if (p->link_fd > 0) {
+		p->misses_before += loader_not_called(p->link_fd); /* the kernel counts by link */
 		close(p->link_fd);
+	}
 	p->link_fd = 0;
 }
 

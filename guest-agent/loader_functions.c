@@ -332,8 +332,7 @@ int loader_attach_functions(struct program *p)
 
 /* --------------------------------------------------------------------------------------- counting */
 
-/* Calls for which the kernel had no room to remember that they return, and so called nobody. */
-static __u64 not_called(int link_fd)
+__u64 loader_not_called(int link_fd)
 {
 	struct {
 		__u32 type, id, prog, reserved;
@@ -369,6 +368,6 @@ void loader_function_misses(const struct program *p, struct htrace_prog *counted
 	if (!bpf_map_lookup_elem(fd, &zero, lost))
 		for (int i = 0; i < nr; i++)
 			counted->misses += lost[i];
-	counted->misses += not_called(p->link_fd);
+	counted->misses += loader_not_called(p->link_fd);
 	free(lost);
 }

@@ -100,5 +100,7 @@ int loader_declare_functions(const struct tracer *t, struct htrace_schema_builde
 int loader_attach_functions(struct program *p);
 /* What of its calls is not recorded, in addition to what the kernel counts, and in its place. */
 void loader_function_misses(const struct program *p, struct htrace_prog *counted);
+/* Calls for which the kernel had no room to remember that they return, and so called nobody. */
+__u64 loader_not_called(int link_fd);
 
 #endif

@@ -233,23 +233,38 @@ struct exchange {
 };
 
 /* At the point of changing all is made, but a hook may still refuse: then the one before goes on. */
-static int change_one(const struct work *w, struct exchange *e)
+static int change_one(struct exchange *e)
 {
 	e->was_on = e->old && loader_is_on(e->old);
-	if (e->was_on) {
-		w->r->before_change(w->r->ctx, (size_t)(e->old - w->now->program));
+	if (e->was_on)
 		loader_detach_one(e->old);
-	}
 	if (e->old && !e->was_on)
 		return 0;
 	return loader_attach_one(e->fresh);
 }
 
-static void change_back(struct exchange *e)
+/* What program @from of @l, which runs no more, counted is @to's, too. */
+static void hand_over(const struct loader *l, const struct program *from, struct program *to)
 {
-	loader_detach_one(e->fresh);
-	if (e->was_on)
-		loader_attach_one(e->old);
+	struct htrace_prog ended;
+
+	loader_counters(l, (size_t)(from - l->program), &ended);
+	to->misses_before += ended.misses;
+	to->runs_before += ended.runs;
+}
+
+static void change_back(struct work *w, struct exchange *e, size_t nr)
+{
+	for (size_t i = nr; i-- > 0;) {
+		loader_detach_one(e[i].fresh);
+		if (e[i].was_on)
+			loader_attach_one(e[i].old);
+		w->r->keep_up(w->r->ctx);
+	}
+	loader_let_end();
+	for (size_t i = 0; i < nr; i++)
+		if (e[i].was_on)
+			hand_over(w->fresh, e[i].fresh, e[i].old);
 }
 
 /* The new one stands in the place of the old one, which is closed with what is left. */
@@ -257,7 +272,9 @@ static void keep(struct work *w, const struct exchange *e)
 {
 	struct program *to = e->old ? e->old : &w->now->program[w->now->nr_programs];
 
-	if (!e->old)
+	if (e->old)
+		hand_over(w->now, e->old, e->fresh);
+	else
 		w->now->nr_programs++;
 	*to = *e->fresh;
 }
@@ -291,12 +308,11 @@ static int take_over(struct work *w)
 
 		e[i].fresh = &fresh->program[i];
 		e[i].old = now ? find_program(w->now, now, bpf_program__name(fresh->program[i].prog)) : NULL;
-		err = change_one(w, &e[i]);
+		err = change_one(&e[i]);
 		w->r->keep_up(w->r->ctx);
 	}
 	if (err)
-		while (done-- > 0)
-			change_back(&e[done]);
+		change_back(w, e, done);
 	else
 		loader_let_end();
 	for (size_t i = 0; i < fresh->nr_programs && !err; i++)
