@@ -356,7 +356,7 @@ int htrace_builder_unfiltered(struct htrace_schema_builder *b, __u32 id)
 
 bool htrace_builder_has_filter(const struct htrace_schema_builder *b)
 {
-	return b->check.filter != 0;
+	return b->check.filter || b->check.filtered;
 }
 
 const void *htrace_builder_entries(const struct htrace_schema_builder *b, size_t *len)

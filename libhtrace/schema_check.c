@@ -414,6 +414,7 @@ static int check_filter(struct htrace_schema_check *c, const char *at, __u32 len
 		return refuse(c, "a filter of event %u, which was not declared before", f.id);
 	if (!f.id)
 		c->filter = text;
+	c->filtered = f.id && (c->filtered || f.flags & HTRACE_FILTER_IN_GUEST);
 	return 0;
 }
 

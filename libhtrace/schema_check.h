@@ -28,6 +28,7 @@ struct htrace_schema_check {
 	/* What it will take to hold all that was accepted. */
 	size_t nr_members, nr_values, text;
 	size_t filter; /* length of the filter's text; 0: there is none */
+	bool filtered; /* since then, an event was told to be */
 	void *names; /* tsearch(3) tree of events by name: no worst case for a guest to hit */
 	__u64 ids[HTRACE_MAX_EVENTS / 64 + 1];
 	char msg[160]; /* why the last entry was refused */

@@ -331,6 +331,13 @@ START_TEST(test_filter_built)
 	ck_assert(htrace_builder_has_filter(next));
 	ck_assert(!htrace_builder_filter(next, ""));
 	ck_assert(!htrace_builder_has_filter(next));
+	/* Of single events, as the host's commands have it: the next agent has to end that, too. */
+	ck_assert(!htrace_builder_unfiltered(next, (__u32)id));
+	ck_assert(!htrace_builder_has_filter(next));
+	ck_assert(!htrace_builder_filtered(next, (__u32)id));
+	ck_assert(htrace_builder_has_filter(next));
+	ck_assert(!htrace_builder_filter(next, ""));
+	ck_assert(!htrace_builder_has_filter(next));
 	htrace_builder_free(next);
 	htrace_builder_free(b);
 }

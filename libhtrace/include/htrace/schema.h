@@ -152,7 +152,7 @@ int htrace_builder_filter(struct htrace_schema_builder *b, const char *text);
 int htrace_builder_filtered(struct htrace_schema_builder *b, __u32 id);
 /* From here on all records of an event are in the rings again. 0 or -errno. */
 int htrace_builder_unfiltered(struct htrace_schema_builder *b, __u32 id);
-/* Do the entries so far, old ones too, hold a filter? */
+/* Do the entries so far, old ones too, hold a filter, or was an event told to be filtered since? */
 bool htrace_builder_has_filter(const struct htrace_schema_builder *b);
 /* New entries since creation, in the builder's memory, valid until its next call. */
 const void *htrace_builder_entries(const struct htrace_schema_builder *b, size_t *len);
