@@ -33,6 +33,7 @@ struct work {
 	const struct htrace_filter *filter;
 	struct htrace_schema *schema;
 	struct htrace_schema_builder *b;
+	bool more; /* the session's filter holds already */
 	size_t in_guest;
 	char left[700]; /* events that are left to the reader, and why */
 	/* of one tracer */
@@ -348,19 +349,66 @@ static int publish_event(struct work *w, const struct event *e)
 		return 0;
 	}
 	w->in_guest += e->recorded; /* what no program records needs no reader's filter either */
+	if (w->more && htrace_schema_is_filtered(w->schema, e->id))
+		return 0;
 	err = htrace_builder_filtered(w->b, e->id);
 	if (err)
 		say("--filter: %s", htrace_builder_error(w->b));
 	return err;
 }
 
-/* The program that @e is recorded by, as far as it may have settings of its own. */
-static const struct program *program_of(const struct loader *l, const struct tracer *t, const struct event *e)
+static bool has_setting(const struct program *p)
 {
+	return p->filter || p->sample > 1;
+}
+
+static bool is_of(const struct loader *l, const struct tracer *t, const struct program *p, const char *event)
+{
+	char name[64];
+
+	if (p->obj != t->obj || t->tp)
+		return p->obj == t->obj;
+	loader_event_name(l, p, name);
+	return !strcmp(name, event);
+}
+
+/* The program that @e is recorded by, as far as it may have settings of its own: of several one that has. */
+static const struct program *program_of(const struct loader *l, const struct tracer *t, const char *event)
+{
+	const struct program *found = NULL;
+
 	for (size_t i = 0; i < l->nr_programs; i++)
-		if (l->program[i].obj == t->obj && e->event && (t->tp || !strcmp(l->program[i].name, e->event->name)))
-			return &l->program[i];
-	return NULL;
+		if (is_of(l, t, &l->program[i], event) && (!found || has_setting(&l->program[i])))
+			found = &l->program[i];
+	return found;
+}
+
+/* 32-bit calls are sampled with the others. Filters are not for them: their numbers mean other calls. */
+static __u32 sample_of(const struct loader *l, const struct tracer *t, const char *event)
+{
+	const struct program *p = program_of(l, t, event);
+	size_t len = strlen(LOADER_COMPAT);
+
+	if (!p && t->built_in && !strncmp(event, LOADER_COMPAT, len))
+		p = program_of(l, t, event + len);
+	return p ? p->sample : 0;
+}
+
+/* A setting that no event takes would be taken for one that holds. */
+static int check_settings(const struct loader *l, const struct work *w, const struct tracer *t)
+{
+	for (size_t i = 0; i < l->nr_programs; i++) {
+		const struct program *p = &l->program[i];
+		bool taken = !has_setting(p) || p->obj != t->obj;
+
+		for (size_t k = 0; k < w->nr_events && !taken; k++)
+			taken = w->event[k].event && is_of(l, t, p, w->event[k].event->name);
+		if (!taken) {
+			say("records of %s cannot be chosen in the guest: its tracer is of another version", p->name);
+			return -1;
+		}
+	}
+	return 0;
 }
 
 /* What of an event's own there is, and --filter: all has to hold. */
@@ -371,7 +419,6 @@ static int bind_event(struct work *w, const struct program *p, struct event *e)
 	char *both = NULL;
 	int err = 0;
 
-	e->sample = p ? p->sample : 0;
 	if (p && p->filter) {
 		if (asprintf(&both, session ? "(%s) && (%s)" : "%s", session ? session : p->filter, p->filter) < 0)
 			return -ENOMEM;
@@ -399,9 +446,13 @@ static int filter_tracer(const struct loader *l, struct work *w, struct tracer *
 	w->nr_events = w->nr_elements = 0;
 	w->too_many = false;
 	loader_events_of(t, add_event, w);
-	for (size_t i = 0; i < w->nr_events && !err; i++)
-		if (w->event[i].event)
-			err = bind_event(w, program_of(l, t, &w->event[i]), &w->event[i]);
+	err = check_settings(l, w, t);
+	for (size_t i = 0; i < w->nr_events && !err; i++) {
+		if (!w->event[i].event)
+			continue;
+		w->event[i].sample = sample_of(l, t, w->event[i].event->name);
+		err = bind_event(w, program_of(l, t, w->event[i].event->name), &w->event[i]);
+	}
 	if (w->too_many || !scratch)
 		why = "its tracer is of another version, or has too many events";
 	bpf_object__for_each_program(p, t->obj) {
@@ -457,7 +508,7 @@ static int parse_schema(struct work *w, const void *old, size_t oldlen)
 static bool has_settings(const struct loader *l)
 {
 	for (size_t i = 0; i < l->nr_programs; i++)
-		if (l->program[i].filter || l->program[i].sample > 1)
+		if (has_setting(&l->program[i]))
 			return true;
 	return false;
 }
@@ -522,6 +573,7 @@ int loader_filter_more(struct loader *l, const struct htrace_filter *filter,
 		return -1;
 	w->filter = filter;
 	w->b = b;
+	w->more = true;
 	err = parse_schema(w, old, oldlen);
 	if (!err)
 		err = filter_all(l, w);

@@ -74,6 +74,12 @@ struct bpf_map *loader_scratch(const struct tracer *t);
 __u32 loader_scratch_used(const struct tracer *t);
 int loader_scratch_use(const struct tracer *t, __u32 nr);
 
+/* loader_tell.c */
+
+#define LOADER_COMPAT "compat_" /* and the name: its 32-bit kind, which the same program records */
+/* Bytes of the schema area that it takes at most to tell of all programs. */
+size_t loader_tell_room(const struct loader *l);
+
 /* loader_stacks.c */
 
 /* Are stacks recorded with @event of @t? */
