@@ -373,6 +373,20 @@ struct mark *session_new_mark(int kind, size_t len)
 	return m;
 }
 
+/* Was it said meanwhile that switches are missing? It may have ended before anybody looked. */
+static bool had_gap(const struct htrace_schema *schema, const char *fresh, size_t len)
+{
+	const struct htrace_event *e = htrace_schema_event_by_name(schema, "sched_switch");
+	struct htrace_schema_filter f;
+
+	for (size_t at = 0; e && at + sizeof(f) <= len; at += f.entry.len) {
+		memcpy(&f, fresh + at, sizeof(f));
+		if (f.entry.kind == HTRACE_SCHEMA_FILTER && f.id == e->id && f.flags & HTRACE_FILTER_IN_GUEST)
+			return true;
+	}
+	return false;
+}
+
 int session_schema(struct session *s, __u64 generation, const void *entries, size_t len, __u64 now,
 		   char *err, size_t errlen)
 {
@@ -391,6 +405,7 @@ int session_schema(struct session *s, __u64 generation, const void *entries, siz
 		free(m);
 		return ret;
 	}
+	m->had_gap = had_gap(m->schema, (const char *)entries + s->schema_len, len - s->schema_len);
 	m->nr = (__u32)fresh;
 	if (fresh)
 		memcpy(m->text, (const char *)entries + s->schema_len, fresh);
@@ -547,7 +562,7 @@ static void use_schema(struct session *s, struct mark *m)
 	s->filters = filters_new(s->c.filter, s->schema, &s->filter_said, s->c.path, s->c.quota);
 	e = htrace_schema_event_by_name(s->schema, "sched_switch");
 	s->switch_filtered = e && htrace_schema_is_filtered(s->schema, e->id);
-	for (unsigned int i = 0; i < s->nr_rings && s->switch_filtered; i++)
+	for (unsigned int i = 0; i < s->nr_rings && (s->switch_filtered || m->had_gap); i++)
 		s->ring[i].task_known = false; /* there may be switches that are not recorded, from here on */
 	use_symbols(s, m);
 }

@@ -27,6 +27,7 @@ struct mark {
 	struct mark *next;
 	enum { MARK_SCHEMA, MARK_NAMES, MARK_NOTE, MARK_CLOCK, MARK_HOST } kind;
 	bool tells_bound; /* a note that does */
+	bool had_gap;     /* a schema: task switches were missing since the one before */
 	struct htrace_schema *schema;
 	__u32 nr; /* names; bytes of text; samples; words */
 	__u64 bound;
