@@ -95,7 +95,7 @@ static size_t pick_word(const struct loader *l, const char *word, struct pick *p
 	for (size_t i = 0; i < l->nr_programs; i++) {
 		if (!loader_is_named(l, &l->program[i], word))
 			continue;
-		if (loader_is_kept(&l->program[i])) {
+		if (loader_is_kept(&l->program[i]) && loader_is_on(&l->program[i])) {
 			++*kept;
 			continue;
 		}
@@ -138,75 +138,15 @@ static int pick(struct control *c, const char *list, struct pick *p, char *unkno
 
 /* ------------------------------------------------------------------------- what readers have to know */
 
-/* The event that @p records, as the session has it; NULL: a tracer of the user's has its own names. */
-static const struct htrace_event *event_of(const struct control *c, const struct htrace_schema *s,
-					   const struct program *p)
+/* Behind a change; of what they are not told they take it that some are missing, which does no harm. */
+static void tell_all(struct control *c)
 {
-	const struct htrace_event *e;
-	char name[64];
+	bool all[HTRACE_MAX_PROGS];
 
-	loader_event_name(c->agent.loader, p, name);
-	for (char *at = name; *at; at++)
-		if (!isalnum((unsigned char)*at))
-			*at = '_';
-	e = htrace_schema_event_by_name(s, name); /* SYSTEM_NAME, or one without a system */
-	return e || !p->tp ? e : htrace_schema_event_by_name(s, p->tp->name);
-}
-
-static bool is_whole(const struct program *p)
-{
-	return loader_is_on(p) && !p->filter && p->sample < 2;
-}
-
-/*
- * Readers take it that they see all records of an event, unless they are told: which task runs is known
- * from switches. With --filter some are left to them to test, of which that cannot be said.
- */
-static int describe(struct control *c, const struct htrace_schema *s, struct htrace_schema_builder *b,
-		    const struct program *p, bool whole)
-{
-	const struct htrace_event *e = event_of(c, s, p);
-	bool filtered = *(htrace_schema_filter(s) ? htrace_schema_filter(s) : "");
-
-	if (!e || htrace_schema_is_filtered(s, e->id) == !whole)
-		return 0;
-	if (!filtered)
-		return whole ? htrace_builder_unfiltered(b, e->id) : htrace_builder_filtered(b, e->id);
-	if (whole || strcmp(e->name, "sched_switch"))
-		return 0;
-	say("sched_switch is filtered by the host's reader, for which it is needed: start the agent with another "
-	    "--filter");
-	return -1;
-}
-
-/* Of the programs picked: @whole, or as they now are. */
-static int tell_readers(struct control *c, const struct pick *p, const bool *whole)
-{
-	size_t len, added;
-	const void *old = htrace_region_schema_entries(c->agent.region, &len), *entries;
-	struct htrace_schema_builder *b = NULL;
-	struct htrace_schema *s = NULL;
-	char why[160] = "";
-	int err;
-
-	err = htrace_schema_parse(&s, old, len, why, sizeof(why));
-	if (!err)
-		err = htrace_builder_new(&b, old, len);
-	for (size_t i = 0; i < c->agent.loader->nr_programs && !err; i++)
-		if (p->program[i])
-			err = describe(c, s, b, &c->agent.loader->program[i],
-				       whole ? *whole : is_whole(&c->agent.loader->program[i]));
-	if (!err) {
-		entries = htrace_builder_entries(b, &added);
-		err = added ? htrace_region_add_schema(c->agent.region, entries, added) : 0;
-	}
-	if (err == -ENOSPC)
-		say("the region's schema area is full");
-	else if (err && !message_first()[0])
-		say("readers cannot be told: %s", why[0] ? why : strerror(-err));
-	htrace_builder_free(b);
-	htrace_schema_free(s);
-	return err ? -1 : 0;
+	memset(all, true, sizeof(all));
+	message_forget();
+	if (loader_tell(c->agent.loader, all, NULL, c->agent.region))
+		put(c, "; readers still take it that some are missing: %s", message_first());
 }
 
 /* ---------------------------------------------------------------------------------------- commands */
@@ -257,10 +197,29 @@ static enum htrace_reply_status do_disable(struct control *c, char *arg)
 
 	if (!(c->allows & HTRACE_ALLOW_EVENTS))
 		return denied(c, "events");
-	if (pick(c, arg, &p, NULL) || tell_readers(c, &p, &whole))
+	if (pick(c, arg, &p, NULL) || loader_tell(c->agent.loader, p.program, &whole, c->agent.region))
 		return failed(c);
 	put(c, "%zu switched off", detach(c, &p));
 	return HTRACE_REPLY_DONE;
+}
+
+/* As the agent has it. What it did not leave as it was when it failed is part of the answer. */
+static int renew(struct control *c, const bool *program, const char *more)
+{
+	struct loader *l = c->agent.loader;
+	bool was_on[HTRACE_MAX_PROGS];
+	int err;
+
+	for (size_t i = 0; i < l->nr_programs; i++)
+		was_on[i] = loader_is_on(&l->program[i]);
+	err = c->agent.renew(c->agent.ctx, program, more);
+	if (!err)
+		return 0;
+	failed(c);
+	for (size_t i = 0; i < l->nr_programs; i++)
+		if (was_on[i] && !loader_is_on(&l->program[i]))
+			put(c, "; %s is off now: it could not be attached again", l->program[i].name);
+	return err;
 }
 
 static enum htrace_reply_status do_enable(struct control *c, char *arg)
@@ -274,14 +233,13 @@ static enum htrace_reply_status do_enable(struct control *c, char *arg)
 		return denied(c, "events");
 	if (pick(c, arg, &p, unknown) || attach(c, &p, &done, &nr))
 		return failed(c);
-	if (unknown[0] && c->agent.renew(c->agent.ctx, nothing, unknown)) {
+	if (unknown[0] && renew(c, nothing, unknown)) {
 		detach(c, &done);
-		return failed(c);
+		tell_all(c);
+		return HTRACE_REPLY_FAILED;
 	}
-	/* Only now, since it may fail: until readers know, they take it that some are missing. */
-	if (tell_readers(c, &p, NULL))
-		return failed(c);
 	put(c, "%zu switched on", nr + c->agent.loader->nr_programs - before);
+	tell_all(c);
 	return HTRACE_REPLY_DONE;
 }
 
@@ -321,24 +279,18 @@ static void swap_settings(struct loader *l, const struct pick *p, struct setting
 }
 
 /* Load those picked anew with @s, which then has what was before. */
-static enum htrace_reply_status renew(struct control *c, const struct pick *p, struct setting *s)
+static enum htrace_reply_status apply(struct control *c, const struct pick *p, struct setting *s)
 {
-	static const bool whole = false;
 	struct loader *l = c->agent.loader;
 	int err;
 
-	/* Before there is less of them; what readers still take for missing does no harm. */
-	err = tell_readers(c, p, &whole);
-	if (!err) {
-		swap_settings(l, p, s);
-		err = c->agent.renew(c->agent.ctx, p->program, NULL);
-		if (err)
-			swap_settings(l, p, s);
-	}
-	if (err)
-		failed(c);
-	tell_readers(c, p, NULL);
-	return err ? HTRACE_REPLY_FAILED : HTRACE_REPLY_DONE;
+	swap_settings(l, p, s);
+	err = renew(c, p->program, NULL);
+	if (!err)
+		return HTRACE_REPLY_DONE;
+	swap_settings(l, p, s);
+	tell_all(c);
+	return HTRACE_REPLY_FAILED;
 }
 
 static enum htrace_reply_status do_filter(struct control *c, char *arg)
@@ -364,12 +316,14 @@ static enum htrace_reply_status do_filter(struct control *c, char *arg)
 		s[i].filter = *text && p.program[i] ? strdup(text) : NULL;
 		s[i].sample = l->program[i].sample;
 	}
-	status = renew(c, &p, s);
+	status = apply(c, &p, s);
 	for (size_t i = 0; i < l->nr_programs; i++)
 		if (p.program[i])
 			free(s[i].filter);
-	if (status == HTRACE_REPLY_DONE)
+	if (status == HTRACE_REPLY_DONE) {
 		put(c, *text ? "recorded if it matches" : "recorded without a filter");
+		tell_all(c);
+	}
 	return status;
 }
 
@@ -398,9 +352,11 @@ static enum htrace_reply_status do_sample(struct control *c, char *arg)
 		s[i].filter = l->program[i].filter;
 		s[i].sample = (__u32)n;
 	}
-	status = renew(c, &p, s);
-	if (status == HTRACE_REPLY_DONE)
+	status = apply(c, &p, s);
+	if (status == HTRACE_REPLY_DONE) {
 		put(c, n == 1 ? "all recorded" : "one in %lu recorded, at random", n);
+		tell_all(c);
+	}
 	return status;
 }
 

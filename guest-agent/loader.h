@@ -156,6 +156,11 @@ void loader_event_name(const struct loader *l, const struct program *p, char nam
 bool loader_is_named(const struct loader *l, const struct program *p, const char *word);
 /* Is it always recorded, for task names' sake? */
 bool loader_is_kept(const struct program *p);
+/*
+ * Tell readers of what these programs record, by number: not all is there any more, or all is again (@whole);
+ * NULL: as they now are. -1 after saying why not: then nothing was told.
+ */
+int loader_tell(const struct loader *l, const bool *program, const bool *whole, struct htrace_region *region);
 /* What is to be loaded while others record, and where to. */
 struct loader_renewal {
 	const bool *program; /* by number: these anew, with the filter and sampling that they have now */
@@ -169,7 +174,11 @@ struct loader_renewal {
 	void *ctx;
 };
 
-/* Those that are there keep their numbers, new ones come behind them. -1 after saying why all is as it was. */
+/*
+ * Those that are there keep their numbers, new ones come behind them. -1 after saying why all is as it was, but
+ * for programs that could not be attached again. Readers were told then, as otherwise, that of all those
+ * that were to be exchanged some records are missing.
+ */
 int loader_renew(struct loader *l, const struct loader_renewal *r);
 /* Current counters of program @i. */
 void loader_counters(const struct loader *l, size_t i, struct htrace_prog *p);

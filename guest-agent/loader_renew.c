@@ -110,6 +110,22 @@ static bool is_wanted(struct work *w, const struct tracer *fresh, const struct t
 	return is_picked(w, now);
 }
 
+/* The object of those that are there is closed: each needs another one. A module with its hook may be gone. */
+static int check_all_there(struct work *w)
+{
+	for (size_t i = 0; i < w->now->nr_programs; i++) {
+		const struct program *p = &w->now->program[i];
+		const struct tracer *now = loader_tracer_of(w->now, p), *t = find_tracer(w->fresh, now->name);
+
+		if (!t || (!is_picked(w, now) && !loader_is_used(t)) ||
+		    find_program(w->fresh, t, bpf_program__name(p->prog)))
+			continue;
+		say("%s cannot be loaded anew: this kernel has its hook no more", p->name);
+		return -1;
+	}
+	return 0;
+}
+
 /* All that the tracers have that are loaded anew, old and new. */
 static int choose_programs(struct work *w)
 {
@@ -124,6 +140,7 @@ static int choose_programs(struct work *w)
 			choose_none(t);
 			continue;
 		}
+		t->substitute_chosen |= now && now->substitute_chosen;
 		bpf_object__for_each_program(p, t->obj) {
 			const struct program *old = now ? find_program(w->now, now, bpf_program__name(p)) : NULL;
 			struct program *added = &fresh->program[fresh->nr_programs];
@@ -139,22 +156,25 @@ static int choose_programs(struct work *w)
 		}
 	}
 	fresh->kernel = w->now->kernel;
-	return loader_check_hooks(fresh);
+	return loader_check_hooks(fresh) || check_all_there(w) ? -1 : 0;
 }
 
 /* -------------------------------------------------------------------------------------------- loading */
 
-/* Programs that were not there before. */
+/* The one that @p takes the place of; NULL: it was not there before. */
+static struct program *old_of(struct work *w, const struct program *p)
+{
+	const struct tracer *now = find_tracer(w->now, loader_tracer_of(w->fresh, p)->name);
+
+	return now ? find_program(w->now, now, bpf_program__name(p->prog)) : NULL;
+}
+
 static size_t nr_added(struct work *w)
 {
 	size_t nr = 0;
 
-	for (size_t i = 0; i < w->fresh->nr_programs; i++) {
-		const struct program *p = &w->fresh->program[i];
-		const struct tracer *now = find_tracer(w->now, loader_tracer_of(w->fresh, p)->name);
-
-		nr += !now || !find_program(w->now, now, bpf_program__name(p->prog));
-	}
+	for (size_t i = 0; i < w->fresh->nr_programs; i++)
+		nr += !old_of(w, &w->fresh->program[i]);
 	return nr;
 }
 
@@ -183,6 +203,47 @@ static int load_tracers(struct work *w, __u32 schema)
 	return err;
 }
 
+/*
+ * The kernel may take its time from when one is detached until another records: of all that are exchanged some
+ * records will be missing.
+ */
+static int tell_readers(struct work *w)
+{
+	bool exchanged[HTRACE_MAX_PROGS] = {false};
+	static const bool whole = false;
+
+	for (size_t i = 0; i < w->fresh->nr_programs; i++) {
+		const struct program *old = old_of(w, &w->fresh->program[i]);
+
+		if (old)
+			exchanged[old - w->now->program] = true;
+	}
+	return loader_tell(w->now, exchanged, &whole, w->r->region);
+}
+
+/* Room for @more, and to tell readers afterwards that all is there again. */
+static int check_room(const struct work *w, size_t more)
+{
+	struct htrace_region *region = w->r->region;
+	size_t used, size = htrace_region_super(region)->schema.len - sizeof(struct htrace_schema_area);
+
+	htrace_region_schema_entries(region, &used);
+	if (used + more + loader_tell_room(w->fresh) <= size)
+		return 0;
+	say("the region's schema area is full: stop the agent properly (SIGTERM) and start it again");
+	return -1;
+}
+
+static int add_schema(struct work *w, const void *entries, size_t len)
+{
+	if (check_room(w, len))
+		return -1;
+	if (!len || !htrace_region_add_schema(w->r->region, entries, len))
+		return 0;
+	say("the new events cannot be told to readers");
+	return -1;
+}
+
 static int load(struct work *w)
 {
 	const struct loader_renewal *r = w->r;
@@ -209,6 +270,8 @@ static int load(struct work *w)
 		say("%s", why);
 		return -1;
 	}
+	if (check_room(w, loader_tell_room(fresh)) || tell_readers(w))
+		return -1;
 	old = htrace_region_schema_entries(r->region, &len);
 	if (htrace_builder_new(&w->b, old, len) || loader_declare(fresh, w->b) ||
 	    loader_filter_more(fresh, r->filter, w->b, old, len) ||
@@ -218,10 +281,7 @@ static int load(struct work *w)
 	r->keep_up(r->ctx);
 	if (load_tracers(w, (__u32)(htrace_region_schema(r->region)->generation + (added ? 1 : 0))))
 		return -1;
-	if (!added || !htrace_region_add_schema(r->region, entries, added))
-		return 0;
-	say("the region's schema area is full");
-	return -1;
+	return add_schema(w, entries, added);
 }
 
 /* -------------------------------------------------------------------------------------- taking over */
@@ -253,8 +313,20 @@ static void hand_over(const struct loader *l, const struct program *from, struct
 	to->runs_before += ended.runs;
 }
 
+/* New ones are gone again: some of their records are there, and no more will be. */
+static void tell_gone(struct work *w, const struct exchange *e, size_t nr)
+{
+	bool gone[HTRACE_MAX_PROGS] = {false};
+	static const bool whole = false;
+
+	for (size_t i = 0; i < nr; i++)
+		gone[i] = !e[i].old && loader_is_on(e[i].fresh);
+	loader_tell(w->fresh, gone, &whole, w->r->region);
+}
+
 static void change_back(struct work *w, struct exchange *e, size_t nr)
 {
+	tell_gone(w, e, nr);
 	for (size_t i = nr; i-- > 0;) {
 		loader_detach_one(e[i].fresh);
 		if (e[i].was_on)
@@ -304,10 +376,8 @@ static int take_over(struct work *w)
 	int err = e ? 0 : -1;
 
 	for (size_t i = 0; i < fresh->nr_programs && !err; i++, done++) {
-		const struct tracer *now = find_tracer(w->now, loader_tracer_of(fresh, &fresh->program[i])->name);
-
 		e[i].fresh = &fresh->program[i];
-		e[i].old = now ? find_program(w->now, now, bpf_program__name(fresh->program[i].prog)) : NULL;
+		e[i].old = old_of(w, e[i].fresh);
 		err = change_one(&e[i]);
 		w->r->keep_up(w->r->ctx);
 	}
