@@ -334,6 +334,7 @@ static void name_left(struct work *w, const struct event *e)
 
 static int publish_event(struct work *w, const struct event *e)
 {
+	bool told;
 	int err;
 
 	if (!e->event || !strcmp(e->event->name, HTRACE_STACK_EVENT))
@@ -344,14 +345,14 @@ static int publish_event(struct work *w, const struct event *e)
 	}
 	if (!w->filter)
 		return 0;
-	if (e->why) {
+	told = w->more && htrace_schema_is_filtered(w->schema, e->id);
+	if (e->why) { /* and was told otherwise when no program recorded it */
 		name_left(w, e);
-		return 0;
+		err = told ? htrace_builder_unfiltered(w->b, e->id) : 0;
+	} else {
+		w->in_guest += e->recorded; /* what no program records needs no reader's filter either */
+		err = told ? 0 : htrace_builder_filtered(w->b, e->id);
 	}
-	w->in_guest += e->recorded; /* what no program records needs no reader's filter either */
-	if (w->more && htrace_schema_is_filtered(w->schema, e->id))
-		return 0;
-	err = htrace_builder_filtered(w->b, e->id);
 	if (err)
 		say("--filter: %s", htrace_builder_error(w->b));
 	return err;

@@ -120,6 +120,7 @@ static int check_all_there(struct work *w)
 		if (!t || (!is_picked(w, now) && !loader_is_used(t)) ||
 		    find_program(w->fresh, t, bpf_program__name(p->prog)))
 			continue;
+		message_forget(); /* not that it is left out: it goes on as it was */
 		say("%s cannot be loaded anew: this kernel has its hook no more", p->name);
 		return -1;
 	}
