@@ -1158,6 +1158,40 @@ START_TEST(test_facts)
 }
 END_TEST
 
+/* Switches were missing for a while that was over before the reader looked: which task runs is not known. */
+START_TEST(test_switches_missing)
+{
+	__u32 u32 = (__u32)htrace_builder_int(builder, "u32", 4, false, HTRACE_HINT_NONE);
+	struct htrace_schema_member m[] = { { u32, 0, 0, 0, "prev_tid" }, { u32, 32, 0, 0, "next_tid" } };
+	__u32 id = add_event("sched_switch", 8, m, 2);
+	__u64 start = 4000000000000ULL;
+	const char *specs[] = { "text:/dev/null" };
+	struct maker *maker = begin(specs, 1);
+	const void *entries;
+	size_t len;
+
+	begin_session(maker, 1);
+	for (unsigned int i = 0; i < 3; i++) {
+		new_batch(maker, start + i * SEC);
+		memset(add_record(maker, id, start + i * SEC + 1, false, 8), 1, 8);
+		push(maker, 0, false);
+		step(maker, SEC);
+		step(maker, SEC);
+		ck_assert(maker->session->ring[0].task_known);
+		/* Of another event it does not matter. */
+		ck_assert_int_eq(htrace_builder_filtered(builder, i == 1 ? id_plain : id), 0);
+		ck_assert_int_eq(htrace_builder_unfiltered(builder, i == 1 ? id_plain : id), 0);
+		entries = htrace_builder_entries(builder, &len);
+		ck_assert_int_eq(session_schema(maker->session, 2 + i, entries, len, maker->now, NULL, 0), 0);
+		step(maker, SEC);
+		step(maker, SEC);
+		ck_assert_int_eq(maker->session->ring[0].task_known, i == 1);
+	}
+	end_session(maker);
+	ck_assert_int_eq(end(maker), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("capture");
@@ -1174,6 +1208,7 @@ int main(void)
 	tcase_add_test(t, test_early_names);
 	tcase_add_test(t, test_early_room);
 	tcase_add_test(t, test_asked_when);
+	tcase_add_test(t, test_switches_missing);
 	tcase_add_loop_test(t, test_known, 0, 2);
 	tcase_add_test(t, test_lasting);
 	tcase_add_test(t, test_packets);
