@@ -222,26 +222,16 @@ static int tell_readers(struct work *w)
 	return loader_tell(w->now, exchanged, &whole, w->r->region);
 }
 
-/* Room for @more, and to tell readers afterwards that all is there again. */
+/* Room for @more, and to tell readers of what is exchanged, before and behind. */
 static int check_room(const struct work *w, size_t more)
 {
 	struct htrace_region *region = w->r->region;
 	size_t used, size = htrace_region_super(region)->schema.len - sizeof(struct htrace_schema_area);
 
 	htrace_region_schema_entries(region, &used);
-	if (used + more + loader_tell_room(w->fresh) <= size)
+	if (used + more + 2 * loader_tell_room(w->fresh) <= size)
 		return 0;
 	say("the region's schema area is full: stop the agent properly (SIGTERM) and start it again");
-	return -1;
-}
-
-static int add_schema(struct work *w, const void *entries, size_t len)
-{
-	if (check_room(w, len))
-		return -1;
-	if (!len || !htrace_region_add_schema(w->r->region, entries, len))
-		return 0;
-	say("the new events cannot be told to readers");
 	return -1;
 }
 
@@ -271,18 +261,21 @@ static int load(struct work *w)
 		say("%s", why);
 		return -1;
 	}
-	if (check_room(w, loader_tell_room(fresh)) || tell_readers(w))
-		return -1;
 	old = htrace_region_schema_entries(r->region, &len);
 	if (htrace_builder_new(&w->b, old, len) || loader_declare(fresh, w->b) ||
 	    loader_filter_more(fresh, r->filter, w->b, old, len) ||
 	    (w->now->by_module && loader_use_module(fresh)))
 		return -1;
 	entries = htrace_builder_entries(w->b, &added);
+	if (check_room(w, added) || tell_readers(w))
+		return -1;
 	r->keep_up(r->ctx);
 	if (load_tracers(w, (__u32)(htrace_region_schema(r->region)->generation + (added ? 1 : 0))))
 		return -1;
-	return add_schema(w, entries, added);
+	if (!added || !htrace_region_add_schema(r->region, entries, added))
+		return 0;
+	say("readers cannot be told of the new events");
+	return -1;
 }
 
 /* -------------------------------------------------------------------------------------- taking over */

@@ -16,6 +16,7 @@ from test_snapshot import snapshots, wait_for_snapshot
 from vm import READER, VM, Reader
 
 TAKEN, EVENTS, ALL = 1, 2, 31
+SCHEMA = 96  # in the superblock: where it is
 DONE, FAILED, DENIED, INVALID, LOST = range(5)
 GETPGID = 121
 PATIENT = ('--timeout', '60')  # in an emulated guest that loads programs
@@ -182,6 +183,29 @@ def guest_now(vm):
             time.sleep(0.01)
 
 
+def told(path):
+    """[(event, are records missing?)] as readers are told, one after another."""
+    with open(path, 'rb') as f:
+        f.seek(SCHEMA)
+        at, _ = struct.unpack('<QQ', f.read(16))
+        f.seek(at)
+        _, length = struct.unpack('<QI52x', f.read(64))
+        entries = f.read(length)
+    names, filters, at = {}, [], 0
+    while at < length:
+        kind, _, size, number, flags = struct.unpack_from('<HHIII', entries, at)
+        if kind == 2:
+            names[number] = entries[at + 24:at + 88].split(b'\0')[0].decode()
+        elif kind == 3 and number:
+            filters.append((names[number], bool(flags & 1)))
+        at += size
+    return filters
+
+
+def told_of(filters, event):
+    return [missing for name, missing in filters if name == event]
+
+
 def ours(path):
     """{CPU: [(time, event, fields)]}"""
     events = {}
@@ -248,8 +272,15 @@ ftrace_dump
         done(vm.region, 'enable', 'sched_switch', options=PATIENT)
         marks.append(guest_now(vm))
         start = time.time()
+        count = len(told(vm.region))
         done(vm.region, 'enable', 'sched_wakeup,signal:signal_generate', options=PATIENT)
         took.append(time.time() - start)
+        # What nobody picked is exchanged with it: missing for a while, and whole again.
+        filters = told(vm.region)
+        for event in ('sched_switch', 'sched_process_fork', 'sched_process_exec', 'task_rename'):
+            assert told_of(filters[count:], event) == [True, False], filters[count:]
+        for event in ('sys_enter', 'sched_wakeup', 'signal_signal_generate'):
+            assert not any(told_of(filters[count:], event)), filters[count:]
         marks.append(guest_now(vm))
         time.sleep(1)
         marks.append(guest_now(vm))
@@ -324,6 +355,8 @@ ftrace_dump
         done(vm.region, 'flush')
         done(vm.region, 'filter', f'sys_enter: nr == {GETPGID}', options=PATIENT)
         marks = [guest_now(vm)]
+        for event in ('sys_enter', 'compat_sys_enter'):
+            assert told_of(told(vm.region), event) == [True], told(vm.region)
         time.sleep(1)
         marks.append(guest_now(vm))
         done(vm.region, 'sample', 'sched_switch: 1/4', options=PATIENT)
@@ -336,10 +369,26 @@ ftrace_dump
         marks.append(guest_now(vm))
         time.sleep(0.5)
         marks.append(guest_now(vm))
+        for event in ('sched_switch', 'sys_enter', 'compat_sys_enter', 'sched_process_fork'):
+            assert told_of(told(vm.region), event)[-1] is False, told(vm.region)
+        check_substitute(vm)
         refused(vm.region, 'disable', 'the_end', options=PATIENT)
         assert vm.finish() == 0, vm.console()[-3000:]
         assert reader.stop() == 0, reader.err()
         check_filter(ours(out), theirs(vm), marks)
+
+
+def check_substitute(vm):
+    """An event that one of several programs records: what is said of it holds for that one."""
+    status, text = vm.ctl('enable', 'steal', options=PATIENT)
+    if status:
+        say(f'no stolen time in this kernel: {text}')
+        return
+    done(vm.region, 'sample', 'steal: 1/10', options=PATIENT)
+    assert vm.state()['steal'][:2] == ('on', 10), vm.state()
+    assert told_of(told(vm.region), 'steal') == [True], told(vm.region)
+    done(vm.region, 'sample', 'steal: 1/1', options=PATIENT)
+    assert vm.state()['steal'][:2] == ('on', 1) and told_of(told(vm.region), 'steal') == [True, False]
 
 
 def check_filter(mine, kernel, marks):
