@@ -9,7 +9,7 @@
  *	sample EVENTS: 1/N	record one in N, at random
  *	flush			what was recorded until now can be read, and the counters and names are fresh
  *
- * What is not done is refused as a whole, and leaves everything as it was.
+ * What is not done is refused as a whole, and leaves everything as it was, or the answer says what it did not.
  */
 #ifndef AGENT_CONTROL_H
 #define AGENT_CONTROL_H

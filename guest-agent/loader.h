@@ -176,8 +176,8 @@ struct loader_renewal {
 
 /*
  * Those that are there keep their numbers, new ones come behind them. -1 after saying why all is as it was, but
- * for programs that could not be attached again. Readers were told then, as otherwise, that of all those
- * that were to be exchanged some records are missing.
+ * for programs that could not be attached again. Either way readers may have been told that of those that are
+ * exchanged some records are missing: loader_tell() ends that.
  */
 int loader_renew(struct loader *l, const struct loader_renewal *r);
 /* Current counters of program @i. */
