@@ -25,7 +25,6 @@ class Target:
     defines: list = field(default_factory=list)
     max_len: int = 4096
     library_only: bool = False # needs nothing of host-reader
-    replaces: str = ''         # a file that its own source stands for
 
 
 TARGETS = {
@@ -52,7 +51,6 @@ TARGETS = {
     'answer': Target('answer.c', 'what an agent answers to commands'),
     'qmp': Target('qmp.c', 'what QEMU\'s monitor says', max_len=16384),
     'boot': Target('boot.c', 'the ring of a guest\'s boot, in its memory', max_len=8192),
-    'ram': Target('ram.c', 'guest RAM of another process: beacons, rings', replaces='guest_ram.c'),
     'stream': Target('stream.c', 'what a guest sends over a byte stream'),
     'tracepoint': Target('tracepoint.c', 'format files of tracefs'),
 }
@@ -168,7 +166,6 @@ class Build:
 
     def _link(self, name, objects, to):
         exe = os.path.join(self.dir, to)
-        objects = {s: o for s, o in objects.items() if os.path.basename(s) != TARGETS[name].replaces}
         libraries = ['-lelf', '-lz', '-lzstd', '-lprotobuf-c', '-ljansson'] if self.flavour != 'memory' else []
         self._run(*self.flags, '-fsanitize=fuzzer', self.harness[name], *objects.values(), '-o', exe,
                   *libraries, '-pthread')

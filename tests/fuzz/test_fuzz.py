@@ -94,9 +94,9 @@ ELSEWHERE = {
     'libhtrace/beacon.c': 'a sum over one page; pid',
     'host-reader/guest_ram.c': 'opens and copies another process\' memory, within bounds that are the kernel\'s; pid',
     'host-reader/vm_process.c': 'what /proc says of a process',
-    'host-reader/beacon_scan.c': 'looks through another process\' memory: the target ram; test_ram_rings, pid',
+    'host-reader/beacon_scan.c': 'looks through another process\' memory: pid.refused, pid.thousand, pid.stale',
     'host-reader/ram_mirror.c': 'copies words from there, which attach.c and others judge; pid',
-    'host-reader/ram_rings.c': 'likewise, within a ring\'s bounds; consumer.c and ram.c judge: the target ram; test_ram_rings, pid',
+    'host-reader/ram_rings.c': 'likewise, within a ring\'s bounds; consumer.c and ram.c judge; pid',
     'host-reader/source.c': 'what to do in which state: a guest\'s words are compared, attach.c and live.c read them; '
                             'survival, hostile',
     'host-reader/source_attach.c': 'when to attach: attach.c and ram.c judge; survival, hostile, host_reader',
