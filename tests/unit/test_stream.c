@@ -380,7 +380,7 @@ START_TEST(test_areas)
 	rig_init(&t, HTRACE_OVERWRITE);
 	s = htrace_region_super(t.region);
 	rig_ask(&t);
-	for (unsigned int i = 0; i < 200; i++) {
+	for (unsigned int i = 0; i < unit_some(200); i++) {
 		struct htrace_guest *g = htrace_region_guest(t.region);
 		char comm[16];
 
@@ -393,7 +393,7 @@ START_TEST(test_areas)
 		ck_assert(!memcmp((char *)t.far + s->guest.off, g, sizeof(*g)));
 		ck_assert(!memcmp((char *)t.far + s->names.off, htrace_region_names(t.region),
 				  sizeof(struct htrace_names) + (i + 1) * sizeof(struct htrace_name)));
-		if (i == 100)
+		if (i == unit_some(200) / 2)
 			rig_ask(&t);
 	}
 	ck_assert(!memcmp((char *)t.far + 8, (char *)t.mem + 8, sizeof(*s) - 8)); /* their sizes are the same */
@@ -663,10 +663,10 @@ int main(void)
 	tcase_set_timeout(c, 120);
 	tcase_add_test(c, test_in_pieces);
 	tcase_add_test(c, test_overrun);
-	tcase_add_loop_test(c, test_late, 0, 12);
-	tcase_add_loop_test(c, test_asked_again, 0, 12);
+	tcase_add_loop_test(c, test_late, 0, (int)unit_some(12));
+	tcase_add_loop_test(c, test_asked_again, 0, (int)unit_some(12));
 	tcase_add_test(c, test_discard);
-	tcase_add_loop_test(c, test_discard_other_host, 0, 6);
+	tcase_add_loop_test(c, test_discard_other_host, 0, (int)unit_some(6));
 	tcase_add_test(c, test_words);
 	tcase_add_test(c, test_areas);
 	tcase_add_test(c, test_refused);
