@@ -36,7 +36,7 @@ agent_stop
         assert re.search(r'overwritten 0, dropped 0, corrupt 0,', reader.out())
         assert float(re.search(r'^sched_switch .* ([\d.]+)$', reader.out(), re.M)[1]) <= 24
         agent = re.search(r'^agent .*?([\d.]+) % of a CPU', reader.out(), re.M)
-        assert float(agent[1]) < 0.5, agent[0]
+        assert float(agent[1]) < 1, agent[0]  # 0.3 on a quiet machine; one that does not idle takes far more
 
 
 def exact(policy, kernel, mode='auto', attached='direct', make=VM, before=''):

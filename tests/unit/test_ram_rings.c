@@ -330,6 +330,7 @@ int main(void)
 	Suite *suite = suite_create("ram_rings");
 	TCase *t = tcase_create("ram_rings");
 
+	tcase_set_timeout(t, 60);
 	tcase_add_test(t, test_slices);
 	tcase_add_test(t, test_absent);
 	tcase_add_test(t, test_gone);
