@@ -7,8 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "monotonic.h"
 
 struct list {
 	struct htrace_name *name;
@@ -16,14 +17,6 @@ struct list {
 };
 
 static struct list last; /* what the table says, in the order of by_task() */
-
-static __u64 monotonic_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (__u64)t.tv_sec * 1000000000 + (__u64)t.tv_nsec;
-}
 
 static void add(struct list *l, __u32 tid, __u32 tgid, const char *comm, size_t len, __u64 time)
 {

@@ -41,14 +41,6 @@ struct follow {
 	bool ever, said_untold, said_silent;
 };
 
-static __u64 now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (__u64)t.tv_sec * 1000000000ULL + (__u64)t.tv_nsec;
-}
-
 static __u64 load(const __u64 *word)
 {
 	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
@@ -207,7 +199,7 @@ static int begin_telling(struct follow *f, __u64 number)
 	if (f->ever)
 		say("the host has begun anew to tell of exits");
 	f->number = number;
-	f->began = now_ns();
+	f->began = monotonic_ns();
 	f->clock_known = false;
 	f->ever = true;
 	f->said_silent = false;
@@ -246,7 +238,7 @@ static void watch_heart(struct follow *f, __u64 now)
 /* 0, or -1 after saying why it cannot go on. */
 static int look(struct follow *f)
 {
-	__u64 now = now_ns(),
+	__u64 now = monotonic_ns(),
 	      number = load(&f->host->magic) == HTRACE_HOST_MAGIC ? load(&f->host->telling) : 0;
 
 	if (number && number != f->number && f->ever && now - f->began < BROKEN_NS)
@@ -302,7 +294,7 @@ int follow_run(const struct options *o)
 	ret = agent_open_region(&f.region, o, o->region, NULL);
 	if (!ret) {
 		f.host = (const void *)((const char *)f.region.mem + HTRACE_HOST_OFF);
-		f.started = now_ns();
+		f.started = monotonic_ns();
 		detail("following the host in region %s", agent_region_name(&f.region, o));
 		ret = follow_until(&f, &stop);
 	}

@@ -23,22 +23,12 @@
 #define MAPPINGS_NS (50 * MS) /* what lives shorter has its files known from others only */
 #define FAST_NS_PER_BYTE 10 /* a burst of 100 MB/s out of silence */
 
-static __u64 clock_ns(clockid_t id)
+__u64 cpu_time_ns(void)
 {
 	struct timespec t;
 
-	clock_gettime(id, &t);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	return (__u64)t.tv_sec * SEC + (__u64)t.tv_nsec;
-}
-
-__u64 monotonic_ns(void)
-{
-	return clock_ns(CLOCK_MONOTONIC);
-}
-
-__u64 cpu_time_ns(void)
-{
-	return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 /* ---------------------------------------------------------------------------------- counters */

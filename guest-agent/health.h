@@ -6,6 +6,7 @@
 #include <htrace/region.h>
 
 #include "loader.h"
+#include "monotonic.h"
 #include "pins.h"
 #include "relay.h"
 
@@ -54,7 +55,6 @@ void health_final(struct health *h);
 /* Is there a reader that serves our session and lives? */
 bool health_reader_attached(const struct health *h);
 
-__u64 monotonic_ns(void);
 /* CPU time that this process used. */
 __u64 cpu_time_ns(void);
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "message.h"
+#include "monotonic.h"
 #include "pace.h"
 
 #define MS 1000000ULL
@@ -24,14 +25,6 @@
 #define ROUNDS 64
 #define FINISH_NS (2000 * MS)   /* at the end: so long nothing may go out, */
 #define FINISH_MAX_NS (15000 * MS) /* and this is all of it */
-
-static __u64 now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (__u64)t.tv_sec * 1000 * MS + (__u64)t.tv_nsec;
-}
 
 int stream_new(struct stream **out, const char *where)
 {
@@ -111,7 +104,7 @@ static void hang_up(struct stream *s, int err)
 	s->pause = stays ? HUNG_UP_NS : s->pause ? 2 * s->pause : RETRY_NS;
 	if (s->pause > RETRY_MAX_NS)
 		s->pause = RETRY_MAX_NS;
-	s->next = now_ns() + s->pause;
+	s->next = monotonic_ns() + s->pause;
 }
 
 static void connect_to(struct stream *s)
@@ -282,7 +275,7 @@ static bool flush(struct stream *s)
 /* What there is to send, until the stream takes no more. */
 static __u64 send_all(struct stream *s)
 {
-	__u64 bytes = 0, now = now_ns();
+	__u64 bytes = 0, now = monotonic_ns();
 	bool more = true;
 
 	for (int i = 0; i < ROUNDS && more && s->state == STREAM_RUNNING; i++) {
@@ -305,13 +298,13 @@ static __u64 due(const struct stream *s)
 
 	if (next == UINT64_MAX || (s->state == STREAM_RUNNING && stream_queued(s)))
 		return WORDS_NS; /* it is polled for */
-	now = now_ns();
+	now = monotonic_ns();
 	return next > now ? next - now : 0;
 }
 
 __u64 stream_work(struct stream *s)
 {
-	__u64 now = now_ns();
+	__u64 now = monotonic_ns();
 
 	if (s->state == STREAM_CLOSED && now >= s->next)
 		connect_to(s);
@@ -368,11 +361,11 @@ static bool on_its_way(const struct stream *s)
 
 __u64 stream_finish(struct stream *s)
 {
-	__u64 start = now_ns(), progress = start, left, before = UINT64_MAX;
+	__u64 start = monotonic_ns(), progress = start, left, before = UINT64_MAX;
 
 	while (s->state == STREAM_RUNNING) {
 		struct pollfd p = { .fd = s->fd, .events = POLLOUT };
-		__u64 now = now_ns();
+		__u64 now = monotonic_ns();
 
 		s->next_copy = 0;
 		stream_work(s);

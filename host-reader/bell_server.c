@@ -15,6 +15,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "pass_fd.h"
+
 #define PROTOCOL 0
 #define OUR_ID 0
 #define VM_ID 1
@@ -146,25 +148,8 @@ int bell_server_fd(const struct bell_server *b)
 static bool send_message(int to, __s64 value, int fd)
 {
 	__u64 le = htole64((__u64)value);
-	struct iovec data = { &le, sizeof(le) };
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { { 0 } };
-	struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1 };
 
-	if (fd >= 0) {
-		struct cmsghdr *c;
-
-		m.msg_control = control.buf;
-		m.msg_controllen = sizeof(control.buf);
-		c = CMSG_FIRSTHDR(&m);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(fd));
-		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	}
-	return sendmsg(to, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(le);
+	return pass_fds(to, &le, sizeof(le), &fd, fd >= 0, MSG_DONTWAIT);
 }
 
 /* The VM's own vectors last: by them it knows that it was told all. */

@@ -19,6 +19,7 @@
 #include <htrace/region.h>
 #include <htrace/schema.h>
 
+#include "clock.h"
 #include "message.h"
 #include "options.h"
 #include "source.h"
@@ -66,14 +67,6 @@ struct ctl {
 	size_t list_len;
 };
 
-static __u64 now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (__u64)t.tv_sec * 1000 * MS + (__u64)t.tv_nsec;
-}
-
 static void rest(void)
 {
 	struct timespec t = {.tv_nsec = LOOK_NS};
@@ -87,13 +80,6 @@ static void take_plugged(struct ctl *c, const struct stat *monitor)
 {
 	c->plugged = true;
 	source_plug_path(c->path, sizeof(c->path), monitor);
-}
-
-static bool is_plugged(int fd)
-{
-	struct stat st;
-
-	return !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_nlink == 1 && st.st_uid == geteuid();
 }
 
 static int parse_source(struct ctl *c)
@@ -214,7 +200,7 @@ static int parse(struct ctl *c, int argc, char **argv)
 /* Is there an agent that will answer? 0, or -1 after saying why not. */
 static int find_agent(struct ctl *c)
 {
-	__u64 start = now_ns(), beat;
+	__u64 start = clock_now(), beat;
 	char err[256] = "";
 
 	if (htrace_view_attach(c->view, err, sizeof(err))) {
@@ -231,7 +217,7 @@ static int find_agent(struct ctl *c)
 	}
 	beat = htrace_view_heartbeat(c->view);
 	while (htrace_view_heartbeat(c->view) == beat) {
-		if (now_ns() - start > ALIVE_NS) {
+		if (clock_now() - start > ALIVE_NS) {
 			say("%s: its agent does not answer: no heartbeat; is the guest paused?", c->path);
 			return -1;
 		}
@@ -245,7 +231,7 @@ static int give(struct ctl *c, const char *command)
 {
 	int err;
 
-	while ((err = htrace_view_command(c->view, command)) == -EBUSY && now_ns() < c->end)
+	while ((err = htrace_view_command(c->view, command)) == -EBUSY && clock_now() < c->end)
 		rest();
 	if (!err)
 		return 0;
@@ -266,7 +252,7 @@ static int await(struct ctl *c)
 			say("%s: the agent ended before it answered; whether it was done is not known", c->path);
 			return EXIT_UNKNOWN;
 		}
-		if (now_ns() >= c->end) {
+		if (clock_now() >= c->end) {
 			say("%s: no answer in time; whether it is done is not known", c->path);
 			return EXIT_UNKNOWN;
 		}
@@ -360,7 +346,7 @@ static int command_agent(struct ctl *c, int fd)
 		return 1;
 	}
 	status = find_agent(c) ? 1 : 0;
-	c->end = now_ns() + c->wait_ns;
+	c->end = clock_now() + c->wait_ns;
 	if (!status)
 		status = exchange(c);
 	if (!status)
@@ -394,7 +380,7 @@ int ctl_main(int argc, char **argv)
 	if (fd < 0) {
 		say("cannot open region '%s': %s", c->path, strerror(errno));
 		status = 1;
-	} else if (c->plugged && !is_plugged(fd)) { /* anybody could have made one of that name */
+	} else if (c->plugged && !source_plug_is_ours(fd)) { /* anybody could have made one of that name */
 		say("region '%s' is somebody else's file", c->path);
 		close(fd);
 		status = 1;

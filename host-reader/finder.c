@@ -51,57 +51,6 @@ static pid_t finder_pid;
 static struct place place[MAX_SOURCES];
 static unsigned int nr_places;
 
-/* ---------------------------------------------------------------------------- messages, descriptors */
-
-union control {
-	char buf[CMSG_SPACE(FINDER_FILES * sizeof(int))];
-	struct cmsghdr align;
-};
-
-static bool send_answer(const struct answer *a, const int *fd, int nr)
-{
-	struct iovec data = { (void *)a, sizeof(*a) };
-	union control control = { { 0 } };
-	struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1 };
-
-	if (nr > 0) {
-		struct cmsghdr *c;
-
-		m.msg_control = control.buf;
-		m.msg_controllen = CMSG_SPACE((size_t)nr * sizeof(int));
-		c = CMSG_FIRSTHDR(&m);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN((size_t)nr * sizeof(int));
-		memcpy(CMSG_DATA(c), fd, (size_t)nr * sizeof(int));
-	}
-	return sendmsg(SOCKET, &m, MSG_NOSIGNAL) == sizeof(*a);
-}
-
-/* Descriptors that came, or -errno: the finder is gone. */
-static int receive_answer(struct answer *a, int fd[FINDER_FILES])
-{
-	struct iovec data = { a, sizeof(*a) };
-	union control control;
-	struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control.buf,
-			    .msg_controllen = sizeof(control.buf) };
-	struct cmsghdr *c;
-	ssize_t n;
-	int nr;
-
-	do
-		n = recvmsg(to_finder, &m, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	if (n != sizeof(*a))
-		return -EPIPE;
-	c = CMSG_FIRSTHDR(&m);
-	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-		return 0;
-	nr = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-	memcpy(fd, CMSG_DATA(c), (size_t)nr * sizeof(int));
-	return nr;
-}
-
 /* Ask; a->ret says how it went, and @err why. Returns how many descriptors came, or -errno. */
 static int ask(const struct question *q, struct answer *a, int fd[FINDER_FILES], char *err, size_t errlen)
 {
@@ -112,7 +61,7 @@ static int ask(const struct question *q, struct answer *a, int fd[FINDER_FILES],
 		n = send(to_finder, q, sizeof(*q), MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
 	if (n == sizeof(*q))
-		nr = receive_answer(a, fd);
+		nr = take_fds(to_finder, a, sizeof(*a), fd, 0);
 	if (nr < 0)
 		snprintf(err, errlen, "host-reader's process that opens files for it is gone; start host-reader again");
 	else if (a->ret < 0)
@@ -273,7 +222,7 @@ static void serve(void)
 			return;
 		memset(&a, 0, sizeof(a));
 		nr = find(&q, &a, fd);
-		if (!send_answer(&a, fd, nr))
+		if (!pass_fds(SOCKET, &a, sizeof(a), fd, nr, 0))
 			return;
 		close_all(fd, nr);
 	}

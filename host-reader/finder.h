@@ -15,9 +15,10 @@
 #include <htrace/region.h>
 
 #include "kvm_process.h"
+#include "pass_fd.h"
 #include "source.h"
 
-#define FINDER_FILES 32
+#define FINDER_FILES PASS_FDS
 
 /* Make it, for @nr sources that are open; @bpf_stats: finder_bpf_stats() may be asked. 0, or -errno. */
 int finder_start(const struct source *source, unsigned int nr, bool bpf_stats);

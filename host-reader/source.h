@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <htrace/sync.h>
 
@@ -282,6 +283,14 @@ static inline void source_plug_path(char *path, size_t len, const struct stat *s
 {
 	snprintf(path, len, SOURCE_PLUG_FILES "%llx-%llx", (unsigned long long)st->st_dev,
 		 (unsigned long long)st->st_ino);
+}
+
+/* Is it such a file of ours? Anybody may make one of that name. */
+static inline bool source_plug_is_ours(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_nlink == 1;
 }
 
 /* The file that was made for a device that was plugged in. */

@@ -47,19 +47,12 @@ const char *source_plug_file(const struct source *s)
 
 /* ---------------------------------------------------------------------------------------- the file */
 
-static bool is_ours(int fd)
-{
-	struct stat st;
-
-	return !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_nlink == 1;
-}
-
 /* What a reader before us left. A descriptor; -ENOENT: nothing; or another error. */
 static int open_left(struct source *s, const char *file, char *err, size_t errlen)
 {
 	int fd = source_open_file(s, file, false, err, errlen);
 
-	if (fd < 0 || (is_ours(fd) && s->writable))
+	if (fd < 0 || (source_plug_is_ours(fd) && s->writable))
 		return fd;
 	close(fd);
 	snprintf(err, errlen, "a file of somebody else's is in the way: %s; remove it", file);

@@ -21,6 +21,7 @@
 #include "confine.h"
 #include "core.h"
 #include "helper_process.h"
+#include "pass_fd.h"
 #include "relay_sink.h"
 #include "stream_apply.h"
 
@@ -198,26 +199,10 @@ static int flush(struct receiver *r)
  */
 static void hand_over(const struct stream_place *place, int to)
 {
-	union {
-		struct cmsghdr align;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
 	bool pending; /* never, of those */
 	int fd = stream_place_connect(place, &pending), error = fd < 0 ? -fd : 0;
-	struct iovec v = { &error, sizeof(error) };
-	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1 };
-	struct cmsghdr *c;
 
-	if (!error) {
-		m.msg_control = control.room;
-		m.msg_controllen = sizeof(control.room);
-		c = CMSG_FIRSTHDR(&m);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(fd));
-		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	}
-	sendmsg(to, &m, MSG_NOSIGNAL | MSG_DONTWAIT); /* one that takes no answers does not hold us up */
+	pass_fds(to, &error, sizeof(error), &fd, !error, MSG_DONTWAIT); /* one that takes no answers does not hold us up */
 	if (!error)
 		close(fd);
 }
@@ -225,27 +210,11 @@ static void hand_over(const struct stream_place *place, int to)
 /* A connection, or -errno: -EAGAIN: nothing came yet; -EPIPE: who connects is gone. */
 static int take_over(int from)
 {
-	union {
-		struct cmsghdr align;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control;
-	int error, fd;
-	struct iovec v = { &error, sizeof(error) };
-	struct msghdr m = {
-		.msg_iov = &v, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof(control.room)
-	};
-	ssize_t n = recvmsg(from, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c;
+	int error, fd[PASS_FDS], nr = take_fds(from, &error, sizeof(error), fd, MSG_DONTWAIT);
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return -EAGAIN;
-	if (n != sizeof(error))
-		return -EPIPE;
-	c = CMSG_FIRSTHDR(&m);
-	if (error || !c)
-		return error ? -error : -EMFILE;
-	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-	return fd;
+	if (nr < 0)
+		return nr;
+	return error ? -error : nr ? fd[0] : -EMFILE;
 }
 
 static void begin(struct receiver *r, __u64 now)

@@ -207,7 +207,7 @@ const char *vmm_words(enum vmm_is is)
 	case VMM_STOPPED:
 		return "the process that runs it is stopped";
 	case VMM_PAUSED:
-		return "it is paused (no vCPU of its runs)";
+		return "it is paused or halted (no vCPU of its runs)";
 	case VMM_BUSY:
 		return "a vCPU of its runs all the time: it hangs, or is in a panic";
 	case VMM_IDLE:

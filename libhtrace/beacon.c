@@ -25,7 +25,7 @@ size_t htrace_beacon_len(size_t size)
 	return page * (1 + tables_for(size / page, page));
 }
 
-static __u64 sum_of(const struct htrace_beacon *b)
+__u64 htrace_beacon_sum(const struct htrace_beacon *b)
 {
 	struct htrace_beacon copy = *b;
 	const htrace_word *w = (const htrace_word *)&copy;
@@ -57,7 +57,7 @@ int htrace_beacon_light(struct htrace_beacon *b, const void *mem, size_t size)
 	made.session = ((const struct htrace_super *)mem)->session;
 	made.page_shift = (__u32)__builtin_ctzl(page);
 	made.nr_tables = (__u32)tables;
-	made.sum = sum_of(&made);
+	made.sum = htrace_beacon_sum(&made);
 	htrace_beacon_clear(b);
 	memcpy(b, &made, sizeof(made));
 	__atomic_store_n(&b->magic, HTRACE_BEACON_MAGIC, __ATOMIC_RELEASE);
@@ -77,5 +77,5 @@ bool htrace_beacon_valid(const struct htrace_beacon *b)
 	return b->magic == HTRACE_BEACON_MAGIC && b->inverse == ~HTRACE_BEACON_MAGIC && b->session &&
 	       b->page_shift >= 12 && b->page_shift <= 16 && b->region_size == HTRACE_BEACON_REGION &&
 	       !(b->gpa % page) && b->nr_tables == tables_for(b->region_size / page, page) &&
-	       b->sum == sum_of(b);
+	       b->sum == htrace_beacon_sum(b);
 }

@@ -173,6 +173,8 @@ size_t htrace_beacon_len(size_t size);
 int htrace_beacon_light(struct htrace_beacon *b, const void *mem, size_t size);
 /* Ordered before any later release of the pages. */
 void htrace_beacon_clear(struct htrace_beacon *b);
+/* Of its other words: with magic and sum taken as 0. */
+__u64 htrace_beacon_sum(const struct htrace_beacon *b);
 /* Is the (private) copy of a page one of a beacon that somebody meant to be one? */
 bool htrace_beacon_valid(const struct htrace_beacon *b);
 

@@ -110,6 +110,7 @@ ELSEWHERE = {
     'host-reader/recorder.c': 'when held batches go on into session.c; snapshot',
     'host-reader/region_file.c': 'is it a region\'s file: compares words, and locks it; host_reader',
     'libhtrace/sync_bell.c': 'waits, within bounds, however often it is rung; test_sync_bell',
+    'host-reader/pass_fd.c': 'messages of processes of ours; test_stream, stream, doorbell',
     'host-reader/bell_server.c': 'who connects to a socket of ours, and says nothing that is read; doorbell',
     'host-reader/source_bell.c': 'whom to ask to ring; doorbell',
     **{f'host-reader/{f}.c': 'the host\'s kernel, for a guest; test_tell, test_tell_kvm' for f in (

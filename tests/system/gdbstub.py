@@ -8,6 +8,7 @@ RIP, EFLAGS = 128, 136  # where they are among the registers of x86-64, as gdb h
 INTERRUPTS = 9  # the bit of EFLAGS that allows them
 KERNEL = 1 << 63  # addresses from there on
 FOR_EVER = 'ebfe'  # jmp to itself
+HLT = 'f4'
 
 
 class Debugger:
@@ -50,13 +51,18 @@ class Debugger:
     def registers(self):
         return bytearray.fromhex(self.ask('g'))
 
+    def is_halted(self, at):
+        """Behind such an instruction it does not run until there is an interrupt."""
+        return self.ask(f'm{at - 1:x},1') == HLT
+
 
 def hang(path):
-    """Its CPU, the only one, does nothing any more, in the kernel, and takes no interrupts. Where."""
+    """Its CPU, the only one, runs on the spot in the kernel, and takes no interrupts. Where."""
     debugger = Debugger(path)
     end = time.monotonic() + 20
-    while not (at := int.from_bytes((registers := debugger.registers())[RIP:RIP + 8], 'little')) & KERNEL:
-        assert time.monotonic() < end, 'it is never in the kernel'
+    while not (at := int.from_bytes((registers := debugger.registers())[RIP:RIP + 8], 'little')) & KERNEL or \
+            debugger.is_halted(at):
+        assert time.monotonic() < end, 'it is never busy in the kernel'
         debugger.send('c')
         time.sleep(0.01)
         debugger.interrupt()

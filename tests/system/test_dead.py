@@ -217,6 +217,16 @@ class Qmp:
 
 
 ROUND = 500  # records of `counted` each
+ROUNDS = f'''
+agent_start --events none --bpf /counted.bpf.o || exit 1
+i=0
+while :; do
+	workload count {ROUND} 424242
+	i=$((i + 1))
+	echo ROUND $i
+	sleep 0.3
+done
+'''
 
 
 def follow(numbers, what):
@@ -297,17 +307,7 @@ def test_lives():
     A guest with direct placement is paused, set back to the state that it was in then, reset, felled by a panic,
     and killed; what it leaves in the file of its RAM is read afterwards.
     """
-    script = f'''
-agent_start --events none --bpf /counted.bpf.o || exit 1
-i=0
-while :; do
-	workload count {ROUND} 424242
-	i=$((i + 1))
-	echo ROUND $i
-	sleep 0.3
-done
-'''
-    with VM(script, kernel='6.1', memory='256M', add=[COUNTED], reboot=True,
+    with VM(ROUNDS, kernel='6.1', memory='256M', add=[COUNTED], reboot=True,
             append='unknown_nmi_panic=1 panic=0') as vm:
         qmp_path = os.path.join(vm.dir, 'qmp')
         vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--tcg-thread', 'single', '--',
@@ -362,17 +362,7 @@ done
 
 def test_hung():
     """A guest whose CPU is caught in the kernel, with interrupts off: it is told, nothing is lost, and after a reset it goes on."""
-    script = f'''
-agent_start --events none --bpf /counted.bpf.o || exit 1
-i=0
-while :; do
-	workload count {ROUND} 424242
-	i=$((i + 1))
-	echo ROUND $i
-	sleep 0.3
-done
-'''
-    with VM(script, kernel='6.1', memory='256M', add=[COUNTED], reboot=True) as vm:
+    with VM(ROUNDS, kernel='6.1', memory='256M', add=[COUNTED], reboot=True) as vm:
         qmp_path, gdb = os.path.join(vm.dir, 'qmp'), os.path.join(vm.dir, 'gdb')
         vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--', '-gdb', f'unix:{gdb},server=on,wait=off']
         vm.start()
@@ -401,18 +391,8 @@ done
 
 def test_migrated():
     """A guest that moves to another QEMU: both regions in one reader; it goes on in the other one, at right times."""
-    script = f'''
-agent_start --events none --bpf /counted.bpf.o || exit 1
-i=0
-while :; do
-	workload count {ROUND} 424242
-	i=$((i + 1))
-	echo ROUND $i
-	sleep 0.3
-done
-'''
     with contextlib.ExitStack() as stack:
-        vms = [stack.enter_context(VM(script, kernel='6.1', memory='256M', add=[COUNTED])) for _ in range(2)]
+        vms = [stack.enter_context(VM(ROUNDS, kernel='6.1', memory='256M', add=[COUNTED])) for _ in range(2)]
         for vm in vms:
             vm.command += ['--ram', vm.ram, '--qmp', os.path.join(vm.dir, 'qmp'), '--tcg-thread', 'single', '--',
                            '-global', 'ivshmem-plain.master=on']

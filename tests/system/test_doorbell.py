@@ -210,7 +210,7 @@ def test_socket():
                              (f'doorbell:{path}2,size=3M', 'a power of two from 1M on'),
                              (f'doorbell:{path}2,size=16777217T', 'a power of two from 1M on'),
                              (f'doorbell:{path}2,size=', 'a power of two from 1M on'),
-                             (f'doorbell:{path}2,some=1', 'there are size=, ram=, pid= and trusted'),
+                             (f'doorbell:{path}2,some=1', 'there are size=, ram=, pid=, console= and trusted'),
                              ('doorbell:', 'names no file')):
             bad = Reader(source)
             assert bad.process.wait(20) in (1, 2) and says in bad.err(), bad.err()

@@ -314,9 +314,16 @@ def test_modules(kernel):
     script = '''
 module=$(find / -name 'virtio_blk.ko*' | head -n 1)
 rmmod virtio_blk || exit 3
-agent_start --events block:block_rq_issue --stack 'block:*' || exit 1
+published() {
+	grep -c 'symbols published' /tmp/agent.log
+}
+agent_start --verbose --events block:block_rq_issue --stack 'block:*' || exit 1
+before=$(published)
 insmod $module || exit 4
-sleep 2.5
+for i in $(seq 300); do
+	[ $(published) -gt $before ] && break
+	sleep 0.1
+done
 dd if=/dev/vda of=/dev/null bs=4096 count=4 2>/dev/null
 sleep 0.5
 kill -KILL $agent

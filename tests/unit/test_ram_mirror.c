@@ -42,7 +42,7 @@ struct part {
 static void light(struct part *p)
 {
 	struct htrace_beacon *b = (void *)(p->ram + HTRACE_BEACON_REGION);
-	__u64 *table = (void *)((char *)b + PAGE), sum = 0xcbf29ce484222325ULL;
+	__u64 *table = (void *)((char *)b + PAGE);
 
 	for (unsigned int i = 0; i < PAGES; i++)
 		table[i] = i;
@@ -51,9 +51,7 @@ static void light(struct part *p)
 				     .page_shift = 12, .nr_tables = TABLES };
 	for (unsigned int i = 0; i < TABLES; i++)
 		b->table[i] = PAGES + 1 + i;
-	for (size_t i = 0; i < sizeof(*b) / 8; i++)
-		sum = (sum ^ ((const htrace_word *)b)[i]) * 0x100000001b3ULL;
-	b->sum = sum;
+	b->sum = htrace_beacon_sum(b);
 	b->magic = HTRACE_BEACON_MAGIC;
 	ck_assert(htrace_beacon_valid(b));
 }
@@ -122,6 +120,16 @@ static const char *map_mirror(const struct ram_mirror *m)
 	return mem;
 }
 
+/* Two in this process, of which only @a has a beacon that is lit. What is shown of them. */
+static const char *begin(struct part *a, struct part *b, struct ram_mirror **m)
+{
+	make_part(a);
+	make_part(b);
+	((struct htrace_beacon *)(b->ram + HTRACE_BEACON_REGION))->magic = 0;
+	ck_assert_msg(!ram_mirror_open(m, getpid(), err, sizeof(err)), "%s", err);
+	return map_mirror(*m);
+}
+
 /* A silent region goes when another one's heart beats, and not before. */
 START_TEST(test_silent)
 {
@@ -129,11 +137,7 @@ START_TEST(test_silent)
 	struct ram_mirror *m;
 	const char *mem;
 
-	make_part(&a);
-	make_part(&b);
-	((struct htrace_beacon *)(b.ram + HTRACE_BEACON_REGION))->magic = 0;
-	ck_assert_msg(!ram_mirror_open(&m, getpid(), err, sizeof(err)), "%s", err);
-	mem = map_mirror(m);
+	mem = begin(&a, &b, &m);
 	go_on(m, NULL, 5000);
 	ck_assert_uint_eq(shown(mem), 0);
 	go_on(m, &a, 30000);
@@ -154,11 +158,7 @@ START_TEST(test_unreadable)
 	struct ram_mirror *m;
 	const char *mem;
 
-	make_part(&a);
-	make_part(&b);
-	((struct htrace_beacon *)(b.ram + HTRACE_BEACON_REGION))->magic = 0;
-	ck_assert_msg(!ram_mirror_open(&m, getpid(), err, sizeof(err)), "%s", err);
-	mem = map_mirror(m);
+	mem = begin(&a, &b, &m);
 	go_on(m, &a, 30000);
 	ck_assert_uint_eq(shown(mem), htrace_region_super(a.region)->session);
 	light(&b);
@@ -183,11 +183,7 @@ START_TEST(test_part_of_it)
 	struct ram_mirror *m;
 	const char *mem;
 
-	make_part(&a);
-	make_part(&b);
-	((struct htrace_beacon *)(b.ram + HTRACE_BEACON_REGION))->magic = 0;
-	ck_assert_msg(!ram_mirror_open(&m, getpid(), err, sizeof(err)), "%s", err);
-	mem = map_mirror(m);
+	mem = begin(&a, &b, &m);
 	go_on(m, &a, 30000);
 	light(&b);
 	put_last(&b, htrace_region_super(b.region)->schema.off);

@@ -67,15 +67,12 @@ static void open_ram(size_t len)
 static void put_beacon(unsigned int page, unsigned int table)
 {
 	struct htrace_beacon *b = (void *)(ram + page * PAGE);
-	__u64 sum = 0xcbf29ce484222325ULL;
 
 	*b = (struct htrace_beacon){ .inverse = ~HTRACE_BEACON_MAGIC, .region_size = HTRACE_BEACON_REGION, .session = 1,
 				     .gpa = page * PAGE, .page_shift = 12, .nr_tables = TABLES };
 	for (unsigned int i = 0; i < TABLES; i++)
 		b->table[i] = table + i;
-	for (size_t i = 0; i < sizeof(*b) / 8; i++)
-		sum = (sum ^ ((const htrace_word *)b)[i]) * 0x100000001b3ULL;
-	b->sum = sum;
+	b->sum = htrace_beacon_sum(b);
 	b->magic = HTRACE_BEACON_MAGIC;
 	ck_assert(htrace_beacon_valid(b));
 }

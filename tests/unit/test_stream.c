@@ -162,14 +162,20 @@ static void rig_check(struct rig *t)
 	ck_assert_uint_eq(t->box.received + t->box.lost + t->box.before, t->box.produced);
 }
 
+/* The host asks, gets what there is, and reads it. */
+static void rig_begin(struct rig *t)
+{
+	rig_ask(t);
+	rig_pump(t);
+	rig_read(t);
+}
+
 START_TEST(test_in_pieces)
 {
 	struct rig t;
 
 	rig_init(&t, HTRACE_OVERWRITE);
-	rig_ask(&t);
-	rig_pump(&t);
-	rig_read(&t);
+	rig_begin(&t);
 	for (int i = 0; i < 100; i++) {
 		push_some(&t, 60);
 		usleep(17000); /* it may wait so long after a silence */
@@ -190,9 +196,7 @@ START_TEST(test_overrun)
 	struct rig t;
 
 	rig_init(&t, HTRACE_OVERWRITE);
-	rig_ask(&t);
-	rig_pump(&t);
-	rig_read(&t);
+	rig_begin(&t);
 	for (int i = 0; i < 20; i++) {
 		for (int k = 0; k < 40; k++) {
 			push_some(&t, 3000);
@@ -216,9 +220,7 @@ START_TEST(test_late)
 	t.random = (unsigned long long)_i;
 	for (int i = 0; i < 3000 + _i * 7; i++)
 		box_push(&t.box, 8 + (unsigned int)i % 30);
-	rig_ask(&t);
-	rig_pump(&t);
-	rig_read(&t);
+	rig_begin(&t);
 	rig_check(&t);
 	ck_assert_uint_eq(t.box.lost, 0);
 	ck_assert_uint_gt(t.box.before, 1000);
@@ -239,9 +241,7 @@ START_TEST(test_asked_again)
 
 	rig_init(&t, HTRACE_OVERWRITE);
 	t.random = (unsigned long long)_i;
-	rig_ask(&t);
-	rig_pump(&t);
-	rig_read(&t);
+	rig_begin(&t);
 	for (int i = 0; i < 60; i++) {
 		push_some(&t, 60);
 		usleep(1100);
@@ -270,9 +270,7 @@ START_TEST(test_discard)
 	struct rig t;
 
 	rig_init(&t, HTRACE_DISCARD);
-	rig_ask(&t);
-	rig_pump(&t);
-	rig_read(&t);
+	rig_begin(&t);
 	for (int i = 0; i < 60; i++) {
 		push_some(&t, 500);
 		rig_pump(&t);
@@ -293,9 +291,7 @@ START_TEST(test_discard_other_host)
 
 	rig_init(&t, HTRACE_DISCARD);
 	t.random = (unsigned long long)_i;
-	rig_ask(&t);
-	rig_pump(&t);
-	rig_read(&t);
+	rig_begin(&t);
 	for (int i = 0; i < 40; i++) {
 		push_some(&t, 100);
 		rig_pump(&t);
@@ -308,9 +304,7 @@ START_TEST(test_discard_other_host)
 	push_some(&t, 100);
 	htrace_consumer_free(t.box.c);
 	stream_apply_init(&t.apply, t.far, REGION); /* as of another process */
-	rig_ask(&t);
-	rig_pump(&t);
-	rig_read(&t);
+	rig_begin(&t);
 	for (int i = 0; i < 40; i++) {
 		push_some(&t, 100);
 		rig_pump(&t);
