@@ -75,7 +75,7 @@ MAPPING = ['test_owner', 'test_region', 'test_relay', 'test_ring', 'test_sync', 
 
 
 # Of equal rounds in unit tests `unit.` runs all, and the slower ones a share (tests/unit/unit.h).
-SHARES = {'clang.': 2, 'sanitized.': 3, 'aarch64.': 8}
+SHARES = {'clang.': 3, 'sanitized.': 4, 'aarch64.': 16}
 
 
 # What hangs fails, and the others are run: seconds that a test may take, on a machine with other work; those after which no
@@ -128,7 +128,7 @@ def run_unit(exe, label, results, wrapper=()):
         env.setdefault('HTRACE_UNIT_SHARE', str(share))
     if wrapper:  # an emulator is slow
         env['CK_TIMEOUT_MULTIPLIER'] = '15'
-        env.setdefault('HTRACE_SCHEDULES', '300')  # of test_schedules
+        env.setdefault('HTRACE_SCHEDULES', '150')  # of test_schedules
     if PAGES.get(label):
         env.update(LD_PRELOAD=os.path.join(os.path.abspath(dir), 'bigpages.so'),
                    HTRACE_PAGE_SIZE=str(PAGES[label]))

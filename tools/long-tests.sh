@@ -40,7 +40,7 @@ only='^(truth|loss|relay|survival|hostile|built_in|tracepoints|drivers|sinks|cap
 build=$top/build-test
 log=
 units=
-export HTRACE_LINUX_GUEST=1 # else they are left out
+export HTRACE_LINUX_GUEST=1 HTRACE_THOROUGH=1 # else they are left out
 timeline=
 while [ $# -gt 0 ]; do
 	case $1 in

@@ -9,9 +9,10 @@ set -euo pipefail
 
 usage() {
 	cat <<'USAGE'
-Usage: test.sh [--no-install] [--only REGEX]
+Usage: test.sh [--no-install] [--thorough] [--only REGEX]
 
   --no-install   do not install packages
+  --thorough     also combinations whose parts others show: twice as many guests
   --only REGEX   run only the tests whose names match (tests/run.py --list names them)
 USAGE
 }
@@ -22,6 +23,7 @@ only=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--no-install) install=; shift ;;
+	--thorough) export HTRACE_THOROUGH=1; shift ;;
 	--only)
 		[ $# -ge 2 ] || { usage >&2; exit 2; }
 		only=(--only "$2")

@@ -119,8 +119,8 @@ class Build:
             '-DHAVE_PROTOBUF_C', '-DHAVE_ZSTD', '-DHAVE_JANSSON',
             '-I' + os.path.join(LIB, 'include'), '-I' + LIB, '-I' + READER,
             '-I' + COMMON, '-I' + directory]
-        # of the programs that were made: name -> its harness, and source -> object of what they share
-        self.harness, self.common = {}, {}
+        # of the programs that were made: name -> its harness; and what they share, of which each takes what it needs
+        self.harness, self.archive = {}, os.path.join(directory, 'common.a')
 
     def _run(self, *args):
         run = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -159,15 +159,17 @@ class Build:
             objects = {s: pool.submit(self._compile, s) for s in lib + reader}
             harness = {n: pool.submit(self._compile, own[n], TARGETS[n].defines, f'target-{n}.o')
                        for n in names}
-            self.common = {s: o.result() for s, o in objects.items()}
+            if os.path.exists(self.archive):
+                os.remove(self.archive)
+            self._run('ar', 'rc', self.archive, *(o.result() for o in objects.values()))
             self.harness = {n: o.result() for n, o in harness.items()}
-            linked = {n: pool.submit(self._link, n, self.common, n) for n in names}
+            linked = {n: pool.submit(self._link, n, n) for n in names}
             return {n: exe.result() for n, exe in linked.items()}
 
-    def _link(self, name, objects, to):
+    def _link(self, name, to, *first):
         exe = os.path.join(self.dir, to)
         libraries = ['-lelf', '-lz', '-lzstd', '-lprotobuf-c', '-ljansson'] if self.flavour != 'memory' else []
-        self._run(*self.flags, '-fsanitize=fuzzer', self.harness[name], *objects.values(), '-o', exe,
+        self._run(*self.flags, '-fsanitize=fuzzer', self.harness[name], *first, self.archive, '-o', exe,
                   *libraries, '-pthread')
         return exe
 
@@ -176,7 +178,7 @@ class Build:
         to = f'other-{name}'
         self._run(*self.flags, '-w', *ALLOCATIONS, *MAPPINGS, '-I' + os.path.dirname(source), '-c', other,
                   '-o', os.path.join(self.dir, to + '.o'))
-        return self._link(name, {**self.common, source: os.path.join(self.dir, to + '.o')}, to)
+        return self._link(name, to, os.path.join(self.dir, to + '.o'))
 
 
 def corpus_of(name):

@@ -22,10 +22,14 @@ def say(*words):
         print('     ' + text, flush=True)
 
 
-def params(*lists):
-    """Run a test once for each tuple."""
+def params(*lists, thorough=()):
+    """
+    Run a test once for each tuple; for those of @thorough only with HTRACE_THOROUGH=1: other combinations of what is
+    shown one by one without them.
+    """
     def set_params(function):
-        function.params = [p if isinstance(p, tuple) else (p,) for p in lists]
+        wanted = [*lists, *(thorough if os.environ.get('HTRACE_THOROUGH') else ())]
+        function.params = [p if isinstance(p, tuple) else (p,) for p in wanted]
         return function
     return set_params
 

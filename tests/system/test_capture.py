@@ -109,7 +109,7 @@ def compare_replay(directory, capture, text, js, live):
     assert contents(text) == contents(text3) and contents(js) == contents(js3)
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_same(kernel):
     """Every built-in event, names that a guest makes up, the agent started twice."""
     script = r'''

@@ -235,7 +235,7 @@ class Traced(VM):
         return {e['event']: (e['state'], e['sample'], e['filter']) for e in events}
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_guest(kernel):
     """Switched at run time: what ftrace has of the same events, but for when they were off."""
     script = ftrace.SHELL + '''

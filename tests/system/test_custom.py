@@ -23,7 +23,7 @@ def from_readme():
     return code, compile_, run
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_readme(kernel):
     code, compile_, run = from_readme()
     with tempfile.TemporaryDirectory() as dir:

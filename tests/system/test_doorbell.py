@@ -67,7 +67,7 @@ def received(lines, mark=''):
     return found
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_guest(kernel):
     """
     A program in a guest wakes the reader, which gets every record; less often than there are records,

@@ -369,7 +369,7 @@ agent_stop
 '''
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_bpf(kernel):
     """Opens that are known, one that takes a second; and the histogram of a VM's system calls."""
     with built() as (dir, env):

@@ -207,7 +207,7 @@ def test_garbage():
         assert said < 30, read(p.err)
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_bar(kernel):
     """Through a real device, in a real guest: what the host's side puts there is shown."""
     script = '''
@@ -365,7 +365,7 @@ def check_private(files, threads, reasons):
     say(f'{len(pids)} process ids are not in the region; {len(found)} records in the ring account for each of its bytes')
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_nested(kernel):
     """
     Two VMs share a CPU, one is told: each exit that the kernel counted, the time that the scheduler says it waited.

@@ -33,7 +33,7 @@ def check(console, expect):
         assert re.search(pattern, seen[name], re.I), f'{name}: {seen[name]}'
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_refusals(kernel):
     script = TRY + '''
 try no-option 2 guest-agent --frobnicate

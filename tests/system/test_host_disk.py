@@ -326,7 +326,7 @@ def load(text):
     return found, all(a['time'] == b['time'] for a, b in zip(shown, found))
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_stages(kernel):
     runs = ''.join(f"disk {name} '{options}' {works} || exit 1\n" for name, (options, works) in RUNS.items())
     with tempfile.TemporaryDirectory() as at, nested.L1(SCRIPT.replace('ROUNDS', str(ROUNDS)) + runs + END, kernel,

@@ -194,7 +194,7 @@ def test_ovmf():
         assert mapped[2].startswith('write-back')
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_two_devices(kernel):
     """
     The module has to be told which; a device that holds something else is not taken. In the one that it
@@ -266,7 +266,7 @@ agent_stop
         assert int(received) > 0
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_device(kernel):
     """/dev/htrace: keeps the module while it is open; requests whose buffers are in its memory return;
     read-only and refused mappings."""
@@ -299,7 +299,7 @@ test ! -e /sys/module/htrace || exit 1
 VALUE = 424242
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_truth(kernel):
     """As truth, with the rings in the device's memory, written through htrace_write()."""
     compare(kernel, 2, '--mode module', make=Guest, before=LOAD)  # of one CPU: stacks below
@@ -312,7 +312,7 @@ def test_exact(policy, kernel):
     exact(policy, kernel, 'module', 'rings in the region', make=Guest, before=LOAD)
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_in_use(kernel):
     """
     Not unloaded while an agent or its programs use it. An agent that is killed has a successor that
@@ -356,7 +356,7 @@ agent_stop
         say(f'{sum(map(len, found.values()))} numbered calls, complete')
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_other_way(kernel):
     """
     An agent that records through the module is killed, and its successor's programs cannot: each time a
@@ -403,7 +403,7 @@ true
         say(f'{len(found)} calls by name, behind a session of the module')
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_removed(kernel):
     """The device goes while programs write into it, at full speed, three times."""
     script = LOAD + f'''
@@ -491,7 +491,7 @@ true
         assert made > 200
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_refusals(kernel):
     """What is missing is said; mode auto then goes another way."""
     script = f'''
@@ -550,7 +550,7 @@ def test_stacks(kernel, filtered):
     kernel_stacks(kernel, 'module', filtered, make=Guest, before=LOAD)
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_doorbell(kernel):
     """
     With an ivshmem-doorbell device: BPF programs ring the host as often as they say, and each of the

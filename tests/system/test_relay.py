@@ -17,12 +17,12 @@ from vm import BUILD, COUNTED, VM, Reader
 VALUE = 424242
 
 
-@params(('6.1', 1), ('6.1', 2), ('6.12', 1), ('6.12', 2))
+@params(('6.1', 1), ('6.12', 2), thorough=[('6.1', 2), ('6.12', 1)])
 def test_truth(kernel, cpus):
     compare(kernel, cpus, '--mode relay')
 
 
-@params(('overwrite', '6.12'), ('discard', '6.12'), ('overwrite', '6.1'), ('discard', '6.1'))
+@params(('overwrite', '6.12'), ('discard', '6.1'), thorough=[('discard', '6.12'), ('overwrite', '6.1')])
 def test_exact(policy, kernel):
     """As loss.exact, with only the mirrors to read."""
     exact(policy, kernel, 'relay', 'relay')
@@ -86,7 +86,7 @@ agent_stop
         say(re.search(r'.*too large.*', reader.err())[0])
 
 
-@params(('6.1', 'overwrite'), ('6.12', 'overwrite'), ('6.12', 'discard'))
+@params(('6.1', 'overwrite'), ('6.12', 'discard'), thorough=[('6.12', 'overwrite')])
 def test_hand_over(kernel, policy):
     """
     Calls are made all the time while readers come and go. The first finds the mirrors, and goes over
@@ -115,7 +115,7 @@ agent_stop
         say(f'{sum(map(len, found.values()))} numbered calls across the hand-over, each once')
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_agent_killed(kernel):
     """Killed in the midst of relaying with a backlog; another goes on with rings and mirrors."""
     script = f'''

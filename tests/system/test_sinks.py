@@ -272,7 +272,7 @@ def check_arguments(records, console):
     return seen
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_same(kernel):
     """Every built-in event, names that a guest makes up, the agent started twice."""
     script = r'''
@@ -368,7 +368,7 @@ def test_same_with_loss(policy):
 KINDS = os.path.join(BUILD, 'tests', 'kinds.bpf.o')
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_every_kind(kernel):
     """A tracer of one's own with every kind of field, some of them called as CTF's keywords are."""
     script = f'''
@@ -414,7 +414,7 @@ agent_stop
         vm.start()
         vm.wait_for('READY')
         events = 0
-        for i, how in enumerate([signal.SIGINT, signal.SIGKILL] * 5):
+        for i, how in enumerate([signal.SIGINT, signal.SIGKILL] * 3):
             with tempfile.TemporaryDirectory(dir='/dev/shm') as dir:
                 options, paths = outputs(dir)
                 reader = Reader(vm, *options, name=f'reader{i}')
@@ -431,8 +431,8 @@ agent_stop
                     assert status == -signal.SIGKILL
                     for trace in ctftext.traces(paths[2]) if os.path.exists(paths[2]) else []:
                         events += len(ctftext.read(trace)[0])
-        assert events > 10000, events
-        say(f'{events} events of ten readers that came to their ends at any time')
+        assert events > 5000, events
+        say(f'{events} events of six readers that came to their ends at any time')
 
 
 def test_dead_guest():

@@ -28,7 +28,7 @@ def numbers_of(path):
     return found, unverified
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_agent_killed(kernel):
     """
     The agent dies by SIGKILL with a backlog, then other programs fill the guest's memory; a new
@@ -254,7 +254,7 @@ agent_stop
         say([x for x in reader.err().splitlines() if 'events/s' in x][1])
 
 
-@params('spin', 'adaptive', 'adaptive:100', 'timer:500', 'timer:20000')
+@params('spin', 'adaptive', 'timer:500', thorough=['adaptive:100', 'timer:20000'])
 def test_sync_policies(policy):
     """The policy changes when records are read, never which."""
     script = f'''

@@ -188,7 +188,7 @@ def skipped_of(text, name, span):
     return least, most
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_together(kernel):
     """
     All at once: the kernel skips such a program while another one runs on the CPU, in the midst of
@@ -214,7 +214,7 @@ def test_together(kernel):
         assert re.search(r'not counted for 12 of \d+ programs', text), text[-1500:]
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_list_and_refusals(kernel):
     script = '''
 guest-agent --events help | sed 's/^/HELP /'

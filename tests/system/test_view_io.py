@@ -125,7 +125,7 @@ def check_page(page, found):
     return {key[1]: len(stages['total']) for key, stages in want.items()}, odd
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_guest(kernel):
     with VM(SCRIPT, kernel=kernel, cpus=2, disk_mib=64) as vm:
         vm.start()

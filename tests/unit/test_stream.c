@@ -657,10 +657,10 @@ int main(void)
 	tcase_set_timeout(c, 120);
 	tcase_add_test(c, test_in_pieces);
 	tcase_add_test(c, test_overrun);
-	tcase_add_loop_test(c, test_late, 0, (int)unit_some(12));
-	tcase_add_loop_test(c, test_asked_again, 0, (int)unit_some(12));
+	tcase_add_loop_test(c, test_late, 0, (int)unit_some(4));
+	tcase_add_loop_test(c, test_asked_again, 0, (int)unit_some(4));
 	tcase_add_test(c, test_discard);
-	tcase_add_loop_test(c, test_discard_other_host, 0, (int)unit_some(6));
+	tcase_add_loop_test(c, test_discard_other_host, 0, (int)unit_some(2));
 	tcase_add_test(c, test_words);
 	tcase_add_test(c, test_areas);
 	tcase_add_test(c, test_refused);
