@@ -273,6 +273,7 @@ BUILDING = 'aarch64.', 'fuzz.'  # in a directory of their own: one by one
 ALONE = 'stress.', 'mutated.', 'cost.', 'bench.', 'bells.', 'hostile.', 'many.', 'nested.', 'linux_guest.'
 LONG = 'relay', 'module', 'sinks', 'survival', 'stacks', 'filter', 'drivers', 'loss', 'truth', 'capture'  # first
 LANES = min(os.cpu_count() or 1, 4)
+MORE = 1  # where there are guests: two leave a fifth of two CPUs idle
 
 
 def split(tests):
@@ -314,7 +315,7 @@ def run_jobs(jobs, results, next_job, lock):
             fcntl.flock(lock, fcntl.LOCK_UN)
 
 
-def run_side_by_side(jobs, results):
+def run_side_by_side(jobs, nr_lanes, results):
     if not jobs:
         return
     sys.stdout.flush()
@@ -323,7 +324,7 @@ def run_side_by_side(jobs, results):
     os.close(writing)
     lanes = []
     with tempfile.NamedTemporaryFile() as lock:
-        for _ in range(LANES):
+        for _ in range(nr_lanes):
             end = tempfile.TemporaryFile()
             pid = os.fork()
             if pid:
@@ -369,8 +370,8 @@ def main():
         print('\n'.join(name for name, _ in tests))
         return 0
     computing, suites, alone = split(tests)
-    run_side_by_side(computing, results)
-    run_side_by_side(suites, results)
+    run_side_by_side(computing, LANES, results)
+    run_side_by_side(suites, LANES + MORE, results)
     for _, run in alone:
         run(results)
     for name in results.unsteady[UNSTEADY_ALLOWED:]:  # each process has that many

@@ -60,7 +60,8 @@ if [ -n "$install" ]; then
 fi
 step 'build'
 [ -f "$top/build/build.ninja" ] || meson setup "$top/build" "$top" > /dev/null
-ninja -C "$top/build" >&2
+# What is shown; "ninja -C build" makes the rest.
+ninja -C "$top/build" host-reader/host-reader guest-agent/guest-agent tests/workload >&2
 
 step "guest kernel $kernel"
 vmlinuz=$("$top/tools/fetch-kernel.sh" "$kernel")

@@ -202,8 +202,8 @@ if [ "$accel" = auto ]; then
 fi
 case $accel in
 kvm) cpu=(-accel kvm -cpu host) ;;
-# With cx16, guests from 6.12 on fault at random under QEMU 7.2's TCG.
-tcg) cpu=(-accel "tcg,thread=$tcg_thread" -cpu 'max,-cx16') ;;
+# With cx16, guests from 6.12 on fault at random under QEMU 7.2's TCG. la57 is one more level of page tables to walk.
+tcg) cpu=(-accel "tcg,thread=$tcg_thread" -cpu 'max,-cx16,-la57') ;;
 esac
 
 [ -z "$ram" ] || [ -z "$private_ram" ] || bad_usage '--ram and --private-ram exclude each other'

@@ -163,7 +163,7 @@ def check_session(vm, hand, mode):
         f'one that sleeps: woken {woken} times by {bells}, saw {seen} times that it must not sleep')
 
 
-@params(('6.1', 'module'), ('6.12', 'module relay'), ('6.12', 'relay'))
+@params(('6.1', 'module'), ('6.12', 'module relay'), thorough=[('6.12', 'relay')])
 def test_rings(kernel, modes):
     """The module's programs; the agent as relay, by the module or by the device's registers."""
     by_module = 'module' in modes

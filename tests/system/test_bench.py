@@ -26,7 +26,7 @@ EXPECTED = {
     'decode': ({'text', 'json', 'babeltrace2', 'babeltrace2 terse', 'babeltrace2 of ctf'}, 5 * 2),
     'raw': ({'plain write', 'copy, write', 'copy, write ahead', 'raw', 'raw, any length', 'raw --copy',
              'plain write, O_DIRECT', 'copy, write, O_DIRECT', 'copy, write ahead, O_DIRECT', 'raw, O_DIRECT',
-             'a million events a second', 'a core'}, 10 * 2 + 2),
+             'a million events a second', 'a core'}, 10 * 2 + 4 + 2),
     'bpf-push': ({'nothing', 'empty', 'clock', 'htrace', 'switch', 'switch-packed', 'ringbuf-woken', 'ringbuf-polled',
                   'ringbuf-busy', 'perfbuf-woken', 'perfbuf-polled', 'perfbuf-busy'}, 13),
     'exit-cost': ({'nothing', 'one empty', 'empty', 'watched', 'another VM', 'watched, kernel\'s account'}, 6),

@@ -39,7 +39,7 @@ def switch_size(said):
     return (rings - others) / count['sched_switch'], size['sched_switch'] / count['sched_switch']
 
 
-@params(('6.1', 2), ('6.12', 2))
+@params(('6.12', 2), thorough=[('6.1', 2)])
 def test_truth(kernel, cpus):
     """Every event equals ftrace's; a switch takes a third of the bytes."""
     packed, full = switch_size(compare(kernel, cpus, '--compress'))
@@ -129,7 +129,7 @@ workload mix 2 2 240 || exit 1
 '''
 
 
-@params(('overrun', '6.1'), ('overrun', '6.12'), ('taken over', '6.12'))
+@params(('overrun', '6.1'), ('taken over', '6.12'), thorough=[('overrun', '6.12')])
 def test_pieces(how, kernel):
     """Where events are missing, lost by a reader that is overrun or between two agents, those that come are true."""
     script = ftrace.SHELL + f'''

@@ -76,7 +76,7 @@ def compare(vm, reader, cases):
             assert all(counts[name] >= 20 for name in wanted), counts
 
 
-@params(('6.1', 2), ('6.12', 2))
+@params(('6.1', 2), thorough=[('6.12', 2)])
 def test_guest(kernel, cpus):
     """Compiled into the guest's programs."""
     script = ftrace.SHELL

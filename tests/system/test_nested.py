@@ -70,7 +70,7 @@ def check_run(files, name, policy, works):
     return share
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_records(kernel):
     """Each way of leaving guest mode, with exits watched and under another policy; two vCPUs."""
     runs = {}

@@ -149,7 +149,7 @@ agent_stop
         say('20000 calls from before the kill and 5000 after it on each CPU, in order, once')
 
 
-@params('overwrite', 'discard')
+@params('discard', thorough=['overwrite'])
 def test_reader_killed(policy):
     """
     The reader is killed while the agent relays, and much more is recorded than rings hold. With

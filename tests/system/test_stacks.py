@@ -171,7 +171,7 @@ def function_at(path, offset):
     return None
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_user(kernel):
     """Functions of a program, by a file with its build-id on the host; and without one."""
     script = '''
@@ -308,7 +308,7 @@ agent_stop
         assert sum('do_idle' in f for f in idle) > 0.9 * len(idle) > 0, idle[:5]
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_modules(kernel):
     """A module that comes after the agent has names too; and a session that is taken over."""
     script = '''
