@@ -12,7 +12,7 @@ usage() {
 Usage: test.sh [--no-install] [--thorough] [--only REGEX]
 
   --no-install   do not install packages
-  --thorough     also combinations whose parts others show: twice as many guests
+  --thorough     also combinations whose parts others show: some 60 tests more
   --only REGEX   run only the tests whose names match (tests/run.py --list names them)
 USAGE
 }

@@ -124,7 +124,7 @@ def check_text(reader):
 def check_good(reader, place, count, in_haste=False):
     """
     All that the well-behaved source wrote, in order, once. A reader that is asked to end while it has more to show than
-    there is time for counts what it leaves out at the end.
+    there is time for counts what it leaves out at the end. Returns how many these are.
     """
     expected = 0
     mark = f'[{place.path("good")}] '
@@ -134,10 +134,12 @@ def check_good(reader, place, count, in_haste=False):
                 number = int(line.split('number=', 1)[1].split()[0])
                 assert number == expected, f'record {number} of the good source for {expected}'
                 expected += 1
-    unwritten = re.search(rf'^--- summary of {place.path("good")} ---\n(?:.+\n|\n(?!---))*?unwritten +(\d+) events', reader.err(), re.M)
+    unwritten = re.search(rf'^--- summary of {place.path("good")} ---\n(?:.+\n|\n(?!---))*?unwritten +(\d+) events',
+                          reader.err(), re.M)
     left = int(unwritten[1]) if in_haste and unwritten else 0
     assert expected + left == count, f'{expected} records of the good source, and {left} left out at the end, not {count}'
     assert left < 1.5 * RATE, f'{left} of {count} left out'
+    return left
 
 
 def serve(program, kinds, ram=False, timed=False):
@@ -160,10 +162,10 @@ def serve(program, kinds, ram=False, timed=False):
         took = time.time() - start
         check_text(reader)
         assert status == 0, (status, reader.err()[-3000:])
-        check_good(reader, place, count, timed)
+        left = check_good(reader, place, count, timed)
         asan = program != READER
         say(f'{os.path.relpath(program)}: {reader.most >> 10} MiB, {lines} messages, ended in '
-            f'{took:.2f} s, the good source is complete' +
+            f'{took:.2f} s, the good source is complete' + (f' but for {left} at the end' if left else '') +
             (f', {reader.late:.2f} s late at most' if timed else ''))
         assert reader.late < LATE, f'the good source was {reader.late:.1f} s late'
         assert reader.most < MEMORY * (4 if asan else 1), f'{reader.most} KiB'
