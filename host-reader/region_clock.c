@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+const __u64 region_clock_limits[REGION_CLOCK_LIMITS] = { 100, 200, 500, 1000, 10000 };
+
 int region_clock_open(struct region_clock *c, __u32 clock_id, bool wants_host)
 {
 	memset(c, 0, sizeof(*c));
@@ -57,16 +59,26 @@ int region_clock_learn(struct region_clock *c, const struct host_word *w)
 	return ret;
 }
 
+static void count(struct region_clock *c, __u64 bound)
+{
+	c->times++;
+	for (unsigned int i = 0; i < REGION_CLOCK_LIMITS; i++)
+		c->within[i] += bound <= region_clock_limits[i];
+}
+
 __u64 region_clock_time(struct region_clock *c, __u64 time)
 {
 	__u64 bound, ns = convert(c, time, &bound);
+	bool doubted = c->on_host && host_clock_doubts(&c->host, time);
 
+	if (c->on_host && !c->host.same)
+		count(c, doubted ? HOST_CLOCK_UNKNOWN : bound);
 	if (bound > c->known)
 		c->known = bound;
 	if (time > c->told)
 		c->told = time;
 	if (c->bound != HOST_CLOCK_UNKNOWN || !c->host.doubted)
-		c->bound = bound_of(c, c->on_host && host_clock_doubts(&c->host, time));
+		c->bound = bound_of(c, doubted);
 	return ns;
 }
 

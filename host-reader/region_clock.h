@@ -14,6 +14,9 @@
 
 #include "host_clock.h"
 
+#define REGION_CLOCK_LIMITS 5
+extern const __u64 region_clock_limits[REGION_CLOCK_LIMITS]; /* ns */
+
 struct region_clock {
 	struct htrace_clock *clock; /* NULL: times are ns as they are */
 	struct host_clock host;
@@ -24,6 +27,8 @@ struct region_clock {
 	__u64 bound; /* of all times so far, where on_host; ns, or HOST_CLOCK_UNKNOWN */
 	__u64 known; /* but for those of which nobody knows */
 	__u64 told;  /* the latest time that was shown */
+	__u64 times; /* shown as the host's, of another machine, */
+	__u64 within[REGION_CLOCK_LIMITS]; /* and of these by what was claimed of each then */
 };
 
 /* -ENOMEM. */

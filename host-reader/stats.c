@@ -194,6 +194,9 @@ void stats_clock(struct stats *s, struct region_clock *c)
 	s->on_host = c->on_host;
 	if (c->on_host && c->bound > s->host_bound)
 		s->host_bound = c->bound;
+	s->host_times += c->times;
+	for (unsigned int i = 0; i < REGION_CLOCK_LIMITS; i++)
+		s->host_within[i] += c->within[i];
 	if (!c->clock)
 		return;
 	htrace_clock_get_line(c->clock, &line);

@@ -63,6 +63,7 @@ struct stats {
 	__u64 clock_bound, clock_used, clock_refused;
 	bool on_host; /* the latest session's times are shown as the host's; how far they may be off: */
 	__u64 host_bound;
+	__u64 host_times, host_within[REGION_CLOCK_LIMITS]; /* likewise of all sessions: region_clock.h */
 	struct host_clock_stats host; /* of the latest session, as far as they went out */
 	unsigned int broken; /* rings that were quarantined */
 	unsigned int sessions;

@@ -349,6 +349,19 @@ static void write_shown(struct out *o, const struct source *s)
 	row(o, "shown as", text);
 }
 
+/* Whatever is the worst of all: how many times are how near. */
+static void write_bounds(struct out *o, const struct stats *st)
+{
+	char text[300];
+	int len = snprintf(text, sizeof(text), "of %llu times", (ull)st->host_times);
+
+	for (unsigned int i = 0; i < REGION_CLOCK_LIMITS && st->host_times; i++)
+		len += snprintf(text + len, sizeof(text) - (size_t)len, "%s %.2f %% within %llu ns", i ? "," : ":",
+				100.0 * (double)st->host_within[i] / (double)st->host_times, (ull)region_clock_limits[i]);
+	if (st->host_times)
+		row(o, "bounds", text);
+}
+
 /* The model: --clock. */
 static void write_model(struct out *o, const struct source *s)
 {
@@ -377,6 +390,7 @@ static void write_model(struct out *o, const struct source *s)
 			 "%llu ns then", (ull)h->time, (double)h->mono / 1e9, (double)h->hz / 1e6, (ull)h->bound);
 	if (h->hz)
 		row(o, "line", text);
+	write_bounds(o, &s->stats);
 	if (!c->pongs)
 		return;
 	snprintf(text, sizeof(text), "%u times, %u answers, %u times contradictory; TSC offset known to %llu "

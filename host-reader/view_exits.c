@@ -354,6 +354,20 @@ static void print_title(const struct view_exits *v, struct view_page *p, const s
 		  *source ? " of " : "", source, what);
 }
 
+/* In the words of perf-kvm(1), and how much that was of all time, in the guest and out of it. */
+static void print_total(const struct view_exits *v, struct view_page *p, const struct exits_row *vm)
+{
+	__u64 all = 0;
+	size_t nr;
+	struct exits_vcpu **vcpu = exits_vcpus(v->exits, vm, &nr);
+
+	for (size_t i = 0; i < nr; i++)
+		all += vcpu[i]->guest_ns + vcpu[i]->out_ns;
+	view_line(p, "Total Samples:%llu, Total events handled time:%.2fus, %.2f%% of the vCPUs' time.",
+		  (ull)vm->out.count, us(vm->out.sum), percent(vm->out.sum, all));
+	free(vcpu);
+}
+
 static void print_vm(const struct view_exits *v, struct view_page *p, struct exits_row *vm)
 {
 	struct exits_vcpu **vcpu;
@@ -362,6 +376,7 @@ static void print_vm(const struct view_exits *v, struct view_page *p, struct exi
 
 	print_title(v, p, vm, "all vCPUs");
 	print_rows(v, p, vm, EXITS_ALL, vm);
+	print_total(v, p, vm);
 	view_line(p, "%s", "");
 	print_vcpus(v, p, vm);
 	print_reasons(v, p, vm);

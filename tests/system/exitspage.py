@@ -6,15 +6,19 @@ import re
 
 
 class Truth:
-    """Durations [(ns, asleep, waiting)] by (VM, vCPU or None for all, reason), and [ns] by (VM, reason, RIP)."""
+    """
+    Durations [(ns, asleep, waiting)] by (VM, vCPU or None for all, reason), [ns] by (VM, reason, RIP), and of each VM the
+    ns that its vCPUs were in the guest.
+    """
 
     def __init__(self):
-        self.out, self.places = {}, {}
-        self.open, self.off, self.spent = {}, {}, {}
+        self.out, self.places, self.guest = {}, {}, {}
+        self.open, self.off, self.spent, self.entered = {}, {}, {}, {}
 
     def event(self, time, what, vm, tid, vcpu, reason=None, rip=None, ns=None, preempted=None):
         """WHAT is an event's name; NS: of an exit that comes with its entry."""
         if what == 'kvm_exit':
+            self.left(vm, tid, time)
             self.open[tid] = (time, reason, rip)
             self.spent[tid] = [0, 0]
         elif what == 'kvm_sched_out':
@@ -26,11 +30,18 @@ class Truth:
             if tid in self.open:
                 since, reason, rip = self.open.pop(tid)
                 self.add(vm, tid, vcpu, reason, rip, time - since)
+            self.entered[tid] = time
             self.spent[tid] = [0, 0]
         elif ns is not None:
             if ns:
+                self.left(vm, tid, time - ns)
+                self.entered[tid] = time
                 self.add(vm, tid, vcpu, reason, rip, ns)
             self.spent[tid] = [0, 0]
+
+    def left(self, vm, tid, time):
+        if tid in self.entered:
+            self.guest[vm] = self.guest.get(vm, 0) + time - self.entered.pop(tid)
 
     def add(self, vm, tid, vcpu, reason, rip, ns):
         for key in ((vm, vcpu, reason), (vm, None, reason)):
@@ -104,6 +115,20 @@ def check_row(row, values, every):
         assert close(row[name], 100 * sum(v[i] for v in values) / sum(ns)), (row[0], name)
 
 
+TOTAL = re.compile(r"^VM (\d+)[^,]*, all vCPUs\n(?:.+\n)+?"
+                   r"Total Samples:(\d+), Total events handled time:([\d.]+)us, ([\d.]+)% of the vCPUs' time\.$", re.M)
+
+
+def check_totals(page, want):
+    """What stands below each VM's table."""
+    found = {int(vm): of for vm, *of in TOTAL.findall(page)}
+    assert found.keys() == {k[0] for k in want.out}, found
+    for vm, (nr, us, share) in found.items():
+        ns = [v[0] for k, values in want.out.items() for v in values if k[:2] == (vm, None)]
+        assert int(nr) == len(ns) and close(us, sum(ns) / 1e3), (vm, nr, us)
+        assert close(share, 100 * sum(ns) / (sum(ns) + want.guest[vm])), (vm, share, want.guest[vm])
+
+
 def check_page(page, want):
     """All of it; returns how many exits there are."""
     rows, bars = parse(page)
@@ -116,6 +141,7 @@ def check_page(page, want):
         if key[1] is None:
             got = {low: n for low, n in bars[(key[0], key[2])].items() if n}
             assert got == bars_for([v[0] for v in want.out[key]]), (key, got)
+    check_totals(page, want)
     for (vm, reason, rip), ns in want.places.items():
         if 20 * len(ns) >= len(want.out[(vm, None, reason)]) and len(ns) > 1:
             assert re.search(rf' {len(ns)} .* {sum(ns) / 1e3:.2f}  0x{rip:016x}$', page, re.M), (vm, reason, hex(rip))

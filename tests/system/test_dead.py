@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 
+import clocks
 import ctftext
 import gdbstub
 import pftext
@@ -277,29 +278,56 @@ def check_parts(parts):
     return anew
 
 
-def silences(qmp, vm, reader):
-    """All that befalls it."""
+def silences(qmp, vm, reader, out):
+    """All that befalls it: {what: when}."""
+    when = {}
     vm.wait_for('ROUND 3')
     reader.wait_for('from now on direct|; direct')
+    clocks.wait_for(out)
     time.sleep(1)
-    qmp.do('stop')
+    when['stop'] = clocks.When(qmp.do, 'stop')
     reader.wait_for('silent for .* paused')
     qmp.state('snapshot-save')
-    qmp.do('cont')
+    when['cont'] = clocks.When(qmp.do, 'cont')
     reader.wait_for('is back, after .* paused')
     vm.wait_for('ROUND 7')
-    qmp.state('snapshot-load')
+    when['load'] = clocks.When(qmp.state, 'snapshot-load')
     time.sleep(0.3)
     qmp.do('cont')
     reader.wait_for('set back to an earlier state')
     reader.wait_for('new session')
     vm.wait_for(r'ROUND 9\b')
-    qmp.do('system_reset')
+    clocks.wait_for(out, count=2)
+    when['reset'] = clocks.When(qmp.do, 'system_reset')
     reader.wait_for('restarted: ', timeout=120)
     vm.wait_for(r'ROUND 4\b', count=2)
+    clocks.wait_for(out, count=3)
     time.sleep(1)
     qmp.do('inject-nmi')
     reader.wait_for('silent for .* panic', timeout=30)
+    return when
+
+
+def check_clock(path, when, began, ended):
+    """
+    The pause is marked as the step that it was, once. Then, and in the earlier state, and after the reset, times are
+    the host's: each is one at which the guest ran, but for the bound that is stated of it.
+    """
+    ran = [[(began, when['stop'].done), (when['cont'].asked, when['load'].done)],
+           [(when['load'].asked, when['reset'].done)], [(when['reset'].asked, ended)]]
+    sessions = clocks.sessions(path)
+    assert len(sessions) == len(ran), [s[-1] for s in sessions]
+    for session, spans in zip(sessions, ran):
+        times, bound = [e['time'] for e in session if e.get('event') == 'counted'], clocks.claimed(session)
+        off = max(min(max(a - t, t - b, 0) for a, b in spans) for t in times)
+        say(f'{len(times)} times within {bound} ns, and {off} ns from when it ran at most;',
+            *[n['note'] for n in session if n.get('note', '').startswith('clock: ')])
+        assert off <= bound, (off, bound)
+    steps = [[n['note'] for n in s if clocks.is_step(n)] for s in sessions]
+    assert [len(s) for s in steps] == [1, 0, 0], steps
+    by = float(re.search(r'a step of ([+-][\d.]+) s', steps[0][0])[1]) * 1e9
+    slack = clocks.claimed(sessions[0])
+    assert when['cont'].asked - when['stop'].done - slack <= by <= when['cont'].done - when['stop'].asked + slack, by
 
 
 def test_lives():
@@ -312,15 +340,16 @@ def test_lives():
         qmp_path = os.path.join(vm.dir, 'qmp')
         vm.command += ['--ram', vm.ram, '--qmp', qmp_path, '--tcg-thread', 'single', '--',
                        '-global', 'ivshmem-plain.master=on']  # else QEMU does not save it
+        began = time.monotonic_ns()
         vm.start()
         out, text = os.path.join(vm.dir, 'json'), os.path.join(vm.dir, 'text')
         ctf, raw = os.path.join(vm.dir, 'ctf'), os.path.join(vm.dir, 'raw')
         perfetto = os.path.join(vm.dir, 'pf')
-        reader = Reader(vm, '-o', 'json:' + out, '-o', 'text:' + text, '-o', 'ctf:' + ctf, '-o', 'raw:' + raw,
+        reader = Reader(vm, '--clock', '-o', 'json:' + out, '-o', 'text:' + text, '-o', 'ctf:' + ctf, '-o', 'raw:' + raw,
                         '-o', 'perfetto:' + perfetto)
         qmp = Qmp(qmp_path)
         qmp.disk(os.path.join(vm.dir, 'disk'))
-        silences(qmp, vm, reader)
+        when = silences(qmp, vm, reader, out)
         vm.qemu.kill()
         vm.qemu.wait()
         time.sleep(1)
@@ -332,6 +361,7 @@ def test_lives():
         parts = counted(out)
         notes = [p for p in parts if isinstance(p, str)]
         after = check_parts(parts)
+        check_clock(out, when, began, time.monotonic_ns())
         # the same marks everywhere
         with open(text, encoding='ascii') as f:
             lines = f.read()
@@ -340,16 +370,16 @@ def test_lives():
                   if r.event == 'htrace_note']
         boots = [re.search(r'htrace_boot_id = "([-0-9a-f]{36})"', ctftext.metadata(t))[1] for t in ctftext.traces(ctf)]
         assert len(boots) == 3 and boots[0] == boots[1] != boots[2], boots  # from the start, set back, restarted
-        own = [n for n in notes if not n.startswith(('new session: ', 'restarted: '))]
+        own = [n for n in notes if not n.startswith(('new session: ', 'restarted: ', 'clock begins', 'clock ends'))]
         assert sorted(traced) == sorted(own), (traced, notes)
         shown = pftext.marks(perfetto)
         assert sorted(shown) == sorted(notes), (shown, notes)
         replayed = []
         for name in sorted(os.listdir(raw)):  # one of each session
-            replay(os.path.join(raw, name), '-o', 'json:' + out + '2')
+            replay(os.path.join(raw, name), '--clock', '-o', 'json:' + out + '2')
             replayed += counted(out + '2')
         assert flat(replayed) == flat(parts), 'the captures give something else'
-        assert [p for p in replayed if isinstance(p, str)] == own, replayed
+        assert [p for p in replayed if isinstance(p, str) and not p.startswith(('clock begins', 'clock ends'))] == own, replayed
         # what is left when all is over
         late = Reader(vm, '-o', 'json:' + out + '3', ram=vm.ram, name='late')
         late.wait_for('of the silent guest were read')
@@ -389,6 +419,28 @@ def test_hung():
     assert not any(doubt for p in parts[reset:] if not isinstance(p, str) for _, doubt in p)
 
 
+def check_migrated(here, there, when):
+    """
+    What a region of each side said. Both have what was recorded before the guest moved, at times apart by how long it stood
+    still: that it did is noted here, and there, where nobody can know of it, its clock is begun anew, and right from then on.
+    """
+    moves, moved, ended = when
+    assert sum(e.get('note', '').startswith('guest silent') for e in here) == 1, here[-5:]
+    bounds = [clocks.claimed([e for e in side if e.get('clock')]) for side in (here, there)]
+    before, after = ([(e['fields']['number'], e['time']) for e in side if e.get('event') == 'counted'] for side in (here, there))
+    # Each round counts from 0. The other region has what was in memory, and what came behind.
+    for side in before, after:
+        assert len(side) >= 6 * ROUND and all(b == (a + 1) % ROUND for (a, _), (b, _) in zip(side, side[1:])), len(side)
+    assert len(after) >= len(before) + 5 * ROUND, (len(before), len(after))
+    apart = [b - a for (m, a), (n, b) in zip(before, after) if m == n]
+    late = [t for _, t in after[-4 * ROUND:]]
+    say(f'{len(before)} records here within {bounds[0]} ns, {len(after)} there within {bounds[1]} ns; {len(apart)} of both, '
+        f'{min(apart)} to {max(apart)} ns apart, which the guest stood still for')
+    assert len(apart) == len(before) and max(apart) - min(apart) <= 2 * sum(bounds), (len(apart), bounds)
+    assert -sum(bounds) <= min(apart) and max(apart) <= moved - moves + sum(bounds), (apart[0], moved - moves)
+    assert all(moved - bounds[1] <= t <= ended + bounds[1] for t in late), (moved, late[0], late[-1], ended, bounds)
+
+
 def test_migrated():
     """A guest that moves to another QEMU: both regions in one reader; it goes on in the other one, at right times."""
     with contextlib.ExitStack() as stack:
@@ -404,32 +456,25 @@ def test_migrated():
         reader = Reader(f'ivshmem:{here.region},ram={here.ram}', '--clock', '-o', 'json:' + out,
                         f'ivshmem:{there.region},ram={there.ram}')
         here.wait_for('ROUND 6')
+        clocks.wait_for(out, here.region)
         qmp = Qmp(os.path.join(here.dir, 'qmp'))
+        moves = time.monotonic_ns()
         qmp.do('migrate', uri=f'unix:{there.dir}/in')
         while (status := qmp.do('query-migrate')['status']) not in ('completed', 'failed'):
             time.sleep(0.05)
         assert status == 'completed', status
-        moved = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        moved = time.monotonic_ns()
         last = max(map(int, re.findall(r'ROUND (\d+)', here.console())))
         there.wait_for(f'ROUND {last + 6}')
+        clocks.wait_for(out, there.region)
         time.sleep(1)
         assert reader.stop() == 0, reader.err()
-        ended = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        ended = time.monotonic_ns()
         say(*[line for line in reader.err().splitlines()
               if re.search('silent|back|session|shown as|line|asked|given up', line)])
         with open(out, encoding='ascii') as f:
             found = [json.loads(line) for line in f]
-    notes = [(n['source'], n['note'], n.get('bound')) for n in found if 'note' in n]
-    say(*notes)
-    numbers = {vm.region: [(e['fields']['number'], e['time']) for e in found if e.get('event') == 'counted' and e['source'] == vm.region]
-               for vm in vms}
-    before, after = numbers[here.region], numbers[there.region]
-    # Each round counts from 0. The other region has what was in memory, and what came behind.
-    for of in before, after:
-        assert len(of) >= 6 * ROUND and all(b == (a + 1) % ROUND for (a, _), (b, _) in zip(of, of[1:])), len(of)
-    assert len(after) >= len(before) + 5 * ROUND, (len(before), len(after))
-    bound = next((b for source, _, b in reversed(notes) if source == there.region and b is not None), None)
-    late = [t for _, t in after[-4 * ROUND:]]
-    slack = bound or 0
-    say(f'{len(before)} records here, {len(after)} there; within {bound} ns')
-    assert bound is None or all(moved - slack <= t <= ended + slack for t in late), (moved, late[0], late[-1], ended, bound)
+    of = {vm: [e for e in found if e['source'] == vm.region] for vm in vms}
+    for vm in vms:
+        say(*[(e['note'], e.get('bound')) for e in of[vm] if 'note' in e])
+    check_migrated(of[here], of[there], (moves, moved, ended))

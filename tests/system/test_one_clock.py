@@ -14,12 +14,14 @@ import subprocess
 import tempfile
 import time
 
+import clocks
 import ctftext
 from harness import say
 from vm import BUILD, READER, Reader, VM
 
 BORDER = os.path.join(BUILD, 'tests', 'border')
 SECONDS = float(os.environ.get('HTRACE_CLOCK_SECONDS', '12'))
+LONG = SECONDS >= 300
 OPTION = 0x68747263
 INFINITE = float('inf')  # a bound that is not claimed
 BOUND = 1000  # ns, under emulation, without an offset from KVM: what is stated at samples, and what times may be off
@@ -125,11 +127,6 @@ def own_times(dir, nr):
     return {r['fields']['args'][1]: r['time'] for r in json_records(out) if r.get('event') == 'sys_enter'}
 
 
-def is_step(record):
-    """One that was found, not one that is suspected."""
-    return re.match(r'clock: a step of [+-]', record.get('note', ''))
-
-
 def in_order(records, paused, bound, late):
     """
     From when all are there; what was held back for a step comes behind what others did meanwhile. What came
@@ -137,7 +134,7 @@ def in_order(records, paused, bound, late):
     its step the PAUSED one's times are as right as is stated, the others' as before.
     """
     begun = max(i for i, r in enumerate(records) if r.get('note', '').startswith('clock begins'))
-    step = next(i for i, r in enumerate(records) if is_step(r))
+    step = next(i for i, r in enumerate(records) if clocks.is_step(r))
     assert begun < step
     before = [r['time'] for r in records[begun:step] if 'time' in r]
     after = [r for r in records[step:] if 'time' in r and r['time'] > max(before)]
@@ -225,6 +222,7 @@ def test_pairs():
             assert p.vm.finish() == 0, p.vm.console()[-2000:]
         assert reader.stop() == 0, reader.err()
         records = json_records(f'{dir}/json')
+        clocks.check_bounds(reader.err(), [BOUND] * 2, LONG)
         # At the samples; worse ones, until the next, are in the notes, and hold for the pairs.
         then = [int(b) for b in re.findall(r'^line .* within (\d+) ns then', reader.err(), re.M)]
         assert len(then) == 2 and max(then) <= BOUND, reader.err()
@@ -287,7 +285,7 @@ def check_pairs(dir, pairs, records):
 
 def check_step(pairs, records):
     """It is marked, once, where it was; what came right after it is right."""
-    steps = [i for i, r in enumerate(records) if is_step(r)]
+    steps = [i for i, r in enumerate(records) if clocks.is_step(r)]
     assert len(steps) == 1 and records[steps[0]]['source'] == pairs[0].vm.region, \
         [records[i] for i in steps]
     by = float(re.search(r'a step of ([+-][\d.]+) s', records[steps[0]]['note'])[1])

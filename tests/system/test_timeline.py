@@ -14,6 +14,7 @@ import tempfile
 import time
 
 import causes
+import clocks
 import ctftext
 import nested
 from harness import say
@@ -169,6 +170,7 @@ def check_files(at, seconds):
     check_file_order(events, max(b for of in stated.values() for b in of), late)
     for line in re.findall(r'^(?:shown as|line) .*$', err, re.M):
         say(line)
+    clocks.check_bounds(err, [BOUNDS[clock] for clock in GUESTS.values()], SECONDS >= 300)
     then = [int(b) for b in re.findall(r'^line .*; within (\d+) ns then$', err, re.M)]
     for (name, clock), at_last in zip(GUESTS.items(), then):
         bound = max(stated[f'/dev/shm/{name}'] + stated.get(f'/dev/shm/asker-{name}', []))

@@ -163,10 +163,16 @@ def ran_near(changes, time, error):
 
 def when_known(events):
     """
-    The guest's, and of these, by id(), those behind which in the file there is what their virtual CPU did before them:
-    a reader that is kept from reading says what it knows.
+    The guest's, and of these, by id(), those behind which in the file there is what their virtual CPU did before them,
+    and all that are not in order with what any did: a reader that is kept from reading says what it knows, and what
+    comes as late as a guest's clock that was waited for may have forgotten it.
     """
-    guest, early, first = [], set(), {}
+    guest, early, astray, first, latest = [], set(), set(), {}, 0
+    for e in events:
+        if e['event'].startswith('kvm_'):
+            latest = max(latest, e['time'])
+        elif e['time'] < latest:
+            astray.add(id(e))
     for e in reversed(events):
         if e['event'].startswith('kvm_'):
             vcpu = e['fields']['vcpu_id']
@@ -175,7 +181,9 @@ def when_known(events):
         guest.append(e)
         if first.get(e['fields']['cpu'], e['time']) < e['time']:
             early.add(id(e))
-    return guest[::-1], early
+        if min(first.values(), default=e['time']) < e['time']:
+            astray.add(id(e))
+    return guest[::-1], early, astray
 
 
 def check_guest(events, accounts, pid, bound=None):
@@ -190,7 +198,7 @@ def check_guest(events, accounts, pid, bound=None):
     changes = {cpu: changes_of([e for e in events if e['event'].startswith('kvm_') and e['fields']['vcpu_id'] == cpu])
                for cpu in range(len(accounts))}
     steps = {cpu: [c[0] for c in of] for cpu, of in changes.items()}
-    found, early = when_known(events)
+    found, early, astray = when_known(events)
     nr = near = 0
     for e in found:
         v, cpu = e['vcpu'], e['fields']['cpu']
@@ -206,13 +214,18 @@ def check_guest(events, accounts, pid, bound=None):
         if nr % 50 == 0:  # it is quadratic
             assert (v['out_ns'], v['preempted_ns']) == lost_until(changes[cpu][:until], e['time']), e
         nr += 1
-    assert nr > len(found) / 2 and near <= nr / 100, (nr, near, len(found))
+    unknown = {id(e) for e in found if e['vcpu']['state'] == 'unknown'}
+    late = len(early | unknown & astray)
+    say(f'what virtual CPUs did is known, and right, of {100 * nr / len(found):.2f} % of {len(found)} events, unknown of '
+        f'{len(unknown)}, of these {len(unknown & astray)} that are not in order with KVM\'s; {len(early)} came too early')
+    # Nothing is lost here, and a guest's first event is behind its virtual CPU's first entry: who shows both in order knows.
+    assert len(unknown - astray) <= len(found) / 100, (len(unknown), len(unknown & astray), len(found))
+    assert nr > len(found) * (0.9 if late <= len(found) / 20 else 0.5) and near <= nr / 100, (nr, near, len(found), late)
     for cpu, account in enumerate(accounts):
         last = max(e['time'] for e in found if e['fields']['cpu'] == cpu)  # its thread may wait once more to say so
         stolen = lost_until(changes[cpu], last)[1]
         # as the scheduler has it, with wake-ups; an emulated CPU that loses its own meanwhile reads two clocks apart
         assert stolen <= 1.05 * account['run_delay'] + 1000000, (stolen, account)
-    say(f'{len(early)} events came before what their virtual CPUs had done until then')
     return f'{nr} of {len(found)}, {near} of them only within the {max(errors)} ns of its clock,', changes
 
 

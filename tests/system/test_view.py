@@ -61,6 +61,7 @@ HLT                   1    5848.0   25.00%  68.97%    10.00      10.00     10.00
 IO_INSTRUCTION        1    5848.0   25.00%  17.24%     2.50       2.50      2.50   0.00%      2.50      2.50      2.50   0.00%   0.00%
 MSR_WRITE             2   11695.9   50.00%  13.79%     0.50       1.50      1.00  50.00%      0.50      1.50      1.50   0.00%   0.00%
 total                 4   23391.8  100.00% 100.00%     0.50      10.00      3.62  59.69%      1.50      9.98      9.98  55.17%   0.00%
+Total Samples:4, Total events handled time:14.50us, 20.42% of the vCPUs' time.
 
 vCPU   Thread   Samples Samples/s    Guest     Host   Asleep  Waiting  At last
    0       71         3   17543.9   80.00%    8.57%   11.43%    0.00%  0x7777, waits 0.0 s

@@ -340,6 +340,8 @@ START_TEST(test_doubt)
 	ck_assert(c.bound >= SEC / 2 && c.bound < SEC / 2 + 1000);
 	region_clock_time(&c, 16 * SEC);
 	ck_assert(c.bound >= SEC / 2 && c.bound < SEC / 2 + 1000);
+	/* One of them was shown while nothing was claimed of it. */
+	ck_assert(c.times == 5 && c.within[3] == 4 && c.within[4] == 4);
 	/* Of what was shown already, too. */
 	w = (struct host_word){ .kind = HOST_WORD_DOUBT, .region = 15 * SEC };
 	ck_assert_int_eq(region_clock_learn(&c, &w), 0);
@@ -364,6 +366,7 @@ START_TEST(test_settled)
 		ck_assert_int_eq(knot(&c.host, t, truth(t), 100), 0);
 	ck_assert(!region_clock_begin(&c));
 	ck_assert_uint_eq(region_clock_time(&c, 12 * SEC), 12 * SEC);
+	ck_assert_uint_eq(c.times, 0);
 	region_clock_close(&c);
 	ck_assert_int_eq(region_clock_open(&c, HTRACE_CLOCK_MONOTONIC, true), 0);
 	for (__u64 t = 10 * SEC; t < 15 * SEC; t += 250 * MS)

@@ -120,6 +120,8 @@ START_TEST(test_names)
 	ck_assert_ptr_null(strchr(text, '\033'));
 	has(text, "exits of 2 VMs in 0.000 s: 4\n");
 	has(text, "\nVM 100 (qe\\x1b[mu) of kv\\x1bm, all vCPUs\n");
+	has(text, "\nTotal Samples:3, Total events handled time:9.00us, 81.82% of the vCPUs' time.\n");
+	has(text, "\nTotal Samples:1, Total events handled time:5.00us, 100.00% of the vCPUs' time.\n");
 	has(text, "\nVM 300 of kv\\x1bm, all vCPUs\n");
 	has(text, "2.00  do_\\x1b[2Jit+0x10\n");
 	has(text, "3.00  in_mod+0x20 [my_\\x22mod]\n");

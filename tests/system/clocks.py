@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a reader says of the clocks of its sources: how near its times are to the host's, and where a clock stepped."""
+
+import json
+import os
+import re
+import time
+
+from harness import say
+
+
+class When:
+    """When, by the host's CLOCK_MONOTONIC, QEMU was asked for something, and had done it."""
+
+    def __init__(self, do, *args):
+        self.asked = time.monotonic_ns()
+        do(*args)
+        self.done = time.monotonic_ns()
+
+
+def is_step(record):
+    """One that was found, not one that is suspected."""
+    return re.match(r'clock: a step of [+-]', record.get('note', ''))
+
+
+def wait_for(path, source=None, count=1):
+    """Until as what times are shown is said in a JSON output, of so many sessions."""
+    def said():
+        with open(path, encoding='ascii') as f:
+            notes = [json.loads(line) for line in f if line.startswith('{"note":"clock begins') and line.endswith('\n')]
+        return sum(source in (None, n.get('source')) for n in notes)
+    end = time.time() + 60
+    while said() < count:
+        assert time.time() < end, f'{said()} clocks of {count} were begun'
+        time.sleep(0.1)
+
+
+def sessions(path):
+    """[[note or event]] of each of a source's sessions, which end with what is claimed of their times."""
+    found = [[]]
+    with open(path, encoding='ascii') as f:
+        for item in map(json.loads, f):
+            found[-1].append(item)
+            if item.get('note', '').startswith('clock ends'):
+                found.append([])
+    return found[:-1]
+
+
+def claimed(session):
+    """Within how many ns its times are the host's, which must be said in the end."""
+    last = session[-1]
+    assert last['clock'] == 'host' and last['bound'] is not None, last
+    return last['bound']
+
+
+def busy():
+    """Has this machine had too much to do? Then who should tell the time waits for a CPU."""
+    return max(os.getloadavg()) > 3 * os.cpu_count()
+
+
+def check_bounds(err, limits, asserted):
+    """
+    Of each source whose times were converted: of how many the reader claimed no more than so many ns when it showed them.
+    All but one of a hundred, if that is ASSERTED, and the machine had time for it.
+    """
+    found = re.findall(r'^bounds +of (\d+) times: (.*)$', err, re.M)
+    assert len(found) == len(limits), (limits, err)
+    for (times, text), limit in zip(found, limits):
+        shares = {int(ns): float(share) for share, ns in re.findall(r'([\d.]+) % within (\d+) ns', text)}
+        say(f'{shares[limit]} % of {times} times within {limit} ns ({text}){", on a machine that was overloaded" if busy() else ""}')
+        assert not asserted or busy() or shares[limit] >= 99, (limit, text)
