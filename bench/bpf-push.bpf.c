@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * One event, recorded in the ways that bench/bpf-push compares: a system call that it makes, with
- * its own number in an argument. Each program decides alike whether a call is one of those.
+ * One event, recorded in the ways that bench/bpf-push compares, and part by part as bench/components does: a system
+ * call that they make, with its own number in an argument. Each program decides alike whether a call is one of those.
  */
 #include <linux/bpf.h>
 
@@ -15,7 +15,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 struct pt_regs {
-	unsigned long di, si;
+	unsigned long di, si, dx, r10, r8, r9;
 } __attribute__((preserve_access_index));
 
 struct pushed {
@@ -23,6 +23,16 @@ struct pushed {
 	__u64 nr;
 };
 HTRACE_EVENT(pushed);
+
+struct bare {
+};
+HTRACE_EVENT(bare);
+
+struct large { /* as many bytes as sys_enter's */
+	__u64 number;
+	__u64 args[6];
+};
+HTRACE_EVENT(large);
 
 struct switched { /* as struct htrace_switch */
 	__u32 prev_tid, next_tid;
@@ -57,6 +67,12 @@ int BPF_PROG(empty)
 }
 
 SEC("tp_btf/sys_enter")
+int BPF_PROG(test, struct pt_regs *regs, long nr)
+{
+	return is_ours(regs); /* nobody asks for it */
+}
+
+SEC("tp_btf/sys_enter")
 int BPF_PROG(clock_only, struct pt_regs *regs, long nr)
 {
 	if (is_ours(regs))
@@ -77,6 +93,29 @@ int BPF_PROG(htrace, struct pt_regs *regs, long nr)
 		return 0;
 	e->number = regs->si;
 	e->nr = nr;
+	htrace_end(&slot);
+	return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(htrace_bare, struct pt_regs *regs, long nr)
+{
+	struct htrace_slot slot;
+
+	if (is_ours(regs) && htrace_begin(bare, &slot))
+		htrace_end(&slot);
+	return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(htrace_large, struct pt_regs *regs, long nr)
+{
+	struct htrace_slot slot;
+	struct large *e = is_ours(regs) ? htrace_begin(large, &slot) : 0;
+
+	if (!e)
+		return 0;
+	*e = (struct large){ regs->si, { regs->di, regs->si, regs->dx, regs->r10, regs->r8, regs->r9 } };
 	htrace_end(&slot);
 	return 0;
 }

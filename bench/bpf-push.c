@@ -7,16 +7,13 @@
  * readers. All that was recorded must arrive, in order: else the case says so.
  */
 #include <bpf/bpf.h>
-#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <linux/perf_event.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -26,6 +23,7 @@
 
 #include "bench.h"
 #include "bpf-push.h"
+#include "bpf-rings.h"
 
 #define NAME "bpf-push"
 /* So many fit into each of the rings, so that none may be lost however late a reader comes. */
@@ -35,13 +33,9 @@
 #define WAIT_NS 10000000 /* longest sleep of a reader: it looks whether it shall stop */
 #define EVENT_ID 1
 #define SWITCH_ID 2
-#define BTF "/sys/kernel/btf/vmlinux"
 
 struct bench {
-	struct bpf_object *obj;
-	struct htrace_geometry geometry;
-	void *rings;
-	size_t image_size;
+	struct bpf_rings rings;
 	int producer_cpu, reader_cpu;
 	unsigned long calls, rounds;
 	/* of the present run */
@@ -123,12 +117,7 @@ static __u64 drain(struct bench *b, struct htrace_consumer *c)
 /* As host-reader does it, with the library's policy named by w->arg. */
 static int read_htrace(struct bench *b, const struct way *w)
 {
-	struct htrace_image image = {
-		.ring = (void *)((char *)b->rings + (size_t)b->producer_cpu * b->image_size),
-		.geometry = b->geometry,
-		.placement = HTRACE_PLACEMENT_LOCAL,
-		.packed = 1, /* in some rounds */
-	};
+	struct htrace_image image = bpf_rings_image(&b->rings, b->producer_cpu);
 	struct htrace_consumer_opts opts = { .sz = sizeof(opts), .start = HTRACE_START_NEWEST };
 	struct htrace_sync_target target = { .sz = sizeof(target), .ready = ready };
 	struct htrace_consumer *c;
@@ -136,6 +125,7 @@ static int read_htrace(struct bench *b, const struct way *w)
 	bool last;
 	int err;
 
+	image.packed = 1; /* in some rounds */
 	err = htrace_consumer_new(&c, &image, &opts);
 	if (err)
 		return fail("cannot read the ring", err);
@@ -168,7 +158,7 @@ static int ringbuf_record(void *ctx, void *data, size_t len)
 /* With libbpf, woken by the producer ("wake"), looking every 50 us ("50us") or all the time. */
 static int read_ringbuf(struct bench *b, const struct way *w)
 {
-	int fd = bpf_object__find_map_fd_by_name(b->obj, "ringbuf");
+	int fd = bpf_object__find_map_fd_by_name(b->rings.obj, "ringbuf");
 	struct ring_buffer *rb = ring_buffer__new(fd, ringbuf_record, b, NULL);
 	bool last;
 
@@ -213,7 +203,7 @@ static int read_perf(struct bench *b, const struct way *w)
 		.wakeup_events = wakes ? 1 : ~0u, /* or as good as never, in bytes */
 	};
 	struct perf_buffer *pb =
-		perf_buffer__new_raw(bpf_object__find_map_fd_by_name(b->obj, "perf_events"),
+		perf_buffer__new_raw(bpf_object__find_map_fd_by_name(b->rings.obj, "perf_events"),
 				     PUSH_RING / (size_t)sysconf(_SC_PAGESIZE), &attr, perf_record, b,
 				     NULL);
 	bool last;
@@ -309,7 +299,7 @@ static int run(struct bench *b, struct way *w)
 			usleep(100);
 	}
 	if (w->program) {
-		link = bpf_program__attach(bpf_object__find_program_by_name(b->obj, w->program));
+		link = bpf_program__attach(bpf_object__find_program_by_name(b->rings.obj, w->program));
 		if (!link)
 			err = fail("cannot attach to sys_enter", errno);
 	}
@@ -338,83 +328,7 @@ static int measure(struct bench *b)
 
 /* --------------------------------------------------------------------------------------- setup */
 
-/* Set the constant @name of the object, before it is loaded. */
-static int set_constant(struct bpf_object *obj, const char *name, const void *value, size_t len)
-{
-	struct bpf_map *map = bpf_object__find_map_by_name(obj, ".rodata");
-	const struct btf *btf = bpf_object__btf(obj);
-	int id = btf__find_by_name_kind(btf, ".rodata", BTF_KIND_DATASEC);
-	const struct btf_type *sec = id > 0 ? btf__type_by_id(btf, (__u32)id) : NULL;
-	size_t size = 0;
-	char *data = map ? (char *)bpf_map__initial_value(map, &size) : NULL;
-
-	for (int i = 0; data && sec && i < btf_vlen(sec); i++) {
-		const struct btf_var_secinfo *v = btf_var_secinfos(sec) + i;
-		const struct btf_type *t = btf__type_by_id(btf, v->type);
-
-		if (strcmp(btf__name_by_offset(btf, t->name_off), name))
-			continue;
-		if (v->offset + len > size)
-			return -EINVAL;
-		memcpy(data + v->offset, value, len);
-		return 0;
-	}
-	return -ENOENT;
-}
-
-static int set_up_rings(struct bench *b)
-{
-	__u32 config = EVENT_ID, switched = SWITCH_ID, cpus = (__u32)libbpf_num_possible_cpus();
-	struct bpf_map *rings = bpf_object__find_map_by_name(b->obj, "htrace_rings");
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	int err;
-
-	err = htrace_geometry_init(&b->geometry, PUSH_RING, 0, HTRACE_OVERWRITE);
-	b->image_size = htrace_image_size(&b->geometry, page);
-	err = err ?: bpf_map__set_value_size(rings, (__u32)b->image_size);
-	err = err ?: bpf_map__set_max_entries(rings, cpus);
-	err = err ?: set_constant(b->obj, "htrace_geo", &b->geometry, sizeof(b->geometry));
-	err = err ?: set_constant(b->obj, "htrace_event__pushed", &config, sizeof(config));
-	err = err ?: set_constant(b->obj, "htrace_event__switched", &switched, sizeof(switched));
-	return err ? fail("cannot prepare the BPF object", err) : 0;
-}
-
-static int silent(enum libbpf_print_level level, const char *format, va_list args)
-{
-	return level == LIBBPF_WARN && getenv("BPF_PUSH_DEBUG") ? vfprintf(stderr, format, args) : 0;
-}
-
-/* 0, or why not in errno's terms; then *why. */
-static int set_up(struct bench *b, const char **why)
-{
-	struct bpf_map *map;
-	char path[4096];
-	int err;
-
-	libbpf_set_print(silent);
-	*why = "no BPF object beside the program";
-	b->obj = bpf_object__open(bench_beside(path, sizeof(path), "bpf-push.bpf.o"));
-	if (!b->obj)
-		return -errno;
-	/* What is for guest-agent --stack and --filter, as it does without these. */
-	bpf_object__for_each_map(map, b->obj)
-		if (!strncmp(bpf_map__name(map), "htrace_", 7) &&
-		    strcmp(bpf_map__name(map), "htrace_rings"))
-			bpf_map__set_autocreate(map, false);
-	*why = "cannot prepare the BPF object";
-	if (set_up_rings(b))
-		return -EINVAL;
-	err = bpf_object__load(b->obj);
-	*why = err == -EPERM || !access(BTF, R_OK) ? "the kernel does not let BPF programs in" :
-						    "the kernel's types cannot be read from " BTF;
-	if (err)
-		return err;
-	*why = "cannot map the rings";
-	b->rings = mmap(NULL, b->image_size * (size_t)libbpf_num_possible_cpus(),
-			PROT_READ | PROT_WRITE, MAP_SHARED,
-			bpf_object__find_map_fd_by_name(b->obj, "htrace_rings"), 0);
-	return b->rings == MAP_FAILED ? -errno : 0;
-}
+static const struct bpf_rings_event events[] = { { "pushed", EVENT_ID }, { "switched", SWITCH_ID }, { 0 } };
 
 static void skip(const char *why)
 {
@@ -437,7 +351,7 @@ int main(int argc, char **argv)
 	}
 	b.producer_cpu = cpus[0];
 	b.reader_cpu = cpus[1];
-	err = set_up(&b, &why);
+	err = bpf_rings_open(&b.rings, "bpf-push.bpf.o", PUSH_RING, events, &why);
 	if (err) {
 		snprintf(reason, sizeof(reason), "%s: %s", why, strerror(-err));
 		skip(reason);
@@ -448,6 +362,6 @@ int main(int argc, char **argv)
 		return 1;
 	for (size_t i = 0; i < NR_WAYS; i++)
 		bench_print(NAME, ways[i].name, ways[i].params, "ns", &ways[i].ns, ways[i].wrong);
-	bpf_object__close(b.obj);
+	bpf_rings_close(&b.rings);
 	return 0;
 }

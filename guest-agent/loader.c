@@ -19,7 +19,7 @@
 #define BUILT_IN(x) x(sched, true) x(syscalls, true) x(irq, false) x(timer, false) \
 	x(workqueue, false) x(block, false) x(signal, false) x(net, false) x(mm, false) \
 	x(module, false) x(virtio, false) x(virtio_blk, false) x(virtio_net, false) \
-	x(xen, false) x(hypercalls, false) x(steal, false)
+	x(xen, false) x(hypercalls, false) x(steal, false) x(kvm_guest, false)
 
 #define DECLARE(name, by_default) extern const char name##_bpf_start[], name##_bpf_end[];
 BUILT_IN(DECLARE)

@@ -60,6 +60,8 @@ static void usage(FILE *out)
 		"                    (default), filters, sampling, flush; all; none\n"
 		"  --wait            wait for a device that is plugged in later, and for the next one when\n"
 		"                    it was removed\n"
+		"  --until-off       stay when systemd shuts the machine down and kills what is left, so\n"
+		"                    that events come until the end; see docs/crash.md for the unit\n"
 		"  --compress        record task switches in a third of the bytes; needs a host-reader that\n"
 		"                    knows how (format 1.1)\n"
 		"  --follow-host     record nothing; show this machine's own exits from guest mode and the\n"
@@ -174,7 +176,7 @@ static int check_stream(struct options *o)
 
 enum {
 	OPT_EVENTS = 256, OPT_BPF, OPT_FILTER, OPT_STACK, OPT_REGION, OPT_MODE, OPT_POLICY,
-	OPT_BUFFER, OPT_ALLOW, OPT_COMPRESS, OPT_WAIT, OPT_FOLLOW_HOST, OPT_PROBE,
+	OPT_BUFFER, OPT_ALLOW, OPT_COMPRESS, OPT_WAIT, OPT_UNTIL_OFF, OPT_FOLLOW_HOST, OPT_PROBE,
 };
 
 static const struct option long_options[] = {
@@ -188,6 +190,7 @@ static const struct option long_options[] = {
 	{"buffer", required_argument, NULL, OPT_BUFFER},
 	{"allow", required_argument, NULL, OPT_ALLOW},
 	{"wait", no_argument, NULL, OPT_WAIT},
+	{"until-off", no_argument, NULL, OPT_UNTIL_OFF},
 	{"compress", no_argument, NULL, OPT_COMPRESS},
 	{"follow-host", no_argument, NULL, OPT_FOLLOW_HOST},
 	{"probe", no_argument, NULL, OPT_PROBE},
@@ -262,6 +265,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case OPT_WAIT:
 			o->wait = true;
+			break;
+		case OPT_UNTIL_OFF: /* how systemd-shutdown(8) knows whom to leave alone */
+			argv[0][0] = '@';
 			break;
 		case OPT_COMPRESS:
 			o->compress = true;

@@ -26,6 +26,7 @@
 	object xen_bpf, "xen.bpf.o"
 	object hypercalls_bpf, "hypercalls.bpf.o"
 	object steal_bpf, "steal.bpf.o"
+	object kvm_guest_bpf, "kvm_guest.bpf.o"
 	object tracepoint_bpf, "tracepoint.bpf.o"
 	object profile_bpf, "profile.bpf.o"
 	object function_bpf, "function.bpf.o"

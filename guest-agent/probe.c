@@ -157,7 +157,7 @@ static void print_hypercalls(const struct probe *p)
 			snprintf(said + strlen(said), sizeof(said) - strlen(said), "%s%s()", *said ? ", " : "",
 				 function_names[i]);
 	if (platform_kvm_features(&p->facts) && *said)
-		row("hypercalls", "some", "KVM's have no hook of their own; their callers: %s", said);
+		row("hypercalls", "some", "KVM's have no hook of their own; --events kvm_guest: their callers %s", said);
 	else
 		row("hypercalls", "no", p->platform == PLATFORM_BARE ? "there is nobody to call" :
 			    "none that this kernel makes");
@@ -234,7 +234,7 @@ static void print_kvm(const struct probe *p)
 	platform_read_line("/sys/devices/system/cpu/cpuidle/current_governor", governor, sizeof(governor));
 	if (p->has[HALT_POLL])
 		row("halt polling", !strcmp(governor, "haltpoll") ? "yes" : "idle",
-		    "tracepoint power:guest_halt_poll_ns; idle governor %s", *governor ? governor : "none");
+		    "--events kvm_guest (guest_halt_poll_ns); idle governor %s", *governor ? governor : "none");
 	else
 		row("halt polling", "no", "the kernel has no tracepoint of it");
 }

@@ -42,6 +42,10 @@
 #define IO_SOURCES 64u
 #define IO_DOUBT_NS 60000000000ULL /* for which requests that cannot be told apart may be in flight */
 
+/* Of a dev_t as the kernel has it. */
+#define IO_MAJOR(dev) ((dev) >> 20)
+#define IO_MINOR(dev) ((dev) & 0xfffffu)
+
 /* Interrupts from this one on are no device's to Linux: its timer, and what its CPUs tell each other. */
 #define IO_SYSTEM_VECTORS 0xecu
 

@@ -75,9 +75,10 @@ static const char usage[] =
 	"                          summary      the final summary\n"
 	"                          exits        of sources kvm (and captures of it): why vCPUs leave\n"
 	"                                       guest mode, how often, how long, where in the guest;\n"
+	"                                       exits:json: all of it, an object a page\n"
 	"                          io           of guests that record block and virtio: where their\n"
 	"                                       disk requests spend their time; with source kvm\n"
-	"                                       beside them also on the host\n"
+	"                                       beside them also on the host; io:json\n"
 	"                          functions    of guests that record function: which are called\n"
 	"                                       most and take most time; functions:graph: by who\n"
 	"                                       called them; functions:folded: for flame graphs;\n"
@@ -410,8 +411,8 @@ static int parse_view(struct options *o, const char *arg)
 	o->view = o->tables ? VIEW_TABLES : VIEW_SUMMARY;
 	if (o->tables || !strcmp(arg, "summary"))
 		return 0;
-	say("unknown view '%s'; there are: summary, exits, io, functions (and functions:graph, "
-	    "functions:folded, functions:json), steal (and steal:json), hypercalls (and hypercalls:folded, "
+	say("unknown view '%s'; there are: summary, exits (and exits:json), io (and io:json), functions (and "
+	    "functions:graph, functions:folded, functions:json), steal (and steal:json), hypercalls (and hypercalls:folded, "
 	    "hypercalls:json), boot (and boot:json), crash (and crash:NUMBER, crash:json, crash:json:NUMBER; up to %u)",
 	    arg, LAST_EVENTS_MAX);
 	return USAGE_ERROR;

@@ -14,7 +14,8 @@
 typedef unsigned long long ull;
 
 static const struct view_ops *const kinds[] = {
-	&view_exits, &view_io, &view_functions, &view_functions_graph, &view_functions_folded,
+	&view_exits, &view_exits_json, &view_io, &view_io_json,
+	&view_functions, &view_functions_graph, &view_functions_folded,
 	&view_functions_json, &view_steal, &view_steal_json, &view_hypercalls, &view_hypercalls_folded,
 	&view_hypercalls_json, &view_boot, &view_boot_json, &view_crash, &view_crash_json,
 };
@@ -208,6 +209,47 @@ void view_json_spread(struct out *o, const struct durations *d)
 	view_json_number(o, "p50_ns", durations_percentile(d, 0.5));
 	view_json_number(o, "p99_ns", durations_percentile(d, 0.99));
 	view_json_number(o, "max_ns", d->max);
+}
+
+void view_json_octaves(struct out *o, const struct durations *d, const char *unit)
+{
+	bool any = false;
+
+	out_text(o, ",\"octaves\":[");
+	for (unsigned int i = 0; i < DURATIONS_OCTAVES; i++) {
+		__u64 nr = durations_octave(d, i);
+
+		if (!nr)
+			continue;
+		out_printf(o, "%s{\"from_%s\":%llu,\"count\":%llu}", any ? "," : "", unit, i ? 1ULL << i : 0, (ull)nr);
+		any = true;
+	}
+	out_char(o, ']');
+}
+
+void view_json_durations(struct out *o, const struct durations *d, const char *unit)
+{
+	const struct {
+		const char *name;
+		__u64 v;
+	} all[] = {
+		{ "sum", d->sum }, { "min", d->min }, { "p50", durations_percentile(d, 0.5) },
+		{ "p99", durations_percentile(d, 0.99) }, { "p999", durations_percentile(d, 0.999) }, { "max", d->max },
+	};
+
+	out_printf(o, "\"count\":%llu", (ull)d->count);
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+		out_printf(o, ",\"%s_%s\":%llu", all[i].name, unit, (ull)all[i].v);
+	out_printf(o, ",\"error_percent\":%.2f", durations_error(d));
+	view_json_octaves(o, d, unit);
+}
+
+void view_json_named(struct out *o, const char *name, const char *text)
+{
+	if (!*text)
+		return;
+	out_printf(o, ",\"%s\":", name);
+	view_json_text(o, text);
 }
 
 /* In the place of the page before; the cursor stays below, where messages go. */

@@ -31,6 +31,12 @@ void view_json_text(struct out *o, const char *text);
 void view_json_number(struct out *o, const char *name, __u64 v);
 /* min_ns, p50_ns, p99_ns, max_ns. */
 void view_json_spread(struct out *o, const struct durations *d);
+/* octaves: how many there are of each power of two, @unit being "ns" or "bytes". */
+void view_json_octaves(struct out *o, const struct durations *d, const char *unit);
+/* The first members of an object: count, sum_@unit, min_@unit, ..., error_percent, octaves. */
+void view_json_durations(struct out *o, const struct durations *d, const char *unit);
+/* A member behind others: harmless text; nothing if there is none. */
+void view_json_named(struct out *o, const char *name, const char *text);
 
 static inline double percent(__u64 part, __u64 of)
 {
@@ -74,8 +80,8 @@ struct view_ops {
 
 struct exits;
 
-extern const struct view_ops view_exits, view_io, view_functions, view_functions_graph, view_functions_folded,
-	view_functions_json, view_steal, view_steal_json, view_hypercalls, view_hypercalls_folded, view_hypercalls_json,
+extern const struct view_ops view_exits, view_exits_json, view_io, view_io_json, view_functions,
+	view_functions_graph, view_functions_folded, view_functions_json, view_steal, view_steal_json, view_hypercalls, view_hypercalls_folded, view_hypercalls_json,
 	view_boot, view_boot_json, view_crash, view_crash_json;
 
 /* What view_exits has counted. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "exits.h"
+#include "exits_json.h"
 #include "host_events.h"
 #include "names.h"
 #include "symbols.h"
@@ -30,7 +31,7 @@ struct view_exits {
 	struct guest guest[GUESTS];
 	const struct sink_session *session[EXITS_SOURCES]; /* of the host, for names; NULL: it is over */
 	bool over[EXITS_SOURCES]; /* what a session said last is still shown */
-	char source[EXITS_SOURCES][64]; /* what it is called, if there are several; harmless */
+	char source[EXITS_SOURCES][VIEW_SOURCE]; /* what it is called, if there are several; harmless */
 	__u64 shown; /* when there was a page before: the last event's time */
 };
 
@@ -435,13 +436,26 @@ static void exits_view_print(void *view, struct view_page *p)
 	v->shown = x->last;
 }
 
-const struct view_ops view_exits = {
-	.name = "exits",
-	.needs_host = true,
-	.open = exits_view_open,
-	.event = exits_view_event,
-	.loss = exits_view_loss,
-	.session_end = exits_view_session_end,
-	.print = exits_view_print,
-	.close = exits_view_close,
-};
+static void json_view_print(void *view, struct view_page *p)
+{
+	struct view_exits *v = view;
+
+	name_places(v);
+	name_vms(v);
+	exits_json(p->out, v->exits, v->source);
+}
+
+#define EXITS_VIEW(called, how, is_lines) {              \
+		.name = called,                          \
+		.needs_host = true,                      \
+		.lines = is_lines,                       \
+		.open = exits_view_open,                 \
+		.event = exits_view_event,               \
+		.loss = exits_view_loss,                 \
+		.session_end = exits_view_session_end,   \
+		.print = how,                            \
+		.close = exits_view_close,               \
+	}
+
+const struct view_ops view_exits = EXITS_VIEW("exits", exits_view_print, false);
+const struct view_ops view_exits_json = EXITS_VIEW("exits:json", json_view_print, true);

@@ -367,10 +367,7 @@ static void json_function(const struct view_functions *v, struct out *o, const s
 
 	out_text(o, "{\"function\":");
 	view_json_text(o, f->name);
-	if (*v->source[f->source]) {
-		out_text(o, ",\"source\":");
-		view_json_text(o, v->source[f->source]);
-	}
+	view_json_named(o, "source", v->source[f->source]);
 	view_json_number(o, "calls", d->count);
 	view_json_number(o, "ns", d->sum);
 	view_json_number(o, "self_ns", f->self);

@@ -7,6 +7,7 @@
 #include "host_clock.h"
 #include "host_events.h"
 #include "io.h"
+#include "io_json.h"
 #include "vcpus.h"
 #include "view.h"
 
@@ -17,8 +18,6 @@ typedef unsigned long long ull;
 #define RWBS_DISCARD (1u << 1)
 #define RWBS_READ (1u << 2)
 #define RWBS_FLUSH (1u << 8)
-
-#define MINOR_BITS 20
 
 enum field { F_SECTOR, F_DEV, F_BYTES, F_NR_SECTOR, F_RWBS, F_ERROR, F_VQ, F_NAME, FIELDS };
 enum guest_kind { GUEST_OTHER, GUEST_INSERT, GUEST_ISSUE, GUEST_COMPLETE, GUEST_NOTIFY, GUEST_INTERRUPT };
@@ -277,17 +276,6 @@ static void io_view_session_end(void *view, const struct sink_session *session)
 
 /* ------------------------------------------------------------------------------------- in words */
 
-static const char *const op_name[] = {
-	[IO_READ] = "read", [IO_WRITE] = "write", [IO_FLUSH] = "flush", [IO_DISCARD] = "discard",
-	[IO_OTHER] = "other",
-};
-
-static const char *const stage_name[IO_STAGES] = {
-	[IO_QUEUE] = "guest queue", [IO_DRIVER] = "guest driver", [IO_KICK] = "kick exit",
-	[IO_VMM] = "VMM with disk", [IO_WAITS] = "host queue", [IO_DISK] = "host disk", [IO_REST] = "VMM and KVM",
-	[IO_IRQ] = "completion", [IO_TOTAL] = "total",
-};
-
 static void print_head(struct view_page *p, const char *what, const char *more)
 {
 	view_line(p, "%-14s %8s %7s %9s %10s %9s %7s %9s %9s %9s%s", what, "Samples", "Time%", "Min us", "Max us",
@@ -314,7 +302,7 @@ static void print_stage(struct view_page *p, const struct io_class *c, enum io_s
 	const struct io_times *t = &c->stage[stage];
 	char name[24], more[40];
 
-	snprintf(name, sizeof(name), "%s%s", stage >= IO_WAITS && stage <= IO_REST ? "  " : "", stage_name[stage]);
+	snprintf(name, sizeof(name), "%s%s", stage >= IO_WAITS && stage <= IO_REST ? "  " : "", io_stage_name[stage]);
 	snprintf(more, sizeof(more), " %8llu %8llu", (ull)t->none, (ull)t->unknown);
 	print_row(p, name, &t->d, c->stage[IO_TOTAL].d.sum, more);
 }
@@ -334,7 +322,7 @@ static void print_title(struct view_page *p, const char *whose, const struct dis
 		snprintf(errors, sizeof(errors), ", %llu failed", (ull)d->errors);
 	view_line(p, "%s", "");
 	view_line(p, "%sdisk %u:%u, %s: %llu requests, %llu bytes (%llu to %llu, mean %.0f)%s", whose,
-		  d->dev >> MINOR_BITS, d->dev & ((1u << MINOR_BITS) - 1), op_name[d->op], (ull)d->size->count,
+		  IO_MAJOR(d->dev), IO_MINOR(d->dev), io_op_name[d->op], (ull)d->size->count,
 		  (ull)d->size->sum, (ull)d->size->min, (ull)d->size->max, durations_mean(d->size), errors);
 }
 
@@ -356,8 +344,8 @@ static void print_some_bars(struct view_page *p, const char *whose, const struct
 	if (!of->sum)
 		return;
 	view_line(p, "%s", "");
-	view_line(p, "%sdisk %u:%u, %s, %s:", whose, d->dev >> MINOR_BITS, d->dev & ((1u << MINOR_BITS) - 1),
-		  op_name[d->op], what);
+	view_line(p, "%sdisk %u:%u, %s, %s:", whose, IO_MAJOR(d->dev), IO_MINOR(d->dev),
+		  io_op_name[d->op], what);
 	view_octaves(p, of);
 }
 
@@ -368,7 +356,7 @@ static void print_bars(struct view_page *p, const struct io_class *c)
 	for (unsigned int i = 0; i < IO_STAGES; i++) {
 		char what[24];
 
-		snprintf(what, sizeof(what), "%s, ns", stage_name[i]);
+		snprintf(what, sizeof(what), "%s, ns", io_stage_name[i]);
 		print_some_bars(p, "", &d, what, &c->stage[i].d);
 	}
 	print_some_bars(p, "", &d, "bytes", &c->size);
@@ -398,8 +386,8 @@ static void print_host_disks(const struct view_io *v, struct view_page *p)
 		host_disk_of(v, c[i], several, &d, whose, sizeof(whose));
 		print_title(p, whose, &d);
 		print_head(p, "STAGE", "");
-		print_row(p, stage_name[IO_WAITS], &c[i]->queue, c[i]->queue.sum + c[i]->disk.sum, "");
-		print_row(p, stage_name[IO_DISK], &c[i]->disk, c[i]->queue.sum + c[i]->disk.sum, "");
+		print_row(p, io_stage_name[IO_WAITS], &c[i]->queue, c[i]->queue.sum + c[i]->disk.sum, "");
+		print_row(p, io_stage_name[IO_DISK], &c[i]->disk, c[i]->queue.sum + c[i]->disk.sum, "");
 	}
 	for (size_t i = 0; i < nr; i++) {
 		host_disk_of(v, c[i], several, &d, whose, sizeof(whose));
@@ -457,12 +445,23 @@ static void io_view_print(void *view, struct view_page *p)
 	print_host_disks(v, p);
 }
 
-const struct view_ops view_io = {
-	.name = "io",
-	.open = io_view_open,
-	.event = io_view_event,
-	.loss = io_view_loss,
-	.session_end = io_view_session_end,
-	.print = io_view_print,
-	.close = io_view_close,
-};
+static void json_view_print(void *view, struct view_page *p)
+{
+	struct view_io *v = view;
+
+	io_json(p->out, v->io, v->source);
+}
+
+#define IO_VIEW(called, how, is_lines) {              \
+		.name = called,                       \
+		.lines = is_lines,                    \
+		.open = io_view_open,                 \
+		.event = io_view_event,               \
+		.loss = io_view_loss,                 \
+		.session_end = io_view_session_end,   \
+		.print = how,                         \
+		.close = io_view_close,               \
+	}
+
+const struct view_ops view_io = IO_VIEW("io", io_view_print, false);
+const struct view_ops view_io_json = IO_VIEW("io:json", json_view_print, true);

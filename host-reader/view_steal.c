@@ -286,29 +286,10 @@ static void steal_view_print(void *view, struct view_page *p)
 	free(c);
 }
 
-static void json_octaves(struct out *o, const struct durations *d)
-{
-	bool any = false;
-
-	out_text(o, ",\"octaves\":[");
-	for (unsigned int i = 0; i < DURATIONS_OCTAVES; i++) {
-		__u64 nr = durations_octave(d, i);
-
-		if (!nr)
-			continue;
-		out_printf(o, "%s{\"from_ns\":%llu,\"count\":%llu}", any ? "," : "", i ? 1ULL << i : 0, (ull)nr);
-		any = true;
-	}
-	out_char(o, ']');
-}
-
 static void json_cpu(const struct view_steal *v, struct out *o, const struct steal_cpu *c)
 {
 	out_printf(o, "{\"vcpu\":%llu", (ull)c->key.b);
-	if (*v->source[c->key.a]) {
-		out_text(o, ",\"source\":");
-		view_json_text(o, v->source[c->key.a]);
-	}
+	view_json_named(o, "source", v->source[c->key.a]);
 	view_json_number(o, "count", c->d.count);
 	view_json_number(o, "stolen_ns", stolen(c));
 	view_json_number(o, "recorded_ns", c->d.sum);
@@ -320,7 +301,7 @@ static void json_cpu(const struct view_steal *v, struct out *o, const struct ste
 		view_json_number(o, "host_told", c->told);
 		view_json_number(o, "host_not_told", c->not_told);
 	}
-	json_octaves(o, &c->d);
+	view_json_octaves(o, &c->d, "ns");
 	out_char(o, '}');
 }
 

@@ -81,18 +81,12 @@ wanted="${packages[*]}"
 sysroot=$cache/sysroot-$(cksum <<<"$wanted" | cut -d' ' -f1)
 
 fetch_sysroot() {
-	local deb
 	private_apt_init "$cache/apt" arm64
 	private_apt_sources ''
 	private_apt_update "$log"
 	tmp=$(mktemp -d "$cache/.tmp.XXXXXX")
 	say "downloading arm64's $wanted"
-	rm -f "$apt"/cache/archives/*.deb
-	apt-get "${apt_options[@]}" -qq -y --no-install-recommends --download-only \
-		install "${packages[@]}" >"$log" 2>&1 ||
-		die "download failed: $(private_apt_error "$log")"
-	private_apt_unpack "$apt/cache/archives" "$tmp"
-	rm -f "$apt"/cache/archives/*.deb
+	private_apt_closure "$log" "$tmp" "${packages[@]}"
 	[ -e "$tmp/usr/lib/aarch64-linux-gnu/libbpf.a" ] || die "the arm64 packages hold no libbpf.a"
 	rm -rf "$sysroot"
 	mv -T "$tmp" "$sysroot" # by rename: one that is there is complete

@@ -66,3 +66,12 @@ private_apt_unpack() { # FROM INTO: all packages that lie in the directory FROM
 		dpkg -x "$deb" "$2" || die "cannot unpack ${deb##*/}: is the disk full?"
 	done
 }
+
+# private_apt_closure LOG INTO PACKAGE...: the packages and all that they depend on, unpacked.
+private_apt_closure() {
+	rm -f "$apt"/cache/archives/*.deb
+	apt-get "${apt_options[@]}" -qq -y --no-install-recommends --download-only install "${@:3}" >"$1" 2>&1 ||
+		die "download failed: $(private_apt_error "$1")"
+	private_apt_unpack "$apt/cache/archives" "$2"
+	rm -f "$apt"/cache/archives/*.deb
+}

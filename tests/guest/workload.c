@@ -15,6 +15,8 @@
  *   workload timed N VALUE LIFE    N times the same on CPU 0; prints the median of their nanoseconds
  *   workload told FILE             prints that: "TOLD WHO=NUMBER ...", WHO being LIFE * 16 + CPU
  *   workload calls N               N cheap system calls; prints their nanoseconds
+ *   workload switches N            two tasks on CPU 0 wake each other N times in turn, which are 2 N task switches
+ *                                  or some more; prints their nanoseconds
  *   workload nest N VALUE          N times getpgid(VALUE, i) in nest_inner, of nest_middle, of nest_outer
  *   workload spin SECONDS          computes, in spin_here
  *   workload compat N              N 32-bit system calls getpid (number 20)
@@ -26,6 +28,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -293,6 +296,40 @@ static int calls(long n)
 	return 0;
 }
 
+static bool ping(int in, int out)
+{
+	char c = 'x';
+
+	return write(out, &c, 1) == 1 && read(in, &c, 1) == 1;
+}
+
+static int switches(long n)
+{
+	int there[2], back[2];
+	double start;
+	char c;
+
+	pin(0);
+	if (pipe(there) || pipe(back))
+		return 1;
+	if (!fork()) {
+		close(there[1]);
+		while (read(there[0], &c, 1) == 1 && write(back[1], &c, 1) == 1)
+			;
+		_exit(0);
+	}
+	for (long i = 0; i < n / 10; i++)
+		if (!ping(back[0], there[1]))
+			return 1;
+	start = now();
+	for (long i = 0; i < n; i++)
+		if (!ping(back[0], there[1]))
+			return 1;
+	printf("%.0f\n", (now() - start) * 1e9);
+	close(there[1]);
+	return wait_all();
+}
+
 /* Compilers give functions that call none a frame only if they have a use for it. */
 #define HAS_FRAME() __asm__ volatile("" : : "r"(__builtin_frame_address(0)))
 
@@ -426,6 +463,8 @@ int main(int argc, char **argv)
 		return told(argv[2]);
 	if (!strcmp(what, "calls") && argc == 3)
 		return calls(atol(argv[2]));
+	if (!strcmp(what, "switches") && argc == 3)
+		return switches(atol(argv[2]));
 	if (!strcmp(what, "nest") && argc == 4)
 		return nest(atol(argv[2]), atol(argv[3]));
 	if (!strcmp(what, "spin") && argc == 3)

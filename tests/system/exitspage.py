@@ -146,3 +146,54 @@ def check_page(page, want):
         if 20 * len(ns) >= len(want.out[(vm, None, reason)]) and len(ns) > 1:
             assert re.search(rf' {len(ns)} .* {sum(ns) / 1e3:.2f}  0x{rip:016x}$', page, re.M), (vm, reason, hex(rip))
     return sum(len(v) for k, v in want.out.items() if k[1] is None)
+
+
+def octaves(row, unit='ns'):
+    """As bars_for() has them."""
+    return {o[f'from_{unit}']: o['count'] for o in row['octaves']}
+
+
+def check_durations(row, values, unit='ns'):
+    """Of JSON: counts, sums and bounds exactly."""
+    values, n = sorted(values), len(values)
+    assert (row['count'], row[f'sum_{unit}']) == (n, sum(values)), row
+    if not n:
+        return
+    assert (row[f'min_{unit}'], row[f'max_{unit}']) == (values[0], values[-1]), row
+    for name, share in (('p50', .5), ('p99', .99), ('p999', .999)):
+        want = values[math.ceil(share * n) - 1]
+        assert abs(row[f'{name}_{unit}'] - want) <= 1 + want / 32, (row, name, want)
+    mean = sum(values) / n
+    error = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n) / mean * 100 if n > 1 and mean else 0
+    assert close(row['error_percent'], error), (row, error)
+
+
+def check_reasons(reasons, want):
+    """WANT: {reason: [(ns, asleep, waiting)]}."""
+    found = {r.get('reason', hex(r['number'])): r for r in reasons}
+    assert len(found) == len(reasons) and found.keys() == want.keys(), (found.keys(), want.keys())
+    for reason, values in want.items():
+        check_durations(found[reason], [v[0] for v in values])
+        assert octaves(found[reason]) == bars_for([v[0] for v in values]), reason
+        assert found[reason]['asleep_ns'] == sum(v[1] for v in values), reason
+        assert found[reason]['preempted_ns'] == sum(v[2] for v in values), reason
+    return found
+
+
+def check_json(report, want):
+    """All of --view exits:json; returns how many exits there are."""
+    def of(vm, vcpu):
+        return {k[2]: v for k, v in want.out.items() if k[:2] == (vm, vcpu)}
+    assert report['view'] == 'exits' and {v['vm'] for v in report['vms']} == {k[0] for k in want.out}
+    for vm in report['vms']:
+        nr = vm['vm']
+        found = check_reasons(vm['reasons'], of(nr, None))
+        check_durations(vm, [v[0] for values in of(nr, None).values() for v in values])
+        for reason, row in found.items():
+            places = {int(p['rip'], 0): (p['count'], p['ns']) for p in row['places']}
+            assert places == {k[2]: (len(v), sum(v)) for k, v in want.places.items() if k[:2] == (nr, reason)}, reason
+        assert {v['vcpu'] for v in vm['vcpus']} == {k[1] for k in want.out if k[0] == nr} - {None}
+        for vcpu in vm['vcpus']:
+            check_reasons(vcpu['reasons'], of(nr, vcpu['vcpu']))
+            assert sum(t['exits'] for t in vcpu['threads']) == sum(len(v) for v in of(nr, vcpu['vcpu']).values())
+    return sum(vm['count'] for vm in report['vms'])

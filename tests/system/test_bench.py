@@ -12,6 +12,7 @@ import tempfile
 import time
 
 from harness import params, say
+from test_cost import load_bench
 from vm import BUILD, TOP
 
 # What has to be there, by benchmark: cases, and the number of lines if all peers are installed.
@@ -29,10 +30,11 @@ EXPECTED = {
              'a million events a second', 'a core'}, 10 * 2 + 4 + 2),
     'bpf-push': ({'nothing', 'empty', 'clock', 'htrace', 'switch', 'switch-packed', 'ringbuf-woken', 'ringbuf-polled',
                   'ringbuf-busy', 'perfbuf-woken', 'perfbuf-polled', 'perfbuf-busy'}, 13),
+    'components': ({'nothing', 'hook', 'test', 'clock', 'ring', 'payload 16', 'payload 56'}, 7),
     'exit-cost': ({'nothing', 'one empty', 'empty', 'watched', 'another VM', 'watched, kernel\'s account'}, 6),
 }
 UNITS = {'read': ('GB/s',), 'raw': ('GB/s', 'ps/B', '% CPU'), 'sync': ('us', '%', 'ns', 'wakes')}  # others: ns
-BPF = {'bpf-push', 'exit-cost'}  # need a kernel that lets it in
+BPF = {'bpf-push', 'components', 'exit-cost'}  # need a kernel that lets it in
 BPF_PROG_LOAD, BPF_PROG_TYPE_RAW_TRACEPOINT = 5, 17
 BTF = '/sys/kernel/btf/vmlinux'
 SYS_BPF = {'x86_64': 321, 'aarch64': 280}
@@ -99,7 +101,7 @@ def test_runs(name):
     for line in results['skipped']:
         assert may_be_skipped(name, line), line
         say(f'{line["case"]}: {line["skipped"]}')
-    assert results['limits'] or not results['results']
+    assert bool(results['limits']) == (bool(results['results']) and name != 'components')  # it shows what is what
     for x in results['limits']:  # what is left of so short rounds, less a base, may be nothing
         assert isinstance(x['met'], bool) and (x['minus'] or name == 'latency' or x['ratio'] > 0), x
     assert results['machine']['cpus'] == os.cpu_count()
@@ -135,3 +137,26 @@ def test_refuses():
                 assert ('skipped: no such thing' in table) == ('skipped' in change), table
     table, _, _ = run('--build', '/nonexistent', 'latency')
     assert 'skipped: latency is not in /nonexistent/bench' in table, table
+
+
+def test_tracers():
+    """
+    bench/tracers, one short round: each tracer has recorded what the workloads did, ours by its placements one by one;
+    and what the parts of our cost recorded is complete. LTTng, too, if its modules are there
+    (tools/fetch-tracers.sh --lttng-modules 6.1), as building them takes longer than all else.
+    """
+    bench = load_bench('tracers')
+    m = bench.measure(kernel='6.1', events=2000, rounds=1, quick=True)
+    for t, why in m.left_out.items():
+        say(f'{t}: {why}')
+        assert t == 'lttng' and 'were not built' in why
+    assert set(m.tracers) == {*bench.OURS, *bench.OTHERS} - m.left_out.keys()
+    for name in bench.WORKLOADS:
+        counts = {t: n for t, (n,) in m.counts[name].items()}
+        say(f'{name}: ' + ', '.join(f'{t} {n}' for t, n in counts.items()))
+        assert set(counts) == set(m.tracers), counts
+    assert set(m.components) == EXPECTED['components'][0], m.components
+    about = bench.as_json(m, {'kernel': '6.1'})
+    assert len(about['results']) == 2 * (1 + len(m.tracers)) and len(about['components']) == 7
+    assert all(len(x['rounds']) == 1 and x['median'] > 0 for x in about['results'])
+    assert len(bench.table(m, 'ns')) == 2 * (3 + len(m.tracers)) + 9 + len(m.left_out)

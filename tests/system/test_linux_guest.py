@@ -73,7 +73,7 @@ cat $I/per_cpu/cpu*/stats > $out/ftrace.stats
 GUEST = rf'''
 guest-agent --probe > /tmp/probe || exit 1
 echo L2-UP
-traced --events sched,syscalls,block,timer_hrtimer_start,virtio,steal,irq_vectors:local_timer_entry --stack sched_process_exit || exit 1
+traced --events sched,syscalls,block,timer_hrtimer_start,virtio,steal,kvm_guest,irq_vectors:local_timer_entry --stack sched_process_exit || exit 1
 for d in /sys/bus/pci/devices/*; do
 	[ $(cat $d/vendor)$(cat $d/device) = 0x1af40x1110 ] || continue
 	causes {NR_CAUSES} $d/resource0 || exit 1
@@ -355,6 +355,29 @@ def check_files(at, cpus):
     check_causes(guest, [e for e in host if not e['event'].startswith('kvm_disk')], bound, NR_CAUSES, NR_CAUSES)
     check_tracks(os.path.join(at, 'raw'), guest, changes, host[0]['fields']['vm'])
     check_steal(files['steal'], guest, changes)
+    check_asked(guest, threads)
+
+
+def check_asked(guest, threads):
+    """
+    What the guest's kernel says that it asks of KVM is what KVM was asked: behind each such event of a virtual CPU there
+    is the hypercall, if any CPU was meant, and before each hypercall there is the event. By the hypercall's number.
+    """
+    for name, number in ('kvm_kick_cpu', 5), ('kvm_send_ipi', 10):
+        asked = made = 0
+        for host in threads.values():
+            cpu = host[0]['fields']['vcpu_id']
+            mine = [e['time'] for e in guest if e['cpu'] == cpu and e['event'] == name]
+            calls = [e['time'] for e in host if e['event'] == 'kvm_hypercall' and e['fields']['nr'] == number]
+            both = sorted([(t, True) for t in mine] + [(t, False) for t in calls if mine and mine[0] <= t <= mine[-1]])
+            assert all(before[1] for before, e in zip(both, both[1:]) if not e[1]), (name, cpu, both[:20])
+            asked, made = asked + len(mine), made + sum(not e[1] for e in both)
+        say(f'{name}: {asked} events, {made} hypercalls behind them')
+    tokens = collections.Counter()
+    for e in sorted(guest, key=lambda e: e['time']):
+        if e['event'] in ('kvm_async_pf_wait', 'kvm_async_pf_wake'):
+            tokens[e['event'], e['fields']['token']] += 1
+    say(f'async page faults: {dict(tokens)}')
 
 
 def load_pairs(path):

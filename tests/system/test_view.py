@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import termios
 
-from exitspage import Truth, check_page, close, parse
+from exitspage import Truth, check_json, check_page, close, parse
 from harness import params, say
 from vm import BUILD, READER
 
@@ -26,8 +26,8 @@ def capture(dir, lines, rings):
     return f'file:{dir}/cap'
 
 
-def view(*args):
-    return subprocess.run([READER, '--view', 'exits', *args], check=True, text=True, stdout=subprocess.PIPE,
+def view(*args, name='exits'):
+    return subprocess.run([READER, '--view', name, *args], check=True, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE).stdout
 
 
@@ -103,6 +103,25 @@ def test_whole():
     assert page == SMALL_PAGE
 
 
+def test_json():
+    """What is in no reason's numbers, and what each thread did, of the same events."""
+    with tempfile.TemporaryDirectory() as dir:
+        report = json.loads(view(capture(dir, SMALL.splitlines(), 3), name='exits:json'))
+    say(json.dumps(report)[:1500])
+    assert [report[k] for k in ('no_end', 'no_exit', 'no_entry', 'void', 'no_room', 'lost')] == [1, 2, 0, 1, 0, 9]
+    assert (report['first'], report['last']) == (1000000, 1171000)
+    (vm,) = report['vms']
+    assert (vm['vm'], vm['count'], vm['sum_ns'], vm['asleep_ns'], vm['preempted_ns']) == (70, 4, 14500, 8000, 0)
+    assert {r['reason']: r['sum_ns'] for r in vm['reasons']} == {'HLT': 10000, 'IO_INSTRUCTION': 2500, 'MSR_WRITE': 2000}
+    first, second = vm['vcpus']
+    assert first['threads'] == [{'thread': 71, 'exits': 3, 'guest_ns': 56000, 'out_ns': 14000, 'asleep_ns': 8000,
+                                 'preempted_ns': 0, 'state': 'out', 'since': 1070000, 'number': 0x7777,
+                                 'thread_state': 'waits'}]
+    (thread,) = second['threads']
+    assert (thread['thread'], thread['exits'], thread['guest_ns'], thread['out_ns'], thread['state']) == \
+        (72, 1, 500, 500, 'guest')
+
+
 def make_events(seed, lossless):
     """Events of three vCPUs of two VMs that wander over four CPUs, in order: (time, ring, text)."""
     r, events = random.Random(seed), []
@@ -168,6 +187,7 @@ def test_truth():
         page = view(source)
         say(page[:1500])
         check_page(page, truth(events))
+        assert check_json(json.loads(view(source, name='exits:json')), truth(events)) == 7500
         assert 'not counted' not in page and 'lost' not in page
         # what stands beside it is as it would be without the view
         both = view('-o', f'text:{dir}/page', '-o', f'json:{dir}/events', source)

@@ -5,10 +5,11 @@ import collections
 import json
 import os
 import re
+import subprocess
 
 import exitspage
 from harness import params, say
-from vm import VM, Reader
+from vm import READER, VM, Reader
 
 SCRIPT = '''
 agent_start --events block,virtio || exit 1
@@ -125,11 +126,28 @@ def check_page(page, found):
     return {key[1]: len(stages['total']) for key, stages in want.items()}, odd
 
 
+def check_json(report, found):
+    """Likewise of --view io:json, where counts and sums are exact."""
+    want, size, odd = truth(found)
+    disks = {(d['major'] << 20 | d['minor'], d['kind']): d for d in report['disks']}
+    assert len(disks) == len(report['disks']) and disks.keys() == want.keys(), (disks.keys(), want.keys())
+    for key, stages in want.items():
+        exitspage.check_durations(disks[key]['size'], size[key], 'bytes')
+        rows = {s['stage']: s for s in disks[key]['stages']}
+        assert list(rows) == [s.strip() for s in STAGES]
+        for stage in ('guest queue', 'guest driver', 'total'):
+            exitspage.check_durations(rows[stage], stages[stage])
+            assert exitspage.octaves(rows[stage]) == exitspage.bars_for(stages[stage])
+            assert rows[stage]['count'] + rows[stage]['none'] == len(stages['total']) and not rows[stage]['unknown']
+        assert all(rows[s.strip()]['count'] == 0 for s in HOST_STAGES)
+    assert report['ambiguous'] + report['no_issue'] == odd and not report['host_disks'] and not report['lost']
+
+
 @params('6.1', thorough=['6.12'])
 def test_guest(kernel):
     with VM(SCRIPT, kernel=kernel, cpus=2, disk_mib=64) as vm:
         vm.start()
-        reader = Reader(vm, '--view', 'io', '-o', f'text:{vm.dir}/page', '-o', f'json:{vm.dir}/json')
+        reader = Reader(vm, '--view', 'io', '-o', f'text:{vm.dir}/page', '-o', f'json:{vm.dir}/json', '-o', f'raw:{vm.dir}/raw')
         status = vm.finish()
         assert reader.stop() == 0, reader.err()
         assert status == 0, vm.console()[-2000:]
@@ -137,6 +155,10 @@ def test_guest(kernel):
             page = f.read()
         with open(os.path.join(vm.dir, 'json'), encoding='utf-8') as f:
             found = [json.loads(line) for line in f]
+        report = json.loads(subprocess.run([READER, '--view', 'io:json', '-o', f'json:{vm.dir}/again', f'file:{vm.dir}/raw'],
+                                           check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE).stdout)
+        with open(os.path.join(vm.dir, 'again'), encoding='utf-8') as f:
+            check_json(report, [json.loads(line) for line in f])
         console = vm.console()
     say(page[:3500])
     assert all('fields' in e for e in found)

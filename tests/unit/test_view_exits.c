@@ -53,7 +53,7 @@ static void load_symbols(void)
 	ck_assert_ptr_null(symbols_load(symbols, &e, sizeof(e)));
 }
 
-static void setup_view(void)
+static void setup_as(const char *view)
 {
 	setup();
 	exit_id = declare_event("kvm_exit", 5);
@@ -66,9 +66,19 @@ static void setup_view(void)
 	load_symbols();
 	in_guest = (struct origin){ .session = &guest, .names = names, .per_cpu = true, .symbols = symbols };
 	sinks = (struct sinks){ .sink = { sink }, .nr = 1 };
-	ck_assert_int_eq(views_open(&sinks, view_find("exits"), 0, 1), 0);
+	ck_assert_int_eq(views_open(&sinks, view_find(view), 0, 1), 0);
 	sink = sinks.sink[0];
 	now = 1000000;
+}
+
+static void setup_view(void)
+{
+	setup_as("exits");
+}
+
+static void setup_json(void)
+{
+	setup_as("exits:json");
 }
 
 static void teardown_view(void)
@@ -166,15 +176,62 @@ START_TEST(test_others)
 }
 END_TEST
 
+#define ONCE(ns, from) \
+	"\"count\":1,\"sum_ns\":" #ns ",\"min_ns\":" #ns ",\"p50_ns\":" #ns ",\"p99_ns\":" #ns ",\"p999_ns\":" #ns \
+	",\"max_ns\":" #ns ",\"error_percent\":0.00,\"octaves\":[{\"from_ns\":" #from ",\"count\":1}]," \
+	"\"asleep_ns\":0,\"preempted_ns\":0"
+
+START_TEST(test_json)
+{
+	__u64 nothing[2] = { 0 };
+	__u32 e[6] = { 100, 101, 0, 0x78, 0, 0 };
+
+	names_set(names, 100, 100, 1, "qe\033[mu\"", 7);
+	show_at(&in_guest, now, other_id, nothing, sizeof(nothing), false);
+	make_exit(100, 0x78, KERNEL + 0x1020, 3000);
+	make_exit(100, 0x79, 0x1234, 2000);
+	show_at(&origin, now + 1, exit_id, e, sizeof(e), false);
+	ck_assert_str_eq(page(),
+		"{\"view\":\"exits\",\"first\":1000000,\"last\":1007001,\"no_end\":1,\"no_exit\":0,\"no_entry\":0,"
+		"\"void\":0,\"no_room\":0,\"lost\":0,\"vms\":[{\"vm\":100,\"name\":\"qe\\\\x1b[mu\\\\x22\","
+		"\"source\":\"kv\\\\x1bm\",\"count\":2,\"sum_ns\":5000,\"min_ns\":2000,\"p50_ns\":2015,"
+		"\"p99_ns\":3000,\"p999_ns\":3000,\"max_ns\":3000,\"error_percent\":20.00,\"octaves\":["
+		"{\"from_ns\":1024,\"count\":1},{\"from_ns\":2048,\"count\":1}],\"asleep_ns\":0,\"preempted_ns\":0,"
+		"\"reasons\":[{\"number\":120,\"reason\":\"hlt\"," ONCE(3000, 2048)
+		",\"places\":[{\"rip\":\"0xffffffff81001020\",\"name\":\"in_mod+0x20 [my_\\\\x22mod]\",\"count\":1,"
+		"\"ns\":3000}]},{\"number\":121," ONCE(2000, 1024)
+		",\"places\":[{\"rip\":\"0x1234\",\"count\":1,\"ns\":2000}]}],"
+		"\"vcpus\":[{\"vcpu\":0,\"threads\":[{\"thread\":101,\"exits\":2,\"guest_ns\":2001,\"out_ns\":5000,"
+		"\"asleep_ns\":0,\"preempted_ns\":0,\"state\":\"out\",\"since\":1007001,\"number\":120,\"reason\":\"hlt\","
+		"\"thread_state\":\"runs\"}],\"reasons\":[{\"number\":120,\"reason\":\"hlt\"," ONCE(3000, 2048)
+		"},{\"number\":121," ONCE(2000, 1024) "}]}]}]}\n");
+}
+END_TEST
+
+START_TEST(test_json_nothing)
+{
+	__u32 e[6] = { 100, 101, 3, 0x78, 0, 0 };
+
+	show_at(&origin, now, entry_id, e, 16, false);
+	ck_assert_str_eq(page(),
+		"{\"view\":\"exits\",\"first\":1000000,\"last\":1000000,\"no_end\":0,\"no_exit\":1,\"no_entry\":0,"
+		"\"void\":0,\"no_room\":0,\"lost\":0,\"vms\":[]}\n");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("view_exits");
-	TCase *tc = tcase_create("pages");
+	TCase *tc = tcase_create("pages"), *json = tcase_create("json");
 
 	tcase_add_checked_fixture(tc, setup_view, teardown_view);
 	tcase_add_loop_test(tc, test_names, 0, 3);
 	tcase_add_test(tc, test_sessions);
 	tcase_add_test(tc, test_others);
 	suite_add_tcase(s, tc);
+	tcase_add_checked_fixture(json, setup_json, teardown_view);
+	tcase_add_test(json, test_json);
+	tcase_add_test(json, test_json_nothing);
+	suite_add_tcase(s, json);
 	return unit_run(s);
 }

@@ -17,6 +17,7 @@ static __u32 insert_id, issue_id, complete_id, notify_id, interrupt_id;
 static __u32 exit_id, mmio_id, inject_id, entry_id, disk_id;
 static __u64 bound;
 static bool tells_disks;
+static const char *view_name = "io";
 
 struct rq {
 	__u64 sector;
@@ -110,7 +111,7 @@ static void setup_all(void)
 	for (unsigned int i = 0; i < 2; i++)
 		in_guest[i] = (struct origin){ .session = &guest, .names = names, .per_cpu = true, .ring = i };
 	sinks = (struct sinks){ .sink = { sink }, .nr = 1 };
-	ck_assert_int_eq(views_open(&sinks, view_find("io"), 0, 1), 0);
+	ck_assert_int_eq(views_open(&sinks, view_find(view_name), 0, 1), 0);
 	sink = sinks.sink[0];
 }
 
@@ -118,6 +119,12 @@ static void setup_view(void)
 {
 	tells_disks = true;
 	setup_all();
+}
+
+static void setup_json(void)
+{
+	view_name = "io:json";
+	setup_view();
 }
 
 /* An older one, or of a kernel without the tracepoints. */
@@ -289,10 +296,37 @@ START_TEST(test_two_hosts)
 }
 END_TEST
 
+#define ONCE(v, unit, from) \
+	"\"count\":1,\"sum_" unit "\":" #v ",\"min_" unit "\":" #v ",\"p50_" unit "\":" #v ",\"p99_" unit "\":" #v \
+	",\"p999_" unit "\":" #v ",\"max_" unit "\":" #v ",\"error_percent\":0.00,\"octaves\":[{\"from_" unit "\":" #from \
+	",\"count\":1}]"
+
+START_TEST(test_json)
+{
+	const char *text = page(), *host = strstr(text, ",\"host_disks\":[");
+	static const char *const parts[] = {
+		"{\"view\":\"io\",\"first\":500000,\"last\":2000000,\"in_flight\":0,\"no_issue\":0,\"ambiguous\":0,\"void\":0,"
+		"\"no_room\":0,\"lost\":0,\"disks\":[{\"source_nr\":1,\"source\":\"v\\\\x1bm\",\"major\":254,\"minor\":16,"
+		"\"kind\":\"write\",\"failed\":0,\"size\":{" ONCE(65536, "bytes", 65536) "},\"stages\":[",
+		"{\"stage\":\"guest queue\"," ONCE(100000, "ns", 65536) ",\"none\":0,\"unknown\":0}",
+		"{\"stage\":\"kick exit\"," ONCE(40000, "ns", 32768) ",\"none\":0,\"unknown\":0}",
+		"{\"stage\":\"total\"," ONCE(1000000, "ns", 524288) ",\"none\":0,\"unknown\":0}]}],\"host_disks\":["
+		"{\"vm\":70,\"major\":254,\"minor\":17,\"kind\":\"write\",\"failed\":1,\"size\":{\"count\":2,"
+		"\"sum_bytes\":65536,\"min_bytes\":512,",
+	};
+
+	for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
+		ck_assert_msg(strstr(text, parts[i]), "no %s in:\n%s", parts[i], text);
+	ck_assert_ptr_nonnull(strstr(host, "{\"stage\":\"host queue\",\"count\":2,\"sum_ns\":340000,\"min_ns\":40000,"));
+	ck_assert_ptr_nonnull(strstr(host, "{\"stage\":\"host disk\",\"count\":2,\"sum_ns\":500000,\"min_ns\":200000,"));
+	ck_assert_str_eq(text + strlen(text) - 6, "]}]}]}\n" + 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("view_io");
-	TCase *tc = tcase_create("pages"), *none = tcase_create("no_disks");
+	TCase *tc = tcase_create("pages"), *none = tcase_create("no_disks"), *json = tcase_create("json");
 
 	tcase_add_checked_fixture(tc, setup_view, teardown);
 	tcase_add_test(tc, test_stages);
@@ -303,5 +337,8 @@ int main(void)
 	tcase_add_checked_fixture(none, setup_no_disks, teardown);
 	tcase_add_test(none, test_no_disks);
 	suite_add_tcase(s, none);
+	tcase_add_checked_fixture(json, setup_json, teardown);
+	tcase_add_test(json, test_json);
+	suite_add_tcase(s, json);
 	return unit_run(s);
 }
