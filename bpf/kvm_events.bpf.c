@@ -7,6 +7,8 @@
 
 #include <bpf/bpf_core_read.h>
 
+#include <htrace/hypercall.h>
+
 #include "kvm_events.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -15,6 +17,7 @@ HTRACE_EVENT(kvm_vcpu);
 HTRACE_EVENT(kvm_exit);
 HTRACE_EVENT(kvm_entry);
 HTRACE_EVENT(kvm_hypercall);
+HTRACE_EVENT(kvm_guest_event);
 HTRACE_EVENT(kvm_mmio);
 HTRACE_EVENT(kvm_pio);
 HTRACE_EVENT(kvm_msr);
@@ -364,6 +367,33 @@ int kvm_entry(struct trace_event_raw_kvm_entry *ctx)
 	return 0;
 }
 
+/* What makes no sense as one is a hypercall like others. */
+static __always_inline int is_guest_event(const struct trace_event_raw_kvm_hypercall *ctx)
+{
+	__u64 part = ctx->a3 >> HTRACE_HYPERCALL_PART_SHIFT & 0xffff;
+
+	return (ctx->nr & ~0xffffUL) == HTRACE_HYPERCALL && ctx->nr & 0xffff &&
+	       part * HTRACE_HYPERCALL_BYTES < ctx->a3 >> HTRACE_HYPERCALL_LENGTH_SHIFT;
+}
+
+static __always_inline void guest_event(const struct trace_event_raw_kvm_hypercall *ctx, struct vcpu *v)
+{
+	struct htrace_slot slot;
+	struct kvm_guest_event *e = begin(kvm_guest_event, &slot);
+
+	if (!e)
+		return;
+	fill_vcpu(e, v, this_thread());
+	e->id = (__u16)ctx->nr;
+	e->length = (__u16)(ctx->a3 >> HTRACE_HYPERCALL_LENGTH_SHIFT);
+	e->part = (__u16)(ctx->a3 >> HTRACE_HYPERCALL_PART_SHIFT);
+	e->sequence = (__u32)ctx->a3;
+	e->a = ctx->a0;
+	e->b = ctx->a1;
+	e->c = ctx->a2;
+	htrace_commit(&slot);
+}
+
 /* What comes with no exit at hand, or is not the first of its exit, is an event of its own. */
 SEC("tp/kvm/kvm_hypercall")
 int kvm_hypercall(struct trace_event_raw_kvm_hypercall *ctx)
@@ -374,6 +404,10 @@ int kvm_hypercall(struct trace_event_raw_kvm_hypercall *ctx)
 
 	if (!v)
 		return 0;
+	if (is_guest_event(ctx)) {
+		guest_event(ctx, v);
+		return 0;
+	}
 	if (aggregate && v->held.what == HELD_EXIT) {
 		v->held.hypercall.nr = ctx->nr;
 		v->held.hypercall.a0 = ctx->a0;

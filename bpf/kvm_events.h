@@ -48,6 +48,19 @@ struct kvm_hypercall {
 	htrace_hex_t nr, a0, a1, a2, a3;
 };
 
+/*
+ * The guest says something itself, by a hypercall of <htrace/hypercall.h>: in the place of kvm_hypercall. Whose virtual
+ * CPU it is the host says, all else the guest.
+ */
+struct kvm_guest_event {
+	KVM_VCPU;
+	__u16 id;
+	__u16 length; /* bytes of its payload, in all its parts */
+	__u16 part;   /* this one has those from 24 * part on */
+	__u32 sequence;
+	htrace_hex_t a, b, c;
+};
+
 struct kvm_mmio {
 	KVM_VCPU;
 	enum kvm_mmio_kind kind;

@@ -62,6 +62,7 @@ static const struct event_fields_spec spec = {
 		[WITHIN + 4] = { "kvm_inj_virq", WHO },
 		[WITHIN + 5] = { "kvm_userspace_exit", WHO },
 		[WITHIN + 6] = { "kvm_halt_poll_ns", WHO },
+		[WITHIN + 7] = { "kvm_guest_event", WHO },
 	},
 };
 

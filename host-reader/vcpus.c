@@ -357,6 +357,7 @@ static const struct known {
 	{ "kvm_exit", KIND_EXIT, "reason", NULL },
 	{ "kvm_entry", KIND_ENTRY, NULL, NULL },
 	{ "kvm_hypercall", KIND_OUTSIDE, NULL, NULL },
+	{ "kvm_guest_event", KIND_OUTSIDE, NULL, NULL },
 	{ "kvm_mmio", KIND_OUTSIDE, NULL, NULL },
 	{ "kvm_pio", KIND_OUTSIDE, NULL, NULL },
 	{ "kvm_msr", KIND_OUTSIDE, NULL, NULL },

@@ -3,12 +3,12 @@
  * A VMM for the small guest l2/l2.c, straight on /dev/kvm: its real exits are what a reader on this
  * machine may watch. The guest writes into a region in a file of ours, which is memory of it.
  *
- *	l2vmm [-w] [-b] [-p NS] [-s USEC] [-2] [-e SECONDS] [-o CLOCK [-i NS] [-m MAILBOX]] [-d DISK [-t]]
+ *	l2vmm [-w] [-b] [-p NS] [-s USEC] [-2] [-e SECONDS] [-o CLOCK [-i NS] [-m MAILBOX]] [-d DISK [-t]] [-n BYTES]
  *	      REGION ROUNDS RECORDS PAUSE WORK...
  *
- * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt, busy, disk, read, mmioread, msr, timer or
- * answer. -w waits for a reader before the start, and at the end until it has read all. -p: rounds begin so many ns
- * after each other, if they can. -b: the guest wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each I/O
+ * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt, busy, disk, read, mmioread, msr, timer,
+ * answer, event or record. -w waits for a reader before the start, and at the end until it has read all. -p: rounds
+ * begin so many ns after each other, if they can. -n: messages of event and record have so many bytes. -b: the guest wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each I/O
  * exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing. -e: ROUNDS at least, and as
  * many more as so many seconds last. -o: it is a machine of its own (l2own.h), whose records have the times of its TSC
  * (tsc) or CLOCK_MONOTONIC (mono). msr, timer and answer want that, hlt cannot have it. With -b, too, its bells do not
@@ -56,7 +56,7 @@ static const char *const works[] = {
 	[L2_VMCALL] = "vmcall", [L2_INTERRUPT] = "interrupt", [L2_BUSY] = "busy",
 	[L2_USE_DISK] = "disk", [L2_READ] = "read",
 	[L2_MMIO_READ] = "mmioread", [L2_MSR] = "msr", [L2_TIMER] = "timer",
-	[L2_ANSWER] = "answer",
+	[L2_ANSWER] = "answer", [L2_EVENT] = "event", [L2_RECORD] = "record",
 };
 
 struct vcpu {
@@ -609,11 +609,11 @@ static void report(const struct vcpu *v, __u64 error)
 	printf("l2vmm: cpu %u %s records %llu irq_records %llu made %llu irqs %llu waited %llu "
 	       "io %llu mmio %llu hlt %llu windows %llu signals %llu injected %llu exits %llu ns %llu cost %llu "
 	       "run_delay %llu tid %llu khz %d clock %llu armed %llu halts %llu msrs %llu refused %llu wrong %llu "
-	       "bells %llu seen %llu\n",
+	       "bells %llu seen %llu events %llu\n",
 	       c->cpu, works[c->work], c->seq, c->irq_seq, c->made, c->irqs, c->waited, v->io, v->mmio,
 	       v->hlt, v->windows, v->signals, v->injected, v->exits, v->ns, median_cost(v), v->run_delay,
 	       v->tid, v->khz, (unsigned long long)error, c->armed, c->halts, c->msrs + c->eois, c->refused, c->wrong,
-	       c->bells, c->seen);
+	       c->bells, c->seen, c->events);
 }
 
 static __u32 work_named(const char *name)
@@ -648,7 +648,7 @@ int main(int argc, char **argv)
 	void *mapped;
 	int c;
 
-	while ((c = getopt(argc, argv, "wbp:s:e:2o:i:m:d:t")) != -1) {
+	while ((c = getopt(argc, argv, "wbp:s:e:2o:i:m:d:tn:")) != -1) {
 		wait_reader |= c == 'w';
 		bell = bell || c == 'b';
 		if (c == 'p')
@@ -668,11 +668,15 @@ int main(int argc, char **argv)
 		orders.halts_for_irq |= c == 'i';
 		if (c == 'm')
 			mailbox = optarg;
+		if (c == 'n')
+			orders.bytes = (__u32)strtoul(optarg, NULL, 0);
 		if (c == '?')
 			return 2;
 	}
 	argv += optind;
 	argc -= optind;
+	if (orders.bytes % 8 || orders.bytes > L2_MESSAGE_MOST)
+		return 2;
 	if (argc < 5 || argc > 4 + L2_MAX_CPUS) {
 		fprintf(stderr, "l2vmm: see the head of its source for how to call it\n");
 		return 2;

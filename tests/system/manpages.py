@@ -13,7 +13,7 @@ PAGES = os.path.join(TOP, 'docs', 'man')
 # producer's inside, for htrace.bpf.h and the format's document; so is what drops or refuses a record.
 USER_MACROS = re.compile(r'HTRACE_(VERSION_M\w+|VERSION_PATCH|STRUCT|UNION|VALUE|FIELD(_[A-Z]+)*|BORROW_MAX|FILTER_(MAX|DEPTH|TERMS))$')
 USER_INLINES = re.compile(
-    r'htrace_(clock|iter|producer(?!_(drop|knows|refuse)$)|push|sync)\w*$|htrace_commit(_single)?$')
+    r'htrace_(clock|hypercall|iter|producer(?!_(drop|knows|refuse)$)|push|sync)\w*$|htrace_commit(_single)?$')
 
 
 def squeeze(text):

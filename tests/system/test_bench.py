@@ -10,6 +10,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import xml.etree.ElementTree
 
 from harness import params, say
 from test_cost import load_bench
@@ -160,3 +161,47 @@ def test_tracers():
     assert len(about['results']) == 2 * (1 + len(m.tracers)) and len(about['components']) == 7
     assert all(len(x['rounds']) == 1 and x['median'] > 0 for x in about['results'])
     assert len(bench.table(m, 'ns')) == 2 * (3 + len(m.tracers)) + 9 + len(m.left_out)
+
+
+def test_channels():
+    """bench/channels: what is sent by each way out of a guest arrives whole, and is counted; and the picture of it."""
+    bench = load_bench('channels')
+    names = [name for name, c in bench.CHANNELS.items() if c.quick]
+    lines = bench.measure('6.1', names, 1, 100, 60, 10)
+    assert not bench.wrong(lines), bench.wrong(lines)
+    rates = {(x['channel'], x['size']): x for x in lines if x['what'] == 'rate'}
+    delays = {(x['channel'], x['size']): x for x in lines if x['what'] == 'delay'}
+    assert rates.keys() == {(name, size) for name in names for size in bench.SIZES}, rates.keys()
+    assert delays.keys() == {key for key in rates if key[0] != 'nothing'}, delays.keys()
+    for (name, size), x in rates.items():
+        assert x['sent'] == 100 and x['received'] == (100 if name != 'nothing' else 0), x
+        assert x['guest_ns'] > 0 and x['reader_ns'] > 0, x
+        # Each message is a write, which the device is kicked for unless it is still at the one before; shared memory has none.
+        by_device = 'virtio' in name or 'TCP' in name
+        assert 0 < x['kicks'] if by_device else x['kicks'] == 0, x
+        assert x['interrupts'] == 0 or by_device, x
+        assert x['bells'] == 0 or 'doorbell' in name, x
+    for key, x in delays.items():
+        assert x['received'] == 10 and -x['bound_ns'] <= x['min'] <= x['p50'] <= x['max'], (key, x)
+    with tempfile.NamedTemporaryFile('w', dir='/dev/shm') as f:
+        json.dump({'lines': lines}, f)
+        f.flush()
+        svg = subprocess.run([os.path.join(TOP, 'tools', 'draw-channels.py'), f.name], stdout=subprocess.PIPE, check=True).stdout
+    root = xml.etree.ElementTree.fromstring(svg)
+    dots = root.findall('.//{*}circle/{*}title')
+    # of each delay and rate one; a delay may be none within what the clocks are apart
+    assert len(delays) + sum(x['p50'] > 0 for x in delays.values()) == len(dots), len(dots)
+    for line in bench.table(lines):
+        say(line)
+
+
+def test_hypercalls():
+    """bench/hypercalls: messages by hypercalls and by a ring arrive, all of them; the former leave guest mode for each 24 bytes."""
+    bench = load_bench('hypercalls')
+    found = bench.measure('6.1', 1, 0.02)
+    for (size, work), (run,) in found.items():
+        if work == 'event':
+            assert run['exits'] >= -(-size // 24), (size, run)
+        assert run['ns'] > 0 and run['delay'] > 0, (size, work, run)
+    for line in bench.table(found):
+        say(line)

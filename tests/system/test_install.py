@@ -87,6 +87,19 @@ EXPORTED __u64 ticks(void)
 }
 #endif
 ''', set()),
+    'hypercall': (r'''
+#include <htrace/hypercall.h>
+#ifdef __x86_64__
+EXPORTED int tell(struct htrace_hypercall *h, const void *data, __u32 len);
+EXPORTED int tell(struct htrace_hypercall *h, const void *data, __u32 len)
+{
+	if (htrace_hypercall_init(h))
+		return -1;
+	htrace_hypercall_event(h, 1, 2, 3, 4);
+	return htrace_hypercall_send(h, 2, data, len);
+}
+#endif
+''', set()),
     'ring': (r'''
 #include <htrace/clock.h>
 #include <htrace/ring.h>

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import statistics
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -21,7 +22,7 @@ from test_capture import replay
 from test_perfetto import same_instant
 from vm import READER
 
-WORKS = ['io', 'mmio', 'hlt', 'cpuid', 'vmcall', 'interrupt', 'read', 'mmioread']
+WORKS = ['io', 'mmio', 'hlt', 'cpuid', 'vmcall', 'interrupt', 'read', 'mmioread', 'event']
 OWN_WORKS = ['timer', 'interrupt', 'msr', 'read', 'mmioread']
 ROUNDS = 400
 # ns, with the offset of its TSC from KVM: of a guest's CLOCK_MONOTONIC, and of times that are the TSC's.
@@ -158,6 +159,8 @@ def as_ftrace(e):
         'kvm_exit': lambda: (str(name_of(f, 'reason')).replace('_excp', ' excp'), f['guest_rip'], f['info1'], f['info2']),
         'kvm_entry': lambda: (),
         'kvm_hypercall': lambda: tuple(f[n] for n in ('nr', 'a0', 'a1', 'a2', 'a3')),
+        'kvm_guest_event': lambda: (0x48540000 | f['id'], f['a'], f['b'], f['c'],
+                                    f['sequence'] | f['part'] << 32 | f['length'] << 48),
         'kvm_mmio': lambda: (name_of(f, 'kind').replace('_', '-'), f['len'], f['gpa'], f['value']),
         'kvm_pio': lambda: ('write' if f['write'] else 'read', f['port'], f['size'], f['count'], f['value']),
         'kvm_inj_virq': lambda: ('Soft/INTn' if f['soft'] else 'IRQ', f['vector'],
@@ -170,7 +173,8 @@ def as_ftrace(e):
         'kvm_sched_out': lambda: (name_of(f, 'prev_state'), f['next_tid']),
         'kvm_sched_in': lambda: (),
     }
-    return (e['time'] // 1000, name, *values[name]()) if name in values else None
+    theirs = 'kvm_hypercall' if name == 'kvm_guest_event' else name
+    return (e['time'] // 1000, theirs, *values[name]()) if name in values else None
 
 
 def load(text, source=''):
@@ -283,13 +287,39 @@ def check_purpose(account, counts):
     assert counts['msr'] == account['msrs'], (account, counts)
     assert not account['wrong'], account
     assert counts['cpuid'] == (made if work == 'cpuid' else 0)
-    assert counts['hypercall'] == (made if work == 'vmcall' else 0)
+    assert counts['hypercall'] == (made if work in ('vmcall', 'event') else 0)
     assert sum(counts.values()) == account['exits'], (account, counts)
 
 
 def reasons(found):
     return collections.Counter(name_of(e['fields'], 'reason') for e in found
                                if e['event'] == 'kvm_exit' or 'exit_overhead_ns' in e['fields'])
+
+
+def check_events(account, found):
+    """
+    What a guest said by hypercalls (tests/guest/l2/l2.c): each event once, numbered in order, with its values; what is no
+    event of the channel is a hypercall like others.
+    """
+    events = [e['fields'] for e in found if e['event'] == 'kvm_guest_event']
+    wrong = [e['fields'] for e in found if e['event'] in ('kvm_hypercall', 'hypercall')]
+    if account['work'] != 'event':
+        assert not events and not account['events'], account
+        return
+    want, sequence = [], 0
+    mask = (1 << 64) - 1
+    for n in range(ROUNDS):
+        want.append((7, sequence, 24, 0, n, nested.l2_check(n, events[0]['vcpu_id']), n ^ mask))
+        sequence += 1
+        if n % 4 == 0:
+            data = bytes((n + i) % 256 for i in range(60)).ljust(72, b'\0')
+            want += [(65535, sequence, 60, part, *struct.unpack_from('<3Q', data, 24 * part)) for part in range(3)]
+            sequence += 1
+    assert [tuple(f[k] for k in ('id', 'sequence', 'length', 'part', 'a', 'b', 'c')) for f in events] == want
+    assert sequence == account['events'] and account['made'] == len(events) + len(wrong), account
+    assert [(f['nr'], f['a0'], f['a3'] >> 32) for f in wrong] == \
+        [(0x48540009, n, 24 << 16 | 1) for n in range(0, ROUNDS, 4)], wrong[:3]
+    say(f'{sequence} events of a guest by {account["made"]} hypercalls')
 
 
 def check_joined(account, plain, joined):
@@ -306,7 +336,8 @@ def check_joined(account, plain, joined):
         for f, p in zip(to[one], parts):
             assert all(f[k] == v for k, v in p.items()), (f, p)
     assert len(to['kvm_mmio_access']) == account['mmio']
-    rips = {'io': 'kvm_io', 'hypercall': 'hypercall'}
+    assert to['kvm_guest_event'] == of['kvm_guest_event']
+    rips = {'io': 'kvm_io'} if of['kvm_guest_event'] else {'io': 'kvm_io', 'hypercall': 'hypercall'}
     for reason, one in rips.items():
         assert [f['guest_rip'] for f in to[one]] == \
             [f['guest_rip'] for f in of['kvm_exit'] if name_of(f, 'reason') == reason], one
@@ -383,6 +414,8 @@ def check_files(at, files):
         check_times(account['work'], out_times(t for t in map(as_ftrace, plain[tid]) if t), times, files['all.err'])
         check_times(account['work'] + ', aggregated', joined_times(joined[tid]), times, files['joined.err'])
         check_joined(account, plain[tid], joined[tid])
+        check_events(account, plain[tid])
+        check_events(account, joined[tid])
     nested.check_all(load(files['both.json'], '/dev'), list(accounts.values()))
     for source in 'kvm', '/dev':
         assert without_vcpus(files['again.json'], source) == without_vcpus(files['both.json'], source), source

@@ -8,6 +8,7 @@
 #include "l2.h"
 
 #include <htrace/clock.h>
+#include <htrace/hypercall.h>
 
 #define PATIENCE 2000 /* looks at the mailbox */
 
@@ -74,13 +75,18 @@ static int has_room(const struct l2_cpu *c, __u64 blocks)
 	return htrace_load(&r->head) - htrace_load_acquire((const __u64 *)c->consumed) <= most;
 }
 
-/* One block for this record, the other for the interrupt handler's. */
-static void wait_for_room(struct l2_cpu *c)
+static void wait_for_blocks(struct l2_cpu *c, __u64 blocks)
 {
-	while (!has_room(c, 2)) {
+	while (!has_room(c, blocks)) {
 		c->waited++;
 		__asm__ volatile("pause" ::: "memory");
 	}
+}
+
+/* One block for this record, the other for the interrupt handler's. */
+static void wait_for_room(struct l2_cpu *c)
+{
+	wait_for_blocks(c, 2);
 }
 
 /* As an ivshmem device's doorbell: an exit, for the one record for which the reader sleeps. */
@@ -273,6 +279,65 @@ static void answer_mail(struct l2_cpu *c)
 	}
 }
 
+/* Each call is an exit that was made on purpose. */
+static void send_events(struct l2_cpu *c, __u64 round)
+{
+	struct htrace_hypercall h = { .sequence = (__u32)c->events, .vmmcall = !c->intel };
+	__u8 bytes[L2_EVENT_BYTES];
+
+	htrace_hypercall_event(&h, L2_EVENT_SHORT, round, l2_check(round, c->cpu), ~round);
+	c->made++;
+	if (round % L2_EVENT_EACH == 0) {
+		for (__u32 i = 0; i < sizeof(bytes); i++)
+			bytes[i] = (__u8)(round + i);
+		c->wrong += htrace_hypercall_send(&h, L2_EVENT_LONG, bytes, sizeof(bytes)) != 0;
+		htrace_hypercall_part(&h, L2_EVENT_WRONG, HTRACE_HYPERCALL_BYTES, 1, round, 0, 0);
+		c->made += (sizeof(bytes) + HTRACE_HYPERCALL_BYTES - 1) / HTRACE_HYPERCALL_BYTES + 1;
+	}
+	c->events = h.sequence;
+}
+
+static void count_time(struct l2_cpu *c, __u64 start)
+{
+	c->took[l2_bucket(rdtsc() - start)]++;
+}
+
+static void send_message(struct l2_cpu *c)
+{
+	struct htrace_hypercall h = { .sequence = (__u32)c->events, .vmmcall = !c->intel };
+	__u64 *message = (__u64 *)(L2_STACKS + (__u64)c->cpu * L2_STACK_SIZE); /* nobody gets there */
+	__u64 start = rdtsc();
+
+	message[0] = now(c);
+	c->wrong += htrace_hypercall_send(&h, L2_EVENT_SHORT, message, c->bytes) != 0;
+	count_time(c, start);
+	c->events = h.sequence;
+	c->made += (c->bytes + HTRACE_HYPERCALL_BYTES - 1) / HTRACE_HYPERCALL_BYTES;
+}
+
+static void record_message(struct l2_cpu *c)
+{
+	__u64 start;
+
+	wait_for_blocks(c, 1 + L2_MESSAGE_MOST / L2_RECORD_MOST); /* each may want one of its own */
+	start = rdtsc();
+	for (__u32 done = 0; done < c->bytes; done += L2_RECORD_MOST) {
+		__u32 len = c->bytes - done < L2_RECORD_MOST ? c->bytes - done : L2_RECORD_MOST;
+		struct htrace_slot slot;
+		__u64 at = now(c), *to;
+
+		to = (__u64 *)htrace_reserve((struct htrace_ring *)c->ring, &c->geometry, (const __u64 *)c->consumed,
+					     c->event, len, 1, at, &slot);
+		if (!to)
+			return; /* who counts misses it */
+		for (__u32 i = 0; i < len / 8; i++)
+			to[i] = at;
+		htrace_commit(&slot);
+		c->seq++;
+	}
+	count_time(c, start);
+}
+
 static void wait_for_interrupt(struct l2_cpu *c)
 {
 	const volatile __u64 *irqs = &c->irqs;
@@ -284,7 +349,7 @@ static void wait_for_interrupt(struct l2_cpu *c)
 		__asm__ volatile("pause" ::: "memory");
 }
 
-static void leave(struct l2_cpu *c)
+static void leave(struct l2_cpu *c, __u64 round)
 {
 	__u64 a = 0, d, cx = 0;
 
@@ -329,6 +394,15 @@ static void leave(struct l2_cpu *c)
 		wait_for_timer(c);
 		answer_mail(c);
 		break;
+	case L2_EVENT:
+		if (c->bytes)
+			send_message(c);
+		else
+			send_events(c, round);
+		return;
+	case L2_RECORD:
+		record_message(c);
+		return;
 	case L2_INTERRUPT:
 		if (c->apic)
 			wait_for_interrupt(c);
@@ -384,7 +458,7 @@ __attribute__((noreturn, section(".text.start"))) void _start(void)
 		write_records(c);
 		for (__u32 i = 0; i < c->pause; i++)
 			__asm__ volatile("pause" ::: "memory");
-		leave(c);
+		leave(c, round);
 	}
 	for (;;)
 		outb(L2_PORT_DONE, 0);

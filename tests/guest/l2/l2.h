@@ -17,7 +17,7 @@
 #define L2_CPUS 0x80000   /* struct l2_cpu, a page each */
 #define L2_STACKS 0x100000 /* L2_STACK_SIZE each */
 #define L2_STACK_SIZE 0x10000
-#define L2_MAX_CPUS 8
+#define L2_MAX_CPUS 9
 #define L2_REGION 0x40000000UL
 #define L2_MAILBOX 0x50000000UL /* struct mailbox, if there is one */
 #define L2_MMIO 0xfe000000UL /* nothing is there: each access is an exit */
@@ -41,6 +41,17 @@
 #define L2_BELL_FD 100
 #define L2_HYPERCALL 1000 /* KVM knows none of this number, and says so */
 
+/* By <htrace/hypercall.h>: with one round's number, its check and its complement; in several parts; and what is none. */
+#define L2_EVENT_SHORT 7
+#define L2_EVENT_LONG 65535
+#define L2_EVENT_BYTES 60 /* of the second: byte i of round n is n + i */
+#define L2_EVENT_EACH 4   /* rounds have one of those, and then */
+#define L2_EVENT_WRONG 9  /* one of these, with part 1 of 24 bytes */
+
+/* The first word of a message is its time, by which the host knows it. */
+#define L2_MESSAGE_MOST 16384
+#define L2_RECORD_MOST 4096
+
 /* How a virtual CPU leaves guest mode after each round of records. */
 enum l2_work {
 	L2_IO,
@@ -56,6 +67,8 @@ enum l2_work {
 	L2_MSR,       /* written and read back; now and then one that is not there */
 	L2_TIMER,     /* arms its local APIC's, and halts until that has interrupted */
 	L2_ANSWER,    /* likewise, then answers what it finds in its mailbox, as long as more comes */
+	L2_EVENT,     /* hypercalls that are events; if there is l2_cpu.bytes, one message of so many */
+	L2_RECORD,    /* not by itself: a message in the ring, in records of L2_RECORD_MOST */
 };
 
 struct l2_record {
@@ -109,6 +122,7 @@ struct l2_cpu {
 	__u32 event, irq_event, armed_event, seen_event; /* ids; the second of records that the interrupt handler makes */
 	__u64 rounds;
 	__u32 records; /* a round */
+	__u32 bytes;   /* of a message */
 	__u32 pause;   /* turns of an empty loop between two rounds */
 	__u64 period;  /* ticks of the TSC between two rounds' beginnings, unless they take longer; or 0 */
 	__u32 intel;   /* which instruction is the hypercall */
@@ -133,6 +147,7 @@ struct l2_cpu {
 	__u64 rang;    /* the latest record for which it rang: its l2_record.at; written before that */
 	__u64 wrong;   /* reads that gave something else than they should have */
 	__u64 waited;  /* turns in which the reader had left no room */
+	__u64 events;  /* by hypercall */
 	__u32 took[L2_BUCKETS]; /* rounds, by what a record took of the TSC: see l2_bucket() */
 	struct l2_disk disk;
 	struct l2_fault fault;
