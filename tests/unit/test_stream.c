@@ -54,6 +54,7 @@ static void rig_init(struct rig *t, enum htrace_policy policy)
 	box_init_ring(&t->box, RING, BLOCK, policy);
 	t->mem = aligned_alloc(4096, REGION);
 	t->far = aligned_alloc(4096, REGION);
+	memset(t->mem, 0, REGION); /* as new shared memory is */
 	memset(t->far, 0, REGION);
 	ck_assert_int_eq(htrace_region_format(&t->region, t->mem, REGION, &o), 0);
 	htrace_region_publish(t->region);
