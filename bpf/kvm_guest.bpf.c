@@ -2,7 +2,7 @@
 /*
  * What the kernel of a KVM guest asks of its host, and is told by it. KVM's hypercalls are single instructions
  * in the midst of functions, and have no tracepoints in the guest: so these are the functions that make them.
- * How long one of them takes, or how often the clock is read, is for --events function:NAME.
+ * How long one of them takes is for --events function:NAME. kvmclock.c is compiled without hooks.
  */
 #include "hook.h"
 
@@ -116,25 +116,3 @@ ON(guest_halt_poll_ns, "guest_halt_poll_ns", (bool grow, unsigned int new, unsig
 	e->old_ns = old;
 	e->grow = grow;
 })
-
-/* kvmclock says that the host had stopped this machine: its watchdog is told to start anew. */
-struct kvm_clock_paused {
-	htrace_tid_t tid;
-};
-HTRACE_EVENT(kvm_clock_paused);
-
-SEC("fexit/kvm_check_and_clear_guest_paused")
-int BPF_PROG(kvm_clock_paused, bool paused)
-{
-	struct htrace_slot slot;
-	struct kvm_clock_paused *e;
-
-	if (!paused)
-		return 0;
-	e = htrace_begin(kvm_clock_paused, &slot);
-	if (!e)
-		return 0;
-	e->tid = CURRENT_TID();
-	htrace_end(&slot);
-	return 0;
-}

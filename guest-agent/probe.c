@@ -31,7 +31,7 @@
 
 /* Functions of the kernel that are looked for; all in one pass, since there are 200,000. */
 enum {
-	KVM_STEAL, XEN_STEAL, XEN_MULTICALL, XEN_UPCALL, XEN_UPCALL_BEFORE, KVM_KICK, KVM_IPI, KVM_TLB, KVM_ASYNC_PF, KVM_CLOCK,
+	KVM_STEAL, XEN_STEAL, XEN_MULTICALL, XEN_UPCALL, XEN_UPCALL_BEFORE, KVM_KICK, KVM_IPI, KVM_TLB, KVM_ASYNC_PF,
 	HALT_POLL, KPROBES, KPROBE_MULTI, NR_FUNCTIONS,
 };
 
@@ -45,7 +45,6 @@ static const char *const function_names[NR_FUNCTIONS] = {
 	[KVM_IPI] = "kvm_send_ipi_mask",
 	[KVM_TLB] = "kvm_flush_tlb_multi",
 	[KVM_ASYNC_PF] = "kvm_async_pf_task_wait_schedule",
-	[KVM_CLOCK] = "kvm_clock_get_cycles",
 	[HALT_POLL] = "__traceiter_guest_halt_poll_ns",
 	[KPROBES] = "register_kprobe",
 	[KPROBE_MULTI] = "register_fprobe",
@@ -228,7 +227,7 @@ static void print_kvm(const struct probe *p)
 		row("spinlock kicks", "no", "the hypervisor does not offer them");
 	platform_read_line("/sys/devices/system/clocksource/clocksource0/current_clocksource", clock, sizeof(clock));
 	if (!strcmp(clock, "kvm-clock"))
-		hook_row(p, "kvmclock", KVM_CLOCK, "in use; the kernel has no function of it that could be hooked");
+		row("kvmclock", "no", "in use; the kernel compiles it without hooks");
 	else
 		row("kvmclock", "no", "the kernel does not use it, but %s", *clock ? clock : "no clock source that it tells");
 	platform_read_line("/sys/devices/system/cpu/cpuidle/current_governor", governor, sizeof(governor));
