@@ -53,6 +53,18 @@ def claimed(session):
     return last['bound']
 
 
+def until_doubt(session):
+    """
+    What of a session its bound is claimed for: all of it, or, where it fell silent and its clock is not known to go on as
+    it did, what is before that was said. And how many ns that is.
+    """
+    if session[-1]['bound'] is not None:
+        return session, claimed(session)
+    doubt = max(i for i, n in enumerate(session) if 'does not answer: ' in n.get('note', ''))
+    before = session[:doubt]
+    return before, [n['bound'] for n in before if n.get('bound') is not None][-1]
+
+
 def busy():
     """Has this machine had too much to do? Then who should tell the time waits for a CPU."""
     return max(os.getloadavg()) > 3 * os.cpu_count()

@@ -278,6 +278,10 @@ def check_parts(parts):
     return anew
 
 
+def more_rounds(vm, more):
+    vm.wait_for('ROUND', count=vm.console().count('ROUND') + more)
+
+
 def silences(qmp, vm, reader, out):
     """All that befalls it: {what: when}."""
     when = {}
@@ -290,17 +294,17 @@ def silences(qmp, vm, reader, out):
     qmp.state('snapshot-save')
     when['cont'] = clocks.When(qmp.do, 'cont')
     reader.wait_for('is back, after .* paused')
-    vm.wait_for('ROUND 7')
+    more_rounds(vm, 3)
     when['load'] = clocks.When(qmp.state, 'snapshot-load')
     time.sleep(0.3)
     qmp.do('cont')
     reader.wait_for('set back to an earlier state')
     reader.wait_for('new session')
-    vm.wait_for(r'ROUND 9\b')
+    more_rounds(vm, 3)
     clocks.wait_for(out, count=2)
     when['reset'] = clocks.When(qmp.do, 'system_reset')
     reader.wait_for('restarted: ', timeout=120)
-    vm.wait_for(r'ROUND 4\b', count=2)
+    more_rounds(vm, 3)
     clocks.wait_for(out, count=3)
     time.sleep(1)
     qmp.do('inject-nmi')
@@ -318,15 +322,17 @@ def check_clock(path, when, began, ended):
     sessions = clocks.sessions(path)
     assert len(sessions) == len(ran), [s[-1] for s in sessions]
     for session, spans in zip(sessions, ran):
-        times, bound = [e['time'] for e in session if e.get('event') == 'counted'], clocks.claimed(session)
+        sure, bound = clocks.until_doubt(session)
+        times = [e['time'] for e in sure if e.get('event') == 'counted']
+        doubtful = sum(e.get('event') == 'counted' for e in session) - len(times)
         off = max(min(max(a - t, t - b, 0) for a, b in spans) for t in times)
-        say(f'{len(times)} times within {bound} ns, and {off} ns from when it ran at most;',
+        say(f'{len(times)} times within {bound} ns, and {off} ns from when it ran at most; {doubtful} doubtful;',
             *[n['note'] for n in session if n.get('note', '').startswith('clock: ')])
-        assert off <= bound, (off, bound)
+        assert off <= bound and doubtful <= len(times) / 10, (off, bound, doubtful)
     steps = [[n['note'] for n in s if clocks.is_step(n)] for s in sessions]
     assert [len(s) for s in steps] == [1, 0, 0], steps
     by = float(re.search(r'a step of ([+-][\d.]+) s', steps[0][0])[1]) * 1e9
-    slack = clocks.claimed(sessions[0])
+    slack = clocks.until_doubt(sessions[0])[1]
     assert when['cont'].asked - when['stop'].done - slack <= by <= when['cont'].done - when['stop'].asked + slack, by
 
 
