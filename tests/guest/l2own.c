@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -23,6 +24,8 @@
 #define WOKEN (1 << 17)
 #define PAGE 4096
 #define MAILBOX_SLOT 2
+#define APIC_SPURIOUS 0xf0
+#define SETTLE_US 1300000
 #define MSI_ADDRESS 0xfee00000U
 
 static struct htrace_clock_sample point[POINTS];
@@ -90,8 +93,17 @@ void l2own_mailbox(int vm, const char *path)
 void l2own_start(int vcpu)
 {
 	struct kvm_mp_state state = { .mp_state = KVM_MP_STATE_RUNNABLE }; /* not only the first */
+	struct kvm_lapic_state apic;
 
 	check(!ioctl(vcpu, KVM_SET_MP_STATE, &state), "KVM_SET_MP_STATE");
+	check(!ioctl(vcpu, KVM_GET_LAPIC, &apic), "KVM_GET_LAPIC");
+	memcpy(apic.regs + APIC_SPURIOUS, &(__u32){ 1 << 8 | 0xff }, 4); /* on, as the guest has it in a moment */
+	check(!ioctl(vcpu, KVM_SET_LAPIC, &apic), "KVM_SET_LAPIC");
+}
+
+void l2own_settle(void)
+{
+	usleep(SETTLE_US);
 }
 
 bool l2own_interrupt(int vm, __u32 cpu)

@@ -23,6 +23,11 @@ void l2own_apic(int vm);
 void l2own_mailbox(int vm, const char *path);
 /* Of one: before it runs. */
 void l2own_start(int vcpu);
+/*
+ * Of all: before they run. KVM patches its code a second after an APIC is switched on, which an emulated machine
+ * survives if no virtual CPU runs meanwhile (tools/README.md).
+ */
+void l2own_settle(void);
 /* False: its APIC is not on yet. */
 bool l2own_interrupt(int vm, __u32 cpu);
 /* The region in @mem, not published yet: it is that machine's, and so will be all samples of its clocks. */

@@ -701,10 +701,12 @@ int main(int argc, char **argv)
 		orders.work = work_named(argv[4 + i]);
 		make_vcpu(&vcpus[i], i, &orders, r);
 	}
-	if (own)
+	if (own) {
+		l2own_settle();
 		l2own_region(mapped, r, vcpus[0].account);
-	else
+	} else {
 		htrace_region_beat(r, 0);
+	}
 	htrace_region_publish(r);
 	if (wait_reader)
 		beat_until(r, is_read);

@@ -319,7 +319,7 @@ START_TEST(test_json)
 		ck_assert_msg(strstr(text, parts[i]), "no %s in:\n%s", parts[i], text);
 	ck_assert_ptr_nonnull(strstr(host, "{\"stage\":\"host queue\",\"count\":2,\"sum_ns\":340000,\"min_ns\":40000,"));
 	ck_assert_ptr_nonnull(strstr(host, "{\"stage\":\"host disk\",\"count\":2,\"sum_ns\":500000,\"min_ns\":200000,"));
-	ck_assert_str_eq(text + strlen(text) - 6, "]}]}]}\n" + 1);
+	ck_assert_str_eq(text + strlen(text) - 6, "}]}]}\n");
 }
 END_TEST
 
