@@ -63,7 +63,8 @@ fetch_programs() {
 	private_apt_sources
 	private_apt_update "$tmp/log"
 	private_apt_closure "$tmp/log" "$tree" linux-perf trace-cmd lttng-tools babeltrace2
-	mkdir -p "$out/usr/bin" "$out/usr/$libs/babeltrace2/plugins" "$out/usr/$libs/lttng/libexec" "$out/lib64"
+	mkdir -p "$out/usr/bin" "$out/usr/$libs/babeltrace2/plugins" "$out/usr/$libs/lttng/libexec" "$out/lib64" \
+		"$out/usr/share/xml/lttng"
 	for program in bin/perf bin/trace-cmd bin/lttng bin/lttng-sessiond bin/babeltrace2 \
 		"$libs/lttng/libexec/lttng-consumerd" \
 		"$libs/babeltrace2/plugins/babeltrace-plugin-ctf.so" \
@@ -78,6 +79,9 @@ fetch_programs() {
 		done <"$tmp/list"
 	done
 	cp -L "$tree/$libs/ld-linux-x86-64.so.2" "$out/lib64/"
+	# without which lttng-sessiond ends at once
+	cp "$tree/usr/share/xml/lttng/session.xsd" "$out/usr/share/xml/lttng/" ||
+		die "Debian's packages hold no /usr/share/xml/lttng/session.xsd"
 	rm -rf "$programs"
 	mv -T "$out" "$programs" # by rename: one that is there is complete
 }
@@ -101,6 +105,7 @@ build_modules() {
 		die "Debian's ${source##*/} does not build for $release: $(grep -m1 -E 'ERROR:|error:|\*\*\*' "$log" || tail -n 1 "$log")"
 	mkdir -p "$tmp/out/lib/modules/$release"
 	find "$source" -name '*.ko' -exec strip -g {} + -exec cp -t "$tmp/out/lib/modules/$release" {} +
+	cp "${kernel%/boot/*}/lib/modules/$release"/modules.builtin* "$tmp/out/lib/modules/$release/" # libkmod wants its index
 	depmod -b "$tmp/out" "$release" 2>"$log" || die "depmod failed: $(tail -n 1 "$log")"
 	mkdir -p "$dir/lttng-modules"
 	mv -T "$tmp/out/lib/modules/$release" "$dir/lttng-modules/$release"

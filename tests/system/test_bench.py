@@ -142,8 +142,8 @@ def test_refuses():
 
 def test_tracers():
     """
-    bench/tracers, one short round: each tracer has recorded what the workloads did, ours by its placements one by one;
-    and what the parts of our cost recorded is complete. LTTng, too, if its modules are there
+    bench/tracers, one short round, of each tracer with one workload: it has recorded what that did, ours by its
+    placements one by one; and what the parts of our cost recorded is complete. LTTng, too, if its modules are there
     (tools/fetch-tracers.sh --lttng-modules 6.1), as building them takes longer than all else.
     """
     bench = load_bench('tracers')
@@ -151,16 +151,21 @@ def test_tracers():
     for t, why in m.left_out.items():
         say(f'{t}: {why}')
         assert t == 'lttng' and 'were not built' in why
-    assert set(m.tracers) == {*bench.OURS, *bench.OTHERS} - m.left_out.keys()
+    tracers = {t for turn in m.turns.values() for t in turn}
+    assert tracers == {*bench.OURS, *bench.OTHERS} - m.left_out.keys()
     for name in bench.WORKLOADS:
         counts = {t: n for t, (n,) in m.counts[name].items()}
         say(f'{name}: ' + ', '.join(f'{t} {n}' for t, n in counts.items()))
-        assert set(counts) == set(m.tracers), counts
+        assert counts.keys() == set(m.turns[name]) and len(counts) >= len(tracers) // 2, counts
+        say('bytes an event: ' + ', '.join(f'{t} {n:.2f}' for t, n in m.bytes[name].items()))
+        assert m.bytes[name].keys() == counts.keys() - {'perf'}
+    assert m.bytes['calls']['direct'] == 64 and 8 <= m.bytes['switches']['compress'] <= 12, m.bytes
+    assert m.bytes['calls']['trace-cmd'] >= 64 and m.bytes['switches']['relay'] < 25, m.bytes
     assert set(m.components) == EXPECTED['components'][0], m.components
     about = bench.as_json(m, {'kernel': '6.1'})
-    assert len(about['results']) == 2 * (1 + len(m.tracers)) and len(about['components']) == 7
+    assert len(about['results']) == 2 + len(tracers) and len(about['components']) == 7
     assert all(len(x['rounds']) == 1 and x['median'] > 0 for x in about['results'])
-    assert len(bench.table(m, 'ns')) == 2 * (3 + len(m.tracers)) + 9 + len(m.left_out)
+    assert len(bench.table(m, 'ns')) == 2 * 3 + len(tracers) + 9 + len(m.left_out)
 
 
 def test_channels():
