@@ -17,9 +17,10 @@
 #define CHANNEL_PART 3280
 
 enum channel_order {
-	CHANNEL_PING = 1, /* answer so many times, looking all the time */
+	CHANNEL_PING = 1,  /* answer so many times, looking all the time */
 	CHANNEL_SEND = 2,
-	CHANNEL_END = 3,  /* of this channel */
+	CHANNEL_COUNT = 3, /* say what the kernel counted so far */
+	CHANNEL_END = 4,   /* of this channel */
 };
 
 /* All that one side writes lies on lines of its own. */
@@ -41,8 +42,8 @@ struct channel_mail {
 	__u64 answer;
 	__u64 sent;
 	__u64 begin, end; /* ticks of its TSC, before the first and behind the last one */
-	__u64 kicks;      /* of virtio devices meanwhile, as the kernel counted them; ~0: it does not */
-	__u64 interrupts; /* by them, likewise */
+	__u64 kicks;      /* of virtio devices, since it was booted */
+	__u64 interrupts; /* by them */
 	__u64 failed;     /* errno */
 	__u64 pong;
 	__u64 pong_tsc;

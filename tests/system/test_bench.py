@@ -181,7 +181,7 @@ def test_channels():
     for (name, size), x in rates.items():
         assert x['sent'] == 100 and x['received'] == (100 if name != 'nothing' else 0), x
         assert x['guest_ns'] > 0 and x['reader_ns'] > 0, x
-        # Each message is a write, which the device is kicked for unless it is still at the one before; shared memory has none.
+        # The device is kicked unless it is still at the bytes before; shared memory has none.
         by_device = 'virtio' in name or 'TCP' in name
         assert x['kicks'] > 0 if by_device else not x['kicks'], x
         assert x['interrupts'] == 0 or by_device, x
