@@ -24,6 +24,7 @@ SECONDS = float(os.environ.get('HTRACE_CLOCK_SECONDS', '12'))
 LONG = SECONDS >= 300
 OPTION = 0x68747263
 INFINITE = float('inf')  # a bound that is not claimed
+SETTLED = 2_000_000_000  # ns behind a pause
 BOUND = 1000  # ns, under emulation, without an offset from KVM: what is stated at samples, and what times may be off
 
 SCRIPT = r'''
@@ -279,6 +280,11 @@ def check_pairs(dir, pairs, records):
         # Whatever is stated; of the paused one, up to there.
         sure = times if i else {n: t for n, t in times.items() if n <= last}
         assert error <= bound and error_of(sure.values()) <= BOUND, (error, bound, error_of(sure.values()))
+        if not i:  # and of it when it has been back for a while
+            back = min(t[2] for n, t in times.items() if n > last)
+            again = [t for t in times.values() if t[0] > back + SETTLED]
+            assert again and error_of(again) <= BOUND, (len(again), error_of(again) if again else None)
+            say(f'{len(again)} pairs when it was back, out of order by {max(error_of(again), 0)} ns at most')
         limits.append(bound)
     return limits
 
