@@ -205,3 +205,23 @@ def test_hypercalls():
         assert run['ns'] > 0 and run['delay'] > 0, (size, work, run)
     for line in bench.table(found):
         say(line)
+
+
+def test_fill_in():
+    """tools/fill-in.py: what a benchmark prints takes the place of what was there, once; else nothing is changed."""
+    before = 'a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n<!-- begin y -->\n<!-- end y -->\n'
+    for document, name, text, expected in [
+            (before, 'x', 'new\nmore\n\n', before.replace('old', 'new\nmore')),
+            (before, 'y', '|', before.replace('<!-- end y', '|\n<!-- end y')),
+            (before, 'z', 'new', None),
+            (before, 'x', '\n', None),
+            (before + before, 'x', 'new', None),
+            (before.replace('end x', 'end z'), 'x', 'new', None)]:
+        with tempfile.NamedTemporaryFile('w+', dir='/dev/shm') as f:
+            f.write(document)
+            f.flush()
+            r = subprocess.run([os.path.join(TOP, 'tools', 'fill-in.py'), f.name, name], input=text, text=True,
+                               stderr=subprocess.PIPE, check=False)
+            with open(f.name, encoding='utf-8') as after:  # it may be another file by now
+                assert after.read() == (expected or document), (name, text)
+            assert (r.returncode == 0) == (expected is not None) and bool(r.stderr) == bool(r.returncode), r
