@@ -187,7 +187,8 @@ def test_channels():
     with tempfile.NamedTemporaryFile('w', dir='/dev/shm') as f:
         json.dump({'lines': lines}, f)
         f.flush()
-        svg = subprocess.run([os.path.join(TOP, 'tools', 'draw-channels.py'), f.name], stdout=subprocess.PIPE, check=True).stdout
+        svg = subprocess.run([os.path.join(TOP, 'tools', 'draw-channels.py'), f.name], stdout=subprocess.PIPE,
+                             check=True).stdout
     root = xml.etree.ElementTree.fromstring(svg)
     dots = root.findall('.//{*}circle/{*}title')
     # of each delay and rate one; a delay may be none within what the clocks are apart
@@ -197,7 +198,7 @@ def test_channels():
 
 
 def test_hypercalls():
-    """bench/hypercalls: messages by hypercalls and by a ring arrive, all of them; the former leave guest mode for each 24 bytes."""
+    """bench/hypercalls: messages by hypercalls and by a ring arrive, all of them; the former leave guest mode."""
     bench = load_bench('hypercalls')
     found = bench.measure('6.1', 1, 0.02)
     for (size, work), (run,) in found.items():
