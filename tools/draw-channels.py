@@ -6,28 +6,23 @@ it was, by the size of messages; a dot for the median, a line from the least to 
 """
 
 import argparse
-import importlib.machinery
-import importlib.util
 import json
 import math
 import os
 import statistics
+import sys
 from xml.sax.saxutils import escape
 
-BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'bench', 'channels')
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tests', 'system'))
+
+from test_cost import load_bench  # noqa: E402
+
 LEFT, PANEL, GAP, ROW, TOP, DOT = 170, 360, 30, 30, 46, 3
 COLOURS = {8: '#4e79a7', 64: '#59a14f', 1024: '#f28e2b', 16384: '#e15759'}
 STYLE = '''<style>
 text { fill: #1f2328 } .ground { fill: #fff } .line { stroke: #d8dee4 }
 @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .ground { fill: #0d1117 } .line { stroke: #30363d } }
 </style>'''
-
-
-def load_bench():
-    loader = importlib.machinery.SourceFileLoader('channels', BENCH)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
-    return module
 
 
 class Axis:
@@ -89,7 +84,7 @@ def main():
     args = p.parse_args()
     with open(args.file, encoding='utf-8') as f:
         lines = json.load(f)['lines']
-    bench = load_bench()
+    bench = load_bench('channels')
     found = bench.summarize(lines)
     names = [n for n in bench.CHANNELS if n != 'nothing' and any((n, size) in found for size in bench.SIZES)]
     print(draw(names, found, [('mbs', 'MB/s, sustained'), ('p50', 'delay, µs (median of messages 1 ms apart)')]))
