@@ -23,15 +23,15 @@ def is_step(record):
     return re.match(r'clock: a step of [+-]', record.get('note', ''))
 
 
-def wait_for(path, source=None, count=1):
-    """Until as what times are shown is said in a JSON output, of so many sessions."""
+def wait_for(path, source=None, count=1, what='clock begins'):
+    """Until as what times are shown is said in a JSON output, of so many sessions; or else WHAT of clocks."""
     def said():
         with open(path, encoding='ascii') as f:
-            notes = [json.loads(line) for line in f if line.startswith('{"note":"clock begins') and line.endswith('\n')]
+            notes = [json.loads(line) for line in f if line.startswith('{"note":"' + what) and line.endswith('\n')]
         return sum(source in (None, n.get('source')) for n in notes)
     end = time.time() + 60
     while said() < count:
-        assert time.time() < end, f'{said()} clocks of {count} were begun'
+        assert time.time() < end, f'{what}: said {said()} times, not {count}'
         time.sleep(0.1)
 
 

@@ -294,6 +294,7 @@ def silences(qmp, vm, reader, out):
     qmp.state('snapshot-save')
     when['cont'] = clocks.When(qmp.do, 'cont')
     reader.wait_for('is back, after .* paused')
+    clocks.wait_for(out, what='clock: a step of +')
     more_rounds(vm, 3)
     when['load'] = clocks.When(qmp.state, 'snapshot-load')
     time.sleep(0.3)
