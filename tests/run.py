@@ -75,7 +75,7 @@ MAPPING = ['test_owner', 'test_region', 'test_relay', 'test_ring', 'test_sync', 
 
 
 # Of equal rounds in unit tests `unit.` runs all, and the slower ones a share (tests/unit/unit.h).
-SHARES = {'clang.': 3, 'sanitized.': 4, 'aarch64.': 16}
+SHARES = {'clang.': 3, 'sanitized.': 8, 'aarch64.': 16}
 
 
 # What hangs fails, and the others are run: seconds that a test may take, on a machine with other work; those after which no
@@ -270,7 +270,7 @@ def all_tests(args, results):
 # the time; then those that look at how long something takes, or want all cores, with the machine to themselves.
 COMPUTING = 'aarch64.', 'model.', 'fuzz.', 'sanitized.', 'mutated.unit[', 'unit.', 'clang.', 'pages16k.', 'pages64k.'
 BUILDING = 'aarch64.', 'fuzz.'  # in a directory of their own: one by one
-ALONE = 'stress.', 'mutated.', 'cost.', 'bench.', 'bells.', 'hostile.', 'many.', 'nested.', 'linux_guest.'
+ALONE = 'stress.', 'mutated.', 'cost.', 'bells.', 'hostile.', 'many.', 'nested.', 'linux_guest.'
 LONG = 'relay', 'module', 'sinks', 'survival', 'stacks', 'filter', 'drivers', 'loss', 'truth', 'capture'  # first
 LANES = min(os.cpu_count() or 1, 4)
 MORE = 1  # where there are guests: two leave a fifth of two CPUs idle

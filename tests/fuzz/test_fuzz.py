@@ -14,7 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import targets  # noqa: E402
-from harness import say  # noqa: E402
+from harness import params, say  # noqa: E402
 from targets import LIMITS, SANITIZERS, TARGETS, TOP, Build, corpus_of  # noqa: E402
 
 SECONDS = 2        # of each target, at most; beside its corpus
@@ -331,6 +331,7 @@ def without(source, edits):
     return content
 
 
+@params(thorough=[()])
 def test_finds():
     """Without one check each, the fuzzer says what is accessed, or comes out: from the corpus, in bounded time."""
     with scratch() as d:

@@ -147,7 +147,7 @@ agent_stop
             f'babeltrace2; {sizes / len(events):.1f} bytes an event on disk')
 
 
-@params('overwrite', 'discard')
+@params('overwrite', thorough=['discard'])
 def test_same_with_loss(policy):
     """A tiny ring and a stopped reader; what is shown live is chosen, what is captured is not."""
     with VM(lossy_script(policy), kernel='6.12', cpus=2, add=[COUNTED]) as vm:

@@ -59,7 +59,7 @@ def same_end(ours, theirs, slack):
     return None
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_panic(kernel):
     """On each CPU, the last events of the report are ftrace's last ones, at the same times."""
     script = ftrace.SHELL + '''

@@ -63,7 +63,7 @@ agent_stop
             say(f'{len(events)} events of the README\'s tracer, such as: {events[0]}')
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_refused(kernel):
     """The verifier's reason is in the first line, the end of its log follows; nothing is left."""
     script = '''
@@ -148,7 +148,7 @@ MEMBERS_JSON = {
 }
 
 
-@params('6.1', '6.12')
+@params('6.1', thorough=['6.12'])
 def test_members(kernel):
     """Integers, enums, arrays, text, structs, unions, bit-fields, pointers, tails: known values."""
     script = '''

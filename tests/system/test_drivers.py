@@ -228,7 +228,7 @@ NETWORK = ['--', '-netdev', 'user,id=net0,restrict=on,guestfwd=tcp:10.0.2.100:9-
            '-device', 'virtio-net-pci,netdev=net0']
 
 
-@params(('6.1', 2), ('6.12', 1), thorough=[('6.1', 1), ('6.12', 2)])
+@params(('6.1', 2), thorough=[('6.1', 1), ('6.12', 1), ('6.12', 2)])
 def test_virtio(kernel, cpus):
     with VM(VIRTIO_SCRIPT, kernel=kernel, cpus=cpus, memory='1G', disk_mib=64,
             modules=['virtio_net'], append='no_hash_pointers') as vm:

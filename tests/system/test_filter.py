@@ -199,7 +199,7 @@ ftrace_dump
         assert ours_ == theirs > 50
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_successors(kernel):
     """The session of a killed agent goes on under its successor's filter, or under none."""
     script = '''

@@ -87,7 +87,7 @@ def test_exact(policy, kernel):
     exact(policy, kernel)
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_skipped_by_kernel(kernel):
     """
     What the kernel skips before a program runs is reported as lost too: here, exactly one inner

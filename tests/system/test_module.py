@@ -137,7 +137,7 @@ class Guest(VM):
             super().__init__(script, kernel=kernel, add=[path, *add], **options)
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_binds(kernel):
     """
     The one that DKMS builds. Loads and binds, says how memory is mapped; without a device it says what
@@ -466,7 +466,7 @@ def scribble(region, seconds, seed):
     return made
 
 
-@params(('6.1', 'discard'), ('6.12', 'overwrite'))
+@params(('6.12', 'overwrite'), thorough=[('6.1', 'discard')])
 def test_scribbled(kernel, policy):
     """
     The host, or whoever may write the region's file there, writes what it likes over the rings. The
@@ -544,7 +544,7 @@ agent_stop
             say(line)
 
 
-@params(('6.1', ''), ('6.12', 'filtered'))
+@params(('6.12', 'filtered'), thorough=[('6.1', '')])
 def test_stacks(kernel, filtered):
     """As stacks.kernel; and a filter passes on its records through the module."""
     kernel_stacks(kernel, 'module', filtered, make=Guest, before=LOAD)

@@ -304,7 +304,7 @@ def objects(path):
     return [n for n in names if n.startswith('htrace')]
 
 
-@params(('pc', True, None), ('q35', False, ',pref64-reserve=64M'), ('q35', False, ''))
+@params(('pc', True, None), ('q35', False, ''), thorough=[('q35', False, ',pref64-reserve=64M')])
 def test_guest(machine, private, port):
     """
     A guest that was booted without a device: traced, its reader killed, gone on with by a second one, the device taken

@@ -349,7 +349,7 @@ def lose(vm, reader):
     assert status == 0, vm.console()[-2000:]
 
 
-@params('overwrite', 'discard')
+@params('discard', thorough=['overwrite'])
 def test_same_with_loss(policy):
     """A tiny ring and a stopped reader: what is lost stands at the same place in each output."""
     with VM(lossy_script(policy), kernel='6.12', cpus=2, add=[COUNTED]) as vm:
@@ -414,11 +414,11 @@ agent_stop
         vm.start()
         vm.wait_for('READY')
         events = 0
-        for i, how in enumerate([signal.SIGINT, signal.SIGKILL] * 3):
+        for i, how in enumerate([signal.SIGINT, signal.SIGKILL] * 2):
             with tempfile.TemporaryDirectory(dir='/dev/shm') as dir:
                 options, paths = outputs(dir)
                 reader = Reader(vm, *options, name=f'reader{i}')
-                time.sleep(chance.uniform(0, 0.3) if i < 2 else chance.uniform(0.3, 2.5))
+                time.sleep(chance.uniform(0, 0.3) if i < 2 else chance.uniform(0.3, 1.5))
                 reader.signal(how)
                 status = reader.process.wait(30)
                 if how == signal.SIGINT and os.path.exists(paths[2]):
@@ -431,8 +431,8 @@ agent_stop
                     assert status == -signal.SIGKILL
                     for trace in ctftext.traces(paths[2]) if os.path.exists(paths[2]) else []:
                         events += len(ctftext.read(trace)[0])
-        assert events > 5000, events
-        say(f'{events} events of six readers that came to their ends at any time')
+        assert events > 2000, events
+        say(f'{events} events of four readers that came to their ends at any time')
 
 
 def test_dead_guest():

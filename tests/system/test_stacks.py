@@ -72,8 +72,8 @@ def without_tracer(frames):
     return [f for f in frames if f not in ('0xffffffffffffffff', '0')]
 
 
-@params(('6.1', 'direct', ''), ('6.12', 'relay', ''), ('6.12', 'direct', 'filtered'),
-        thorough=[('6.12', 'direct', ''), ('6.1', 'relay', ''), ('6.1', 'direct', 'filtered')])
+@params(('6.1', 'direct', ''), ('6.12', 'relay', ''),
+        thorough=[('6.12', 'direct', ''), ('6.1', 'relay', ''), ('6.12', 'direct', 'filtered'), ('6.1', 'direct', 'filtered')])
 def test_kernel(kernel, mode, filtered):
     kernel_stacks(kernel, mode, filtered)
 
@@ -263,7 +263,7 @@ def check_ctf(json_path, ctf_path):
         assert kernel == ctf_kernel[-len(kernel):] and len(ctf_kernel) - len(kernel) < 8
 
 
-@params(('6.12', 1), ('6.1', 2), thorough=[('6.1', 1)])
+@params(('6.1', 2), thorough=[('6.12', 1), ('6.1', 1)])
 def test_profile(kernel, cpus):
     """As many samples as the kernel ran the program; a function that computes is on top."""
     hz, seconds = 200, 4
@@ -357,7 +357,7 @@ agent_stop
             assert 'ksys_read' in names(frames), frames
 
 
-@params('6.1', '6.12')
+@params('6.12', thorough=['6.1'])
 def test_custom(kernel):
     """A tracer of one's own: fentry, kprobe, and where the context is not known."""
     script = '''

@@ -477,7 +477,7 @@ def test_truth_by(way, kernel, cpus):
     assert 'stream: copied by the agent and sent' in said, said
 
 
-@params(('serial', 'overwrite', '6.12'), ('serial', 'discard', '6.1'))
+@params(('serial', 'overwrite', '6.12'), thorough=[('serial', 'discard', '6.1')])
 def test_exact_by(way, policy, kernel):
     """As loss.exact: a tiny ring, a reader that stands still; ftrace says what was produced."""
     kind, where = machine(way)

@@ -98,7 +98,7 @@ agent_stop
         say([x for x in reader.err().splitlines() if 'silent' in x][0])
 
 
-@params('before-the-agent', 'after-the-agent')
+@params('after-the-agent', thorough=['before-the-agent'])
 def test_guest_reboot(resume):
     """
     The guest restarts with a backlog unread, its memory is filled afterwards, and a new agent comes

@@ -101,6 +101,6 @@ def compare(kernel, cpus, agent='', make=VM, before=''):
         return reader.err()
 
 
-@params(('6.1', 4), ('6.12', 1), thorough=[('6.1', 1), ('6.12', 4)])
+@params(('6.1', 2), ('6.12', 1), thorough=[('6.1', 1), ('6.1', 4), ('6.12', 4)])
 def test_truth(kernel, cpus):
     compare(kernel, cpus)
