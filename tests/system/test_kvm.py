@@ -68,7 +68,7 @@ hide umount kvm_halt_poll_ns || exit 1
 host-reader -o json:$out/all.json --view exits -o text:$out/all.page kvm 2> $out/all.err &
 all=$!
 begun $all $out/all.err || exit 1
-timeout 60 l2vmm -w $region ROUNDS 4 100 WORKS > $out/l2.vmm 2>&1 &
+timeout 110 l2vmm -w $region ROUNDS 4 100 WORKS > $out/l2.vmm 2>&1 &
 vmm=$!
 until [ -s $region ]; do sleep 0.05; done
 host-reader -o json:$out/joined.json --view exits -o text:$out/joined.page kvm,pid=$vmm,aggregate 2> $out/joined.err &
@@ -94,7 +94,7 @@ OWN_SCRIPT = r'''
 echo 2000000 > /sys/module/kvm/parameters/halt_poll_ns || exit 1
 echo > $I/trace
 echo 1 > $I/tracing_on
-timeout 60 l2vmm -o CLOCK -b -s 4000 -w $region ROUNDS 4 100 OWN_WORKS > $out/own.vmm 2>&1 &
+timeout 110 l2vmm -o CLOCK -b -s 4000 -w $region ROUNDS 4 100 OWN_WORKS > $out/own.vmm 2>&1 &
 vmm=$!
 until [ -s $region ]; do sleep 0.05; done
 host-reader --clock -o json:$out/own.json -o raw:$out/own.raw kvm,pid=$vmm ivshmem:$region 2> $out/own.err &
@@ -372,7 +372,7 @@ def test_truth(kernel, clock):
     script = script.replace('OWN_WORKS', ' '.join(OWN_WORKS)).replace('WORKS', ' '.join(WORKS))
     with tempfile.TemporaryDirectory() as at, nested.L1(script, kernel) as vm:
         vm.start()
-        assert vm.finish(170) == 0, vm.console()[-3000:]
+        assert vm.finish(280) == 0, vm.console()[-3000:]
         with tarfile.open(vm.disk) as tar:
             tar.extractall(at)
         files = {}
