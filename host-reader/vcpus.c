@@ -28,6 +28,8 @@ struct vcpu {
 	__u32 nr;
 	__u64 seen;   /* its last event */
 	__u16 reason; /* of its exit, while it is out; 0: not known */
+	bool taken;   /* when it was preempted last, by: */
+	struct vcpu_taker taker;
 	__u32 nr_past; /* changes so far; the last VCPUS_PAST of them are kept */
 	struct change past[VCPUS_PAST];
 };
@@ -305,6 +307,7 @@ static void enter(struct vcpus *v, struct vcpu *c, enum vcpu_state state, __u64 
 	struct vcpu_change told = {
 		.nr = c->nr, .vm = c->vm, .vcpu = c->vcpu, .thread = thread, .time = time,
 		.before = last ? last->state : VCPU_UNKNOWN, .state = state, .why = why(v, &next),
+		.since = last ? last->time : time,
 	};
 
 	if (last && last->state == state && last->reason == next.reason && last->thread == thread)
@@ -312,6 +315,8 @@ static void enter(struct vcpus *v, struct vcpu *c, enum vcpu_state state, __u64 
 	if (last)
 		lost_at(v, last, time, &next.out, &next.preempted);
 	told.preempted = next.preempted;
+	if (told.before == VCPU_PREEMPTED && c->taken)
+		told.taker = &c->taker;
 	c->past[c->nr_past++ % VCPUS_PAST] = next;
 	if (c->nr_past == 2 * VCPUS_PAST) /* it does not wrap */
 		c->nr_past = VCPUS_PAST;
@@ -336,12 +341,15 @@ struct vcpu_event {
 	const struct htrace_member *vm, *tid, *vcpu;
 	const struct htrace_member *reason;
 	const struct htrace_member *detail; /* a thread's state, or time out */
+	const struct htrace_member *next_tid, *next_comm; /* or NULL */
 };
 
 /* What an event says of its virtual CPU. */
 struct seen {
 	__u64 time, reason, detail;
 	__u32 vm, vcpu, thread;
+	bool taken; /* by: */
+	struct vcpu_taker taker;
 };
 
 struct vcpu_events {
@@ -384,6 +392,17 @@ static const struct htrace_member *find_member(const struct htrace_event *e, con
 	return NULL;
 }
 
+static const struct htrace_member *find_text(const struct htrace_event *e, const char *name)
+{
+	for (__u32 i = 0; i < e->type->nr; i++) {
+		const struct htrace_member *m = &e->type->members[i];
+
+		if (!strcmp(m->name, name) && !m->bit_size && m->type->size && m->type->kind == HTRACE_TYPE_STRING)
+			return m;
+	}
+	return NULL;
+}
+
 static void describe(struct vcpu_event *to, const struct htrace_event *e)
 {
 	for (__u32 i = 0; i < sizeof(known) / sizeof(*known); i++) {
@@ -396,6 +415,8 @@ static void describe(struct vcpu_event *to, const struct htrace_event *e)
 		to->vcpu = find_member(e, "vcpu_id");
 		to->reason = find_member(e, k->reason);
 		to->detail = find_member(e, k->detail);
+		to->next_tid = find_member(e, "next_tid");
+		to->next_comm = find_text(e, "next_comm");
 		if (to->vm && to->tid && to->vcpu && !k->reason == !to->reason &&
 		    !k->detail == !to->detail)
 			to->kind = k->kind;
@@ -449,16 +470,19 @@ static void lose_track(struct vcpus *v, struct vcpu *c, __u64 since, const struc
 		enter(v, c, VCPU_UNKNOWN, since > last->time ? since : last->time, last->thread, l);
 }
 
-static void sched_out(struct vcpus *v, struct vcpu *c, __u64 time, __u32 thread, __u64 prev,
-		      const struct listener *l)
+static void sched_out(struct vcpus *v, struct vcpu *c, const struct seen *s, const struct listener *l)
 {
 	enum { ENDED = 0xb0, WAITS = 0x4f };
-	enum vcpu_state state = prev & ENDED ? VCPU_UNKNOWN :
-				prev & WAITS ? VCPU_ASLEEP : VCPU_PREEMPTED;
+	enum vcpu_state state = s->detail & ENDED ? VCPU_UNKNOWN :
+				s->detail & WAITS ? VCPU_ASLEEP : VCPU_PREEMPTED;
 
 	if (state == VCPU_UNKNOWN)
 		c->reason = 0;
-	enter(v, c, state, time, thread, l);
+	enter(v, c, state, s->time, s->thread, l);
+	if (newest(c)->time == s->time) { /* it is a change */
+		c->taken = s->taken;
+		c->taker = s->taker;
+	}
 }
 
 /* The changes after @time, of those that are kept. */
@@ -521,7 +545,7 @@ static void follow(struct vcpus *v, struct vcpu *c, const struct vcpu_event *e,
 		enter(v, c, VCPU_OUT, time, thread, l);
 		break;
 	case KIND_SCHED_OUT:
-		sched_out(v, c, time, thread, s->detail, l);
+		sched_out(v, c, s, l);
 		break;
 	case KIND_WHOLE:
 		take_reason(v, c, e->reason, s->reason);
@@ -554,6 +578,22 @@ static bool catch_up(struct vcpus *v, struct vcpu *c, __u64 time, __u32 thread,
 	return !find_gap(v, time, time + 1, &since);
 }
 
+static void take_taker(const struct vcpu_event *e, const struct htrace_record *r, struct seen *s)
+{
+	__u64 tid;
+	__u32 at, len;
+
+	if (!e->next_tid || !e->next_comm || !get(e->next_tid, r, &tid))
+		return;
+	at = e->next_comm->bit_off / 8;
+	len = e->next_comm->type->size < VCPUS_COMM ? e->next_comm->type->size : VCPUS_COMM;
+	if (at + len > r->len)
+		return;
+	memcpy(s->taker.comm, (const char *)r->payload + at, len);
+	s->taker.tid = (__u32)tid;
+	s->taken = true;
+}
+
 static bool take_fields(const struct vcpu_event *e, const struct htrace_record *r, struct seen *s)
 {
 	__u64 vm, tid, vcpu;
@@ -565,6 +605,7 @@ static bool take_fields(const struct vcpu_event *e, const struct htrace_record *
 	s->vm = (__u32)vm;
 	s->vcpu = (__u32)vcpu;
 	s->thread = (__u32)tid;
+	take_taker(e, r, s);
 	return s->vm != 0;
 }
 

@@ -27,6 +27,7 @@
 #define VCPUS_PAST 1024u /* changes of a virtual CPU that can be looked back to */
 #define VCPUS_HOSTS 8u
 #define VCPUS_SESSIONS 8u /* of kvm sources of a host */
+#define VCPUS_COMM 16 /* TASK_COMM_LEN */
 
 enum vcpu_state {
 	VCPU_UNKNOWN,
@@ -65,6 +66,12 @@ static inline __u64 vcpu_lost_since(const struct vcpu_view *v)
 	return v->out_since + v->preempted_since;
 }
 
+/* What the scheduler put in the place of a virtual CPU's thread. */
+struct vcpu_taker {
+	__u32 tid; /* 0: nothing, as where a quota is used up */
+	char comm[VCPUS_COMM]; /* bytes of any value; if shorter than that, up to a 0 */
+};
+
 /* From @time on a virtual CPU is in another state. */
 struct vcpu_change {
 	__u32 nr; /* tells virtual CPUs of a host apart, also those of ids that came again */
@@ -73,6 +80,8 @@ struct vcpu_change {
 	enum vcpu_state before, state;
 	const char *why; /* or NULL; of other states than running */
 	__u64 preempted; /* ns so far */
+	__u64 since; /* from when on it was in the state before; of VCPU_UNKNOWN it need not be so */
+	const struct vcpu_taker *taker; /* of its CPU, then, if it was preempted before; NULL: that is not told */
 };
 
 typedef void vcpu_changed(void *ctx, const struct vcpu_change *c);

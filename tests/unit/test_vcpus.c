@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* What is known of virtual CPUs from the kvm source's events, and what is not. */
+#include <stddef.h>
 #include <string.h>
 
 #include "unit.h"
@@ -20,6 +21,9 @@ struct payload {
 	__u16 pad;
 	__u32 reason;
 	__u64 more; /* state, time out */
+	__u32 next_tid; /* who comes when its thread leaves a CPU */
+	char next_comm[16];
+	__u32 end;
 };
 
 static const __u8 boot[16] = { 1 }, other_boot[16] = { 2 };
@@ -32,6 +36,8 @@ static struct vcpu_mark mark;
 static struct vcpu_view view;
 static struct vcpu_change changes[MAX_CHANGES];
 static char whys[MAX_CHANGES][VCPUS_REASON];
+static struct vcpu_taker takers[MAX_CHANGES]; /* of changes that tell */
+static const char *next_comm; /* of the events to come */
 static unsigned int nr_changes;
 static __u32 threads[8]; /* of vCPUs */
 
@@ -44,6 +50,8 @@ static void declare(struct htrace_schema_builder *b, const char *name, const cha
 		{ .name = "vcpu_id", .type = (__u32)htrace_builder_int(b, "u16", 2, false, 0) },
 		{ .name = "reason", .type = (__u32)htrace_builder_enum(b, "reasons", 4, false, reasons, 2) },
 		{ .type = (__u32)htrace_builder_int(b, "u64", 8, false, 0) },
+		{ .name = "next_tid", .type = (__u32)htrace_builder_int(b, "tid", 4, false, HTRACE_HINT_TID) },
+		{ .name = "next_comm", .type = (__u32)htrace_builder_string(b, 16) },
 	};
 	int type;
 
@@ -51,8 +59,10 @@ static void declare(struct htrace_schema_builder *b, const char *name, const cha
 	m[2].bit_off = 64;
 	m[3].bit_off = 96;
 	m[4].bit_off = 128;
+	m[5].bit_off = 8 * offsetof(struct payload, next_tid);
+	m[6].bit_off = 8 * offsetof(struct payload, next_comm);
 	strcpy(m[4].name, more);
-	type = htrace_builder_struct(b, name, false, sizeof(struct payload), m, 5);
+	type = htrace_builder_struct(b, name, false, sizeof(struct payload), m, strcmp(more, "prev_state") ? 5 : 7);
 	ck_assert_int_gt(type, 0);
 	ck_assert_int_gt(htrace_builder_event(b, name, type), 0);
 }
@@ -82,6 +92,7 @@ static void setup(void)
 	ck_assert(events && hosts && v);
 	memset(&mark, 0, sizeof(mark));
 	nr_changes = 0;
+	next_comm = "other";
 	for (__u32 i = 0; i < 8; i++)
 		threads[i] = 1000 + i;
 }
@@ -98,16 +109,19 @@ static void on_change(void *ctx, const struct vcpu_change *c)
 	if (nr_changes == MAX_CHANGES)
 		return;
 	strcpy(whys[nr_changes], c->why ? c->why : "");
+	if (c->taker)
+		takers[nr_changes] = *c->taker;
 	changes[nr_changes++] = *c;
 }
 
 static void happens_in(__u32 vm, __u16 vcpu, __u32 tid, __u64 time, const char *name, __u32 reason,
 		       __u64 more)
 {
-	struct payload p = { .vm = vm, .tid = tid, .vcpu = vcpu, .reason = reason, .more = more };
+	struct payload p = { .vm = vm, .tid = tid, .vcpu = vcpu, .reason = reason, .more = more, .next_tid = 77 };
 	const struct htrace_event *e = htrace_schema_event_by_name(schema, name);
 	struct htrace_record r = { .id = e->id, .len = sizeof(p), .time = time, .payload = &p };
 
+	memcpy(p.next_comm, next_comm, strnlen(next_comm, sizeof(p.next_comm)));
 	vcpus_take(v, events, &r, time, on_change, NULL);
 }
 
@@ -202,6 +216,70 @@ START_TEST(test_changes)
 		ck_assert_str_eq(whys[i], want[i].why);
 		ck_assert_uint_eq(changes[i].preempted, want[i].preempted);
 	}
+}
+END_TEST
+
+/* Change @i ends a time in which the CPU was somebody else's; @comm NULL: whose is not told. */
+static void was_taken(unsigned int i, __u64 since, __u64 until, const char *comm)
+{
+	ck_assert_uint_lt(i, nr_changes);
+	ck_assert_int_eq(changes[i].before, VCPU_PREEMPTED);
+	ck_assert_uint_eq(changes[i].since, since);
+	ck_assert_uint_eq(changes[i].time, until);
+	ck_assert(!changes[i].taker == !comm);
+	if (!comm)
+		return;
+	ck_assert_uint_eq(takers[i].tid, 77);
+	ck_assert(!strncmp(takers[i].comm, comm, VCPUS_COMM));
+}
+
+START_TEST(test_takers)
+{
+	happens(0, 100, "kvm_entry", 0, 0);
+	happens(0, 200, "kvm_sched_out", 0, R);
+	next_comm = "sixteen bytes...";
+	happens(1, 300, "kvm_sched_out", 0, R);
+	happens(0, 400, "kvm_sched_in", 0, 0);
+	was_taken(3, 200, 400, "other");
+	happens(1, 500, "kvm_sched_in", 0, 0);
+	was_taken(4, 300, 500, "sixteen bytes...");
+	/* Told at the entry when it went out: that was before. */
+	next_comm = "a";
+	happens(0, 510, "kvm_entry", 0, 0);
+	happens(0, 600, "kvm_sched_out", 0, R);
+	happens(0, 700, "kvm_sched_in", 0, 0);
+	happens(0, 710, "kvm_io", EPT, 150);
+	was_taken(7, 600, 700, "a");
+	/* Until events are missing, and no longer. */
+	happens(0, 800, "kvm_sched_out", 0, R);
+	vcpus_lose(v, 850, 900);
+	happens(0, 1000, "kvm_sched_in", 0, 0);
+	was_taken(nr_changes - 2, 800, 850, "a");
+	/* Asleep, nobody took anything; nor does who came then take what comes. */
+	happens(0, 1100, "kvm_sched_out", 0, S);
+	happens(0, 1200, "kvm_sched_in", 0, 0);
+	ck_assert_ptr_null(changes[nr_changes - 1].taker);
+	/* Out twice: it was never back, as far as was seen. */
+	happens(0, 1300, "kvm_sched_out", 0, R);
+	next_comm = "b";
+	happens(0, 1350, "kvm_sched_out", 0, R);
+	happens(0, 1400, "kvm_sched_in", 0, 0);
+	was_taken(nr_changes - 1, 1300, 1400, "a");
+}
+END_TEST
+
+/* A record that ends before who came. */
+START_TEST(test_no_taker)
+{
+	struct payload p = { .vm = VM, .tid = 1000, .more = R };
+	struct htrace_record r = {
+		.id = htrace_schema_event_by_name(schema, "kvm_sched_out")->id, .payload = &p,
+		.len = offsetof(struct payload, end) - 1,
+	};
+
+	vcpus_take(v, events, &r, 100, on_change, NULL);
+	happens(0, 200, "kvm_sched_in", 0, 0);
+	was_taken(1, 100, 200, NULL);
 }
 END_TEST
 
@@ -513,6 +591,8 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, test_states);
 	tcase_add_test(tc, test_changes);
+	tcase_add_test(tc, test_takers);
+	tcase_add_test(tc, test_no_taker);
 	tcase_add_test(tc, test_halt);
 	tcase_add_test(tc, test_loss);
 	tcase_add_test(tc, test_many_losses);
