@@ -107,3 +107,15 @@ void *table_next(const struct table *t, size_t *i)
 	}
 	return NULL;
 }
+
+void **table_sorted(const struct table *t, int (*compare)(const void *, const void *), size_t *nr)
+{
+	void **all = calloc(t->nr + 1, sizeof(*all)), *thing;
+
+	*nr = 0;
+	for (size_t i = 0; all && (thing = table_next(t, &i)) != NULL;)
+		all[(*nr)++] = thing;
+	if (all)
+		qsort(all, *nr, sizeof(*all), compare);
+	return all;
+}

@@ -36,5 +36,7 @@ void table_keep(struct table *t, bool (*kept)(const void *thing));
 int table_compare(const struct table_key *a, const struct table_key *b);
 /* All of them: for (i = 0; (thing = table_next(t, &i));) */
 void *table_next(const struct table *t, size_t *i);
+/* All of them, in the order that qsort() makes of pointers to them; to be freed. NULL, and then *@nr is 0: memory is out. */
+void **table_sorted(const struct table *t, int (*compare)(const void *, const void *), size_t *nr);
 
 #endif

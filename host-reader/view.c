@@ -73,6 +73,14 @@ static void view_loss(struct sink *s, const struct sink_loss *l)
 	v->ops->loss(v->state, l);
 }
 
+static void view_vcpu(struct sink *s, const struct sink_session *session, const struct vcpu_change *c)
+{
+	struct view *v = s->state;
+
+	if (v->ops->vcpu)
+		v->ops->vcpu(v->state, session, c);
+}
+
 static void view_note(struct sink *s, const struct sink_note *n)
 {
 	struct view *v = s->state;
@@ -96,6 +104,7 @@ static const struct sink_ops sink_view = {
 	.event = view_event,
 	.loss = view_loss,
 	.note = view_note,
+	.vcpu = view_vcpu,
 	.session_end = view_session_end,
 };
 

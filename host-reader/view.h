@@ -73,6 +73,8 @@ struct view_ops {
 	void (*finish)(void *view); /* the reader ends; sessions are closed after that */
 	void (*event)(void *view, const struct sink_event *e);
 	void (*loss)(void *view, const struct sink_loss *l);
+	/* A kvm source's session says that a virtual CPU is in another state; NULL: it is not asked. */
+	void (*vcpu)(void *view, const struct sink_session *session, const struct vcpu_change *c);
 	void (*session_end)(void *view, const struct sink_session *session);
 	void (*print)(void *view, struct view_page *p);
 	void (*close)(void *view);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * --view steal: how long virtual CPUs could have run and did not, as their guests were told; and, with
- * the source kvm of their host beside them, what the host did with each in the meantime.
+ * the source kvm of their host beside them, what the host did with each in the meantime, and for whom.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "event_fields.h"
+#include "steal_takers.h"
 #include "table.h"
 #include "vcpus.h"
 #include "view.h"
@@ -37,16 +38,19 @@ struct steal_cpu {
 	__u64 ns_before, stolen_before; /* of sessions that are over */
 	/* What the host says, between two events of the guest on this CPU; and where it could not. */
 	__u64 preempted, out, told, not_told;
+	__u32 vm, vcpu; /* what it is there, by the last of these events; 0, 0: there was none */
 };
 
 struct view_steal {
 	struct event_fields *fields;
 	struct table cpus;
+	struct steal_takers takers;
 	char source[SOURCES][VIEW_SOURCE];
+	__u8 host[SOURCES][16]; /* boot id of a host, or of a guest's host */
 	__u64 first, last;      /* events */
 	__u64 last_of[SOURCES]; /* of each session */
 	__u64 lost, beyond;
-	bool host;
+	bool host_told;
 };
 
 static void steal_view_close(void *view)
@@ -55,6 +59,7 @@ static void steal_view_close(void *view)
 
 	event_fields_free(v->fields);
 	table_free(&v->cpus);
+	steal_takers_close(&v->takers);
 	free(v);
 }
 
@@ -65,7 +70,7 @@ static void *steal_view_open(void)
 	if (!v)
 		return NULL;
 	v->fields = event_fields_new(&spec);
-	if (!table_init(&v->cpus, CPUS, sizeof(struct steal_cpu)) && v->fields)
+	if (!table_init(&v->cpus, CPUS, sizeof(struct steal_cpu)) && !steal_takers_init(&v->takers) && v->fields)
 		return v;
 	steal_view_close(v);
 	return NULL;
@@ -127,9 +132,12 @@ static void take_host(struct view_steal *v, const struct sink_event *e)
 {
 	struct steal_cpu *c = cpu_of(v, e->from->session->source_nr, e->from->ring);
 
-	v->host = true;
+	v->host_told = true;
 	if (!c)
 		return;
+	memcpy(v->host[e->from->session->source_nr], e->from->session->host_boot_id, sizeof(v->host[0]));
+	c->vm = e->vcpu->vm;
+	c->vcpu = e->vcpu->vcpu;
 	if (!e->vcpu->since_known) {
 		c->not_told++;
 		return;
@@ -159,6 +167,18 @@ static void steal_view_event(void *view, const struct sink_event *e)
 	event_fields_take(v->fields, e, &f);
 	if (f.kind == KIND_STEAL)
 		take_steal(v, e, &f);
+}
+
+/* Of all virtual CPUs of a host, whether their guests say something or not. */
+static void steal_view_vcpu(void *view, const struct sink_session *session, const struct vcpu_change *c)
+{
+	struct view_steal *v = view;
+
+	if (session->source_nr >= SOURCES)
+		return;
+	view_source_name(v->source[session->source_nr], session);
+	memcpy(v->host[session->source_nr], session->boot_id, sizeof(v->host[0]));
+	steal_takers_change(&v->takers, session->source_nr, c);
 }
 
 static void steal_view_loss(void *view, const struct sink_loss *l)
@@ -193,14 +213,7 @@ static int by_key(const void *a, const void *b)
 /* To be freed. */
 static struct steal_cpu **all_cpus(const struct view_steal *v, size_t *nr)
 {
-	struct steal_cpu **all = calloc(v->cpus.nr ? v->cpus.nr : 1, sizeof(struct steal_cpu *)), *c;
-
-	*nr = 0;
-	for (size_t i = 0; all && (c = table_next(&v->cpus, &i)) != NULL;)
-		all[(*nr)++] = c;
-	if (all)
-		qsort(all, *nr, sizeof(struct steal_cpu *), by_key);
-	return all;
+	return (struct steal_cpu **)table_sorted(&v->cpus, by_key, nr);
 }
 
 static void cpu_name(const struct view_steal *v, const struct steal_cpu *c, char *text, size_t len)
@@ -210,13 +223,32 @@ static void cpu_name(const struct view_steal *v, const struct steal_cpu *c, char
 	snprintf(text, len, "%s%s%llu", source, *source ? ":" : "", (ull)c->key.b);
 }
 
-/* What the host says: who had it. */
+/* Whose time others took, called as in their guests' lines, if there are any, or as the host does. To be freed. */
+static struct taken_vcpu **all_taken(const struct view_steal *v, struct steal_cpu *const *cpu, size_t nr_cpus,
+				     size_t *nr)
+{
+	struct taken_vcpu **t = steal_takers_vcpus(&v->takers, nr);
+
+	for (size_t i = 0; i < *nr; i++) {
+		const char *source = v->source[t[i]->key.a];
+
+		snprintf(t[i]->name, sizeof(t[i]->name), "%s%sVM %llu vCPU %llu", source, *source ? " " : "",
+			 (ull)t[i]->key.b, (ull)t[i]->key.c);
+		for (size_t c = 0; c < nr_cpus; c++)
+			if (cpu[c]->vm == t[i]->key.b && cpu[c]->vcpu == t[i]->key.c &&
+			    !memcmp(v->host[cpu[c]->key.a], v->host[t[i]->key.a], sizeof(v->host[0])))
+				cpu_name(v, cpu[c], t[i]->name, sizeof(t[i]->name));
+	}
+	return t;
+}
+
+/* What the host says: how long who else had it. */
 static void host_columns(const struct view_steal *v, const struct steal_cpu *c, char *text, size_t len)
 {
 	__u64 seen = c->told + c->not_told;
 
 	*text = 0;
-	if (!v->host)
+	if (!v->host_told)
 		return;
 	if (!c->told)
 		snprintf(text, len, " %12s %10s %7.2f%%", "-", "-", 0.0);
@@ -243,8 +275,9 @@ static void print_cpu(const struct view_steal *v, struct view_page *p, int width
 static void steal_view_print(void *view, struct view_page *p)
 {
 	struct view_steal *v = view;
-	size_t nr;
+	size_t nr, nr_taken;
 	struct steal_cpu **c = all_cpus(v, &nr);
+	struct taken_vcpu **taken = all_taken(v, c, nr, &nr_taken);
 	__u64 all = 0, times = 0, time = 0;
 	int width = 6;
 
@@ -264,15 +297,16 @@ static void steal_view_print(void *view, struct view_page *p)
 			  "hypervisor tells");
 	if (v->lost)
 		view_line(p, "lost: %llu events", (ull)v->lost);
-	if (v->beyond)
-		view_line(p, "for which there was no room: %llu", (ull)v->beyond);
+	if (v->beyond + v->takers.beyond)
+		view_line(p, "for which there was no room: %llu", (ull)(v->beyond + v->takers.beyond));
 	view_line(p, "%s", "");
 	if (nr)
 		view_line(p, "%-*s %9s %12s %7s %10s %9s %9s %9s %10s%s", width, "vCPU", "Times", "Stolen ms", "Share",
 			  "Mean us", "p50 us", "p90 us", "p99 us", "Max us",
-			  v->host ? " Preempted ms     Out ms    Told" : "");
+			  v->host_told ? " Preempted ms     Out ms    Told" : "");
 	for (size_t i = 0; i < nr; i++)
 		print_cpu(v, p, width, c[i]);
+	steal_takers_print(&v->takers, p, taken, nr_taken);
 	for (size_t i = 0; i < nr; i++) {
 		char name[VIEW_SOURCE + 24];
 
@@ -283,6 +317,7 @@ static void steal_view_print(void *view, struct view_page *p)
 		view_line(p, "vCPU %s, ns:", name);
 		view_octaves(p, &c[i]->d);
 	}
+	free(taken);
 	free(c);
 }
 
@@ -295,11 +330,15 @@ static void json_cpu(const struct view_steal *v, struct out *o, const struct ste
 	view_json_number(o, "recorded_ns", c->d.sum);
 	view_json_number(o, "observed_ns", observed(v, c));
 	view_json_spread(o, &c->d);
-	if (v->host) {
+	if (v->host_told) {
 		view_json_number(o, "host_preempted_ns", c->preempted);
 		view_json_number(o, "host_out_ns", c->out);
 		view_json_number(o, "host_told", c->told);
 		view_json_number(o, "host_not_told", c->not_told);
+	}
+	if (c->vm) {
+		view_json_number(o, "host_vm", c->vm);
+		view_json_number(o, "host_vcpu", c->vcpu);
 	}
 	view_json_octaves(o, &c->d, "ns");
 	out_char(o, '}');
@@ -309,21 +348,28 @@ static void json_view_print(void *view, struct view_page *p)
 {
 	struct view_steal *v = view;
 	struct out *o = p->out;
-	size_t nr;
+	size_t nr, nr_taken;
 	struct steal_cpu **c = all_cpus(v, &nr);
+	struct taken_vcpu **taken = steal_takers_vcpus(&v->takers, &nr_taken);
 
 	out_printf(o, "{\"view\":\"steal\",\"first\":%llu", (ull)v->first);
 	view_json_number(o, "last", v->last);
 	view_json_number(o, "lost", v->lost);
-	view_json_number(o, "no_room", v->beyond);
+	view_json_number(o, "no_room", v->beyond + v->takers.beyond);
 	out_text(o, ",\"vcpus\":[");
 	for (size_t i = 0; i < nr; i++) {
 		if (i)
 			out_char(o, ',');
 		json_cpu(v, o, c[i]);
 	}
-	out_text(o, "]}");
+	out_char(o, ']');
+	if (v->host_told || nr_taken) {
+		out_text(o, ",\"taken\":");
+		steal_takers_json(&v->takers, o, taken, nr_taken, v->source);
+	}
+	out_char(o, '}');
 	out_newline(o);
+	free(taken);
 	free(c);
 }
 
@@ -333,6 +379,7 @@ static void json_view_print(void *view, struct view_page *p)
 		.open = steal_view_open,             \
 		.event = steal_view_event,           \
 		.loss = steal_view_loss,             \
+		.vcpu = steal_view_vcpu,             \
 		.session_end = steal_view_session_end, \
 		.print = how,                        \
 		.close = steal_view_close,           \

@@ -144,7 +144,7 @@ ELSEWHERE = {
                              'limits; test_exits, test_view_exits, test_io, test_view_io, test_view_functions, '
                              'test_view_hypercalls, test_view_steal, test_boot, test_view_crash, view' for f in (
         'boot', 'calls', 'crash', 'crash_json', 'durations', 'event_fields', 'exits', 'exits_json', 'host_events', 'hypercalls', 'hypercalls_show', 'io',
-        'io_disk', 'io_json', 'last_events', 'table', 'view', 'view_boot', 'view_crash', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
+        'io_disk', 'io_json', 'last_events', 'steal_takers', 'table', 'view', 'view_boot', 'view_crash', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
     'host-reader/ctf_compass.c': 'records of the host\'s own programs, or of captures of it; test_ctf_compass, compass',
     'host-reader/ctf_compass_names.c': 'names and types of a schema that was checked; test_ctf_compass',
     **{f'host-reader/{f}.c': 'what the reader may do itself; test_confine, sandbox' for f in (

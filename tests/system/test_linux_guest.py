@@ -60,7 +60,7 @@ linux_says l2 L2-TRACED || { cat $out/err; exit 1; }
 for t in /proc/$qemu/task/*; do
 	! grep -q '^CPU 0/KVM' $t/comm || taskset -p 1 ${t##*/} > /dev/null || exit 1
 done
-taskset 1 timeout 0.4 sh -c 'while :; do :; done'
+taskset 1 timeout 0.4 sh -c "echo \$\$ > $out/busy; while :; do :; done"
 linux_end l2 || { cat $out/err; exit 1; }
 echo 0 > $I/tracing_on
 kill -INT $reader
@@ -179,6 +179,23 @@ def check_steal(page, guest, changes):
         assert told > 0.5 and 0.5 * took <= row["host_preempted_ns"] <= 1.1 * took + 1e6, (told, took, row)
         if not cpu:  # that had to share
             assert abs(row['stolen_ns'] - took) < 0.3 * took, (took, row)
+
+
+def check_takers(page, threads, busy):
+    """By whom: each time from where the thread was switched out, able to run, to its next event. Who had to be shared with leads."""
+    taken = {(row['vm'], row['vcpu']): row for row in json.loads(page)['taken']}
+    for host in threads.values():
+        took, cpu = collections.Counter(), host[0]['fields']['vcpu_id']
+        for e, then in zip(host, host[1:]):
+            if e['event'] == 'kvm_sched_out' and not e['fields']['prev_state'] & 0xff:
+                took[e['fields']['next_tid'], e['fields']['next_comm']] += then['time'] - e['time']
+        row = taken.pop((host[0]['fields']['vm'], cpu), {'by': [], 'ns': 0, 'others_ns': 0})
+        assert {(k['tid'], k['comm']): k['ns'] for k in row['by']} == took and row['others_ns'] == 0, (cpu, row, took)
+        assert row['ns'] == sum(took.values()), (cpu, row)
+        say(f'CPU {cpu} was taken by {[(k["comm"], k["ns"]) for k in row["by"][:3]]}')
+        if not cpu:
+            assert row['by'][0]['tid'] == busy, (busy, row)
+    assert not taken, taken
 
 
 def check_tracks(capture, guest, changes, pid):
@@ -326,7 +343,7 @@ def test_timeline(kernel, cpus):
 
 def check_files(at, cpus):
     files = {}
-    for name in 'json', 'err', 'clock', 'ftrace', 'ftrace.stats', 'list', 'l2.console', 'page', 'exits', 'steal':
+    for name in 'json', 'err', 'clock', 'ftrace', 'ftrace.stats', 'list', 'l2.console', 'page', 'exits', 'steal', 'busy':
         with open(os.path.join(at, name), encoding='utf-8') as f:
             files[name] = f.read()
     assert len(re.findall(r'^lost +0 \(overwritten 0, dropped 0, corrupt 0', files['err'], re.M)) == 2, files['err']
@@ -356,6 +373,7 @@ def check_files(at, cpus):
     check_causes(guest, [e for e in host if not e['event'].startswith('kvm_disk')], bound, NR_CAUSES, NR_CAUSES)
     check_tracks(os.path.join(at, 'raw'), guest, changes, host[0]['fields']['vm'])
     check_steal(files['steal'], guest, changes)
+    check_takers(files['steal'], threads, int(files['busy']))
     check_asked(guest, threads)
 
 

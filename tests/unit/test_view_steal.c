@@ -65,6 +65,11 @@ static const char *page(void)
 	return written();
 }
 
+static void has(const char *text, const char *what)
+{
+	ck_assert_msg(strstr(text, what), "no '%s' in:\n%.3000s", what, text);
+}
+
 START_TEST(test_json)
 {
 	setup_view("steal:json");
@@ -155,6 +160,110 @@ START_TEST(test_host)
 }
 END_TEST
 
+/* The kvm source says: of @vm's virtual CPU the thread was off its CPU, for @comm. NULL: it does not say for whom. */
+static void taken(__u32 vm, __u32 number, __u64 since, __u64 until, __u32 tid, const char *comm)
+{
+	static const __u8 boot_id[16] = { 1 };
+	struct sink_session host = { .path = "kvm", .source_nr = 5, .facts.host = true };
+	struct vcpu_taker taker = { .tid = tid };
+	struct vcpu_change c = {
+		.vm = vm, .vcpu = number, .time = until, .since = since, .before = VCPU_PREEMPTED, .state = VCPU_OUT,
+		.taker = comm ? &taker : NULL,
+	};
+
+	memcpy(host.boot_id, boot_id, sizeof(boot_id));
+	memcpy(session.host_boot_id, boot_id, sizeof(boot_id)); /* the guest is there */
+	if (comm)
+		memcpy(taker.comm, comm, strnlen(comm, sizeof(taker.comm)));
+	sinks_vcpu(&sinks, &host, &c);
+	c.before = VCPU_ASLEEP; /* not preempted: nobody took anything */
+	sinks_vcpu(&sinks, &host, &c);
+}
+
+/* By whom, largest first; virtual CPUs are called as above where their guests say something. */
+static void be_taken(void)
+{
+	taken(9, 0, 1000000, 1400000, 77, "gzip");
+	vcpu = (struct vcpu_view){ .vm = 9, .state = VCPU_RUNNING };
+	steal(1400000, 2, 0, 0);
+	taken(9, 0, 1500000, 3000000, 0, "swapper/1");
+	taken(9, 0, 3100000, 6100000, 77, "gzip");
+	taken(9, 0, 7000000, 7100000, 77, "bash"); /* that has another name by now */
+	taken(9, 1, 1000000, 1500000, 78, "\033[2J\"\\12345678x"); /* which it has none after */
+	taken(9, 1, 2000000, 2500000, 0, NULL);
+}
+
+START_TEST(test_takers)
+{
+	setup_view("steal");
+	be_taken();
+	ck_assert_str_eq(page(),
+		"0.000 ms stolen, 0 times, 0.00% of 1 vCPU's time, in 0.000 s\n"
+		"none was recorded: start guest-agent with --events steal; its --probe says whether the hypervisor "
+		"tells\n"
+		"\n"
+		"vCPU       Times    Stolen ms   Share    Mean us    p50 us    p90 us    p99 us     Max us Preempted ms "
+		"    Out ms    Told\n"
+		"2              0        0.000   0.00%       0.00      0.00      0.00      0.00       0.00            - "
+		"         -    0.00%\n"
+		"\n"
+		"vCPU        TAKEN BY                   Thread     Times     Taken ms    Share    Mean us     Max us\n"
+		"2           gzip                           77         2        3.400   68.00%    1700.00    3000.00\n"
+		"            swapper/1                       0         1        1.500   30.00%    1500.00    1500.00\n"
+		"            bash                           77         1        0.100    2.00%     100.00     100.00\n"
+		"VM 9 vCPU 1 \\x1b[2J\\x22\\x5c12345678x       78         1        0.500   50.00%     500.00 "
+		"    500.00\n"
+		"            (others)                        -         1        0.500   50.00%     500.00          -\n");
+	teardown();
+}
+END_TEST
+
+START_TEST(test_takers_json)
+{
+	setup_view("steal:json");
+	be_taken();
+	ck_assert_str_eq(page(),
+		"{\"view\":\"steal\",\"first\":1400000,\"last\":1400000,\"lost\":0,\"no_room\":0,\"vcpus\":["
+		"{\"vcpu\":2,\"count\":0,\"stolen_ns\":0,\"recorded_ns\":0,\"observed_ns\":0,\"min_ns\":0,\"p50_ns\":0,"
+		"\"p99_ns\":0,\"max_ns\":0,\"host_preempted_ns\":0,\"host_out_ns\":0,\"host_told\":0,"
+		"\"host_not_told\":1,"
+		"\"host_vm\":9,\"host_vcpu\":0,\"octaves\":[]}],\"taken\":["
+		"{\"vm\":9,\"vcpu\":0,\"ns\":5000000,\"count\":4,\"by\":["
+		"{\"tid\":77,\"comm\":\"gzip\",\"ns\":3400000,\"count\":2,\"max_ns\":3000000},"
+		"{\"tid\":0,\"comm\":\"swapper/1\",\"ns\":1500000,\"count\":1,\"max_ns\":1500000},"
+		"{\"tid\":77,\"comm\":\"bash\",\"ns\":100000,\"count\":1,\"max_ns\":100000}],"
+		"\"others_ns\":0,\"others_count\":0},"
+		"{\"vm\":9,\"vcpu\":1,\"ns\":1000000,\"count\":2,\"by\":["
+		"{\"tid\":78,\"comm\":\"\\\\x1b[2J\\\\x22\\\\x5c12345678x\",\"ns\":500000,\"count\":1,"
+		"\"max_ns\":500000}],"
+		"\"others_ns\":500000,\"others_count\":1}]}\n");
+	teardown();
+}
+END_TEST
+
+/* However many take it: those that take most stay, all time is somebody's, and little is shown. */
+START_TEST(test_many_takers)
+{
+	const char *text;
+
+	setup_view("steal");
+	for (__u32 i = 0; i < 100000; i++) {
+		taken(9, i % 2, 1000, 2000, 1000 + i, "short");
+		if (i % 1000 < 20)
+			taken(9, 0, 10000, 110000, 7 + i % 1000, "long");
+	}
+	for (__u32 i = 1; i < 2000; i++)
+		taken(9 + i, 0, 1000, 1001, 1, "x");
+	text = page();
+	has(text, "for which there was no room: 977\n");
+	has(text, "\nVM 9 vCPU 0    long                    7       100       10.000    4.00%     100.00     100.00\n");
+	has(text, "\n               long                   16       100       10.000    4.00%     100.00     100.00\n"
+		  "               (others)                -     51000      150.000   60.00%       2.94          -\n");
+	has(text, "\n               (others)                -     49990       49.990   99.98%       1.00          -\n");
+	teardown();
+}
+END_TEST
+
 START_TEST(test_bounds)
 {
 	setup_view("steal");
@@ -175,6 +284,9 @@ int main(void)
 	tcase_add_test(tc, test_lost);
 	tcase_add_loop_test(tc, test_again, 0, 3);
 	tcase_add_test(tc, test_host);
+	tcase_add_test(tc, test_takers);
+	tcase_add_test(tc, test_takers_json);
+	tcase_add_test(tc, test_many_takers);
 	tcase_add_test(tc, test_bounds);
 	suite_add_tcase(s, tc);
 	return unit_run(s);
