@@ -31,8 +31,8 @@
 
 /* Functions of the kernel that are looked for; all in one pass, since there are 200,000. */
 enum {
-	KVM_STEAL, XEN_STEAL, XEN_MULTICALL, XEN_UPCALL, XEN_UPCALL_BEFORE, KVM_KICK, KVM_IPI, KVM_TLB, KVM_ASYNC_PF,
-	HALT_POLL, KPROBES, KPROBE_MULTI, NR_FUNCTIONS,
+	KVM_STEAL, XEN_STEAL, XEN_MULTICALL, XEN_UPCALL, XEN_UPCALL_BEFORE, XEN_CHANNEL, KVM_KICK, KVM_IPI, KVM_TLB,
+	KVM_ASYNC_PF, HALT_POLL, KPROBES, KPROBE_MULTI, NR_FUNCTIONS,
 };
 
 static const char *const function_names[NR_FUNCTIONS] = {
@@ -40,7 +40,8 @@ static const char *const function_names[NR_FUNCTIONS] = {
 	[XEN_STEAL] = "xen_steal_clock",
 	[XEN_MULTICALL] = "xen_mc_flush",
 	[XEN_UPCALL] = "xen_evtchn_do_upcall",
-	[XEN_UPCALL_BEFORE] = "__xen_evtchn_do_upcall", /* until 6.7 */
+	[XEN_UPCALL_BEFORE] = "xen_hvm_evtchn_do_upcall", /* until 6.7, where nobody calls the one above */
+	[XEN_CHANNEL] = "handle_irq_for_port",
 	[KVM_KICK] = "kvm_kick_cpu",
 	[KVM_IPI] = "kvm_send_ipi_mask",
 	[KVM_TLB] = "kvm_flush_tlb_multi",
@@ -164,12 +165,15 @@ static void print_hypercalls(const struct probe *p)
 
 static void print_callbacks(const struct probe *p)
 {
-	int upcall = p->has[XEN_UPCALL] ? XEN_UPCALL : XEN_UPCALL_BEFORE;
-
 	if (!platform_is_xen(p->platform))
 		row("callbacks", "no", "Xen's; this hypervisor interrupts as hardware does (events irq_*)");
+	else if (p->by_fentry[XEN_UPCALL] && !p->has[XEN_UPCALL_BEFORE])
+		row("callbacks", "yes", "%s() by %s", function_names[XEN_UPCALL], how(p, XEN_UPCALL));
+	else if (p->by_fentry[XEN_CHANNEL])
+		row("callbacks", "some", "event channels by %s(); upcalls not before Linux 6.7's %s()",
+		    function_names[XEN_CHANNEL], function_names[XEN_UPCALL]);
 	else
-		hook_row(p, "callbacks", upcall, "the kernel has no handler of event channels");
+		row("callbacks", "no", "the kernel has no handler of event channels that can be hooked");
 }
 
 /* Devices of @bus that have a driver, by their drivers: "virtio_blk (2), virtio_net (1)". */
