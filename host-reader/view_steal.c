@@ -299,11 +299,12 @@ static void steal_view_print(void *view, struct view_page *p)
 		view_line(p, "lost: %llu events", (ull)v->lost);
 	if (v->beyond + v->takers.beyond)
 		view_line(p, "for which there was no room: %llu", (ull)(v->beyond + v->takers.beyond));
-	view_line(p, "%s", "");
-	if (nr)
+	if (nr) {
+		view_line(p, "%s", "");
 		view_line(p, "%-*s %9s %12s %7s %10s %9s %9s %9s %10s%s", width, "vCPU", "Times", "Stolen ms", "Share",
 			  "Mean us", "p50 us", "p90 us", "p99 us", "Max us",
 			  v->host_told ? " Preempted ms     Out ms    Told" : "");
+	}
 	for (size_t i = 0; i < nr; i++)
 		print_cpu(v, p, width, c[i]);
 	steal_takers_print(&v->takers, p, taken, nr_taken);

@@ -5,9 +5,10 @@
  *	hostcapture DIR RINGS < SCRIPT
  *
  * A line is RING TIME WHAT and, in hexadecimal or decimal:
- *	exit VM TID VCPU REASON RIP | entry VM TID VCPU | out VM TID VCPU STATE | in VM TID VCPU
+ *	exit VM TID VCPU REASON RIP | entry VM TID VCPU | out VM TID VCPU STATE [NEXT] | in VM TID VCPU
  *	| whole VM TID VCPU REASON RIP NS | lost EVENTS
- * It is written by the reader's own code, as the session of a source would be. Times of a ring rise.
+ * It is written by the reader's own code, as the session of a source would be. Times of a ring rise. Thread NEXT is
+ * called task-NEXT.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,7 @@ static const struct {
 } event[EVENTS] = {
 	[EXIT] = { "exit", "kvm_exit", 5, 24 },
 	[ENTRY] = { "entry", "kvm_entry", 3, 16 },
-	[OUT] = { "out", "kvm_sched_out", 4, 16 },
+	[OUT] = { "out", "kvm_sched_out", 4, 40 },
 	[IN] = { "in", "kvm_sched_in", 3, 16 },
 	[WHOLE] = { "whole", "kvm_io", 6, 32 },
 };
@@ -43,7 +44,7 @@ static void die(const char *what)
 	exit(1);
 }
 
-/* vm, tid, vcpu, reason or state, rip, ns. */
+/* vm, tid, vcpu, reason, rip, ns; or vm, tid, vcpu, state, next, its name. */
 static void declare(struct htrace_schema_builder *b)
 {
 	static const struct htrace_schema_value reason[] = {
@@ -54,24 +55,25 @@ static void declare(struct htrace_schema_builder *b)
 	__u32 u32 = (__u32)htrace_builder_int(b, "u32", 4, false, HTRACE_HINT_NONE);
 	__u32 u64 = (__u32)htrace_builder_int(b, "u64", 8, false, HTRACE_HINT_NONE);
 	__u32 why = (__u32)htrace_builder_enum(b, "why", 4, false, reason, 5);
-	struct htrace_schema_member m[] = {
+	const struct htrace_schema_member m[] = {
 		{ u32, 0, 0, 0, "vm" }, { u32, 32, 0, 0, "tid" }, { u16, 64, 0, 0, "vcpu_id" },
 		{ why, 96, 0, 0, "reason" }, { u64, 128, 0, 0, "guest_rip" },
 		{ u64, 192, 0, 0, "exit_overhead_ns" },
+	};
+	const struct htrace_schema_member out[] = {
+		m[0], m[1], m[2], { u32, 96, 0, 0, "prev_state" }, { u32, 128, 0, 0, "next_tid" },
+		{ (__u32)htrace_builder_string(b, 16), 160, 0, 0, "next_comm" },
 	};
 
 	for (unsigned int i = 0; i < EVENTS; i++) {
 		int type, ret;
 
-		if (i == OUT)
-			strcpy(m[3].name, "prev_state");
-		m[3].type = i == OUT ? u32 : why;
-		type = htrace_builder_struct(b, event[i].event, false, event[i].bytes, m, event[i].fields);
+		type = htrace_builder_struct(b, event[i].event, false, event[i].bytes, i == OUT ? out : m,
+					     i == OUT ? 6 : event[i].fields);
 		ret = htrace_builder_event(b, event[i].event, type);
 		if (ret <= 0)
 			die(htrace_builder_error(b));
 		id[i] = (__u32)ret;
-		strcpy(m[3].name, "reason");
 	}
 }
 
@@ -112,8 +114,16 @@ static void add(struct session *s, const char *line)
 	struct __attribute__((packed)) {
 		__u64 head;
 		__u32 vm, tid, vcpu, reason;
-		__u64 rip, ns;
-	} r;
+		union {
+			struct {
+				__u64 rip, ns;
+			};
+			struct {
+				__u32 next;
+				char comm[20];
+			};
+		};
+	} r = { 0 };
 	unsigned int ring, i = 0;
 	struct htrace_batch b = { .data = (unsigned char *)&r, .schema = 1, .pos = 4096 };
 	char word[16];
@@ -131,7 +141,7 @@ static void add(struct session *s, const char *line)
 
 		while (k < EVENTS && strcmp(event[k].word, word) != 0)
 			k++;
-		if (k == EVENTS || i != event[k].fields)
+		if (k == EVENTS || i < event[k].fields || i > event[k].fields + (k == OUT))
 			die(line);
 		b.len = 8 + event[k].bytes;
 		b.events = 1;
@@ -142,6 +152,8 @@ static void add(struct session *s, const char *line)
 		r.reason = (__u32)v[3];
 		r.rip = v[4];
 		r.ns = v[5];
+		if (k == OUT)
+			snprintf(r.comm, 16, "task-%u", r.next);
 	}
 	if (session_batch(s, ring, &b, time, false, 0))
 		die("out of memory");

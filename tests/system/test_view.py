@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""--view exits: numbers of captures of hosts that never were, against what Python makes of the same events."""
+"""
+--view exits, and what --view steal has of hosts: numbers of captures of hosts that never were, against what Python makes
+of the same events.
+"""
 
+import collections
 import fcntl
 import json
 import os
@@ -135,7 +139,7 @@ def make_events(seed, lossless):
             if reason == HLT or r.random() < .05:
                 t += r.randrange(300, 2000)
                 state = 1 if reason == HLT else r.choice([0, 0x100])
-                events.append((t, ring, 'out', vm, tid, vcpu, state))
+                events.append((t, ring, 'out', vm, tid, vcpu, state, t % 5))
                 t += int(r.expovariate(1 / 200000)) + 1
                 ring = r.randrange(4)
                 events.append((t, ring, 'in', vm, tid, vcpu))
@@ -225,6 +229,42 @@ def test_loss(seed):
     assert not wrong
 
 
+def takers(events):
+    """{(vm, vcpu): {thread: [ns]}}: each time from where a thread that could run on was switched out until it was back."""
+    took, out = collections.defaultdict(lambda: collections.defaultdict(list)), {}
+    for e in events:
+        if e[2] == 'out' and not e[6] & 0xff:
+            out[e[3:6]] = e
+        elif e[2] == 'in' and e[3:6] in out:
+            left = out.pop(e[3:6])
+            took[e[3], e[5]][left[7]].append(e[0] - left[0])
+    return took
+
+
+@params('0', '1')
+def test_takers(lossy):
+    """Who took the CPUs of virtual CPUs; where events are missing it is less, of each, and never more."""
+    seed = int(lossy) or 1
+    want = takers(make_events(seed, True))
+    with tempfile.TemporaryDirectory() as dir:
+        report = json.loads(view(capture(dir, lines_of(make_events(seed, lossy == '0')), 4), name='steal:json'))
+    taken = {(row['vm'], row['vcpu']): row for row in report['taken']}
+    assert taken.keys() == want.keys() and len(taken) == 3 and report['vcpus'] == [], report
+    assert [row['ns'] for row in report['taken']] == sorted((row['ns'] for row in taken.values()), reverse=True)
+    everything = sum(sum(ns) for of in want.values() for ns in of.values())
+    for key, row in taken.items():
+        assert row['ns'] == sum(k['ns'] for k in row['by']) and row['others_count'] == 0, row
+        assert [k['ns'] for k in row['by']] == sorted((k['ns'] for k in row['by']), reverse=True)
+        for k in row['by']:
+            ns = want[key][k['tid']]
+            got, exact = (k['ns'], k['count'], k['max_ns']), (sum(ns), len(ns), max(ns))
+            assert k['comm'] == f'task-{k["tid"]}' and all(a <= b for a, b in zip(got, exact)), (k, exact)
+            assert lossy != '0' or got == exact, (k, exact)
+    all_of_it = sum(row['ns'] for row in taken.values())
+    say(f'{all_of_it} of {everything} ns')
+    assert everything / 2 < all_of_it < everything if lossy != '0' else all_of_it == everything
+
+
 def read_all(fd):
     data = b''
     try:
@@ -238,36 +278,41 @@ def read_all(fd):
     return data.decode()
 
 
+def in_place(source, name, rows, columns):
+    """Pages of a view, on a terminal of so much room, and beside it what it is elsewhere."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
+    with subprocess.Popen([READER, '--view', name, '--stats', '0.1', source], stdout=theirs,
+                          stderr=subprocess.PIPE, text=True) as reader:
+        os.close(theirs)
+        text = read_all(ours)
+        reader.stderr.read()
+        assert reader.wait() == 0
+    os.close(ours)
+    return text.replace('\r\n', '\n').split('\033[H')[1:], view(source, name=name)
+
+
 def test_terminal():
     """In place: each page begins at the top, and has no more and no longer lines than there is room."""
-    rows, columns = 20, 90
-    events = []
+    events, columns = [], 90
     for i in range(30):
         events += [(e[0] + i * 10 ** 9, *e[1:]) for e in make_events(i, True)]
     with tempfile.TemporaryDirectory() as dir:
         source = capture(dir, lines_of(events), 4)
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
-        with subprocess.Popen([READER, '--view', 'exits', '--stats', '0.1', source], stdout=theirs,
-                              stderr=subprocess.PIPE, text=True) as reader:
-            os.close(theirs)
-            text = read_all(ours)
-            reader.stderr.read()
-            assert reader.wait() == 0
-        os.close(ours)
-        plain = view(source)
-    pages = text.replace('\r\n', '\n').split('\033[H')[1:]
-    say(len(pages), 'pages;', repr(pages[-2][:300]))
-    assert len(pages) >= 3
-    for page in pages[:-1]:
-        lines = page.rstrip('\033[J').split('\n')
-        assert page.endswith('\033[J') and len(lines) <= rows
-        assert all(line.endswith('\033[K') for line in lines[:-1])
-        assert all(len(re.sub(r'\033\[\d*[A-Z]', '', line)) <= columns for line in lines)
-    assert 'more lines, shown at the end' in pages[-2]
-    assert 'HLT' in pages[-2]
-    # what stays is all of it
-    assert len(pages[-1].splitlines()) == len(plain.splitlines())
+        shown = [(*in_place(source, name, rows, columns), rows, what)
+                 for name, rows, what in (('exits', 20, 'HLT'), ('steal', 10, 'TAKEN BY'))]
+    for pages, plain, rows, what in shown:
+        say(len(pages), 'pages;', repr(pages[-2][:300]))
+        assert len(pages) >= 3
+        for page in pages[:-1]:
+            lines = page.rstrip('\033[J').split('\n')
+            assert page.endswith('\033[J') and len(lines) <= rows
+            assert all(line.endswith('\033[K') for line in lines[:-1])
+            assert all(len(re.sub(r'\033\[\d*[A-Z]', '', line)) <= columns for line in lines)
+        assert 'more lines, shown at the end' in pages[-2]
+        assert what in pages[-2]
+        # what stays is all of it
+        assert len(pages[-1].splitlines()) == len(plain.splitlines())
 
 
 USAGE = {
