@@ -722,6 +722,7 @@ static void look_at_vcpu(struct session *s, struct ring *r, struct sink_event *e
 			   view);
 	else /* when it happened by the host's clock is not known */
 		*view = (struct vcpu_view){ .vm = s->vm.pid, .vcpu = s->vm.vcpu[r->origin.ring] };
+	view->host = s->vm.boot_id;
 }
 
 static void show(struct session *s, const struct merge_item *item, struct sink_event *e)

@@ -41,6 +41,7 @@ extern const char *const vcpu_state_names[];
 
 /* Of an event: the virtual CPU at its time. */
 struct vcpu_view {
+	const __u8 *host; /* boot id of the host that this is about, for as long as the event is shown */
 	__u32 vm;     /* process of the VMM */
 	__u32 vcpu;   /* KVM's number */
 	__u32 thread; /* on the host; 0: not known */

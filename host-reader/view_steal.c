@@ -135,7 +135,7 @@ static void take_host(struct view_steal *v, const struct sink_event *e)
 	v->host_told = true;
 	if (!c)
 		return;
-	memcpy(v->host[e->from->session->source_nr], e->from->session->host_boot_id, sizeof(v->host[0]));
+	memcpy(v->host[e->from->session->source_nr], e->vcpu->host, sizeof(v->host[0]));
 	c->vm = e->vcpu->vm;
 	c->vcpu = e->vcpu->vcpu;
 	if (!e->vcpu->since_known) {
@@ -177,7 +177,7 @@ static void steal_view_vcpu(void *view, const struct sink_session *session, cons
 	if (session->source_nr >= SOURCES)
 		return;
 	view_source_name(v->source[session->source_nr], session);
-	memcpy(v->host[session->source_nr], session->boot_id, sizeof(v->host[0]));
+	memcpy(v->host[session->source_nr], session->facts.boot_id, sizeof(v->host[0]));
 	steal_takers_change(&v->takers, session->source_nr, c);
 }
 

@@ -305,6 +305,10 @@ def test_pair():
         check_json(at('json'))
         check_ctf(at('ctf'))
         check_tracks(at('pf'))
+        # Of a virtual CPU that a guest tells of it is said by the guest's name; for whom it was, this host does not say.
+        replay(at('pair/host'), *pair, '--view', 'steal', '-o', 'text:' + at('steal'))
+        taken = [line.split() for line in lines(at('steal')) if '(others)' in line]
+        assert taken == [['guest:0', '(others)', '-', '1', '0.800', '100.00%', '800.00', '-']], lines(at('steal'))
         # What was captured says it again, and the guest's alone says nothing of it.
         replay(at('raw'), '-o', 'json:' + at('json2'))
         check_json(at('json2'))

@@ -8,6 +8,7 @@
 
 static struct sinks sinks;
 static __u32 steal_id, other_id;
+static const __u8 boot_id[16] = { 1 }; /* the host's */
 static struct vcpu_view vcpu; /* what the host says of the next event; vm 0: nothing */
 
 static void setup_view(const char *name)
@@ -146,9 +147,11 @@ START_TEST(test_host)
 {
 	setup_view("steal");
 	steal(1000000, 2, 0, 0);
-	vcpu = (struct vcpu_view){ .vm = 9, .state = VCPU_RUNNING };
+	vcpu = (struct vcpu_view){ .host = boot_id, .vm = 9, .state = VCPU_RUNNING };
 	other(1100000);
-	vcpu = (struct vcpu_view){ .vm = 9, .since_known = true, .preempted_since = 400000, .out_since = 100000 };
+	vcpu = (struct vcpu_view){
+		.host = boot_id, .vm = 9, .since_known = true, .preempted_since = 400000, .out_since = 100000,
+	};
 	other(1900000);
 	vcpu.preempted_since = 200000;
 	steal(2000000, 2, 600000, 600000);
@@ -163,7 +166,6 @@ END_TEST
 /* The kvm source says: of @vm's virtual CPU the thread was off its CPU, for @comm. NULL: it does not say for whom. */
 static void taken(__u32 vm, __u32 number, __u64 since, __u64 until, __u32 tid, const char *comm)
 {
-	static const __u8 boot_id[16] = { 1 };
 	struct sink_session host = { .path = "kvm", .source_nr = 5, .facts.host = true };
 	struct vcpu_taker taker = { .tid = tid };
 	struct vcpu_change c = {
@@ -171,8 +173,7 @@ static void taken(__u32 vm, __u32 number, __u64 since, __u64 until, __u32 tid, c
 		.taker = comm ? &taker : NULL,
 	};
 
-	memcpy(host.boot_id, boot_id, sizeof(boot_id));
-	memcpy(session.host_boot_id, boot_id, sizeof(boot_id)); /* the guest is there */
+	memcpy(host.facts.boot_id, boot_id, sizeof(boot_id));
 	if (comm)
 		memcpy(taker.comm, comm, strnlen(comm, sizeof(taker.comm)));
 	sinks_vcpu(&sinks, &host, &c);
@@ -184,7 +185,7 @@ static void taken(__u32 vm, __u32 number, __u64 since, __u64 until, __u32 tid, c
 static void be_taken(void)
 {
 	taken(9, 0, 1000000, 1400000, 77, "gzip");
-	vcpu = (struct vcpu_view){ .vm = 9, .state = VCPU_RUNNING };
+	vcpu = (struct vcpu_view){ .host = boot_id, .vm = 9, .state = VCPU_RUNNING };
 	steal(1400000, 2, 0, 0);
 	taken(9, 0, 1500000, 3000000, 0, "swapper/1");
 	taken(9, 0, 3100000, 6100000, 77, "gzip");
