@@ -273,7 +273,7 @@ def check_pairs(dir, pairs, records):
         error, own = error_of(times.values()), own_times(dir, 1 + 2 * i)
         say(f'{len(times)} pairs, out of order by {max(error, 0)} ns at most, bound {bound} ns')
         if not i:  # the paused one: until then
-            last = max(n for n in times if times[n][2] - times[n][0] < 300_000_000)
+            last = min(n for n in times if times[n][2] - times[n][0] >= 300_000_000) - 1
             own = {n: t for n, t in own.items() if n <= last}
         off, seconds = uncorrected(p, {n: t for n, t in times.items() if n in own}, own)
         say(f'uncorrected: out of order by {off:.0f} ns after {seconds:.1f} s')
@@ -281,7 +281,7 @@ def check_pairs(dir, pairs, records):
         sure = times if i else {n: t for n, t in times.items() if n <= last}
         assert error <= bound and error_of(sure.values()) <= BOUND, (error, bound, error_of(sure.values()))
         if not i:  # and of it when it has been back for a while
-            back = min(t[2] for n, t in times.items() if n > last)
+            back = times[last + 1][2]
             again = [t for t in times.values() if t[0] > back + SETTLED]
             assert again and error_of(again) <= BOUND, (len(again), error_of(again) if again else None)
             say(f'{len(again)} pairs when it was back, out of order by {max(error_of(again), 0)} ns at most')
