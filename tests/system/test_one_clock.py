@@ -213,9 +213,9 @@ def test_pairs():
             time.sleep(0.5)
         time.sleep(SECONDS)
         qmp = Qmp(pairs[0].qmp_path)
-        qmp('stop')
+        stop = clocks.When(qmp, 'stop')
         time.sleep(0.4)
-        qmp('cont')
+        cont = clocks.When(qmp, 'cont')
         time.sleep(4)
         for p in pairs:
             p.end()
@@ -227,7 +227,7 @@ def test_pairs():
         # At the samples; worse ones, until the next, are in the notes, and hold for the pairs.
         then = [int(b) for b in re.findall(r'^line .* within (\d+) ns then', reader.err(), re.M)]
         assert len(then) == 2 and max(then) <= BOUND, reader.err()
-        limits = check_pairs(dir, pairs, records)
+        limits = check_pairs(dir, pairs, records, stop.asked, cont.done)
         in_order(records, pairs[0].vm.region, max(limits),
                  sum(map(int, re.findall(r'^order +(\d+) late', reader.err(), re.M))))
         check_ctf(dir, pairs, records, limits)
@@ -265,7 +265,8 @@ def text_of(dir, pair):
         return ''
 
 
-def check_pairs(dir, pairs, records):
+def check_pairs(dir, pairs, records, stopped, went_on):
+    """STOPPED, WENT_ON: when the first of them was paused, by the host's CLOCK_MONOTONIC."""
     limits = []
     for i, p in enumerate(pairs):
         times, bound = told(records, p), bounds(records, p)
@@ -273,7 +274,7 @@ def check_pairs(dir, pairs, records):
         error, own = error_of(times.values()), own_times(dir, 1 + 2 * i)
         say(f'{len(times)} pairs, out of order by {max(error, 0)} ns at most, bound {bound} ns')
         if not i:  # the paused one: until then
-            last = min(n for n in times if times[n][2] - times[n][0] >= 300_000_000) - 1
+            last = max(n for n, t in times.items() if t[2] < stopped)
             own = {n: t for n, t in own.items() if n <= last}
         off, seconds = uncorrected(p, {n: t for n, t in times.items() if n in own}, own)
         say(f'uncorrected: out of order by {off:.0f} ns after {seconds:.1f} s')
@@ -281,8 +282,7 @@ def check_pairs(dir, pairs, records):
         sure = times if i else {n: t for n, t in times.items() if n <= last}
         assert error <= bound and error_of(sure.values()) <= BOUND, (error, bound, error_of(sure.values()))
         if not i:  # and of it when it has been back for a while
-            back = times[last + 1][2]
-            again = [t for t in times.values() if t[0] > back + SETTLED]
+            again = [t for t in times.values() if t[0] > went_on + SETTLED]
             assert again and error_of(again) <= BOUND, (len(again), error_of(again) if again else None)
             say(f'{len(again)} pairs when it was back, out of order by {max(error_of(again), 0)} ns at most')
         limits.append(bound)
