@@ -47,6 +47,14 @@ begun() { # PID ERR
 		sleep 0.05
 	done
 }
+# Readers that are asked to end while they have much to show count what they leave out.
+shown() {
+	was=
+	until [ "$was" = "$(ls -l $out/*.json)" ]; do
+		was=$(ls -l $out/*.json)
+		sleep 1
+	done
+}
 # As if the kernel had no such tracepoint.
 mkdir /tmp/none
 hide() { # mount or umount, NAME
@@ -80,6 +88,7 @@ both=$!
 renice -n -20 -p $both > /dev/null
 wait $vmm || { cat $out/*.err; exit 1; }
 echo 0 > $I/tracing_on
+shown
 kill -INT $all $joined $other $both
 wait $all && wait $joined && wait $other && wait $both || { cat $out/*.err; exit 1; }
 host-reader -o json:$out/again.json file:$out/raw 2> $out/again.err || { cat $out/again.err; exit 1; }
@@ -102,6 +111,7 @@ own=$!
 renice -n -20 -p $own > /dev/null
 wait $vmm || { cat $out/own.err $out/own.vmm; exit 1; }
 echo 0 > $I/tracing_on
+shown
 kill -INT $own
 wait $own || { cat $out/own.err; exit 1; }
 cat $I/trace > $out/own.ftrace
@@ -208,7 +218,7 @@ def alive(found):
 
 def losses(said):
     """What a reader's summary has of events that it did not get: the kernel may have skipped programs."""
-    return re.findall('^(?:lost|skipped|order) .*$', said, re.M)
+    return re.findall('^(?:lost|skipped|unwritten|order) .*$', said, re.M)
 
 
 def difference(got, want, said):

@@ -62,14 +62,16 @@ def kernel_path(version):
     return _kernels[version]
 
 
-INT3 = r'Oops: int3|int3: 0000|soft lockup - CPU#\d+ stuck for \d+s! \[guest-agent'
+INT3 = r'Oops: int3|int3: 0000|soft lockup - CPU#\d+ stuck for \d+s! \[guest-agent|l2vmm: unexpected exit 8'
 
 
 class EmulationFault(RuntimeError):
     """
     The guest did not boot, or stopped with "Oops: int3", or in the system call that has its kernel patch
     code. Under QEMU 7.2's emulation that happens to about one guest in a hundred, while another virtual
-    CPU runs that code (see tools/README.md). It says nothing about what is tested, so the test is run again.
+    CPU runs that code (see tools/README.md). It says nothing about what is tested, so the test is run again. Likewise
+    where KVM in an emulated 6.12 says that the small guest (tests/guest/l2) has shut down by a triple fault, for which
+    no cause was found: what a reader does is not seen by that guest's CPU.
     """
 
 
