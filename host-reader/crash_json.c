@@ -15,16 +15,6 @@ __u64 crash_work(void)
 	return (__u64)t.tv_sec * 1000000000 + (__u64)t.tv_nsec;
 }
 
-static void put_text(struct out *o, const char *name, const char *text, size_t room)
-{
-	size_t len = strnlen(text, room);
-
-	if (!len)
-		return;
-	out_printf(o, ",\"%s\":", name);
-	json_show_string(o, text, len);
-}
-
 static void put_ends(struct out *o, const struct crash_report *r)
 {
 	const struct crash_guest *g = r->guest;
@@ -97,8 +87,8 @@ static void put_console(struct out *o, const struct crash_report *r)
 	out_text(o, ",\"console\":{\"path\":");
 	json_show_string(o, r->console, strlen(r->console));
 	if (t->last_words.len)
-		put_text(o, "last_words", t->last_words.text,
-			 t->last_words.len < CONSOLE_LINE ? t->last_words.len : CONSOLE_LINE);
+		view_json_said(o, "last_words", t->last_words.text,
+			       t->last_words.len < CONSOLE_LINE ? t->last_words.len : CONSOLE_LINE);
 	if (r->clock.matches) {
 		view_json_number(o, "matches", r->clock.matches);
 		view_json_number(o, "within", r->clock.spread);
@@ -138,8 +128,8 @@ void crash_show_json(struct out *o, const struct crash_report *r)
 		out_text(o, ",\"source\":");
 		view_json_text(o, r->guest->source);
 	}
-	put_text(o, "hostname", s->hostname, sizeof(s->hostname));
-	put_text(o, "kernel", s->release, sizeof(s->release));
+	view_json_said(o, "hostname", s->hostname, sizeof(s->hostname));
+	view_json_said(o, "kernel", s->release, sizeof(s->release));
 	view_json_number(o, "nr_cpus", s->facts.nr_cpus);
 	put_ends(o, r);
 	view_json_number(o, s->ticks ? "last_tsc" : "last", r->guest->latest);

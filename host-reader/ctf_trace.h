@@ -36,6 +36,7 @@ struct trace {
 	size_t head, published; /* bytes of the metadata's parts that are in the file */
 	off_t metadata; /* its size */
 	__u64 begin; /* time of the first event */
+	bool told_began; /* how its session did, if there is a word of it */
 	__u64 bound; /* of its times, that the metadata has */
 	__u64 bound_next; /* host time: until then it may have an earlier one */
 	__u64 tables; /* of tasks that were dumped */

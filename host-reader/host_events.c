@@ -2,19 +2,19 @@
 #include "host_events.h"
 
 enum field {
-	F_VM, F_TID, F_VCPU, F_REASON, F_RIP, F_STATE, F_OVERHEAD, F_WRITE, F_KIND, F_VECTOR, F_AGAIN, F_NS, F_QUEUE_NS,
-	F_DEV, F_BYTES, F_RWBS, F_ERROR, FIELDS
+	F_VM, F_TID, F_VCPU, F_REASON, F_RIP, F_STATE, F_OVERHEAD, F_WRITE, F_KIND, F_VECTOR, F_AGAIN, F_MSR, F_NS, F_QUEUE_NS,
+	F_SECTOR, F_DEV, F_BYTES, F_RWBS, F_ERROR, FIELDS
 };
 
 #define BIT(field) (1u << (field))
 #define WHO (BIT(F_VM) | BIT(F_TID) | BIT(F_VCPU))
 #define WHY (BIT(F_REASON) | BIT(F_RIP))
-#define DISK (BIT(F_NS) | BIT(F_QUEUE_NS) | BIT(F_DEV) | BIT(F_BYTES) | BIT(F_RWBS) | BIT(F_ERROR))
+#define DISK (BIT(F_NS) | BIT(F_QUEUE_NS) | BIT(F_SECTOR) | BIT(F_DEV) | BIT(F_BYTES) | BIT(F_RWBS) | BIT(F_ERROR))
 #define MMIO_WRITE 2
 
 static const char *const fields[FIELDS] = {
 	"vm", "tid", "vcpu_id", "reason", "guest_rip", "prev_state", "exit_overhead_ns", "write", "kind",
-	"vector", "reinjected", "ns", "queue_ns", "dev", "bytes", "rwbs", "error",
+	"vector", "reinjected", "msr", "ns", "queue_ns", "sector", "dev", "bytes", "rwbs", "error",
 };
 
 static const struct event_fields_spec spec = {
@@ -32,6 +32,7 @@ static const struct event_fields_spec spec = {
 		[HOST_IN_PIO] = { "kvm_pio", WHO | BIT(F_WRITE) },
 		[HOST_IN_MMIO] = { "kvm_mmio", WHO | BIT(F_KIND) },
 		[HOST_INJECT] = { "kvm_inj_virq", WHO | BIT(F_VECTOR) },
+		[HOST_MSR] = { "kvm_msr", WHO | BIT(F_WRITE) | BIT(F_MSR) },
 		[HOST_DISK] = { "kvm_disk_complete", BIT(F_VM) | BIT(F_TID) | DISK },
 	},
 };
@@ -57,6 +58,8 @@ void host_events_take(struct event_fields *h, const struct sink_event *e, struct
 		.preempted = !(v.v[F_STATE] & 0xff), /* bit 8 says how it came to it */
 		.again = v.v[F_AGAIN] != 0,
 		.vector = (__u32)v.v[F_VECTOR],
+		.msr = (__u32)v.v[F_MSR],
+		.sector = v.v[F_SECTOR],
 		.dev = (__u32)v.v[F_DEV],
 		.bytes = (__u32)v.v[F_BYTES],
 		.rwbs = (__u32)v.v[F_RWBS],

@@ -25,6 +25,7 @@ enum host_kind {
 	HOST_IN_PIO,
 	HOST_IN_MMIO,
 	HOST_INJECT,
+	HOST_MSR,
 	HOST_DISK, /* a request to a disk of the host's is complete: of a VM, not of a vCPU */
 };
 
@@ -36,10 +37,12 @@ struct host_event {
 	__u64 rip; /* likewise */
 	__u64 ns;  /* that HOST_HYPERCALL ... HOST_EXITED, HOST_DISK took until now; 0: there was no entry any more */
 	bool preempted; /* HOST_SCHED_OUT: it could have run on */
-	bool write;     /* of HOST_IO, HOST_MMIO, HOST_IN_PIO, HOST_IN_MMIO */
+	bool write;     /* of HOST_IO, HOST_MMIO, HOST_IN_PIO, HOST_IN_MMIO, HOST_MSR */
 	bool again;     /* HOST_INJECT: not for the first time, maybe */
 	__u32 vector;   /* HOST_INJECT */
-	__u32 dev, bytes, rwbs; /* HOST_DISK */
+	__u32 msr;      /* HOST_MSR */
+	__u64 sector;           /* HOST_DISK */
+	__u32 dev, bytes, rwbs; /* likewise */
 	__s32 error;            /* likewise */
 	__u64 queue_ns;         /* likewise: before ns */
 };

@@ -4,6 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io_offsets.h"
+
+#define ALL IO_OPS /* operations */
+#define UNSAID 1024u /* lists */
+
 /* A notification: one that is waiting for its exit, or has found it. */
 struct kick {
 	__u64 nr; /* 0: none */
@@ -16,7 +21,7 @@ struct kick {
 
 struct request {
 	struct request *next; /* in its bucket, or free */
-	struct request *next_unsaid; /* issued, and the device was not notified since */
+	struct request *next_unsaid, **unsaid_by; /* issued, and the device was not notified since */
 	bool unsaid, doubtful;
 	unsigned int source, cpu;
 	struct io_rq rq;
@@ -25,7 +30,13 @@ struct request {
 	__u64 kick; /* its number; 0: not known */
 	__u64 more;  /* times that one like it was issued, and not completed */
 	bool left;   /* one of those, of which the first completed */
-	__u64 alone; /* its number among the source's issues; 0: others were in flight */
+	/* Its number among those issued by the source, of its operation and of all; 0: others were in flight. */
+	__u64 alone_of_op, alone;
+};
+
+/* Of a source: of one operation, or all. */
+struct flights {
+	__u64 issued, flying;
 };
 
 /* A virtqueue, or the CPU that uses it. */
@@ -46,20 +57,23 @@ struct vcpu {
 	__u64 ends;     /* the exit that it is in is that of this kick */
 	__u64 injected; /* of the last interrupt of a device's that the guest took, or will, before anything else */
 	__u32 vector;   /* likewise */
+	__u64 taken;    /* what @injected was before the exit that it is in; 0: that says nothing of it */
 };
 
 struct io {
 	struct request pool[IO_REQUESTS];
-	struct request *bucket[IO_REQUESTS], *unused, *unsaid;
+	struct request *bucket[IO_REQUESTS], *unused;
+	struct request *unsaid[UNSAID]; /* by source and CPU: one cannot have all of them looked at by each event */
 	struct kick kick[IO_KICKS];
 	__u64 nr_kicks;
 	struct table classes, queues, vcpus;
 	bool inserts[IO_SOURCES], issues[IO_SOURCES], notifies[IO_SOURCES]; /* are recorded */
-	__u64 issued[IO_SOURCES], flying[IO_SOURCES]; /* requests */
+	struct flights flights[IO_SOURCES][IO_OPS + 1];
 	struct {
 		__u64 nr, since; /* requests that may be in flight, though not in the pool */
 	} doubt[IO_SOURCES];
 	struct io_disks *disks;
+	struct io_offsets *offsets[IO_SOURCES]; /* of a guest's disks; NULL: none yet */
 	bool tells_disks[IO_SOURCES]; /* the host does */
 	__u64 losses[IO_SOURCES];
 	struct io_counts counts;
@@ -92,6 +106,8 @@ void io_free(struct io *x)
 	table_free(&x->queues);
 	table_free(&x->vcpus);
 	io_disks_free(x->disks);
+	for (unsigned int i = 0; i < IO_SOURCES; i++)
+		io_offsets_free(x->offsets[i]);
 	free(x);
 }
 
@@ -123,15 +139,50 @@ static struct request *find(struct io *x, unsigned int source, const struct io_r
 	return r;
 }
 
-static void unlink_unsaid(struct io *x, struct request *r)
+static void depart(struct io *x, unsigned int source, enum io_op op)
+{
+	x->flights[source][op].issued++;
+	x->flights[source][ALL].issued++;
+}
+
+/* Which one it is, if no other one is in flight. */
+static __u64 take_off(struct flights *f)
+{
+	return f->flying++ ? 0 : f->issued;
+}
+
+static void land(struct io *x, const struct request *r)
+{
+	x->flights[r->source][r->rq.op].flying--;
+	x->flights[r->source][ALL].flying--;
+}
+
+static struct request **unsaid_of(struct io *x, unsigned int source, unsigned int cpu)
+{
+	struct table_key key = { source, cpu, 0 };
+
+	return &x->unsaid[table_hash(&x->classes, &key) % UNSAID];
+}
+
+static void link_unsaid(struct io *x, struct request *r)
+{
+	struct request **list = unsaid_of(x, r->source, r->cpu);
+
+	r->unsaid = true;
+	r->next_unsaid = *list;
+	r->unsaid_by = list;
+	if (*list)
+		(*list)->unsaid_by = &r->next_unsaid;
+	*list = r;
+}
+
+static void unlink_unsaid(struct request *r)
 {
 	if (!r->unsaid)
 		return;
-	for (struct request **at = &x->unsaid; *at; at = &(*at)->next_unsaid)
-		if (*at == r) {
-			*at = r->next_unsaid;
-			break;
-		}
+	*r->unsaid_by = r->next_unsaid;
+	if (r->next_unsaid)
+		r->next_unsaid->unsaid_by = r->unsaid_by;
 	r->unsaid = false;
 }
 
@@ -139,11 +190,11 @@ static void drop(struct io *x, struct request *r)
 {
 	struct request **at = bucket_of(x, r->source, &r->rq);
 
-	unlink_unsaid(x, r);
+	unlink_unsaid(r);
 	if (r->left && x->doubt[r->source].nr)
 		x->doubt[r->source].nr--;
 	else if (r->issued && !r->left)
-		x->flying[r->source]--;
+		land(x, r);
 	while (*at != r)
 		at = &(*at)->next;
 	*at = r->next;
@@ -200,7 +251,7 @@ static bool leave(struct io *x, const struct io_at *at, struct request *r)
 		return false;
 	r->more--;
 	if (!r->left) {
-		x->flying[at->source]--;
+		land(x, r);
 		begin_doubt(x, at);
 	}
 	r->left = true;
@@ -208,12 +259,12 @@ static bool leave(struct io *x, const struct io_at *at, struct request *r)
 }
 
 /* A completion of one that is not in the pool: if nothing was known of it, those in the pool were not alone. */
-static void unseen(struct io *x, const struct io_at *at)
+static void unseen(struct io *x, const struct io_at *at, enum io_op op)
 {
 	if (doubts(x, at->source, at->time))
 		x->doubt[at->source].nr--;
 	else
-		x->issued[at->source]++;
+		depart(x, at->source, op);
 }
 
 /* What is in the pool like @rq, unless it was left there too long ago. */
@@ -246,7 +297,7 @@ void io_issue(struct io *x, const struct io_at *at, const struct io_rq *rq)
 	struct request *r = find_like(x, at, rq);
 
 	seen(x, at->time);
-	x->issued[at->source]++;
+	depart(x, at->source, rq->op);
 	if (r && r->issued) {
 		r->doubtful = true;
 		r->more++;
@@ -256,13 +307,14 @@ void io_issue(struct io *x, const struct io_at *at, const struct io_rq *rq)
 		r = add(x, at->source, rq);
 	if (!r)
 		return;
-	r->alone = !x->flying[at->source]++ && !doubts(x, at->source, at->time) ? x->issued[at->source] : 0;
+	r->alone_of_op = take_off(&x->flights[at->source][rq->op]);
+	r->alone = take_off(&x->flights[at->source][ALL]);
+	if (doubts(x, at->source, at->time))
+		r->alone_of_op = r->alone = 0;
 	r->issued = at->time;
 	r->cpu = at->cpu;
 	r->rq.bytes = rq->bytes; /* others may have been merged with it */
-	r->unsaid = true;
-	r->next_unsaid = x->unsaid;
-	x->unsaid = r;
+	link_unsaid(x, r);
 }
 
 /* -------------------------------------------------------------------------- notifications and exits */
@@ -313,21 +365,19 @@ static void expect_exit(struct io *x, const struct io_at *at, struct kick *k)
 void io_notify(struct io *x, const struct io_at *at, __u64 vq)
 {
 	struct queue *q = get_queue(x, at->source, true, at->cpu);
-	struct request **r = &x->unsaid;
+	struct request *next = *unsaid_of(x, at->source, at->cpu);
 	struct kick *k = NULL;
 
 	seen(x, at->time);
 	if (q)
 		q->vq = vq;
-	while (*r) {
-		struct request *this = *r;
+	while (next) {
+		struct request *this = next;
 
-		if (this->source != at->source || this->cpu != at->cpu) {
-			r = &this->next_unsaid;
+		next = this->next_unsaid;
+		if (this->source != at->source || this->cpu != at->cpu)
 			continue;
-		}
-		*r = this->next_unsaid;
-		this->unsaid = false;
+		unlink_unsaid(this);
 		this->notified = at->time;
 		if (!at->on_host)
 			continue;
@@ -354,8 +404,11 @@ void io_host_exit(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 t
 	v->exit = time;
 	v->fast = kind == IO_EXIT_FAST;
 	v->ends = v->written = 0;
-	if (kind != IO_EXIT_FORCED)
-		v->injected = 0;
+	v->taken = 0;
+	if (kind == IO_EXIT_FORCED)
+		return;
+	v->taken = v->injected;
+	v->injected = 0;
 }
 
 static void write_of(struct io *x, struct vcpu *v)
@@ -438,6 +491,16 @@ void io_host_inject(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64
 	v->vector = vector;
 }
 
+void io_host_eoi(struct io *x, unsigned int host, __u32 vm, __u32 vcpu)
+{
+	struct vcpu *v = get_vcpu(x, host, vm, vcpu);
+
+	if (!v || !v->exit || v->injected)
+		return;
+	v->injected = v->taken;
+	v->taken = 0;
+}
+
 void io_host_records(struct io *x, unsigned int host, bool disks)
 {
 	x->tells_disks[host] = disks;
@@ -487,15 +550,71 @@ static void unless(struct io_times *t, bool none)
 		t->unknown++;
 }
 
-/* What the host's disks took of what @r waited for, from its notification's exit until the interrupt was given. */
-static void count_disk(const struct io *x, struct io_class *c, const struct request *r, const struct kick *k,
-		       __u64 injected)
+static bool is_alone(const struct io *x, const struct request *r)
 {
-	bool alone = x->issues[r->source] && r->alone && r->alone == x->issued[r->source];
+	return r->alone && r->alone == x->flights[r->source][ALL].issued;
+}
+
+static bool is_alone_of_op(const struct io *x, const struct request *r)
+{
+	return r->alone_of_op && r->alone_of_op == x->flights[r->source][r->rq.op].issued;
+}
+
+/* Where @r's disk is on the disks of its host. NULL: memory is out. */
+static struct io_offsets *offsets_of(struct io *x, const struct request *r, const struct kick *k)
+{
+	struct io_offsets **o = &x->offsets[r->source];
+
+	if (!*o)
+		*o = io_offsets_new();
+	if (*o)
+		io_offsets_of(*o, k->host, k->vm);
+	return *o;
+}
+
+static void learn(struct io *x, struct io_offsets *o, const struct request *r, const struct kick *k, __u64 injected,
+		  const struct io_disk_span **list)
+{
+	__u64 since = io_offsets_since(o, r->rq.op, k->exit);
+	int nr = io_disks_past(x->disks, k->host, k->vm, since, injected, list);
+
+	io_offsets_learn(o, &r->rq, k->exit, injected, list, nr);
+}
+
+/* What the host's disks did for @r, from its notification's exit until the interrupt was given. False: it is not known. */
+static bool share(struct io *x, const struct request *r, const struct kick *k, __u64 injected, struct io_disk_time *t)
+{
+	const struct io_disk_span *list[IO_DISK_PAST];
+	struct io_offsets *o;
+	unsigned int own;
+	int nr;
+
+	if (!k || injected <= k->exit || !x->issues[r->source] || !x->tells_disks[k->host] ||
+	    k->losses != x->losses[k->host])
+		return false;
+	o = offsets_of(x, r, k);
+	if (o && is_alone_of_op(x, r))
+		learn(x, o, r, k, injected, list);
+	nr = io_disks_past(x->disks, k->host, k->vm, k->exit, injected, list);
+	if (nr < 0)
+		return false;
+	own = (unsigned int)nr;
+	if (is_alone(x, r)) {
+		own = io_disks_since(list, own, k->exit);
+	} else if (nr) { /* else there was nothing that could be whose it is not */
+		own = o ? io_offsets_own(o, &r->rq, k->exit, list, own) : 0;
+		if (!own)
+			return false;
+	}
+	*t = io_disks_time(list, own, k->exit);
+	return true;
+}
+
+static void count_disk(struct io *x, struct io_class *c, const struct request *r, const struct kick *k, __u64 injected)
+{
 	struct io_disk_time t;
 
-	if (!k || injected <= k->exit || !alone || !x->tells_disks[k->host] || k->losses != x->losses[k->host] ||
-	    !io_disks_between(x->disks, k->host, k->vm, k->exit, injected, &t)) {
+	if (!share(x, r, k, injected, &t)) {
 		for (unsigned int i = IO_WAITS; i <= IO_REST; i++)
 			c->stage[i].unknown++;
 		return;
@@ -554,7 +673,7 @@ void io_complete(struct io *x, const struct io_at *at, const struct io_rq *rq, b
 		return; /* asked for a flush, which was one of its own; no driver got it */
 	if (!r || !r->issued) {
 		x->counts.no_issue++;
-		unseen(x, at);
+		unseen(x, at, rq->op);
 	} else if (r->doubtful || rq->bytes != r->rq.bytes) {
 		x->counts.ambiguous++;
 		if (leave(x, at, r))
@@ -601,15 +720,25 @@ void io_guest_loss(struct io *x, unsigned int source, __u64 lost)
 	x->doubt[source].nr = 0;
 }
 
+void io_guest_over(struct io *x, unsigned int source)
+{
+	io_guest_loss(x, source, 0);
+	io_offsets_free(x->offsets[source]);
+	x->offsets[source] = NULL;
+}
+
 void io_host_loss(struct io *x, unsigned int host, __u64 lost)
 {
 	struct vcpu *v;
 
 	x->counts.lost += lost;
 	x->losses[host]++;
+	for (unsigned int i = 0; i < IO_SOURCES; i++)
+		if (x->offsets[i])
+			io_offsets_lost(x->offsets[i], host);
 	for (size_t i = 0; (v = table_next(&x->vcpus, &i)) != NULL;)
 		if (v->host == host)
-			v->exit = v->written = v->waits = v->ends = v->injected = 0;
+			v->exit = v->written = v->waits = v->ends = v->injected = v->taken = 0;
 }
 
 /* ------------------------------------------------------------------------------------------ results */

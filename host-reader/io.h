@@ -19,9 +19,10 @@
  * device did not want to be notified; the VMM asked no disk. One of which an end was not seen is not known, and is in no
  * number.
  *
- * The host does not say for which of a guest's requests its VMM asked a disk. So that is known only of a
- * request while which no other one of the guest's was in flight: all that was asked for and done between exit
- * and interrupt is taken for its.
+ * The host does not say for which of a guest's requests its VMM asked a disk. While no other one of the guest's was
+ * in flight all that was asked for and done between exit and interrupt is taken for its. Else, what was done there with
+ * the host's sectors that are its own is its, if that is all of it: io_offsets.h tells where they are. None is if nothing
+ * was done at all. Of all others it is not known.
  *
  * Memory is bounded: requests and classes beyond the limits are counted and no more.
  */
@@ -67,12 +68,6 @@ struct io_at {
 	__u32 vm, vcpu;
 };
 
-struct io_rq {
-	__u64 sector;
-	__u32 dev, bytes;
-	enum io_op op;
-};
-
 struct io_times {
 	struct durations d;
 	__u64 none, unknown;
@@ -116,8 +111,10 @@ void io_issue(struct io *x, const struct io_at *at, const struct io_rq *rq);
 void io_notify(struct io *x, const struct io_at *at, __u64 vq);
 void io_interrupt(struct io *x, const struct io_at *at, __u64 vq);
 void io_complete(struct io *x, const struct io_at *at, const struct io_rq *rq, bool error);
-/* @lost events of a guest; its session ends. */
+/* @lost events of a guest. */
 void io_guest_loss(struct io *x, unsigned int source, __u64 lost);
+/* Its session ended: what comes is maybe another guest's, with other disks. */
+void io_guest_over(struct io *x, unsigned int source);
 
 /* Whether the host tells of its disks. */
 void io_host_records(struct io *x, unsigned int host, bool disks);
@@ -132,6 +129,11 @@ void io_host_whole(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 
 		   bool write);
 /* @again: maybe the one before, which an exit had kept from being taken. */
 void io_host_inject(struct io *x, unsigned int host, __u32 vm, __u32 vcpu, __u64 time, __u32 vector, bool again);
+/*
+ * In the exit that it is in, it tells its interrupt controller that an interrupt is over, which Linux does before it
+ * handles one: what it was given last is yet to be handled.
+ */
+void io_host_eoi(struct io *x, unsigned int host, __u32 vm, __u32 vcpu);
 void io_host_loss(struct io *x, unsigned int host, __u64 lost);
 
 struct io_counts io_counts(const struct io *x);

@@ -3,13 +3,9 @@
 
 #include <stdlib.h>
 
-struct span {
-	__u64 asked, issued, end;
-};
-
 struct vm {
 	struct table_key key;
-	struct span past[IO_DISK_PAST]; /* by their end, the last one at (nr - 1) % IO_DISK_PAST */
+	struct io_disk_span past[IO_DISK_PAST]; /* by their end, the last one at (nr - 1) % IO_DISK_PAST */
 	__u64 nr;
 	__u64 forgotten; /* the latest end of those that are not there any more */
 };
@@ -47,7 +43,7 @@ static __u64 before(__u64 time, __u64 ns)
 }
 
 /* They come in the order of their ends, but for what the merge could not order. */
-static void remember(struct vm *vm, struct span s)
+static void remember(struct vm *vm, struct io_disk_span s)
 {
 	__u64 at = vm->nr, oldest = vm->nr < IO_DISK_PAST ? 0 : vm->nr + 1 - IO_DISK_PAST;
 
@@ -62,10 +58,12 @@ static void remember(struct vm *vm, struct span s)
 void io_disks_add(struct io_disks *d, const struct io_disk_rq *rq)
 {
 	struct table_key vm_key = { rq->host, rq->vm, 0 };
-	struct table_key key = { rq->host, rq->vm, (__u64)rq->dev << 8 | rq->op };
+	struct table_key key = { rq->host, rq->vm, (__u64)rq->rq.dev << 8 | rq->rq.op };
 	struct io_disk_class *c = table_get(&d->classes, &key);
 	struct vm *vm = table_get(&d->vms, &vm_key);
-	struct span s = { .issued = before(rq->end, rq->ns), .end = rq->end };
+	struct io_disk_span s = {
+		.issued = before(rq->end, rq->ns), .end = rq->end, .rq = rq->rq, .error = rq->error,
+	};
 
 	s.asked = before(s.issued, rq->queue_ns);
 	if (vm)
@@ -76,10 +74,10 @@ void io_disks_add(struct io_disks *d, const struct io_disk_rq *rq)
 	}
 	c->host = rq->host;
 	c->vm = rq->vm;
-	c->dev = rq->dev;
-	c->op = rq->op;
+	c->dev = rq->rq.dev;
+	c->op = rq->rq.op;
 	c->errors += rq->error;
-	durations_add(&c->size, rq->bytes);
+	durations_add(&c->size, rq->rq.bytes);
 	durations_add(&c->queue, rq->queue_ns);
 	durations_add(&c->disk, rq->ns);
 }
@@ -99,32 +97,52 @@ static void cover_add(struct cover *c, __u64 from, __u64 until)
 	c->low = from;
 }
 
-bool io_disks_between(const struct io_disks *d, unsigned int host, __u32 vm_nr, __u64 from, __u64 until,
-		      struct io_disk_time *t)
+int io_disks_past(const struct io_disks *d, unsigned int host, __u32 vm_nr, __u64 from, __u64 until,
+		  const struct io_disk_span **list)
 {
-	struct cover asked = { ~0ULL, 0 }, disk = { ~0ULL, 0 };
 	struct table_key key = { host, vm_nr, 0 };
 	const struct vm *vm = table_find(&d->vms, &key);
+	int nr = 0;
 
-	*t = (struct io_disk_time){ 0 };
 	if (!vm) /* none yet; unless there was no room for it */
-		return d->vms.nr < d->vms.max;
+		return d->vms.nr < d->vms.max ? 0 : -1;
 	if (vm->forgotten >= from)
-		return false;
+		return -1;
 	for (__u64 i = 0; i < vm->nr && i < IO_DISK_PAST; i++) {
-		const struct span *s = &vm->past[(vm->nr - 1 - i) % IO_DISK_PAST];
+		const struct io_disk_span *s = &vm->past[(vm->nr - 1 - i) % IO_DISK_PAST];
 
 		if (s->end < from)
 			break;
-		if (s->end > until || s->asked < from)
-			continue;
-		t->requests++;
-		cover_add(&asked, s->asked, s->end);
-		cover_add(&disk, s->issued, s->end);
+		if (s->end <= until)
+			list[nr++] = s;
 	}
-	t->asked = asked.sum;
-	t->disk = disk.sum;
-	return true;
+	return nr;
+}
+
+unsigned int io_disks_since(const struct io_disk_span **list, unsigned int nr, __u64 from)
+{
+	unsigned int since = 0;
+
+	for (unsigned int i = 0; i < nr; i++)
+		if (list[i]->asked >= from)
+			list[since++] = list[i];
+	return since;
+}
+
+static __u64 later(__u64 a, __u64 b)
+{
+	return a > b ? a : b;
+}
+
+struct io_disk_time io_disks_time(const struct io_disk_span *const *list, unsigned int nr, __u64 from)
+{
+	struct cover asked = { ~0ULL, 0 }, disk = { ~0ULL, 0 };
+
+	for (unsigned int i = 0; i < nr; i++) {
+		cover_add(&asked, later(list[i]->asked, from), list[i]->end);
+		cover_add(&disk, later(list[i]->issued, from), list[i]->end);
+	}
+	return (struct io_disk_time){ nr, asked.sum, disk.sum };
 }
 
 __u64 io_disks_beyond(const struct io_disks *d)

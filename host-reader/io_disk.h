@@ -13,14 +13,23 @@
 
 #define IO_DISK_VMS 1024u
 #define IO_DISK_CLASSES 256u
-#define IO_DISK_PAST 128u /* of a VM's that are complete, the last ones */
+#define IO_DISK_PAST 512u /* of a VM's that are complete, the last ones */
 
 enum io_op { IO_READ, IO_WRITE, IO_FLUSH, IO_DISCARD, IO_OTHER };
 
+#define IO_OPS (IO_OTHER + 1)
+
+/* A request to a disk of a guest's or a host's. */
+struct io_rq {
+	__u64 sector;
+	__u32 dev, bytes;
+	enum io_op op;
+};
+
 struct io_disk_rq {
 	unsigned int host; /* the kvm source */
-	__u32 vm, dev, bytes;
-	enum io_op op;
+	__u32 vm;
+	struct io_rq rq;
 	bool error;
 	__u64 end, ns, queue_ns; /* it was given to the disk @ns before the end, and asked for @queue_ns before that */
 };
@@ -34,6 +43,13 @@ struct io_disk_class {
 	__u64 errors;
 	struct durations size; /* in bytes */
 	struct durations queue, disk;
+};
+
+/* Of a request that is complete. */
+struct io_disk_span {
+	__u64 asked, issued, end;
+	struct io_rq rq;
+	bool error;
 };
 
 /* What a VM waited for: time that it had at least one request in the queue or at the disk, or at the disk. */
@@ -50,11 +66,15 @@ void io_disks_free(struct io_disks *d);
 /* One is complete. */
 void io_disks_add(struct io_disks *d, const struct io_disk_rq *rq);
 /*
- * Of those of a VM that were asked for and completed between @from and @until. False: not all of them may
- * be known.
+ * Of a VM's requests, those that were complete from @from to @until, the last one first. How many; -1: not all of them may
+ * be known. In @list, which has room for IO_DISK_PAST, they are valid until the next one is added.
  */
-bool io_disks_between(const struct io_disks *d, unsigned int host, __u32 vm, __u64 from, __u64 until,
-		      struct io_disk_time *t);
+int io_disks_past(const struct io_disks *d, unsigned int host, __u32 vm, __u64 from, __u64 until,
+		  const struct io_disk_span **list);
+/* Leaves in @list, of @nr, those that were asked for at @from or later. How many. */
+unsigned int io_disks_since(const struct io_disk_span **list, unsigned int nr, __u64 from);
+/* Of those of @list, in its order: what they took from @from on. */
+struct io_disk_time io_disks_time(const struct io_disk_span *const *list, unsigned int nr, __u64 from);
 /* Requests for which there was no room. */
 __u64 io_disks_beyond(const struct io_disks *d);
 /* Classes by host, VM, device and kind; to be freed. NULL, and then *@nr is 0: memory is out. */

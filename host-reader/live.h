@@ -51,6 +51,8 @@ __u64 live_close(struct live *s, bool look);
 
 /* There was no good reason why rings went back: they are broken. */
 void live_give_up(struct live *s, __u64 now);
+/* Is there one that did, or does not add up, and is neither read nor given up? */
+bool live_went_back(const struct live *s);
 /*
  * The memory of the guest was set back, or may have been: where its rings end, or ended at an earlier look since
  * @first if that was before. What lies before that is what was read. *@ends, or NULL, is live's.

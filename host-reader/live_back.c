@@ -24,6 +24,14 @@ void live_give_up(struct live *s, __u64 now)
 	}
 }
 
+bool live_went_back(const struct live *s)
+{
+	for (unsigned int i = 0; i < s->nr_rings; i++)
+		if (s->ring[i].went_back)
+			return true;
+	return false;
+}
+
 void live_salvage(struct live *s)
 {
 	for (unsigned int i = 0; i < s->nr_rings; i++)

@@ -203,7 +203,8 @@ static bool begin_views(struct reader *r)
 	for (unsigned int i = 0; i < r->nr; i++)
 		capture[i] = o->source[i].kind == SOURCE_FILE;
 	views_configure(&r->sinks, &(struct view_config){
-		.number = o->view_number, .nr = r->nr, .console = r->console, .capture = capture });
+		.number = o->view_number, .nr = r->nr, .console = r->console, .capture = capture,
+		.source = r->source, .started = r->started });
 	return true;
 }
 

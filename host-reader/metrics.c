@@ -145,14 +145,8 @@ static void write_events(struct out *o, struct names_of *n, const struct source 
 
 static void write_info(struct out *o, const struct source *s)
 {
-	static const char *const kinds[] = {
-		[SOURCE_IVSHMEM] = "ivshmem", [SOURCE_LOCAL] = "local", [SOURCE_FILE] = "file", [SOURCE_DOORBELL] = "doorbell",
-		[SOURCE_QMP] = "qmp", [SOURCE_STREAM] = "stream", [SOURCE_KVM] = "kvm", [SOURCE_PID] = "pid",
-		[SOURCE_BOOTRING] = "bootring",
-	};
-
 	begin(o, "htrace_source_info", s);
-	label(o, ',', "kind", kinds[s->spec->kind]);
+	label(o, ',', "kind", source_kind_name[s->spec->kind]);
 	if (s->vcpus_pid)
 		number(o, "pid", (__u64)s->vcpus_pid);
 	value(o, 1);

@@ -32,12 +32,13 @@ static const char usage[] =
 	"Shows what guest-agent traces in a virtual machine, live, from shared memory.\n"
 	"\n"
 	"SOURCE:\n"
-	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID][,console=PATH][,trusted]\n"
+	"  ivshmem:PATH[,ram=auto|PATH][,pid=PID][,console=PATH][,nested][,trusted]\n"
 	"                        the file behind a VM's ivshmem device. The guest's RAM is found\n"
 	"                        through the process that maps PATH, unless that process (pid=) or\n"
 	"                        the file of its RAM (ram=) is given. Commas in paths are doubled.\n"
 	"                        trusted: -o raw:DIR writes from the guest's memory, without a copy;\n"
-	"                        console=: file with its console, of which --view crash shows the end\n"
+	"                        console=: file with its console, of which --view crash shows the end;\n"
+	"                        nested: the VM has given its device to a guest of its own\n"
 	"  doorbell:SOCKET[,size=SIZE][,ram=auto|PATH][,pid=PID][,trusted]\n"
 	"                        an ivshmem device with a doorbell, whose server host-reader is, for\n"
 	"                        one VM: memory of SIZE (64M), for QEMU's -chardev socket,path=SOCKET.\n"
@@ -72,7 +73,7 @@ static const char usage[] =
 	"                                       later, and for babeltrace2; rotate=64M, rotate=60s: in\n"
 	"                                       parts; keep=1G: the oldest are deleted\n"
 	"      --view VIEW       what text outputs show instead of the events:\n"
-	"                          summary      the final summary\n"
+	"                          summary      the final summary; summary:json: an object a page\n"
 	"                          exits        of sources kvm (and captures of it): why vCPUs leave\n"
 	"                                       guest mode, how often, how long, where in the guest;\n"
 	"                                       exits:json: all of it, an object a page\n"
@@ -280,6 +281,10 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		s->console = strdup(option + 8);
 		return 0;
 	}
+	if (s->kind == SOURCE_IVSHMEM && !strcmp(option, "nested")) {
+		s->nested = true;
+		return 0;
+	}
 	if (s->kind == SOURCE_KVM && !strcmp(option, "aggregate")) {
 		s->aggregate = true;
 		return 0;
@@ -302,7 +307,7 @@ static int parse_source_option(struct source_spec *s, const char *arg, const cha
 		return 0;
 	}
 	say("unknown option '%s' in source '%s'%s", option, arg,
-	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid=, console= and trusted" :
+	    s->kind == SOURCE_IVSHMEM ? "; there are ram=, pid=, console=, nested and trusted" :
 	    s->kind == SOURCE_DOORBELL || s->kind == SOURCE_QMP ? "; there are size=, ram=, pid=, console= and trusted" :
 	    s->kind == SOURCE_STREAM ? "; there are size=, pid= and trusted" :
 	    s->kind == SOURCE_FILE ? "; there is console=" : s->kind == SOURCE_LOCAL ? "; there is trusted" :
@@ -374,6 +379,12 @@ static int parse_source(struct options *o, const char *arg)
 	return ret;
 }
 
+const char *const source_kind_name[] = {
+	[SOURCE_IVSHMEM] = "ivshmem", [SOURCE_LOCAL] = "local", [SOURCE_FILE] = "file", [SOURCE_DOORBELL] = "doorbell",
+	[SOURCE_QMP] = "qmp", [SOURCE_STREAM] = "stream", [SOURCE_KVM] = "kvm", [SOURCE_PID] = "pid",
+	[SOURCE_BOOTRING] = "bootring",
+};
+
 int options_add_source(struct options *o, const struct source_spec *like)
 {
 	struct source_spec *s = &o->source[o->nr_sources];
@@ -411,8 +422,8 @@ static int parse_view(struct options *o, const char *arg)
 	o->view = o->tables ? VIEW_TABLES : VIEW_SUMMARY;
 	if (o->tables || !strcmp(arg, "summary"))
 		return 0;
-	say("unknown view '%s'; there are: summary, exits (and exits:json), io (and io:json), functions (and "
-	    "functions:graph, functions:folded, functions:json), steal (and steal:json), hypercalls (and hypercalls:folded, "
+	say("unknown view '%s'; there are: summary (and summary:json), exits (and exits:json), io (and io:json), "
+	    "functions (and functions:graph, functions:folded, functions:json), steal (and steal:json), hypercalls (and hypercalls:folded, "
 	    "hypercalls:json), boot (and boot:json), crash (and crash:NUMBER, crash:json, crash:json:NUMBER; up to %u)",
 	    arg, LAST_EVENTS_MAX);
 	return USAGE_ERROR;

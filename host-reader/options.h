@@ -23,6 +23,8 @@ enum source_kind {
 	SOURCE_BOOTRING, /* the ring in which a guest's kernel records its boot, in the guest's memory */
 };
 
+extern const char *const source_kind_name[];
+
 struct source_spec {
 	enum source_kind kind;
 	char *path;
@@ -33,6 +35,7 @@ struct source_spec {
 	char *console; /* what the guest's console says goes there, too; or NULL */
 	int pid;   /* the VMM; 0: found by the region's file; of KVM: all */
 	bool aggregate; /* KVM's exits with what they were for */
+	bool nested;  /* a guest of that VM's writes there: of its virtual CPUs and clock this host's KVM says nothing */
 	bool trusted; /* what its producers wrote may go to disk without a copy that is checked */
 	unsigned int of; /* of a capture the source with this number; 0: the only one */
 	struct source_stream *stream; /* that was begun before all others; or NULL */

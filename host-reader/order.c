@@ -11,6 +11,7 @@
 
 struct order {
 	struct order_entry *first;
+	unsigned int nr;
 	__u64 last; /* key that went out */
 	unsigned int awaited; /* captures that are between two sessions */
 };
@@ -32,6 +33,7 @@ void order_join(struct order *o, struct order_entry *e)
 		return;
 	e->next = o->first;
 	o->first = e;
+	o->nr++;
 }
 
 void order_leave(struct order_entry *e)
@@ -41,9 +43,15 @@ void order_leave(struct order_entry *e)
 	for (struct order_entry **at = &e->order->first; *at; at = &(*at)->next)
 		if (*at == e) {
 			*at = e->next;
+			e->order->nr--;
 			break;
 		}
 	e->order = NULL;
+}
+
+unsigned int order_sharers(const struct order_entry *e)
+{
+	return e->order ? e->order->nr : 1;
 }
 
 void order_await(struct order *o, bool await)

@@ -49,6 +49,8 @@ void order_free(struct order *o);
 /* @o NULL: it is alone. */
 void order_join(struct order *o, struct order_entry *e);
 void order_leave(struct order_entry *e);
+/* How many sessions' records go out whichever of them is asked to let them. */
+unsigned int order_sharers(const struct order_entry *e);
 /* A capture's first or next session is still to join: others' wait for it; or no more. */
 void order_await(struct order *o, bool await);
 /*

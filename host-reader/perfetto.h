@@ -68,6 +68,7 @@ struct pf_names {
 struct pf_task {
 	__u32 tid; /* 0: none */
 	__u32 pid; /* as it was told; 0: it was not */
+	__u32 parent; /* the process that forked it, if that was told */
 	__s32 call;
 	bool in_call; /* of that number, and not back as far as is known */
 	__u8 len;
@@ -160,6 +161,14 @@ struct pf_args {
 	char text[PF_TEXT];
 };
 
+/* When machines have the times of a host, they must stay beside each other to the nanosecond: one offset for all of them. */
+#define PF_HOSTS 64u /* of more than so many machines are placed each by its own */
+
+struct pf_host {
+	__u8 boot_id[16];
+	__u64 ahead; /* real time less monotonic */
+};
+
 #define PF_NOTE 250 /* characters of a note that are shown */
 #define PF_EARLY 8
 
@@ -176,6 +185,8 @@ struct pf {
 	int error;
 	struct pf_machine *machines;
 	__u32 nr_machines;
+	struct pf_host host[PF_HOSTS]; /* whose times machines have: captures may be of several, or of several boots */
+	unsigned int nr_hosts;
 	struct pf_args args;
 	/* names that go out with the next event */
 	__u32 nr_fresh;
@@ -219,6 +230,8 @@ struct pf_task *pf_task_get(struct pf_tasks *t, __u32 tid);
 /* Tell what @tid is called and to which process it belongs, if that was not told. */
 void pf_tell_task(struct pf *p, struct pf_machine *m, const struct origin *from, __u32 tid,
 		  __u64 time);
+/* An event of its own tells that @tid, called so, belongs to @pid from now on, and that the process @parent made it. */
+void pf_task_forked(struct pf_machine *m, __u32 tid, __u32 pid, __u32 parent, const char *comm, size_t len);
 
 /* --------------------------------------------------------------------------------------- events */
 

@@ -253,12 +253,38 @@ static bool sched_wakeup_new(const struct making *w)
 	return true;
 }
 
+/* --------------------------------------------------------------------------- ends of system calls */
+
+/* @ret NULL: it is over, and nobody knows since when. */
+static void put_sys_exit(const struct making *w, __u32 tid, __s32 call, const __u64 *ret)
+{
+	struct pf_ftrace *f = next(w);
+
+	pf__ftrace_event__init(&f->event);
+	pf__sys_exit__init(&f->sys_exit);
+	f->event.sys_exit = &f->sys_exit;
+	f->sys_exit.has_id = true;
+	f->sys_exit.id = call;
+	f->sys_exit.has_ret = ret != NULL;
+	f->sys_exit.ret = ret ? (__s64)*ret : 0;
+	put(w, f, tid);
+}
+
+/* Its call, if it was in one, has ended unseen. */
+static void end_call(const struct making *w, struct pf_task *t)
+{
+	if (!t || !t->in_call)
+		return;
+	t->in_call = false;
+	put_sys_exit(w, t->tid, t->call, NULL);
+}
+
 /* ---------------------------------------------------------------------------------------- tasks */
 
 static bool sched_process_fork(const struct making *w)
 {
-	struct pf_ftrace *f = next(w);
-	Pf__TaskNewtask *k = &f->newtask;
+	struct pf_ftrace *f;
+	Pf__TaskNewtask *k;
 	const char *comm;
 	__u32 tid, pid, parent;
 	size_t len;
@@ -267,6 +293,9 @@ static bool sched_process_fork(const struct making *w)
 	if (!comm || !get_u32(w, "child_tid", &tid) || !get_u32(w, "child_pid", &pid) ||
 	    !get_u32(w, "parent_tid", &parent) || !tid || len > TASK_NAME)
 		return false;
+	end_call(w, pf_task_find(&w->machine->tasks, tid)); /* of the one that had its number before */
+	f = next(w);
+	k = &f->newtask;
 	pf__ftrace_event__init(&f->event);
 	pf__task_newtask__init(k);
 	f->event.task_newtask = k;
@@ -276,6 +305,7 @@ static bool sched_process_fork(const struct making *w)
 	pf_text(f->text[0], PF_COMM, comm, len);
 	k->comm = f->text[0];
 	put(w, f, parent);
+	pf_task_forked(w->machine, tid, pid, names_pid(w->e->from->names, parent, w->e->time), comm, len);
 	return true;
 }
 
@@ -302,30 +332,6 @@ static bool task_rename(const struct making *w)
 }
 
 /* --------------------------------------------------------------------------------- system calls */
-
-/* @ret NULL: it is over, and nobody knows since when. */
-static void put_sys_exit(const struct making *w, __u32 tid, __s32 call, const __u64 *ret)
-{
-	struct pf_ftrace *f = next(w);
-
-	pf__ftrace_event__init(&f->event);
-	pf__sys_exit__init(&f->sys_exit);
-	f->event.sys_exit = &f->sys_exit;
-	f->sys_exit.has_id = true;
-	f->sys_exit.id = call;
-	f->sys_exit.has_ret = ret != NULL;
-	f->sys_exit.ret = ret ? (__s64)*ret : 0;
-	put(w, f, tid);
-}
-
-/* Its call, if it was in one, has ended unseen. */
-static void end_call(const struct making *w, struct pf_task *t)
-{
-	if (!t || !t->in_call)
-		return;
-	t->in_call = false;
-	put_sys_exit(w, t->tid, t->call, NULL);
-}
 
 /* Whose numbers they are is known from how they are declared. */
 static void find_machine(const struct making *w)

@@ -75,13 +75,32 @@ void pf_put_host(struct pf *p)
 	pf_put(p, NULL, &packet);
 }
 
+/* Of all machines whose times are that host's. */
+static __u64 ahead_of(struct pf *p, const struct pf_machine *m)
+{
+	__u64 ahead = m->session->host_real, now = clock_of(CLOCK_REALTIME);
+	const __u8 *host = m->session->host_boot_id;
+
+	for (unsigned int i = 0; i < p->nr_hosts; i++)
+		if (!memcmp(p->host[i].boot_id, host, sizeof(p->host[i].boot_id)))
+			return p->host[i].ahead;
+	if (!ahead || ahead >= PF_TIME_MAX)
+		ahead = now > m->last ? now - m->last : 1;
+	if (p->nr_hosts < PF_HOSTS) {
+		memcpy(p->host[p->nr_hosts].boot_id, host, sizeof(p->host[0].boot_id));
+		p->host[p->nr_hosts++].ahead = ahead;
+	}
+	return ahead;
+}
+
 /* When it was what time there. Without a sample: now, when its first event is written. */
-static void sample_of(const struct pf_machine *m, __u64 *mono, __u64 *real)
+static void sample_of(struct pf *p, const struct pf_machine *m, __u64 *mono, __u64 *real)
 {
 	const struct htrace_clock_sample *c = &m->session->clock;
-	__u64 ahead = m->session->host_real;
 
-	if (m->session->on_host && ahead && ahead < PF_TIME_MAX) { /* the same of all of them */
+	if (m->session->on_host) {
+		__u64 ahead = ahead_of(p, m);
+
 		*mono = m->last && m->last < PF_TIME_MAX - ahead ? m->last : 1;
 		*real = *mono + ahead;
 		return;
@@ -109,7 +128,7 @@ static void put_clocks(struct pf *p, const struct pf_machine *m)
 	Pf__ClockSnapshot__Clock clock[3], *clocks[] = { &clock[0], &clock[1], &clock[2] };
 	__u64 mono, real;
 
-	sample_of(m, &mono, &real);
+	sample_of(p, m, &mono, &real);
 	set_clock(&clock[0], PF__BUILTIN_CLOCK__CLOCK_BOOTTIME, mono);
 	set_clock(&clock[1], PF__BUILTIN_CLOCK__CLOCK_MONOTONIC, mono);
 	set_clock(&clock[2], PF__BUILTIN_CLOCK__CLOCK_REALTIME, real);

@@ -43,7 +43,10 @@ struct pf_task *pf_task_get(struct pf_tasks *t, __u32 tid)
 	return &t->slot[at];
 }
 
-/* A process is called as its first thread. */
+/*
+ * A process is called as its first thread. Whoever reads the trace knows its parent if it saw the fork, and takes a
+ * process with another parent, or none, for another process.
+ */
 static void put_task(struct pf *p, const struct pf_machine *m, const struct pf_task *t, __u64 time)
 {
 	Pf__TracePacket packet = PF__TRACE_PACKET__INIT;
@@ -59,6 +62,8 @@ static void put_task(struct pf *p, const struct pf_machine *m, const struct pf_t
 	thread.name = comm;
 	process.has_pid = true;
 	process.pid = (__s32)t->pid;
+	process.has_ppid = t->parent != 0;
+	process.ppid = (__s32)t->parent;
 	process.n_cmdline = 1;
 	process.cmdline = &name;
 	process.has_cmdline_is_comm = process.cmdline_is_comm = true;
@@ -91,4 +96,13 @@ void pf_tell_task(struct pf *p, struct pf_machine *m, const struct origin *from,
 	put_task(p, m, t, time);
 	if (pid != tid && names_pid(from->names, pid, time) == pid)
 		pf_tell_task(p, m, from, pid, time);
+}
+
+void pf_task_forked(struct pf_machine *m, __u32 tid, __u32 pid, __u32 parent, const char *comm, size_t len)
+{
+	struct pf_task *t = pf_task_get(&m->tasks, tid);
+
+	len = strnlen(comm, len < sizeof(t->comm) ? len : sizeof(t->comm));
+	*t = (struct pf_task){ .tid = tid, .pid = pid, .parent = parent, .len = (__u8)len };
+	memcpy(t->comm, comm, len);
 }

@@ -230,6 +230,7 @@ void session_close(struct session *s)
 	stacks_free(s->stacks);
 	symbols_free(s->symbols);
 	free(s->copy);
+	free(s->began);
 	free(s);
 }
 
@@ -507,6 +508,19 @@ void session_mark_end(struct session *s, const char *text, __u64 now)
 	session_tell(s, CAPTURE_NOTE, text, strlen(text), now);
 	free(s->last_words);
 	s->last_words = strdup(text);
+}
+
+/* It goes out at once; a sink that keeps sessions apart puts it to the first event of this one. */
+void session_began(struct session *s, const char *text, __u64 now)
+{
+	struct sink_note note = { .source = s->c.source, .text = text };
+
+	if (!s->c.sinks)
+		return;
+	session_tell(s, CAPTURE_BEGAN, text, strlen(text), now);
+	free(s->began);
+	s->about.began = s->began = strdup(text);
+	sinks_note(s->c.sinks, &note);
 }
 
 void session_count_unwritten(struct session *s, __u64 events)

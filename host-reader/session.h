@@ -72,6 +72,8 @@ bool session_is_behind(const struct session *s);
 const struct htrace_schema *session_now(const struct session *s);
 /* Are times shown as the host's? By how much they may be off so far, ns, or HOST_CLOCK_UNKNOWN. */
 bool session_bound(const struct session *s, __u64 *bound);
+/* How its clock was converted so far: to @stats, as its end adds that to its source's. */
+void session_clock_so_far(const struct session *s, struct stats *stats);
 /* The latest time that was read, region clock. */
 __u64 session_latest(const struct session *s);
 /* The number of ring @ring among those of its kind. */
@@ -121,6 +123,8 @@ void session_note(struct session *s, const char *text, __u64 now);
 void session_mark(struct session *s, const char *text, __u64 now);
 /* Likewise, behind all that the session has, also what is held back: it ends with that. */
 void session_mark_end(struct session *s, const char *text, __u64 now);
+/* Likewise, before all that the session has, which is not its source's first: how it began. */
+void session_began(struct session *s, const char *text, __u64 now);
 /* For captures only: see enum capture_kind. */
 void session_tell(struct session *s, enum capture_kind kind, const void *data, size_t len,
 		  __u64 now);

@@ -106,6 +106,11 @@ bool session_bound(const struct session *s, __u64 *bound)
 	return s->clock.shown && s->clock.on_host;
 }
 
+void session_clock_so_far(const struct session *s, struct stats *stats)
+{
+	stats_clock_so_far(stats, &s->clock);
+}
+
 void session_use_host_word(struct session *s, const struct host_word *w)
 {
 	bool doubted = s->clock.host.doubted;

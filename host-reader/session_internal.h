@@ -71,6 +71,7 @@ struct session {
 	unsigned int nr_broken;
 	struct mark *notes, **last_note; /* that go out with the next event, or when none is due */
 	char *last_words; /* behind all of them; or NULL */
+	char *began;      /* what is announced before all of them; or NULL */
 	struct capture_end end; /* that captures get when a snapshot that goes out is in them, */
 	__u64 ended;            /* and when that was; 0: not yet, or they have it */
 	struct ring *latest; /* the ring of the latest event that went out, and when that was */

@@ -8,7 +8,7 @@
 #include "clock.h"
 #include "recorder.h"
 
-#define EMIT_NS 30000000
+#define EMIT_NS 30000000 /* of a round, of all whose records go out together: nobody waits for long to be read */
 
 static struct session *session_of(const struct order_entry *e)
 {
@@ -76,7 +76,7 @@ bool session_emit_due(struct session *s, __u64 now, bool all, __u64 until)
 
 bool session_emit(struct session *s, __u64 now, bool all)
 {
-	__u64 until = clock_now() + EMIT_NS;
+	__u64 until = clock_now() + EMIT_NS / order_sharers(&s->order);
 
 	if (s->recorder ? recorder_emit(s->recorder, now, all, until) :
 			  session_emit_due(s, now, all, until))

@@ -57,6 +57,7 @@ struct sink_session {
 	__u64 tables; /* of tasks that were read so far; names has what they say */
 	__u64 schema; /* another one whenever the schema was read again, and events have moved */
 	__u32 vm;     /* the process on the host that runs it, on KVM; 0: not known */
+	const char *began; /* how, harmless: "restarted: ...", "new session: ..."; NULL: it is its source's first */
 	struct session_facts facts;
 	/* The latest schema, which records that go out now may be too old for; NULL: none yet. */
 	const struct htrace_schema *reading;
@@ -125,6 +126,7 @@ enum capture_kind {
 	CAPTURE_HOST = 10,  /* struct host_word[] */
 	CAPTURE_VM = 11,    /* struct session_vm: by which process of the host it is run */
 	CAPTURE_NOTE = 12,  /* text: a line between the events, of what befell the source */
+	CAPTURE_BEGAN = 13, /* text: the line that the session began with, if it is not its source's first */
 };
 
 /* Of the host: virtual CPUs' numbers, rising; the n-th is the guest's CPU n. */

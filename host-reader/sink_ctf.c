@@ -91,10 +91,37 @@ static void dump_state(struct ctf *c, struct trace *t, struct stream *st,
 
 /* ----------------------------------------------------------------------------------------- sink */
 
+static void put_note(struct ctf *c, struct trace *t, const struct origin *from, const char *text, __u64 at)
+{
+	struct stream *st = c->error ? NULL : ctf_find_stream(c, t, from, 0);
+	struct sink_event e = { .from = from, .time = at };
+	__u64 time;
+
+	if (!st || c->error)
+		return;
+	time = ctf_stream_time(st->out, at);
+	ctf_begin_event(c, &e, CTF_NOTE, time);
+	ctf_add_string(&c->event, text, strlen(text));
+	ctf_end_event(c, t, st, time);
+}
+
+/* The trace of what happens at @at in @from; NULL: there is none. It begins with how its session did. */
+static struct trace *find_trace(struct ctf *c, const struct origin *from, __u64 at)
+{
+	struct trace *t = c->error ? NULL : ctf_find_trace(c, from, at);
+
+	if (!t || c->error || t->told_began)
+		return t;
+	t->told_began = true;
+	if (from->session->began)
+		put_note(c, t, from, from->session->began, at);
+	return t;
+}
+
 static void ctf_event(struct sink *s, const struct sink_event *e)
 {
 	struct ctf *c = s->state;
-	struct trace *t = c->error ? NULL : ctf_find_trace(c, e->from, e->time);
+	struct trace *t = find_trace(c, e->from, e->time);
 	struct stream *st = t && !c->error ? ctf_find_stream(c, t, e->from, kind_of(e)) : NULL;
 	__u64 time;
 
@@ -127,7 +154,7 @@ static struct stream *find_losing(struct ctf *c, struct trace *t, const struct o
 static void ctf_loss(struct sink *s, const struct sink_loss *l)
 {
 	struct ctf *c = s->state;
-	struct trace *t = c->error ? NULL : ctf_find_trace(c, l->from, l->time);
+	struct trace *t = find_trace(c, l->from, l->time);
 	struct stream *st = t && !c->error ? find_losing(c, t, l->from) : NULL;
 	__u64 nr = 0;
 
@@ -144,21 +171,14 @@ static void ctf_loss(struct sink *s, const struct sink_loss *l)
 		ctf_fail(c, ctf_stream_lose(st->out, t->begin, l->time, nr));
 }
 
-/* That a session began is told by its being a trace. */
+/* That a session began is told when it has a trace, of which this is not known yet. */
 static void ctf_note(struct sink *s, const struct sink_note *n)
 {
 	struct ctf *c = s->state;
-	struct trace *t = c->error || !n->from ? NULL : ctf_find_trace(c, n->from, n->time);
-	struct stream *st = t && !c->error ? ctf_find_stream(c, t, n->from, false) : NULL;
-	struct sink_event e = { .from = n->from, .time = n->time };
-	__u64 time;
+	struct trace *t = n->from ? find_trace(c, n->from, n->time) : NULL;
 
-	if (!st || c->error)
-		return;
-	time = ctf_stream_time(st->out, n->time);
-	ctf_begin_event(c, &e, CTF_NOTE, time);
-	ctf_add_string(&c->event, n->text, strlen(n->text));
-	ctf_end_event(c, t, st, time);
+	if (t)
+		put_note(c, t, n->from, n->text, n->time);
 }
 
 /*

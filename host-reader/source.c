@@ -309,9 +309,9 @@ static void region_round(struct source *s, __u64 now, struct source_round *round
 		return;
 	source_tell(s, now);
 	if (s->session) {
-		if (htrace_view_current(s->view) && s->state != SOURCE_BACK)
+		if (htrace_view_current(s->view) && !source_doubts(s))
 			live_refresh(s->live, now);
-		if (s->state != SOURCE_BACK) /* what is told of its clock then may be of both times */
+		if (!source_doubts(s)) /* what is told of its clock then may be of both times */
 			source_clock_look(s, now);
 		round->more |= session_emit(s->session, source_clock_emit(s, now), false);
 	}
@@ -378,6 +378,8 @@ static bool region_finish_some(struct source *s, __u64 now, bool late)
 		s->passes = s->session ? finish_passes(s) : 0;
 		if (s->state == SOURCE_BACK && !s->set_back) /* what else there is can be read */
 			source_not_back(s, now);
+		else if (s->state == SOURCE_SILENT)
+			live_give_up(s->live, now);
 		if (s->kvm) /* all that it wrote can be read then */
 			kvm_events_end(s->kvm);
 		if (s->boot)
@@ -425,6 +427,11 @@ static bool region_is_reading(const struct source *s)
 static bool region_ready(const struct source *s)
 {
 	return s->state == SOURCE_READING && live_ready(s->live);
+}
+
+static __u64 region_attached_ns(const struct source *s, __u64 now)
+{
+	return now - s->attached;
 }
 
 static __u64 region_due(const struct source *s)
@@ -488,4 +495,5 @@ const struct source_ops source_live = {
 	.arm = source_arm_region,
 	.due = region_due,
 	.awaits = region_awaits,
+	.attached_ns = region_attached_ns,
 };

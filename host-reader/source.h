@@ -101,6 +101,7 @@ struct source_ops {
 	bool (*arm)(struct source *s, struct htrace_bell *bell, int *nr, int max);
 	__u64 (*due)(const struct source *s);
 	const char *(*awaits)(const struct source *s);
+	__u64 (*attached_ns)(const struct source *s, __u64 now); /* its session, so far */
 };
 
 extern const struct source_ops source_live, source_file;
@@ -161,6 +162,7 @@ struct source {
 	bool suspected;  /* no heartbeat for a while: it is watched */
 	bool frozen, sure, buried; /* of a silent guest: paused; its memory is right; it is dead */
 	bool recorded; /* that asked for a snapshot */
+	__u64 still_at, loads_at; /* host time of the last look at which it was frozen, or could be being loaded */
 	bool closing, drained, salvaged, lost_names;
 	__u64 salvaged_events;
 	unsigned int refused; /* attach attempts in a row that found no region */
@@ -187,6 +189,7 @@ struct source {
 	__u64 tell_pause;
 	__u64 next_vcpus; /* look whether it still has those */
 	bool said_untold;
+	bool said_several; /* that its process runs other VMs, too */
 	__u64 next_scan; /* of a whole file */
 	__u64 closed_at; /* a session was found that was over */
 	__u64 heartbeat, heart_beat_at; /* its last value, and when it changed */
@@ -272,6 +275,12 @@ static inline __u64 source_due(const struct source *s)
 {
 	return s->ops->due(s);
 }
+
+/*
+ * What its stats will have if its session ends @now, as far as that is known: how its rings were read for exits is
+ * counted at its end only. Arrays stay those of its stats.
+ */
+struct stats source_stats(const struct source *s, __u64 now);
 
 /* Write out what the flight recorder holds, if there is one. @why: in a few words. */
 void source_snapshot(struct source *s, const char *why, __u64 now);

@@ -277,10 +277,11 @@ static void find_vm(struct source *s, __u64 now)
 			rings = super->ringset[i].nr_rings;
 	if (!s->config->exits || s->kvm || s->boot || s->vm_tries == VM_TRIES)
 		return;
-	if (!rings || s->no_ram || s->stream) {
+	if (!rings || s->no_ram || s->stream || s->spec->nested) {
 		s->vm_tries = VM_TRIES;
 		say_within(&s->quota, "%s: exits cannot be watched: its rings are %s; looking as sync "
-			   "adaptive does", s->spec->path, rings ? "copied by the agent" : "those of threads");
+			   "adaptive does", s->spec->path, !rings ? "those of threads" :
+			   s->spec->nested ? "those of a guest of the VM's" : "copied by the agent");
 		return;
 	}
 	s->next_vm = now + (VM_NS << s->vm_tries);
@@ -378,7 +379,7 @@ static void start_session(struct source *s, __u64 now)
 	htrace_view_announce(s->view, HTRACE_HOST_ATTACHED, super->session,
 			     ram_set(s) && !s->no_ram, s->no_ram ? s->no_ram : HTRACE_REASON_NONE);
 	s->relayed = live_relayed(s->live) != 0;
-	source_announce_session(s);
+	source_announce_session(s, now);
 	s->own_beats = 0;
 	source_beat(s);
 	s->fine = now;

@@ -6,7 +6,9 @@
  * heartbeat, and also ours, which nobody but us writes. What goes back first is not known, and rings may lie in
  * guest RAM, which is loaded at another time than the region. So whatever does not add up is only a suspicion:
  * nothing more is read until a heartbeat has gone back, which shows it, or has risen a few times, which shows
- * that it is not so: then the ring is broken.
+ * that it is not so: then the ring is broken. If there is none, the guest may be loaded still, which takes as long as
+ * it takes: no vCPU runs then. Once one does, or the process is gone, or rests for long, nobody loads it, and the ring
+ * is broken, too.
  *
  * Where rings end before the guest runs again is where the states parted: what lies before that was read. That is
  * seen by looking often. Who comes too late for that begins with what memory holds, some of it again.
@@ -22,6 +24,8 @@
 
 #define PROVES_NOTHING 3     /* heartbeats that rise: it was not set back */
 #define LATE_NS (500 * MS)   /* it may have run for so long before it was seen: then it comes again */
+#define WATCHED_NS (500 * MS) /* vCPUs, until they tell whether the guest runs */
+#define UNSEEN_NS (10 * SEC) /* to wait for a guest whose process is not found */
 
 bool source_steps_back(const struct source *s)
 {
@@ -106,6 +110,7 @@ void source_go_back(struct source *s, __u64 now)
 	const __u64 *ends;
 
 	s->beats_back = 0;
+	s->suspected = false; /* what its vCPUs run is looked at from here on */
 	live_ends(s->live, true, &ends);
 	source_enter(s, SOURCE_BACK, now);
 }
@@ -116,8 +121,24 @@ void source_not_back(struct source *s, __u64 now)
 	source_enter(s, SOURCE_READING, now);
 }
 
+bool source_doubts(const struct source *s)
+{
+	return s->state == SOURCE_BACK || (s->state == SOURCE_SILENT && live_went_back(s->live));
+}
+
+/* Of a silent guest: was it looked at for long enough, so that its host can tell whether it runs? */
+static bool was_watched(const struct source *s, __u64 now)
+{
+	if (s->vmm && vmm_gone(s->vmm))
+		return true;
+	if (!s->vmm || !s->vmm->nr) /* or of none of its threads is said what it runs */
+		return now - s->since >= UNSEEN_NS;
+	return now - s->vmm->since >= WATCHED_NS;
+}
+
 void source_back_round(struct source *s, __u64 now)
 {
+	enum vmm_is is;
 	const __u64 *ends;
 	__u64 before = s->heartbeat;
 	bool rose;
@@ -134,7 +155,15 @@ void source_back_round(struct source *s, __u64 now)
 			begin_again(s, now);
 		return;
 	}
-	if (s->beats_back < PROVES_NOTHING && !source_is_silent(s, now))
+	if (s->beats_back >= PROVES_NOTHING) {
+		source_not_back(s, now);
 		return;
-	source_not_back(s, now);
+	}
+	if (!source_is_silent(s, now) || !was_watched(s, now))
+		return;
+	is = source_look_at_vmm(s, now);
+	if (vmm_stands_still(is))
+		source_silent_as(s, is, now);
+	else
+		source_not_back(s, now);
 }

@@ -540,7 +540,7 @@ static void find_kvm(struct source *s)
 	struct kvm_process p;
 	char err[256];
 
-	if (s->local || access("/sys/kernel/debug/kvm", X_OK) || start < s->kvm_again)
+	if (s->local || s->spec->nested || access("/sys/kernel/debug/kvm", X_OK) || start < s->kvm_again)
 		return;
 	if (!kvm_process_find(&p, s->view, s->spec->pid, err, sizeof(err))) {
 		s->clock.kvm_pid = p.pid;

@@ -291,11 +291,16 @@ static void end_session(struct source *s, const struct capture_end *end)
 	p->at++; /* what is left of this one is in the order itself, and goes out before the next is looked at */
 }
 
+/* As captured. */
+static __u64 file_attached_ns(const struct source *s, __u64 now)
+{
+	return s->replay->latest - s->replay->begun;
+}
+
 /* Of one whose end was not written, or not reached. */
 static void cut_session(struct source *s)
 {
-	const struct replay *p = s->replay;
-	struct capture_end end = { .attached_ns = p->latest - p->begun };
+	struct capture_end end = { .attached_ns = file_attached_ns(s, 0) };
 
 	end_session(s, &end);
 }
@@ -315,13 +320,13 @@ static void take_text(char *to, size_t room, const struct capture_item *item)
 	to[len] = 0;
 }
 
-static void announce(struct source *s)
+static void announce(struct source *s, __u64 now)
 {
 	if (s->replay->announced)
 		return;
 	s->replay->announced = true;
 	source_describe(s);
-	source_announce_session(s);
+	source_announce_session(s, now);
 }
 
 static void take_place(struct source *s, const struct capture_item *item)
@@ -329,7 +334,7 @@ static void take_place(struct source *s, const struct capture_item *item)
 	take_text(s->placement, sizeof(s->placement), item);
 	session_tell(s->session, CAPTURE_PLACE, s->placement, strlen(s->placement), item->arrival);
 	if (!s->replay->announced) {
-		announce(s);
+		announce(s, item->arrival);
 		return;
 	}
 	source_describe(s);
@@ -342,6 +347,16 @@ static void take_said(struct source *s, const struct capture_item *item)
 
 	take_text(text, sizeof(text), item);
 	source_say(s, item->arrival, "%s", text);
+}
+
+/* Of several sessions we say it by ourselves: older captures have no word of it. */
+static void take_began(struct source *s, const struct capture_item *item)
+{
+	char text[1024];
+
+	take_text(text, sizeof(text), item);
+	if (s->stats.sessions == 1)
+		session_began(s->session, text, item->arrival);
 }
 
 static void take_broken(struct source *s, const struct capture_item *item)
@@ -374,7 +389,7 @@ static int take(struct source *s, struct source_round *round)
 	p->latest = item->arrival;
 	switch (item->kind) {
 	case CAPTURE_BATCH:
-		announce(s);
+		announce(s, item->arrival);
 		round->events += item->batch->events;
 		return session_batch(s->session, item->ring, item->batch, item->arrival,
 				     item->unverified, item->raised);
@@ -416,6 +431,9 @@ static int take(struct source *s, struct source_round *round)
 		source_mark(s, item->arrival, "%s", text);
 		break;
 	}
+	case CAPTURE_BEGAN:
+		take_began(s, item);
+		break;
 	case CAPTURE_BROKEN:
 		take_broken(s, item);
 		break;
@@ -568,4 +586,5 @@ const struct source_ops source_file = {
 	.ready = file_is_reading,
 	.due = file_due,
 	.awaits = file_awaits,
+	.attached_ns = file_attached_ns,
 };

@@ -75,6 +75,8 @@ void source_not_back(struct source *s, __u64 now);
 void source_beat(struct source *s);
 /* What was kept for the next session does not hold. */
 void source_forget_ends(struct source *s);
+/* Nothing is read, for it is not known whether it was set back. */
+bool source_doubts(const struct source *s);
 /* Does it have what is seen to go back? */
 bool source_steps_back(const struct source *s);
 
@@ -82,6 +84,10 @@ bool source_steps_back(const struct source *s);
 /* Was there no heartbeat for too long? */
 bool source_is_silent(struct source *s, __u64 now);
 void source_go_silent(struct source *s, __u64 now);
+/* Likewise, and why is known. */
+void source_silent_as(struct source *s, enum vmm_is is, __u64 now);
+/* How the process is that runs it, since it is suspected to be silent. */
+enum vmm_is source_look_at_vmm(const struct source *s, __u64 now);
 /* Did its silence ask for a snapshot already? One that is only paused does not. */
 bool source_silence_recorded(const struct source *s);
 void source_silent_round(struct source *s, __u64 now, struct source_round *round);
@@ -131,7 +137,7 @@ int source_open_session(struct source *s, const struct session_facts *facts, cha
 /* Put into words who it is and what its rings are like. */
 void source_describe(struct source *s);
 /* Say that it began, also in the outputs if it is not the first one. */
-void source_announce_session(struct source *s);
+void source_announce_session(struct source *s, __u64 now);
 /* What the guest says of itself now. */
 void source_take_guest(struct source *s, const struct htrace_guest *copy,
 		       const struct htrace_clock_sample *clock, __u64 now);

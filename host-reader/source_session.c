@@ -153,9 +153,8 @@ static void announce_trust(struct source *s)
 			   "beside raw:DIR", s->spec->path);
 }
 
-void source_announce_session(struct source *s)
+void source_announce_session(struct source *s, __u64 now)
 {
-	struct sink_note note = { .source = s->config->several ? s->name : NULL };
 	const char *how = s->rebooted ? "restarted: " : "new session: ";
 	char text[720];
 
@@ -164,25 +163,24 @@ void source_announce_session(struct source *s)
 		   s->spec->kind == SOURCE_FILE ? "" : "; sync ",
 		   s->spec->kind == SOURCE_FILE ? "; from a capture" : s->config->sync);
 	announce_trust(s);
-	if (s->stats.sessions == 1 || !s->config->sinks)
+	if (s->stats.sessions == 1)
 		return;
 	snprintf(text, sizeof(text), "%s%s", how, s->who);
-	note.text = text;
-	sinks_note(s->config->sinks, &note);
+	session_began(s->session, text, now);
 }
 
 /* ------------------------------------------------------------------------------------ the guest */
 
 /* What the agent that leaves did while we watched; before that it loaded its programs. */
-static void fold_agent(struct source *s)
+static void fold_agent(const struct source *s, struct stats *st)
 {
 	const struct htrace_guest *g = &s->guest;
 
-	s->stats.agent_total_ns += g->agent_cpu_ns;
+	st->agent_total_ns += g->agent_cpu_ns;
 	if (g->heartbeat_mono <= s->agent_mono_from || g->agent_cpu_ns < s->agent_cpu_from)
 		return;
-	s->stats.agent_cpu_ns += g->agent_cpu_ns - s->agent_cpu_from;
-	s->stats.agent_ns += g->heartbeat_mono - s->agent_mono_from;
+	st->agent_cpu_ns += g->agent_cpu_ns - s->agent_cpu_from;
+	st->agent_ns += g->heartbeat_mono - s->agent_mono_from;
 }
 
 /* An agent is there; fold_agent() when it is no more. */
@@ -236,7 +234,7 @@ void source_take_guest(struct source *s, const struct htrace_guest *copy,
 	}
 	note_skipped(s, &fresh, now);
 	if (fresh.agent_start_mono != s->guest.agent_start_mono) {
-		fold_agent(s);
+		fold_agent(s, &s->stats);
 		s->guest = fresh;
 		watch_agent(s);
 	} else if (s->guest.state < HTRACE_GUEST_RUNNING && fresh.state == HTRACE_GUEST_RUNNING) {
@@ -252,14 +250,31 @@ void source_take_guest(struct source *s, const struct htrace_guest *copy,
 
 /* ---------------------------------------------------------------------------------------- ending */
 
-static void fold_programs(struct source *s)
+static void fold_programs(const struct source *s, struct stats *st)
 {
-	s->stats.nr_progs = s->guest.nr_progs;
-	s->stats.nr_uncounted = 0;
+	st->nr_progs = s->guest.nr_progs;
+	st->nr_uncounted = 0;
 	for (__u32 i = 0; i < s->guest.nr_progs; i++) {
-		s->stats.misses += s->guest.prog[i].misses;
-		s->stats.nr_uncounted += !(s->guest.prog[i].flags & HTRACE_PROG_MISSES_COUNTED);
+		st->misses += s->guest.prog[i].misses;
+		st->nr_uncounted += !(s->guest.prog[i].flags & HTRACE_PROG_MISSES_COUNTED);
 	}
+}
+
+struct stats source_stats(const struct source *s, __u64 now)
+{
+	const struct session *session = s->session ? s->session : s->ending;
+	struct stats st = s->stats;
+
+	if (session)
+		session_clock_so_far(session, &st);
+	if (!s->session)
+		return st;
+	st.attached_ns += s->ops->attached_ns(s, now);
+	if (s->guest_seen) {
+		fold_agent(s, &st);
+		fold_programs(s, &st);
+	}
+	return st;
 }
 
 void source_let_go(struct source *s, const struct capture_end *end, __u64 now)
@@ -267,8 +282,8 @@ void source_let_go(struct source *s, const struct capture_end *end, __u64 now)
 	session_end(s->session, end, now);
 	s->ending = s->session;
 	s->session = NULL;
-	fold_agent(s);
-	fold_programs(s);
+	fold_agent(s, &s->stats);
+	fold_programs(s, &s->stats);
 	s->stats.attached_ns += end->attached_ns;
 	s->stats.unread += end->unread;
 	if (end->unread)

@@ -18,6 +18,7 @@
 #define STALE_BEATS 8
 #define BEAT_MS_DEFAULT 250
 #define BEAT_MS_MAX 5000
+#define LOADS_NS (10 * SEC)      /* who loads a guest's state does not rest for so long */
 
 static __u64 stale_after(const struct source *s)
 {
@@ -86,16 +87,25 @@ bool source_is_silent(struct source *s, __u64 now)
 
 /* ------------------------------------------------------------------------------------ what it left */
 
+enum vmm_is source_look_at_vmm(const struct source *s, __u64 now)
+{
+	return s->vmm ? vmm_look(s->vmm, now) : VMM_UNKNOWN;
+}
+
 void source_go_silent(struct source *s, __u64 now)
 {
-	enum vmm_is is = s->vmm ? vmm_look(s->vmm, now) : VMM_UNKNOWN;
+	source_silent_as(s, source_look_at_vmm(s, now), now);
+}
 
+void source_silent_as(struct source *s, enum vmm_is is, __u64 now)
+{
 	source_mark(s, now, "guest silent for %.1f s: %s", (double)(now - s->heart_beat_at) / 1e9,
 		    vmm_words(is));
-	s->frozen = is == VMM_PAUSED || is == VMM_STOPPED;
+	s->frozen = vmm_stands_still(is);
 	s->sure = s->frozen || s->stream || (is == VMM_GONE && s->state == SOURCE_READING);
 	s->salvaged = s->buried = s->recorded = false;
 	s->salvaged_events = 0;
+	s->still_at = s->loads_at = now;
 	source_enter(s, SOURCE_SILENT, now);
 }
 
@@ -122,6 +132,8 @@ static bool salvage(struct source *s, __u64 now, struct source_round *round)
 {
 	struct live_pass pass;
 
+	if (s->frozen && source_doubts(s)) /* what is in the other rings may be of two times */
+		return false;
 	if (!source_read_rings(s, now, true, !s->sure, &pass))
 		return false;
 	round->events += pass.events;
@@ -168,6 +180,35 @@ static void is_back(struct source *s, __u64 now)
 	s->done_id = 0;
 }
 
+/*
+ * It may be that an earlier state is being loaded. None is if it runs, for so long that its heart would have beaten,
+ * nor if hardly anything of its process does.
+ */
+static void look_whether_loaded(struct source *s, __u64 now)
+{
+	enum vmm_is is;
+
+	if (!s->frozen || !source_doubts(s)) {
+		s->still_at = s->loads_at = now;
+		return;
+	}
+	if (!s->vmm || now - s->vmm->since < SEC)
+		return;
+	is = vmm_look(s->vmm, now);
+	if (vmm_stands_still(is))
+		s->still_at = now;
+	if (is != VMM_PAUSED || !vmm_idles(s->vmm, now))
+		s->loads_at = now;
+	vmm_watch(s->vmm, now);
+	if (now - s->still_at > stale_after(s)) {
+		live_give_up(s->live, now);
+		source_silent_as(s, is, now);
+	} else if (now - s->loads_at > LOADS_NS) {
+		live_give_up(s->live, now);
+		s->salvaged = false; /* what else there is can be read */
+	}
+}
+
 void source_silent_round(struct source *s, __u64 now, struct source_round *round)
 {
 	if (source_ended(s, now))
@@ -181,12 +222,13 @@ void source_silent_round(struct source *s, __u64 now, struct source_round *round
 		return;
 	}
 	s->fine = now;
-	if (s->salvaged && !s->buried && s->vmm && vmm_gone(s->vmm)) {
+	if ((s->salvaged || source_doubts(s)) && !s->buried && s->vmm && vmm_gone(s->vmm)) {
 		if (s->frozen)
 			source_mark(s, now, "%s", vmm_words(VMM_GONE));
 		s->frozen = false;
 		bury(s);
 	}
+	look_whether_loaded(s, now);
 	if (!s->salvaged)
 		salvage(s, now, round);
 	else if (now >= s->next_house && region_file_replaced(s->view, s->spec->path))
@@ -197,6 +239,7 @@ bool source_finish_silent(struct source *s, __u64 now)
 {
 	struct source_round round = { 0 };
 
+	live_give_up(s->live, now); /* nobody waits any longer until it is known whether it was set back */
 	if (s->salvaged && (s->buried || s->frozen))
 		return false;
 	if (s->salvaged)

@@ -86,6 +86,11 @@ void source_tell(struct source *s, __u64 now)
 {
 	if (!s->config->teller || now < s->next_tell)
 		return;
+	if (s->spec->nested) { /* what this host's VM leaves guest mode for is no business of its guest's */
+		say_within(&s->quota, "%s: its guest cannot be told of its exits: it is one of the VM's own (nested)", s->spec->path);
+		s->next_tell = UINT64_MAX;
+		return;
+	}
 	if (!htrace_view_host(s->view)) {
 		say("%s: its guest cannot be told of its exits: no permission to write",
 		    s->spec->path);

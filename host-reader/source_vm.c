@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The process of this host that runs a source's guest, so that what the kvm source says of its
- * virtual CPUs is told of the guest's events. Its CPUs are KVM's in the order of their numbers.
+ * virtual CPUs is told of the guest's events. Its CPUs are KVM's in the order of their numbers. KVM's
+ * events name the process, and no VM: where it runs several, nobody can say whose virtual CPU it was.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 
 #include "clock.h"
 #include "kvm_process.h"
+#include "message.h"
 #include "source_internal.h"
 #include "vcpus.h"
 
@@ -44,7 +46,7 @@ static bool may_be_guest(const struct source *s)
 
 	for (__u32 i = 0; i < s->facts.nr_sets; i++)
 		cpus |= s->facts.set[i].kind == HTRACE_RING_PER_CPU;
-	return cpus && !s->facts.host;
+	return cpus && !s->facts.host && !s->spec->nested;
 }
 
 /* Also for who captures: the kvm source may be captured by another reader. */
@@ -54,7 +56,19 @@ static bool is_wanted(const struct source *s, const __u8 *boot_id)
 	       (vcpus_find(s->config->hosts, boot_id) || sinks_capture(s->config->sinks));
 }
 
-static bool find(struct source *s, struct session_vm *vm)
+/* What was told of the session before is not true of what comes. */
+static void disown(struct source *s, int pid, __u64 now)
+{
+	static const struct session_vm none;
+
+	if (!s->said_several)
+		say_within(&s->quota, "%s: process %d runs more than one VM: what virtual CPUs do is not told of this guest's events",
+			   s->spec->path, pid);
+	s->said_several = true;
+	session_vm(s->session, &none, now);
+}
+
+static bool find(struct source *s, struct session_vm *vm, __u64 now)
 {
 	struct kvm_process p;
 	char err[256];
@@ -63,6 +77,11 @@ static bool find(struct source *s, struct session_vm *vm)
 	if (kvm_process_find(&p, s->view, s->spec->pid ? s->spec->pid : s->vcpus_pid, err, sizeof(err)))
 		return false;
 	close(p.pidfd);
+	if (p.several_vms) {
+		disown(s, p.pid, now);
+		return false;
+	}
+	s->said_several = false;
 	vm->pid = (__u32)p.pid;
 	vm->nr = p.nr_vcpus;
 	memcpy(vm->vcpu, p.vcpu, p.nr_vcpus * sizeof(vm->vcpu[0]));
@@ -82,7 +101,7 @@ void source_find_vcpus(struct source *s, __u64 now)
 	if (!host_boot_id(vm.boot_id) || !is_wanted(s, vm.boot_id))
 		return;
 	start = clock_now();
-	found = find(s, &vm);
+	found = find(s, &vm, now);
 	end = clock_now();
 	s->find_again = end + COST_SHARE * (end - start); /* also if its sessions begin all the time */
 	if (found) {

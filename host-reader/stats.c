@@ -131,7 +131,8 @@ static void coalesce(struct stats *s)
 	s->nr_named = (unsigned int)(to - s->named) + 1;
 }
 
-void stats_fold(struct stats *s, const struct htrace_schema *schema)
+/* False: memory is out, and all is as it was. */
+static bool name_ids(struct stats *s, const struct htrace_schema *schema)
 {
 	struct named_count *more;
 	unsigned int nr = 0;
@@ -140,7 +141,7 @@ void stats_fold(struct stats *s, const struct htrace_schema *schema)
 		nr += s->by_id[id].count != 0;
 	more = realloc(s->named, (s->nr_named + nr + 1) * sizeof(*s->named));
 	if (!more)
-		return;
+		return false;
 	s->named = more;
 	for (__u32 id = 0; id < IDS; id++) {
 		if (!s->by_id[id].count)
@@ -149,8 +150,39 @@ void stats_fold(struct stats *s, const struct htrace_schema *schema)
 		name_id(more->name, schema, id);
 		more->n = s->by_id[id];
 	}
-	memset(s->by_id, 0, IDS * sizeof(*s->by_id));
 	coalesce(s);
+	return true;
+}
+
+void stats_fold(struct stats *s, const struct htrace_schema *schema)
+{
+	if (name_ids(s, schema))
+		memset(s->by_id, 0, IDS * sizeof(*s->by_id));
+}
+
+static int by_count(const void *a, const void *b)
+{
+	const struct named_count *x = a, *y = b;
+
+	if (x->n.count != y->n.count)
+		return x->n.count < y->n.count ? 1 : -1;
+	return strcmp(x->name, y->name);
+}
+
+struct named_count *stats_by_count(const struct stats *s, const struct htrace_schema *schema, unsigned int *nr)
+{
+	struct stats all = { .by_id = s->by_id, .nr_named = s->nr_named };
+
+	*nr = 0;
+	all.named = malloc((s->nr_named + 1) * sizeof(*all.named));
+	if (!all.named)
+		return NULL;
+	if (s->nr_named)
+		memcpy(all.named, s->named, s->nr_named * sizeof(*all.named));
+	name_ids(&all, schema);
+	qsort(all.named, all.nr_named, sizeof(*all.named), by_count);
+	*nr = all.nr_named;
+	return all.named;
 }
 
 void stats_names(const struct stats *s, const struct htrace_schema *schema,
@@ -168,23 +200,22 @@ void stats_names(const struct stats *s, const struct htrace_schema *schema,
 	}
 }
 
-static void stats_host_clock(struct host_clock_stats *s, struct host_clock *c)
+static void stats_host_clock(struct host_clock_stats *s, const struct host_clock *c)
 {
 	struct htrace_clock_line line = { .sz = sizeof(line) };
 
 	*s = (struct host_clock_stats){
 		.same = c->same, .how = c->latest.how, .segments = c->nr, .knots = c->knots,
-		.refused = c->refused, .steps = c->steps, .step = c->step, .doubts = c->doubts,
+		.refused = c->refused, .steps = c->steps, .step = c->step, .doubts = c->doubts, .bound = HOST_CLOCK_UNKNOWN,
 	};
 	if (host_clock_line(c, &line))
 		return;
 	s->hz = line.hz;
 	s->time = line.time;
 	s->mono = line.mono;
-	host_clock_time(c, line.time, NULL, &s->bound);
 }
 
-void stats_clock(struct stats *s, struct region_clock *c)
+void stats_clock_so_far(struct stats *s, const struct region_clock *c)
 {
 	struct htrace_clock_line line = { .sz = sizeof(line) };
 
@@ -205,6 +236,15 @@ void stats_clock(struct stats *s, struct region_clock *c)
 	s->clock_refused += line.refused;
 	if (line.bound > s->clock_bound)
 		s->clock_bound = line.bound;
+}
+
+/* To ask for a time is to show it: what is found out later may say nothing else of it. */
+void stats_clock(struct stats *s, struct region_clock *c)
+{
+	stats_clock_so_far(s, c);
+	s->host.bound = 0;
+	if (s->host.hz)
+		host_clock_time(&c->host, s->host.time, NULL, &s->host.bound);
 }
 
 struct ring_count stats_total(const struct stats *s)

@@ -34,6 +34,11 @@ struct ring_count {
 	bool used;
 };
 
+static inline __u64 ring_lost(const struct ring_count *r)
+{
+	return r->overwritten + r->dropped + r->corrupt + r->unfinished;
+}
+
 /* How a region's clock goes beside the host's. */
 struct host_clock_stats {
 	bool same;
@@ -43,7 +48,7 @@ struct host_clock_stats {
 	__s64 step; /* the last one */
 	__u64 hz;   /* of its clock, by the host's; 0: not known */
 	__u64 time, mono; /* at the last knot: its clock, the host's */
-	__u64 bound; /* then */
+	__u64 bound; /* then; HOST_CLOCK_UNKNOWN while its session goes on */
 };
 
 struct stats {
@@ -91,7 +96,11 @@ void stats_fold(struct stats *s, const struct htrace_schema *schema);
 /* All that was counted by name, also in the current session, whose schema this is; a name may come several times. */
 void stats_names(const struct stats *s, const struct htrace_schema *schema,
 		 void (*each)(void *ctx, const char *name, const struct event_count *n), void *ctx);
-/* Likewise: how its clock was converted. */
+/* Likewise, each once, the most frequent first, and how many there are; to be freed. NULL: memory is out. */
+struct named_count *stats_by_count(const struct stats *s, const struct htrace_schema *schema, unsigned int *nr);
+/* The session goes on: how its clock was converted so far. */
+void stats_clock_so_far(struct stats *s, const struct region_clock *clock);
+/* It ends. */
 void stats_clock(struct stats *s, struct region_clock *clock);
 /* Sum over all rings. */
 struct ring_count stats_total(const struct stats *s);

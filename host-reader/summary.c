@@ -66,7 +66,7 @@ void statistics_say(struct statistics *t, const struct source *s, __u64 now)
 	say("%s%s%.0f events/s, %llu received, lost %llu, skipped %s, backlog %s, agent %s",
 	    s->config->several ? s->spec->path : "", s->config->several ? ": " : "",
 	    seconds > 0 ? (double)(sum.events - t->events) / seconds : 0.0, (ull)sum.events,
-	    (ull)(sum.overwritten + sum.dropped + sum.corrupt + sum.unfinished), skipped, backlog, agent);
+	    (ull)ring_lost(&sum), skipped, backlog, agent);
 	t->at = now;
 	t->events = sum.events;
 }
@@ -99,15 +99,6 @@ static void write_cpu(struct out *o, const struct stats *st, __u64 elapsed_ns, _
 	row(o, "reader", text);
 }
 
-static int by_count(const void *a, const void *b)
-{
-	const struct named_count *x = a, *y = b;
-
-	if (x->n.count != y->n.count)
-		return x->n.count < y->n.count ? 1 : -1;
-	return strcmp(x->name, y->name);
-}
-
 static void write_event(struct out *o, const char *name, const struct event_count *n, __u64 total,
 			double seconds)
 {
@@ -122,19 +113,20 @@ static void write_events(struct out *o, const struct stats *st)
 {
 	double seconds = (double)st->attached_ns / 1e9;
 	struct event_count all = { 0 };
+	unsigned int nr;
+	struct named_count *named = stats_by_count(st, NULL, &nr);
 
-	for (unsigned int i = 0; i < st->nr_named; i++) {
-		all.count += st->named[i].n.count;
-		all.bytes += st->named[i].n.bytes;
+	for (unsigned int i = 0; i < nr; i++) {
+		all.count += named[i].n.count;
+		all.bytes += named[i].n.bytes;
 	}
-	if (st->nr_named)
-		qsort(st->named, st->nr_named, sizeof(*st->named), by_count);
 	out_printf(o, "%-32s %12s %9s %12s %12s", "event", "count", "share", "per second",
 		   "bytes/event");
 	out_newline(o);
-	for (unsigned int i = 0; i < st->nr_named; i++)
-		write_event(o, st->named[i].name, &st->named[i].n, all.count, seconds);
+	for (unsigned int i = 0; i < nr; i++)
+		write_event(o, named[i].name, &named[i].n, all.count, seconds);
 	write_event(o, "total", &all, all.count, seconds);
+	free(named);
 }
 
 static void write_ring(struct out *o, const char *name, const struct ring_count *r, double seconds)
@@ -258,7 +250,7 @@ static void write_totals(struct out *o, const struct source *s)
 		out_newline(o);
 	}
 	out_printf(o, "%-12s%llu (overwritten %llu, dropped %llu, corrupt %llu, ", "lost",
-		   (ull)(sum.overwritten + sum.dropped + sum.corrupt + sum.unfinished + st->misses),
+		   (ull)(ring_lost(&sum) + st->misses),
 		   (ull)sum.overwritten, (ull)sum.dropped, (ull)sum.corrupt);
 	if (sum.unfinished)
 		out_printf(o, "unfinished %llu, ", (ull)sum.unfinished);

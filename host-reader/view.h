@@ -37,6 +37,8 @@ void view_json_octaves(struct out *o, const struct durations *d, const char *uni
 void view_json_durations(struct out *o, const struct durations *d, const char *unit);
 /* A member behind others: harmless text; nothing if there is none. */
 void view_json_named(struct out *o, const char *name, const char *text);
+/* Likewise: what a guest says, up to @room bytes of anything. */
+void view_json_said(struct out *o, const char *name, const char *text, size_t room);
 
 static inline double percent(__u64 part, __u64 of)
 {
@@ -49,6 +51,7 @@ static inline double us(__u64 ns)
 }
 
 struct console;
+struct source;
 
 /* What views are told beside events; all stays the caller's. */
 struct view_config {
@@ -56,6 +59,8 @@ struct view_config {
 	unsigned int nr;     /* sources */
 	struct console *const *console; /* of each source; NULL: none was named */
 	const bool *capture; /* is it one? */
+	const struct source *source; /* of them all */
+	__u64 started; /* host time */
 };
 
 struct view_ops {
@@ -71,7 +76,7 @@ struct view_ops {
 	/* What is known of a session goes at its end: what it prints then. */
 	void (*print_session)(void *view, const struct sink_session *session, struct view_page *p);
 	void (*finish)(void *view); /* the reader ends; sessions are closed after that */
-	void (*event)(void *view, const struct sink_event *e);
+	void (*event)(void *view, const struct sink_event *e); /* NULL, as the three behind it: it wants none of them */
 	void (*loss)(void *view, const struct sink_loss *l);
 	/* A kvm source's session says that a virtual CPU is in another state; NULL: it is not asked. */
 	void (*vcpu)(void *view, const struct sink_session *session, const struct vcpu_change *c);
@@ -84,7 +89,7 @@ struct exits;
 
 extern const struct view_ops view_exits, view_exits_json, view_io, view_io_json, view_functions,
 	view_functions_graph, view_functions_folded, view_functions_json, view_steal, view_steal_json, view_hypercalls, view_hypercalls_folded, view_hypercalls_json,
-	view_boot, view_boot_json, view_crash, view_crash_json;
+	view_boot, view_boot_json, view_crash, view_crash_json, view_summary_json;
 
 /* What view_exits has counted. */
 const struct exits *view_exits_numbers(const void *view);

@@ -167,6 +167,8 @@ static void guest_event(struct view_io *v, const struct sink_event *e)
 	}
 }
 
+#define X2APIC_EOI 0x80bu
+
 /* How it left guest mode, by KVM's words. */
 static enum io_exit exit_kind(const struct host_event *h)
 {
@@ -185,7 +187,8 @@ static enum io_exit exit_kind(const struct host_event *h)
 static void host_disk(struct view_io *v, unsigned int host, const struct sink_event *e, const struct host_event *h)
 {
 	struct io_disk_rq rq = {
-		.host = host, .vm = h->vm, .dev = h->dev, .bytes = h->bytes, .op = op_of(h->rwbs),
+		.host = host, .vm = h->vm,
+		.rq = { .sector = h->sector, .dev = h->dev, .bytes = h->bytes, .op = op_of(h->rwbs) },
 		.error = h->error != 0, .end = e->time, .ns = h->ns, .queue_ns = h->queue_ns,
 	};
 
@@ -223,6 +226,10 @@ static void host_event(struct view_io *v, const struct sink_event *e)
 	case HOST_INJECT:
 		io_host_inject(v->io, host, h.vm, h.vcpu, e->time, h.vector, h.again);
 		break;
+	case HOST_MSR:
+		if (h.write && h.msr == X2APIC_EOI)
+			io_host_eoi(v->io, host, h.vm, h.vcpu);
+		break;
 	case HOST_DISK:
 		host_disk(v, host, e, &h);
 		break;
@@ -240,7 +247,7 @@ static void io_view_event(void *view, const struct sink_event *e)
 		return;
 	view_source_name(v->source[session->source_nr], session);
 	if (v->over[session->source_nr]) {
-		io_guest_loss(v->io, session->source_nr, 0);
+		io_guest_over(v->io, session->source_nr);
 		io_host_loss(v->io, session->source_nr, 0);
 		v->schema[session->source_nr] = 0;
 		v->over[session->source_nr] = false;

@@ -15,6 +15,7 @@
 
 #define PAUSED_RUNS 20000   /* ns: what a paused VM's vCPUs run at most, as when they are asked something */
 #define BUSY_RUNS 700000000 /* ns of a second: all the time */
+#define IDLE_SHARE 200      /* so little of the time: who loads a megabyte a second runs for as long */
 #define VCPU_SHARE 20       /* a vCPU has run a twentieth of what another one has, at least */
 
 /* ------------------------------------------------------------------------------------- finding it */
@@ -197,6 +198,17 @@ enum vmm_is vmm_look(const struct vmm *v, __u64 now)
 		busiest = ran > busiest ? ran : busiest;
 	}
 	return sum <= PAUSED_RUNS ? VMM_PAUSED : busiest >= BUSY_RUNS / 1000 * ms ? VMM_BUSY : VMM_IDLE;
+}
+
+bool vmm_idles(const struct vmm *v, __u64 now)
+{
+	struct vmm_thread t;
+	__u64 sum = 0;
+
+	for (unsigned int i = 0; i < v->nr; i++)
+		if (read_thread(v->pid, v->thread[i].tid, &t))
+			sum += t.ran - v->thread[i].ran;
+	return v->nr && sum <= (now - v->since) / IDLE_SHARE;
 }
 
 const char *vmm_words(enum vmm_is is)

@@ -43,6 +43,13 @@ bool vmm_gone(const struct vmm *v);
 void vmm_watch(struct vmm *v, __u64 now);
 /* How it has been since. */
 enum vmm_is vmm_look(const struct vmm *v, __u64 now);
+/* It runs hardly ever since, with all of its threads: nor does it load a guest's state. */
+bool vmm_idles(const struct vmm *v, __u64 now);
+/* No vCPU runs: memory is as the guest left it, unless it is being loaded. */
+static inline bool vmm_stands_still(enum vmm_is is)
+{
+	return is == VMM_PAUSED || is == VMM_STOPPED;
+}
 /* In a few words. */
 const char *vmm_words(enum vmm_is is);
 

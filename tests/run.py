@@ -75,7 +75,7 @@ MAPPING = ['test_owner', 'test_region', 'test_relay', 'test_ring', 'test_sync', 
 
 
 # Of equal rounds in unit tests `unit.` runs all, and the slower ones a share (tests/unit/unit.h).
-SHARES = {'clang.': 3, 'sanitized.': 8, 'aarch64.': 16}
+SHARES = {'pages16k.': 8, 'pages64k.': 8, 'clang.': 3, 'sanitized.': 8, 'aarch64.': 16}
 
 
 # What hangs fails, and the others are run: seconds that a test may take, on a machine with other work; those after which no
@@ -126,8 +126,8 @@ def run_unit(exe, label, results, wrapper=()):
     share = SHARES.get(label, 1)
     if share > 1:
         env.setdefault('HTRACE_UNIT_SHARE', str(share))
-    if wrapper:  # an emulator is slow
-        env['CK_TIMEOUT_MULTIPLIER'] = '15'
+    env['CK_TIMEOUT_MULTIPLIER'] = '15' if wrapper else '5'  # an emulator is slow, and a machine with other work
+    if wrapper:
         env.setdefault('HTRACE_SCHEDULES', '150')  # of test_schedules
     if PAGES.get(label):
         env.update(LD_PRELOAD=os.path.join(os.path.abspath(dir), 'bigpages.so'),
@@ -271,6 +271,7 @@ def all_tests(args, results):
 COMPUTING = 'aarch64.', 'model.', 'fuzz.', 'sanitized.', 'mutated.unit[', 'unit.', 'clang.', 'pages16k.', 'pages64k.'
 BUILDING = 'aarch64.', 'fuzz.'  # in a directory of their own: one by one
 ALONE = 'stress.', 'mutated.', 'cost.', 'bells.', 'hostile.', 'many.', 'nested.', 'linux_guest.'
+NOT_ALONE = 'mutated.build_flag', 'bells.none', 'nested.killed', 'nested.refused'  # these wait, however long it takes
 LONG = 'relay', 'module', 'sinks', 'survival', 'stacks', 'filter', 'drivers', 'loss', 'truth', 'capture'  # first
 LANES = min(os.cpu_count() or 1, 4)
 MORE = 1  # where there are guests: two leave a fifth of two CPUs idle
@@ -282,7 +283,7 @@ def split(tests):
         return [], [], tests
     computing = sorted((t for t in tests if t[0].startswith(COMPUTING)),
                        key=lambda t: [t[0].startswith(c) for c in COMPUTING].index(True))
-    alone = [t for t in tests if t[0].startswith(ALONE) and t not in computing]
+    alone = [t for t in tests if t[0].startswith(ALONE) and not t[0].startswith(NOT_ALONE) and t not in computing]
     suites = {}  # what the tests of one made, a module or a package, is used by all of it
     for t in tests:
         if t not in computing and t not in alone:

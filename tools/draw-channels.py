@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 
 from test_cost import load_bench  # noqa: E402
 
-LEFT, PANEL, GAP, ROW, TOP, DOT = 170, 360, 30, 30, 46, 3
+LEFT, PANEL, GAP, ROW, TOP, DOT = 170, 350, 40, 30, 46, 3
 COLOURS = {8: '#4e79a7', 64: '#59a14f', 1024: '#f28e2b', 16384: '#e15759'}
 STYLE = '''<style>
 text { fill: #1f2328 } .ground { fill: #fff } .line { stroke: #d8dee4 }
@@ -53,7 +53,7 @@ def draw(names, found, panels):
              f'viewBox="0 0 {width} {bottom + 28}" font-family="sans-serif" font-size="11">', STYLE,
              f'<rect class="ground" width="{width}" height="{bottom + 28}"/>']
     for nr, (key, title) in enumerate(panels):
-        values = [v for at in found.values() for v in at.get(key, []) if v > 0]
+        values = [v for (name, _), at in found.items() if name in names for v in at.get(key, []) if v > 0]
         if not values:
             continue
         axis = Axis(LEFT + nr * (PANEL + GAP), values)

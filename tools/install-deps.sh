@@ -46,6 +46,8 @@ while [ $# -gt 0 ]; do
 		packages+=(python3-prometheus-client)
 		# the Debian packages; lint and units of what they install
 		packages+=(build-essential dpkg-dev debhelper dh-dkms lintian systemd)
+		# Perfetto's trace processor, which tools/fetch-trace-processor.sh fetches; other packages than Debian's have both
+		command -v node >/dev/null && command -v npm >/dev/null || packages+=(nodejs npm)
 		# the build for aarch64; tools/cross-aarch64.sh fetches the arm64 libraries
 		packages+=(gcc-aarch64-linux-gnu qemu-user-static "${bench[@]}")
 		;;

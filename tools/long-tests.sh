@@ -16,8 +16,9 @@ Usage: long-tests.sh [--hours N] [--only REGEX] [--build DIR] [--log DIR]
   --only REGEX   which tests (default: truth, loss, relay, survival, hostile, built_in,
                  tracepoints, drivers, sinks, capture, lend, filter, stacks, stress,
                  faults, kvm, vcpus, one_clock, timeline, dead, snapshot, many, vandal (a minute
-                 of it), strings, nested, linux_guest, host_disk, functions, view_io, and the
-                 unit tests of the ring and of CTF)
+                 of it), strings, nested, linux_guest, host_disk, functions, view, view_io,
+                 hypercalls, boot, crash, compress, compass, and the unit tests of the ring
+                 and of CTF)
   --build DIR    what to test (default: build-test, as tools/test.sh leaves it)
   --log DIR      where the rounds' outputs go (default: a new directory in /tmp)
   --timeline N   instead, for N minutes each (at most 12): what caused what across the border of two VMs
@@ -36,7 +37,7 @@ bad_usage() { echo "long-tests: $* (see --help)" >&2; exit 2; }
 
 top=$(dirname "$(dirname "$(readlink -f "$0")")")
 hours=8
-only='^(truth|loss|relay|survival|hostile|built_in|tracepoints|drivers|sinks|capture|lend|linux_guest|host_disk|functions|view_io|nested|filter|stacks|stress|faults|kvm|vcpus|one_clock|timeline|dead|snapshot|many|vandal|strings)\.|^unit\.test_(ring|schedules|region|relay|vshmem|sink_ctf)$'
+only='^(truth|loss|relay|survival|hostile|built_in|tracepoints|drivers|sinks|capture|lend|linux_guest|host_disk|functions|view|view_io|hypercalls|boot|crash|compress|compass|nested|filter|stacks|stress|faults|kvm|vcpus|one_clock|timeline|dead|snapshot|many|vandal|strings)\.|^unit\.test_(ring|schedules|region|relay|vshmem|sink_ctf)$'
 build=$top/build-test
 log=
 units=

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Installs what is needed, builds with gcc (warnings are errors; clang builds for
-# aarch64) and with sanitizers, and runs every test. The last line is
+# Installs what is needed, builds with gcc (warnings are errors; clang has none
+# for aarch64) and with sanitizers, and runs every test. The last line is
 # "N passed, N failed, N skipped".
 
 set -euo pipefail

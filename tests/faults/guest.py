@@ -84,6 +84,8 @@ class Monitor:
         self.socket.close()
 
 
+DONE = r'DONE\nTOLD .*\n'
+
 # (kernel, policy, vCPUs, faults inside the guest, those outside, the last one)
 BOOTS = [
     ('6.12', 'overwrite', 2,
@@ -134,7 +136,7 @@ class Guest(Host):
             arg = self.rng.randint(-10**6, 10**6) if fault == 'clock jump' else f'0.{self.rng.randint(1, 8)}'
             lines += [f'sleep 0.{self.rng.randint(1, 9)}', f'echo FAULT {fault}', 'workload told /tmp/done',
                       f'{fault.replace(" ", "_")} {arg}']
-        lines += ['sleep 1', 'echo DONE', 'workload told /tmp/done', 'sleep 1000']
+        lines += ['sleep 1', 'while :; do', 'echo DONE; workload told /tmp/done', 'sleep 1', 'done']
         return '\n'.join(lines) + '\n'
 
     # ------------------------------------------------------------------------------ what happens
@@ -151,9 +153,18 @@ class Guest(Host):
         monitor.answer('DEVICE_DELETED')
         monitor.close()
 
+    def wait_until_done(self, more=0):
+        """The guest has told of all that was done, and then so many times."""
+        self.vm.wait_for(DONE, count=len(re.findall(DONE, self.vm.console())) + more if more else 1)
+
     def do_kill_QEMU(self):
+        """While the reader stands still: what was recorded meanwhile, a second at least, is in the rings alone."""
+        time.sleep(0.5)  # the rings of an agent that came last are mapped
+        self.reader.process.send_signal(signal.SIGSTOP)
+        self.wait_until_done(2)
         self.vm.qemu.kill()
         self.vm.qemu.wait()
+        self.reader.process.send_signal(signal.SIGCONT)
         self.reader.wait_for('silent')
         time.sleep(0.3)
         self.reader.end((0,))
@@ -183,7 +194,7 @@ class Guest(Host):
         while self.outside:
             time.sleep(self.rng.uniform(*PAUSE))
             self.do(self.outside.pop())
-        self.vm.wait_for('DONE\n(.*\n)*TOLD .*\n')
+        self.wait_until_done()
         time.sleep(self.rng.uniform(*PAUSE))
         self.reader.wait_for('rings of')
         self.log.append(self.last)
@@ -192,10 +203,12 @@ class Guest(Host):
     # ------------------------------------------------------------------------------ the account
 
     def told(self):
-        """[(line before it, {who: calls made})]"""
-        lines = self.vm.console().splitlines()
-        return [(before, dict(tuple(map(int, did.split('='))) for did in line.split()[1:]))
+        """[(line before it, {who: calls made})], of those at the end the last."""
+        lines = self.vm.console().rpartition('\n')[0].splitlines()
+        told = [(before, dict(tuple(map(int, did.split('='))) for did in line.split()[1:]))
                 for before, line in zip(lines, lines[1:]) if line.startswith('TOLD')]
+        done = [t for t in told if t[0] == 'DONE']
+        return [t for t in told if t not in done] + done[-1:]
 
     def required(self):
         """({who: ranges of calls that were recorded for sure}, [(fault, state when it began)])"""
@@ -231,8 +244,9 @@ class Guest(Host):
         # A flight recorder that was not lapped has all; who discards what was read has the rest.
         have = last if self.policy == 'overwrite' else found
         missing = sum(len(set(range(*span)) - have.get(who, set())) for who, spans in need.items() for span in spans)
-        ends = sum(r.killed or r.failed for r in self.readers)
-        if missing > lost + (RATE * self.cpus * ends if self.policy == 'discard' else 0):
+        # Each has a raw capture: what is not in that stays in the rings, unless its directory was taken away.
+        gone = sum(r.gone for r in self.readers)
+        if missing > lost + (RATE * self.cpus * gone if self.policy == 'discard' else 0):
             raise Wrong(f'{missing} records are missing, {lost} are counted as lost')
         if self.policy == 'discard' and within > lost:  # what was read, and not written, would have come next
             raise Wrong(f'{within} records are missing among what readers delivered, {lost} are counted as lost')
@@ -246,7 +260,7 @@ class Guest(Host):
                           if at.get(who, 0) <= n < then.get(who, 0)} for who in then}
             result.append((fault, sum(map(len, sure.values())),
                            sum(len(seqs & found.get(who, set())) for who, seqs in sure.items())))
-        return [r for r in result if r[0] != 'DONE'] + [(fault, 0, 0) for fault in self.log]
+        return [r for r in result if r[0] != 'DONE'] + [(fault, None, None) for fault in self.log]
 
     def close(self):
         self.console = self.vm.console()

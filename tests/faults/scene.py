@@ -7,7 +7,7 @@ alike. A scene is of one of two kinds, so that the account can be exact:
 
 - one reader sees all: whatever dies beside it, delivered + lost = produced, by the loss lines of its output;
 - readers come and go: the rings' processes are not killed, and the last reader's summary has all that was ever
-  produced, received + lost + before = produced.
+  produced, received + lost + before = produced; what it received is in its outputs.
 
 Of each reader, however it ended: what is missing among that which it delivered it counted, before what came after.
 So what a reader that was killed had read, and not written, can only be what would have come next. It is nothing
@@ -252,6 +252,8 @@ class Scene(Host):
             if last['received'] != delivered or last['lost'] != lost or last['before']:
                 raise Wrong(f'the summary says {last}, the output {delivered} and {lost} lost')
         else:
+            if last['received'] != sum(map(len, records.values())):
+                raise Wrong(f'the summary says {last}, the output has {sum(map(len, records.values()))}')
             told = last['received'] + last['lost'] + last['before']
         if not done <= told <= begun:
             raise Wrong(f'{done} to {begun} were produced, {told} are told of: {last}, {delivered} '

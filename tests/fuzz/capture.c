@@ -102,6 +102,7 @@ static void make_capture(void)
 	session_tell(r.session, CAPTURE_SAID, "said", 4, r.now);
 	session_host_clock(r.session, words, 4, r.now);
 	session_mark(r.session, "a mark", r.now);
+	session_began(r.session, "restarted: it", r.now);
 	session_broken(r.session, 1, "why", r.now);
 	session_end(r.session, &end, r.now);
 	reader_close(&r);

@@ -100,11 +100,11 @@ ELSEWHERE = {
     'host-reader/source.c': 'what to do in which state: a guest\'s words are compared, attach.c and live.c read them; '
                             'survival, hostile',
     'host-reader/source_attach.c': 'when to attach: attach.c and ram.c judge; survival, hostile, host_reader',
-    'host-reader/source_back.c': 'was a guest set back: its words are compared, live.c reads its rings; dead, hostile',
+    'host-reader/source_back.c': 'was a guest set back: its words are compared, live.c reads its rings; test_source_silent, dead, hostile',
     'host-reader/source_end.c': 'when to end: host_reader, survival',
     'host-reader/source_file.c': 'which captures a directory has: capture_read.c and capture_lane.c judge them; capture',
     'host-reader/source_session.c': 'hands over what attach.c read; capture, survival',
-    'host-reader/source_silent.c': 'when nothing comes any more: dead, hostile',
+    'host-reader/source_silent.c': 'when nothing comes any more: test_source_silent, dead, hostile',
     'host-reader/vmm.c': 'processes of this machine; test_vmm, dead',
     'host-reader/hold.c': 'keeps what session.c hands over; test_hold',
     'host-reader/recorder.c': 'when held batches go on into session.c; snapshot',
@@ -116,6 +116,7 @@ ELSEWHERE = {
     **{f'host-reader/{f}.c': 'the host\'s kernel, for a guest; test_tell, test_tell_kvm' for f in (
         'tell', 'tell_kvm', 'source_tell')},
     'host-reader/summary.c': 'adds and shows numbers; names were escaped before; sinks',
+    'host-reader/view_summary.c': 'shows numbers, and names that show.c\'s rules escape; test_view_summary, metrics',
     'host-reader/stats.c': 'adds numbers',
     'host-reader/metrics.c': 'shows numbers, and names that show.c\'s rules escape, so many at most; test_metrics, metrics',
     **{f'host-reader/{f}.c': 'the host\'s kernel; test_kvm_exits' for f in ('sync_kvm_exit', 'kvm_exits', 'kvm_process',
@@ -137,14 +138,14 @@ ELSEWHERE = {
     'host-reader/source_clock.c': 'when to ask a guest for its clock, and for how long to wait; test_host_clock, one_clock',
     'host-reader/kvm_tsc.c': 'the host\'s kernel, files of debugfs; test_host_clock',
     'host-reader/order.c': 'times only; test_host_clock, one_clock',
-    'host-reader/source_vm.c': 'processes of this machine; vcpus',
+    'host-reader/source_vm.c': 'processes of this machine; test_kvm_exits, vcpus',
     **{f'host-reader/{f}.c': 'records of the host\'s own programs, or of captures of it; test_vcpus, vcpus' for f in (
         'vcpus', 'perfetto_vcpus')},
     **{f'host-reader/{f}.c': 'adds and shows numbers of records that show.c and schema_visit.c read, in tables with '
-                             'limits; test_exits, test_view_exits, test_io, test_view_io, test_view_functions, '
+                             'limits; test_exits, test_view_exits, test_io, test_io_offsets, test_view_io, test_view_functions, '
                              'test_view_hypercalls, test_view_steal, test_boot, test_view_crash, view' for f in (
         'boot', 'calls', 'crash', 'crash_json', 'durations', 'event_fields', 'exits', 'exits_json', 'host_events', 'hypercalls', 'hypercalls_show', 'io',
-        'io_disk', 'io_json', 'last_events', 'steal_takers', 'table', 'view', 'view_boot', 'view_crash', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
+        'io_disk', 'io_json', 'io_offsets', 'last_events', 'steal_takers', 'table', 'view', 'view_boot', 'view_crash', 'view_exits', 'view_functions', 'view_hypercalls', 'view_io', 'view_steal')},
     'host-reader/ctf_compass.c': 'records of the host\'s own programs, or of captures of it; test_ctf_compass, compass',
     'host-reader/ctf_compass_names.c': 'names and types of a schema that was checked; test_ctf_compass',
     **{f'host-reader/{f}.c': 'what the reader may do itself; test_confine, sandbox' for f in (

@@ -20,6 +20,7 @@ struct job {
 
 static int direct = -1, cached = -1;
 static bool by_thread;
+static __u64 begins; /* sector of the device */
 
 /* For the thread; a virtual CPU has at most one. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -36,7 +37,7 @@ static void fail(const char *what)
 static void serve(const struct job *j)
 {
 	const struct l2_request *r = &j->account->disk.request;
-	off_t at = (off_t)r->sector << 9;
+	off_t at = (off_t)(begins + r->sector) << 9;
 	ssize_t did;
 
 	if (r->bytes > L2_DISK_DATA_SIZE) {
@@ -72,7 +73,7 @@ static void *serve_all(void *arg)
 	return NULL;
 }
 
-void l2disk_open(const char *device, bool beside)
+void l2disk_open(const char *device, __u64 shift, bool beside)
 {
 	pthread_t thread;
 
@@ -80,6 +81,7 @@ void l2disk_open(const char *device, bool beside)
 	cached = open(device, O_RDONLY | O_CLOEXEC);
 	if (direct < 0 || cached < 0)
 		fail(device);
+	begins = shift;
 	by_thread = beside;
 	if (beside && pthread_create(&thread, NULL, serve_all, NULL))
 		fail("pthread_create");

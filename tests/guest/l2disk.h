@@ -9,8 +9,11 @@
 
 #include "l2/l2.h"
 
-/* @device of this machine. @beside: a thread serves it while the virtual CPUs run, as QEMU's I/O threads do. */
-void l2disk_open(const char *device, bool beside);
+/*
+ * @device of this machine; the guest's disk begins so many sectors behind its beginning. @beside: a thread serves it while the virtual CPUs
+ * run, as QEMU's I/O threads do.
+ */
+void l2disk_open(const char *device, __u64 shift, bool beside);
 /* The events of the guest's driver. */
 void l2disk_declare(struct htrace_region *r, struct l2_disk *orders);
 /*

@@ -3,23 +3,28 @@
  * A VMM for the small guest l2/l2.c, straight on /dev/kvm: its real exits are what a reader on this
  * machine may watch. The guest writes into a region in a file of ours, which is memory of it.
  *
- *	l2vmm [-w] [-b] [-p NS] [-s USEC] [-2] [-e SECONDS] [-o CLOCK [-i NS] [-m MAILBOX]] [-d DISK [-t]] [-n BYTES]
- *	      REGION ROUNDS RECORDS PAUSE WORK...
+ *	l2vmm [-w] [-b] [-p NS] [-s USEC] [-0] [-1] [-2] [-e SECONDS] [-o CLOCK [-i NS] [-m MAILBOX]] [-d DISK [-h SECTORS] [-t]] [-n BYTES]
+ *	      [-l ROUNDS] REGION ROUNDS RECORDS PAUSE WORK...
  *
+ * REGION is a file, or memory that this machine shares with its host, or guest RAM without any: see l2place_make().
  * One virtual CPU for each WORK: io, mmio, hlt, cpuid, vmcall, interrupt, busy, disk, read, mmioread, msr, timer,
- * answer, event or record. -w waits for a reader before the start, and at the end until it has read all. -p: rounds
- * begin so many ns after each other, if they can. -n: messages of event and record have so many bytes. -b: the guest wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each I/O
- * exit, as a VMM does that waits for a disk. -2: beside another VM, which does nothing. -e: ROUNDS at least, and as
- * many more as so many seconds last. -o: it is a machine of its own (l2own.h), whose records have the times of its TSC
- * (tsc) or CLOCK_MONOTONIC (mono). msr, timer and answer want that, hlt cannot have it. With -b, too, its bells do not
- * wake the reader, but l2own_listen(). -i: its timers and interrupts are so many ns apart, and it halts meanwhile. -m:
- * answer's mailbox, a file of a page. -d: disk's requests go to this block device, in their exits, or (-t) by a thread.
+ * answer, event or record. -w waits for a reader before the start, and at the end until it has read all; with guest
+ * RAM, where no reader can say that it is there, for something on standard input, and at the end for three seconds. -p:
+ * rounds begin so many ns after each other, if they can. -n: messages of event and record have so many bytes. -b: the guest
+ * wakes the reader by a bell, see L2_PORT_BELL. -s: sleep in each I/O exit, as a VMM does that waits for a disk. -1: no
+ * virtual CPU runs, this process writes the records by the same code. -0: for each record as much is stored elsewhere, and no record is made. -2: beside another VM, which does nothing. -e:
+ * ROUNDS at least, and as many more as so many seconds last. -o: it is a machine of its own (l2own.h), whose records
+ * have the times of its TSC (tsc) or CLOCK_MONOTONIC (mono). msr, timer and answer want that, hlt cannot have it. With
+ * -b, too, its bells do not wake the reader, but l2own_listen(). -i: its timers and interrupts are so many ns apart,
+ * and it halts meanwhile. -m: answer's mailbox, a file of a page. -d: disk's requests go to this block device, in their
+ * exits, or (-t) by a thread; -h: so many sectors further on. -l: the first virtual CPU is alone for so many rounds.
  *
  * Prints for each virtual CPU what it did, what the VMM saw of it, and by how many ns its times may be off.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,12 +42,12 @@
 
 #include "l2/l2.h"
 #include "l2disk.h"
+#include "l2native.h"
 #include "l2own.h"
+#include "l2place.h"
 
-#define REGION_SIZE (4u << 20)
-#define RING_SIZE 131072
-#define BLOCK_SIZE 8192
 #define BEAT_US 50000
+#define LAST_BEATS 60 /* until a reader that says nothing has read the rest */
 #define APART_NS 1000000ULL /* between two interrupts, of the VMM or a timer */
 #define RATE_NS 100000000 /* at least, to measure how two clocks go */
 #define MAX_CPUID 128
@@ -86,7 +91,9 @@ static unsigned int io_sleep; /* us */
 static __u64 apart = APART_NS;
 static __u64 last_ns; /* rounds are to take, or 0 */
 static __u64 least_rounds; /* and so many are to be made */
-static bool bell, own;
+static __u64 first_rounds; /* of the first virtual CPU, before the others run */
+static bool bell, own, native, plain;
+static struct l2place place;
 static const char *mailbox;
 
 static void fail(const char *what)
@@ -132,29 +139,18 @@ static __u32 declare(struct htrace_schema_builder *b, const char *name)
 	return (__u32)id;
 }
 
-static struct htrace_region *make_region(const char *path, struct l2_cpu *orders, void **mapped)
+static struct htrace_region *make_region(const char *where, struct l2_cpu *orders)
 {
-	struct htrace_region_opts o = {
-		.sz = sizeof(o), .placement = HTRACE_PLACEMENT_LOCAL, .policy = HTRACE_DISCARD,
-		.kind = HTRACE_RING_PER_CPU, .nr_rings = nr_vcpus, .nr_cpus = nr_vcpus,
-		.ring_size = RING_SIZE, .block_size = BLOCK_SIZE,
-	};
-	struct kvm_userspace_memory_region slot = {
-		.slot = 1, .guest_phys_addr = L2_REGION, .memory_size = REGION_SIZE,
-	};
+	struct kvm_userspace_memory_region slot = { .slot = 1, .guest_phys_addr = L2_REGION };
 	struct htrace_schema_builder *b;
 	struct htrace_region *r;
 	const void *entries;
-	void *mem;
 	size_t len;
-	int fd, ret;
 
-	ret = htrace_region_create_local(&r, path, REGION_SIZE, &o, &fd);
-	errno = -ret;
-	check(!ret, path);
-	mem = mmap(NULL, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	check(mem != MAP_FAILED, "mapping the region");
-	slot.userspace_addr = (__u64)mem;
+	l2place_make(&place, where, nr_vcpus, own);
+	r = place.region;
+	slot.userspace_addr = (__u64)place.mem;
+	slot.memory_size = place.size;
 	check(!ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot), "giving the region to the guest");
 	check(!htrace_builder_new(&b, NULL, 0), "the schema's builder");
 	orders->event = declare(b, "l2_record");
@@ -165,9 +161,14 @@ static struct htrace_region *make_region(const char *path, struct l2_cpu *orders
 	check(!htrace_region_add_schema(r, entries, len), "the schema");
 	htrace_builder_free(b);
 	htrace_region_guest(r)->heartbeat_ms = BEAT_US / 1000;
-	*mapped = mem;
 	htrace_region_set_state(r, HTRACE_GUEST_RUNNING);
 	return r;
+}
+
+/* For who writes records: the guest, or this process. */
+static __u64 address(const void *at)
+{
+	return native ? (__u64)at : L2_REGION + (__u64)((const char *)at - place.mem);
 }
 
 /* ----------------------------------------------------------------------------- the virtual CPUs */
@@ -342,11 +343,9 @@ static bool is_intel(void)
 
 static void make_vcpu(struct vcpu *v, __u64 cpu, const struct l2_cpu *orders, struct htrace_region *r)
 {
-	const struct htrace_host_ring *words = htrace_region_host_ring(r, (__u32)cpu);
-	const char *base = (const char *)htrace_region_host(r) - HTRACE_HOST_OFF;
 	int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
 	struct l2_cpu *c = (void *)(ram + L2_CPUS + cpu * 0x1000);
-	const char *ring;
+	const struct htrace_host_ring *words;
 
 	v->account = c;
 	*c = *orders;
@@ -354,15 +353,22 @@ static void make_vcpu(struct vcpu *v, __u64 cpu, const struct l2_cpu *orders, st
 	c->cpu = (__u32)cpu;
 	c->intel = is_intel();
 	c->apic = own;
-	ring = (const char *)htrace_region_ring(r, 0, (__u32)cpu, &c->geometry);
-	c->ring = L2_REGION + (__u64)(ring - base);
-	c->consumed = L2_REGION + (__u64)((const char *)&words->consumed - base);
+	words = htrace_region_host_ring(r, (__u32)cpu);
+	c->ring = address(l2place_ring(&place, (unsigned int)cpu, &c->geometry));
+	c->consumed = address(&words->consumed);
+	if (plain) /* where nobody gets of its stack */
+		c->plain = L2_STACKS + cpu * L2_STACK_SIZE + (native ? (__u64)ram : 0);
+	if (own && place.device && !cpu) { /* the host of this machine cannot ask KVM for the guest's clock */
+		c->ping = address(&htrace_region_host(r)->clock_ping);
+		c->pong = address(&htrace_region_guest(r)->clock_pong);
+		c->pong_tsc = address(&htrace_region_guest(r)->clock_tsc);
+	}
 	if (bell && own) { /* l2own_listen() does, and the reader does not */
 		c->event_idx = c->self + offsetof(struct l2_cpu, waits_at);
 		c->sync = c->self + offsetof(struct l2_cpu, listens);
 	} else if (bell) {
-		c->event_idx = L2_REGION + (__u64)((const char *)&words->event_idx - base);
-		c->sync = L2_REGION + (__u64)((const char *)&htrace_region_host(r)->sync - base);
+		c->event_idx = address(&words->event_idx);
+		c->sync = address(&htrace_region_host(r)->sync);
 	}
 	v->fd = ioctl(vm, KVM_CREATE_VCPU, cpu);
 	check(v->fd >= 0, "KVM_CREATE_VCPU");
@@ -515,6 +521,18 @@ static __u64 run_delay(void)
 	return delay;
 }
 
+/* Not a virtual CPU, but what it would do. */
+static void *run_native(void *arg)
+{
+	struct vcpu *v = arg;
+	__u64 start = monotonic();
+
+	l2native_run(v->account);
+	v->ns = monotonic() - start;
+	__atomic_store_n(&v->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
 static void *run_vcpu(void *arg)
 {
 	bool pending = false, more = true;
@@ -565,13 +583,20 @@ static bool all_done(void *arg)
 static bool is_read(void *arg)
 {
 	const struct htrace_host *h = htrace_region_host(arg);
+	struct pollfd in = { .events = POLLIN };
 
+	if (place.ram)
+		return poll(&in, 1, 0) > 0;
 	return __atomic_load_n(&h->state, __ATOMIC_ACQUIRE) == HTRACE_HOST_ATTACHED &&
 	       h->session == htrace_region_super(arg)->session;
 }
 
 static bool is_drained(void *arg)
 {
+	static unsigned int beats;
+
+	if (place.ram)
+		return ++beats > LAST_BEATS;
 	return htrace_region_host(arg)->drained == htrace_region_super(arg)->session;
 }
 
@@ -625,12 +650,20 @@ static __u32 work_named(const char *name)
 	exit(2);
 }
 
+static bool are_others_due(void *arg)
+{
+	(void)arg;
+	return __atomic_load_n(&vcpus[0].account->made, __ATOMIC_ACQUIRE) >= first_rounds;
+}
+
 static void run_all(struct htrace_region *r)
 {
 	for (unsigned int i = 0; i < nr_vcpus; i++) {
+		if (i)
+			beat_until(r, are_others_due);
 		if (bell && own)
 			l2own_listen(r, vcpus[i].account);
-		check(!pthread_create(&vcpus[i].thread, NULL, run_vcpu, &vcpus[i]), "pthread_create");
+		check(!pthread_create(&vcpus[i].thread, NULL, native ? run_native : run_vcpu, &vcpus[i]), "pthread_create");
 	}
 	beat_until(r, all_done);
 	for (unsigned int i = 0; i < nr_vcpus; i++)
@@ -642,13 +675,13 @@ int main(int argc, char **argv)
 	struct sigaction tick = { .sa_handler = on_tick };
 	bool wait_reader = false, two = false, beside = false;
 	const char *disk = NULL;
+	__u64 shift = 0;
 	struct l2_cpu orders = { 0 };
 	struct htrace_region *r;
 	__u64 error = 0;
-	void *mapped;
 	int c;
 
-	while ((c = getopt(argc, argv, "wbp:s:e:2o:i:m:d:tn:")) != -1) {
+	while ((c = getopt(argc, argv, "wbp:s:e:012o:i:m:d:h:tn:l:")) != -1) {
 		wait_reader |= c == 'w';
 		bell = bell || c == 'b';
 		if (c == 'p')
@@ -657,9 +690,13 @@ int main(int argc, char **argv)
 			io_sleep = (unsigned int)strtoul(optarg, NULL, 0);
 		if (c == 'e')
 			last_ns = strtoull(optarg, NULL, 0) * 1000000000ULL;
+		native |= c == '1';
+		plain |= c == '0';
 		two = two || c == '2';
 		if (c == 'd')
 			disk = optarg;
+		if (c == 'h')
+			shift = strtoull(optarg, NULL, 0);
 		beside |= c == 't';
 		own |= c == 'o';
 		orders.ticks |= c == 'o' && !strcmp(optarg, "tsc");
@@ -670,6 +707,8 @@ int main(int argc, char **argv)
 			mailbox = optarg;
 		if (c == 'n')
 			orders.bytes = (__u32)strtoul(optarg, NULL, 0);
+		if (c == 'l')
+			first_rounds = strtoull(optarg, NULL, 0);
 		if (c == '?')
 			return 2;
 	}
@@ -688,9 +727,10 @@ int main(int argc, char **argv)
 	if (bell)
 		make_bell();
 	check(!two || ioctl(kvm, KVM_CREATE_VM, 0) >= 0, "another VM");
-	r = make_region(argv[0], &orders, &mapped);
+	r = make_region(argv[0], &orders);
+	check(!own || !(place.ram || native), "-o of a region in guest RAM, or with -1");
 	if (disk) {
-		l2disk_open(disk, beside);
+		l2disk_open(disk, shift, beside);
 		l2disk_declare(r, &orders.disk);
 	}
 	least_rounds = strtoull(argv[1], NULL, 0);
@@ -703,11 +743,14 @@ int main(int argc, char **argv)
 	}
 	if (own) {
 		l2own_settle();
-		l2own_region(mapped, r, vcpus[0].account);
+		l2own_region(place.mem, r, vcpus[0].account);
+		if (vcpus[0].account->pong) /* from here on it is known that somebody answers */
+			htrace_region_guest(r)->clock_pong = 1;
 	} else {
 		htrace_region_beat(r, 0);
 	}
 	htrace_region_publish(r);
+	l2place_light(&place);
 	if (wait_reader)
 		beat_until(r, is_read);
 	if (!own)
@@ -723,7 +766,6 @@ int main(int argc, char **argv)
 	htrace_region_set_state(r, HTRACE_GUEST_CLOSING);
 	if (wait_reader)
 		beat_until(r, is_drained);
-	htrace_region_set_state(r, HTRACE_GUEST_CLOSED);
-	htrace_region_release(r);
+	l2place_retire(&place);
 	return 0;
 }

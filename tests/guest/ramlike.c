@@ -16,7 +16,8 @@
 #define BEACON_AT (REGION_AT + HTRACE_BEACON_REGION)
 #define RINGS_AT (20u << 20)
 #define FALSE_AT (36u << 20)
-#define BASE (1ULL << 30) /* where the memory begins for the guest, as on arm64 */
+#define DECOY (32u << 20)
+#define BASE RAMLIKE_BASE
 
 static char *ram;
 static struct htrace_region *made;
@@ -75,13 +76,13 @@ static char *map_swapped(void)
 
 static char *map(const char *kind)
 {
-	int flags = MAP_NORESERVE | (strcmp(kind, "shared") ? MAP_PRIVATE : MAP_SHARED) | MAP_ANONYMOUS, fd = -1;
+	int flags = MAP_NORESERVE | MAP_PRIVATE | MAP_ANONYMOUS, fd = -1;
 	char *at;
 
 	if (!strcmp(kind, "scattered"))
 		return swapped = true, map_swapped();
-	if (!strcmp(kind, "shared")) {
-		fd = memfd_create("ram", MFD_CLOEXEC);
+	if (!strcmp(kind, "shared") || !strcmp(kind, "hugeshared")) {
+		fd = memfd_create("ram", MFD_CLOEXEC | (strcmp(kind, "shared") ? MFD_HUGETLB : 0));
 		if (ftruncate(fd, RAM))
 			return MAP_FAILED;
 		flags = MAP_SHARED;
@@ -131,6 +132,12 @@ struct htrace_ring *ramlike_ring(unsigned int i, struct htrace_geometry *g)
 	return (struct htrace_ring *)(ram + RINGS_AT + i * s->stride);
 }
 
+void *ramlike_memory(size_t *len)
+{
+	*len = RAM;
+	return ram;
+}
+
 void ramlike_light(void)
 {
 	memset(ram + BEACON_AT, 0, htrace_beacon_len(HTRACE_BEACON_REGION));
@@ -138,6 +145,16 @@ void ramlike_light(void)
 		abort();
 	if (!strcmp(what, "outside"))
 		((__u64 *)(ram + BEACON_AT + 4096))[7] = (BASE + RAM) / 4096;
+}
+
+void ramlike_decoy(void)
+{
+	size_t len = htrace_beacon_len(HTRACE_BEACON_REGION);
+	char *at = mmap(NULL, DECOY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	if (at == MAP_FAILED)
+		abort();
+	memcpy(at + DECOY / 2, ram + BEACON_AT, len);
 }
 
 void ramlike_pretend(unsigned int n)

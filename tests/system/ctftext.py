@@ -214,3 +214,21 @@ def offset(trace):
     """From the guest's clock to the trace's, in ns."""
     m = re.search(r'offset_s = (\d+);\s*offset = (\d+);', metadata(trace))
     return int(m[1]) * 10**9 + int(m[2])
+
+
+def source(trace):
+    return re.search(r'htrace_source = "(.*?)";', metadata(trace))[1]
+
+
+def clock_bound(trace):
+    """
+    Within how many ns its times are the host's, as its environment and its clock's precision say alike; None: that is
+    said not to be known. Where they are just the host's, neither is there.
+    """
+    text = metadata(trace)
+    stated, precision = (re.search(what, text, re.M) for what in (r'^\thtrace_clock_bound_ns = (\d+);$', r'^\tprecision = (\d+);$'))
+    assert 'htrace_clock = "host"' in text and (stated and stated[1]) == (precision and precision[1]), text[:2000]
+    if 'htrace_clock_bound = "unknown"' in text:
+        assert not stated, text[:2000]
+        return None
+    return int(stated[1]) if stated else 0

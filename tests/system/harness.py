@@ -102,10 +102,21 @@ def no_huge_pages():
     return got - before < 40
 
 
+@functools.lru_cache
+def no_trace_processor():
+    """Does the registry not give it? (tools/fetch-trace-processor.sh; that it gives another one is an error.)"""
+    fetch = subprocess.run([os.path.join(TOOLS, 'fetch-trace-processor.sh')], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           text=True, check=False)
+    if fetch.returncode not in (0, 3):
+        raise RuntimeError(fetch.stderr.strip())
+    return fetch.returncode == 3
+
+
 CONDITIONS = {
     'no-huge-pages': no_huge_pages,
     'no-vsock-loopback': no_vsock_loopback,
     'no-kvm': no_kvm,
     'no-landlock': no_landlock,
     'no-seccomp': no_seccomp,
+    'no-trace-processor': no_trace_processor,
 }

@@ -25,12 +25,15 @@ mkdir -p $out
 T=/sys/kernel/tracing
 region=/dev/shm/l2
 
+nudged() {
+	nudge > /tmp/nudge.log 2>&1 &
+	nudge=$!
+}
 # Each time that the first user of a tracepoint, a second one, VMs or such like come or the last one goes, the
 # kernel changes its own code, which emulated CPUs do not survive always (tools/README.md). So all that
 # tests switch on and off is on from here on, and used: for the counters of what follows it makes no difference.
 steady() {
-	nudge > /tmp/nudge.log 2>&1 &
-	nudge=$!
+	nudged
 	hist=hist:keys=vcpu_id,exit_reason:size=2048
 	echo $hist > $T/events/kvm/kvm_exit/trigger || return 1
 	echo hist:keys=vcpu_id > $T/events/kvm/kvm_entry/trigger || return 1
@@ -50,7 +53,7 @@ unsteady() {
 	echo "!$hist" > $T/events/kvm/kvm_exit/trigger
 	echo '!hist:keys=vcpu_id' > $T/events/kvm/kvm_entry/trigger
 }
-steady || exit 1
+BEGIN || exit 1
 # What the TSC's frequency is taken for changes once, some seconds after the start: a guest that tells time by it
 # would be wrong from there on.
 for i in $(seq 100); do
@@ -125,10 +128,15 @@ def libraries(program):
 
 
 class L1(VM):
-    def __init__(self, script, kernel, cpus=2, add=(), one_thread=False, memory='1G', disk_mib=64, disks=1):
-        """ONE_THREAD: CPUs take turns where they are emulated: slower, and it never dies (tools/README.md)."""
-        super().__init__(SHELL + script + '\nfinish\n', kernel=kernel, cpus=cpus, memory=memory, regions=0,
-                         disk_mib=disk_mib, disks=disks, modules=['kvm_amd'],
+    def __init__(self, script, kernel, cpus=2, add=(), one_thread=False, memory='1G', disk_mib=64, disks=1,
+                 regions=0, steady=True, host_modules=()):
+        """
+        ONE_THREAD: CPUs take turns where they are emulated: slower, and it never dies (tools/README.md). Unless STEADY,
+        nothing traces but what the script has begun.
+        """
+        script = SHELL.replace('BEGIN', 'steady' if steady else 'nudged') + script + '\nfinish\n'
+        super().__init__(script, kernel=kernel, cpus=cpus, memory=memory, regions=regions, disk_mib=disk_mib, disks=disks,
+                         modules=['kvm_amd', *host_modules],
                          add=[READER + ':/bin/', L2VMM + ':/bin/', NUDGE + ':/bin/', WRITER + ':/bin/',
                               *libraries(READER), *add])
         if one_thread:
@@ -137,6 +145,10 @@ class L1(VM):
     def run(self, timeout=170):
         """Its exit status, and the files that it left: {name: text}."""
         self.start()
+        return self.results(timeout)
+
+    def results(self, timeout=170):
+        """Likewise, of one that runs."""
         status = self.finish(timeout)
         files = {}
         if status == 0:

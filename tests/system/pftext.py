@@ -14,6 +14,7 @@ from vm import TOP
 PROTO = os.path.join(TOP, 'host-reader', 'perfetto.proto')
 CLEARED, NEEDED = 1, 2
 LOST_TASK, SIGRETURN = 0x7fffffff, 15
+NESTING = 'boot'  # the only track whose slices have others in them
 ESCAPES = {'n': '\n', 't': '\t', 'r': '\r'}
 
 
@@ -97,7 +98,8 @@ class Machine:
         self.gaps = collections.Counter()             # cpu: bundles before which events were lost
         self.instants = collections.defaultdict(list) # track's name: Instant
         self.counters = collections.defaultdict(list) # track's name: (time, value)
-        self.slices = collections.defaultdict(list)   # track's name: Slice
+        self.slices = collections.defaultdict(list)   # track's name: Slice, by when they begin
+        self.begun = collections.defaultdict(list)    # likewise: which of them have not ended
         self.tasks = []          # (time, tid, pid, name, process's name)
 
 
@@ -195,13 +197,14 @@ class Trace:
         elif kind == 'TYPE_COUNTER':
             m.counters[track].append((time, one(e, 'counter_value')))
         elif kind == 'TYPE_SLICE_BEGIN':
-            assert not m.slices[track] or m.slices[track][-1].end is not None, 'nested'
+            assert not m.begun[track] or track == NESTING, 'nested'
+            m.begun[track].append(len(m.slices[track]))
             m.slices[track].append(Slice(time, None, name, args))
         else:
             assert kind == 'TYPE_SLICE_END' and name is None, e
-            last = m.slices[track].pop()
-            assert last.end is None and last.begin <= time, (last, time)
-            m.slices[track].append(last._replace(end=time))
+            at = m.begun[track].pop()
+            assert m.slices[track][at].begin <= time, (m.slices[track][at], time)
+            m.slices[track][at] = m.slices[track][at]._replace(end=time)
 
 
 # ------------------------------------------------------------------------- what becomes of the kernel's events

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The library and programs as built for aarch64, in user-mode emulation; other pages; 32 bits."""
 
+import concurrent.futures
 import glob
+import json
 import os
+import shlex
 import subprocess
 import tempfile
 
@@ -30,7 +33,7 @@ def machine_state():
             output('apt-get', 'indextargets', '--format', '$(FILENAME)'))
 
 
-@params('gcc', 'clang')
+@params('gcc', thorough=['clang'])
 def test_build(compiler):
     """Everything builds without warnings, and what came out is for aarch64."""
     before = machine_state()
@@ -47,6 +50,35 @@ def test_build(compiler):
         assert program in output('qemu-aarch64-static', *wrapper, path, '--version')
     objects = glob.glob(os.path.join(DIRS[compiler], 'bpf', '*.bpf.o'))
     assert len(objects) == len(glob.glob(os.path.join(TOP, 'bpf', '*.bpf.c'))), objects
+
+
+def by_clang(entry):
+    """
+    A command of gcc's build with clang in its place: (what is compiled, arguments). Nothing is made of what is no part of the
+    library, where all assembly is.
+    """
+    words = iter(shlex.split(entry['command']))
+    assert any(w.endswith('aarch64-linux-gnu-gcc') for w in words), entry['command']
+    kept = []
+    for word in words:
+        if word in ('-o', '-MF', '-MQ'):
+            next(words)
+        elif word != '-MD':
+            kept.append(word)
+    part = os.path.relpath(os.path.join(entry['directory'], entry['file']), TOP)
+    made = ['-o', '/dev/null'] if part.startswith('libhtrace/') else ['-fsyntax-only']
+    return part, ['clang', '--target=aarch64-linux-gnu', '-Werror', *kept, '-O1', *made]
+
+
+def test_clang_warnings():
+    """Nor does clang warn of anything that gcc builds. That it all links, and runs: test_build[clang]."""
+    output(CROSS, DIRS['gcc'])
+    with open(os.path.join(DIRS['gcc'], 'compile_commands.json'), encoding='utf-8') as f:
+        commands = dict(by_clang(entry) for entry in json.load(f))
+    assert {'libhtrace/region.c', 'host-reader/main.c', 'guest-agent/main.c'} < commands.keys(), commands.keys()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda args: output(*args, cwd=DIRS['gcc']), commands.values()))
+    say(f'{len(commands)} files')
 
 
 def unit_tests():

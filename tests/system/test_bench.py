@@ -12,7 +12,7 @@ import tempfile
 import time
 import xml.etree.ElementTree
 
-from harness import params, say
+from harness import Skip, params, say
 from test_cost import load_bench
 from vm import BUILD, TOP
 
@@ -168,6 +168,49 @@ def test_tracers():
     assert len(bench.table(m, 'ns')) == 2 * 3 + len(tracers) + 9 + len(m.left_out)
 
 
+@params(thorough=['6.1'])
+def test_host_tracers(kernel):
+    """
+    bench/host-tracers, one short round, of each tracer with one workload: each has recorded every exit of L2 that was
+    made, not one more and none less, and the aggregated ones are fewer and smaller.
+    """
+    bench = load_bench('host-tracers')
+    m = bench.measure(kernel, exits=500, rounds=1, quick=True)
+    assert {t for of in m.counts.values() for t in of} == set(bench.TRACERS)
+    assert all(n == [500] for of in m.counts.values() for n in of.values()), m.counts
+    for name, ns in m.ns.items():
+        assert ns.keys() == {'nothing', *m.counts[name]} and all(len(r) == 1 and r[0] > 0 for r in ns.values()), ns
+    assert m.bytes['hypercalls']['plain'] > m.bytes['io']['aggregate'] > 0, m.bytes
+    assert 2.9 < m.events['hypercalls']['plain'] < 4 and m.events['hypercalls']['ftrace'] > 2.9, m.events
+    for line in bench.table(m, 'ns'):
+        say(line)
+
+
+@params(thorough=['6.12'])
+def test_function_cost(kernel):
+    """bench/function-cost, one short round: every call of each way is there, none is lost."""
+    bench = load_bench('function-cost')
+    results = bench.measure(kernel, 2000, 1)
+    assert results.keys() == set(bench.WAYS) and all(len(r) == 1 and r[0] > 0 for r in results.values()), results
+    for line in bench.table(results):
+        say(line)
+
+
+@params(thorough=['6.12', '6.1'])
+def test_boot_cost(kernel):
+    """
+    What tracing its boot costs a guest stays below 3 %, by the instructions that it executes, of which one boot of each
+    kind is enough.
+    """
+    bench = load_bench('boot')
+    results, events = bench.measure(kernel, rounds=1, instructions=True)
+    for line in bench.table(results, events):
+        say(line)
+    for way in results.keys() - {'untraced'}:
+        assert events[way] > 2000 and results[way][0] < 1.03 * results['untraced'][0], (way, results, events)
+    assert events['untraced'] == 0, events
+
+
 def test_channels():
     """bench/channels: what is sent by each way out of a guest arrives whole, and is counted; the picture of it."""
     bench = load_bench('channels')
@@ -211,6 +254,28 @@ def test_hypercalls():
             assert run['exits'] >= -(-size // 24), (size, run)
         assert run['ns'] > 0 and run['delay'] > 0, (size, work, run)
     for line in bench.table(found):
+        say(line)
+
+
+@params(thorough=['6.1'])
+def test_trace_cmd(kernel):
+    """bench/trace-cmd: what ours recorded is there, all of it, and the peer's is found; it leaves nothing running."""
+    if os.geteuid():
+        raise Skip('a network of its own needs root')
+    with tempfile.NamedTemporaryFile('r', dir='/dev/shm') as f:
+        r = subprocess.run([os.path.join(TOP, 'bench', 'trace-cmd'), '--kernel', kernel, '--rounds', '1', '--events', '4000',
+                            '--json', f.name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+        assert r.returncode == 0, r.stderr[-3000:]
+        found = json.load(f)['rounds']
+    assert sorted(found) == ['calls', 'switches']
+    for name, ways in found.items():
+        expected = 3 * (4400 if name == 'calls' else 2 * 2200)
+        for way, (run,) in ways.items():
+            assert run['ns'] > 0 and (way == 'nothing') == (run['events'] is None), (name, way, run)
+            if way not in ('nothing', 'trace-cmd'):
+                assert expected <= run['events'] <= 1.5 * expected, (name, way, run)
+        assert ways['trace-cmd'][0]['events'] > expected / 2, (name, ways['trace-cmd'])
+    for line in r.stdout.splitlines():
         say(line)
 
 

@@ -5,8 +5,10 @@
 """
 
 import bisect
+import collections
 import json
 import os
+import re
 import signal
 import subprocess
 import tarfile
@@ -220,15 +222,32 @@ agent_stop
 '''
 
 
+def usual_events(path, option):
+    """How many there are of each in CTF as it is without the option, but for those that say who is there at first."""
+    (trace,) = ctftext.traces(path)
+    text = ctftext.metadata(trace)
+    assert text != ctftext.metadata(option) and not any(word in text for word in ('vmsync', 'kvm_x86')), text[:3000]
+    run = subprocess.run(['babeltrace2', path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=True)
+    assert not run.stderr, run.stderr
+    kinds = {'syscall_entry': 'sys_enter', 'syscall_exit': 'sys_exit'}
+    names = re.findall(r'^\[.*?\] .*?\b(syscall_entry(?=_)|syscall_exit(?=_)|\w+(?=: \{))', run.stdout, re.M)
+    return collections.Counter(kinds.get(name, name) for name in names if not name.startswith('lttng_statedump_'))
+
+
 def test_guest():
     """A Linux guest: what the kernel analysis takes is there, threads take turns, and who they are is told."""
     with VM(GUEST_SCRIPT, kernel='6.1', cpus=2) as vm, tempfile.TemporaryDirectory(dir='/dev/shm') as d:
         vm.start()
-        reader = Reader(vm, '-o', f'ctf:{d}/ctf,trace-compass')
+        reader = Reader(vm, '-o', f'ctf:{d}/ctf,trace-compass', '-o', f'ctf:{d}/usual', '-o', f'raw:{d}/raw', '-o', 'json')
         assert vm.finish() == 0, vm.console()[-2000:]
         assert reader.stop() == 0, reader.err()
         (path,) = ctftext.traces(f'{d}/ctf')
         t = compass.Trace(path)
+        # Without the option, beside it and by itself, there is each event once, and none that is made up for the program.
+        replay(f'{d}/raw', '-o', f'ctf:{d}/alone')
+        usual, alone = (usual_events(f'{d}/{name}', path) for name in ('usual', 'alone'))
+        events = collections.Counter(e['event'] for e in map(json.loads, reader.out().splitlines()) if 'event' in e)
+        assert usual == alone == events and events['sys_enter'] > 200, (usual - events, events - usual, alone - usual)
     assert not t.losses and t.kernel and not any(e.startswith('guest_') for e in t.declared), t.declared
     assert not t.breaks and t.switches > 100, (t.breaks, t.switches)
     seen = {e.event for e in t.events}

@@ -109,7 +109,7 @@ def pieces(mine, theirs):
 LOSSY = '''
 agent_start --events sched_switch --compress --buffer 16K --policy overwrite || exit 1
 echo BEGIN
-workload mix 6 2 || exit 1
+workload mix 9 2 || exit 1
 '''
 # killed twice: the session goes on, first without, then with compression again, which it was begun with
 TAKEN_OVER = '''
@@ -144,9 +144,9 @@ ftrace_dump
         reader = Reader(vm)
         if how == 'overrun':
             vm.wait_for('BEGIN')
-            for _ in range(5):
+            for _ in range(3):
                 reader.signal(signal.SIGSTOP)
-                time.sleep(0.6)
+                time.sleep(2.5)  # a slow guest has to fill 2000 records a CPU
                 reader.signal(signal.SIGCONT)
                 time.sleep(0.4)
         status = vm.finish(timeout=300)

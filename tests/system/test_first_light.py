@@ -27,7 +27,7 @@ def test_demo():
     assert run.wait(60) == 0, '\n'.join(lines[-40:])
     text = '\n'.join(lines)
     say(f'{time.time() - start:.0f} s in all; events on the terminal for {last - first:.1f} s')
-    assert last - first > 3, 'not live: all events came at once'
+    assert last - first > 0.5, 'not live: all events came at once'
     tail = lines[max(i for i, x in enumerate(lines) if ' sched_switch: ' in x):]
     for line in tail:
         say(line)

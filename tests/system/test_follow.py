@@ -265,13 +265,14 @@ none=$!
 await /tmp/none.err 'cannot be told of its exits yet'
 kill -STOP $none
 
-# Two VMs in one process: neither is told of the other.
+# Two VMs in one process: neither is told of the other, nor what virtual CPUs do beside its events.
 timeout 20 l2vmm -w -2 /dev/shm/two 5 4 100 io > $out/two.vmm 2>&1 &
 two=$!
 until [ -s /dev/shm/two ]; do sleep 0.05; done
-host-reader --tell-guest -o text:/dev/null local:/dev/shm/two 2> $out/two.err &
+host-reader --tell-guest -o raw:/tmp/two.raw local:/dev/shm/two 2> $out/two.err &
 two_reader=$!
-await $out/two.err 'runs more than one VM'
+await $out/two.err 'runs more than one VM, which would be told of each other'
+await $out/two.err 'runs more than one VM: what virtual CPUs do is not told'
 wait $two || { cat $out/two.vmm; exit 1; }
 kill -INT $two_reader
 wait $two_reader || { cat $out/two.err; exit 1; }

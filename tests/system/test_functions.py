@@ -54,6 +54,12 @@ grep workloa /tmp/graph > /dev/vda
 agent_start --events function:hrtimer_nanosleep --filter 'ns > 200000000 && comm == "sleep"' || exit 1
 for i in 1 2 3 4 5; do sleep 0.01; done
 for i in 1 2 3; do sleep 0.3; done
+for i in 1 2 3; do # as long, under another name
+	busybox sleep 0.3 &
+	sleep 0.1
+	echo "SLEEPS $(cat /proc/$!/comm)"
+	wait $!
+done
 agent_stop || exit 1
 agent_start -v --events 'function:/bin/workload:nest_*' || exit 1
 workload nest {NESTS} 7
@@ -186,7 +192,8 @@ def test_functions(kernel, cpus):
         say('calls that did not return:', skipped)
         assert 0 < skipped < 60, reader.err()
         slept = [e for e in found if e['fields']['function'] == 'hrtimer_nanosleep']
-        assert len(slept) == 3 and all(3e8 <= e['fields']['ns'] < 1e9 for e in slept), slept
+        assert len(re.findall(r'^SLEEPS busybox$', console, re.M)) == 3, console[-3000:]
+        assert len(slept) == 3 and all(3e8 <= e['fields']['ns'] < 1e9 and e['comm'] == 'sleep' for e in slept), slept
         user = events_of(os.path.join(vm.dir, 'json'), 'user_function')
         assert collections.Counter((e['fields']['function'], e['fields']['depth']) for e in user) == \
             {('nest_outer', 0): NESTS, ('nest_middle', 1): NESTS, ('nest_inner', 2): NESTS}

@@ -21,6 +21,7 @@ import test_kvm
 import test_vcpus
 import test_view_io
 from harness import params, say
+from test_cost import load_bench
 from test_kvm import name_of
 
 NR_CAUSES, NR_READS = 200, 100
@@ -132,10 +133,10 @@ def check_exits(threads, text):
     return nr
 
 
-def check_states(guest, threads):
+def check_states(guest, threads, least):
     """
-    Each event of the guest was written while its virtual CPU ran, by what the host says of it. Known, of those only
-    nearly; and the changes by virtual CPU.
+    Each event of the guest was written while its virtual CPU ran, by what the host says of it; of at least such a part
+    that is known. Known, of those only nearly; and the changes by virtual CPU.
     """
     all_changes, nr, out = {}, 0, 0
     for thread, host in threads.items():
@@ -149,24 +150,24 @@ def check_states(guest, threads):
             assert (v['state'], v.get('why')) == test_vcpus.told(changes[until - 1]), (e, changes[until - 3:until + 2])
             assert test_vcpus.ran_near(changes[max(until - 9, 0):until + 9], e['time'], MAX_BOUND), \
                 (e, changes[until - 3:until + 3])
-        for e in known[::50]:
+        for e in known[::max(1, len(known) // 50)]:
             lost = test_vcpus.lost_until(changes[:bisect.bisect_right(steps, e['time'])], e['time'])
             assert (e['vcpu']['out_ns'], e['vcpu']['preempted_ns']) == lost, (e, lost)
         nr += len(known)
         out += sum(e['vcpu']['state'] != 'running' for e in known)
-    assert nr > len(guest) / 2 and out <= 0.001 * nr, (nr, out, len(guest))
+    assert nr >= least * len(guest) and out <= 0.001 * nr, (nr, out, len(guest))
     return nr, out, all_changes
 
 
-def preempted(changes, since=0):
-    return sum(max(end - max(begin, since), 0) for (begin, state, _), (end, *_) in zip(changes, changes[1:])
+def preempted(changes, since=0, until=1 << 63):
+    return sum(max(min(end, until) - max(begin, since), 0) for (begin, state, _), (end, *_) in zip(changes, changes[1:])
                if state == 'preempted')
 
 
 def check_steal(page, guest, changes):
     """
     What the guest was told is stolen is what the host took: KVM tells what its scheduler counts, which has in it what a
-    thread waits after it was woken, too; the guest asks at ticks.
+    thread waits after it was woken, too, of which the source says nothing; the guest asks at ticks.
     """
     for row in json.loads(page)['vcpus']:
         cpu = row['vcpu']
@@ -174,17 +175,19 @@ def check_steal(page, guest, changes):
         records = [e['fields']['stolen_ns'] for e in steals]
         assert row['stolen_ns'] == row['recorded_ns'] == sum(records) and row['count'] == sum(n > 0 for n in records), row
         took, told = preempted(changes[cpu], steals[0]['time']), row['host_told'] / (row['host_told'] + row['host_not_told'])
+        times = [e['time'] for e in guest if e['cpu'] == cpu]
+        between = preempted(changes[cpu], min(times), max(times))
         say(f'CPU {cpu}: {row["stolen_ns"] / 1e6:.3f} ms stolen, {row["count"]} times; preempted for {took / 1e6:.3f} ms, '
             f'of which the view has {row["host_preempted_ns"] / 1e6:.3f}, out for {row["host_out_ns"] / 1e6:.3f}')
-        assert told > 0.5 and 0.5 * took <= row["host_preempted_ns"] <= 1.1 * took + 1e6, (told, took, row)
+        assert told > 0.5 and 0.5 * between <= row["host_preempted_ns"] <= 1.01 * between + 1e6, (told, between, row)
         if not cpu:  # that had to share
-            assert abs(row['stolen_ns'] - took) < 0.3 * took, (took, row)
+            assert 0.8 * took < row['stolen_ns'] < 2 * took, (took, row)
 
 
 def check_takers(page, threads, busy):
     """
     By whom: each time from where the thread was switched out, able to run, to its next event. The program that virtual
-    CPU 0 had to share with took most.
+    CPU 0 had to share with for 0.4 s is among them, beside what keeps the emulated machine going.
     """
     taken = {(row['vm'], row['vcpu']): row for row in json.loads(page)['taken']}
     for host in threads.values():
@@ -197,7 +200,7 @@ def check_takers(page, threads, busy):
         assert row['ns'] == sum(took.values()), (cpu, row)
         say(f'CPU {cpu} was taken by {[(k["comm"], k["ns"]) for k in row["by"][:3]]}')
         if not cpu:
-            assert row['by'][0]['tid'] == busy, (busy, row)
+            assert sum(k['ns'] for k in row['by'] if k['tid'] == busy) > 40_000_000, (busy, row)
     assert not taken, taken
 
 
@@ -294,8 +297,14 @@ def check_causes(guest, host, bound, nr, busy):
 
 
 def check_disk(page, events, traced):
-    """Requests of the guest's disk through QEMU, the host's disk and back: what the host did, as ftrace has it."""
-    want, _ = test_host_disk.of_ftrace(traced)
+    """
+    Requests of the guest's disk through QEMU, the host's disk and back: what the host did, as ftrace has it. Whoever has
+    no virtual CPU yet is no VMM: QEMU tries how its disk takes unaligned reads before it has one.
+    """
+    requests, others = test_host_disk.of_ftrace(traced)
+    first = min(time for time, _, event, _ in others if event in ('kvm_entry', 'kvm_exit'))
+    want = [r for r in requests if r.asked > first]
+    assert len(want) >= NR_READS, (len(want), len(requests))
     test_host_disk.check_disk(events, want)
     test_host_disk.check_host(page, events)
     (rows,) = [of for (_, kind), of in test_view_io.parse(page).items() if kind == 'read']
@@ -303,8 +312,10 @@ def check_disk(page, events, traced):
     for stage in test_view_io.STAGES:
         row = rows[stage]
         assert int(row['n']) + int(row['none']) + int(row['unknown']) == NR_READS, row[0]
-        assert stage == 'guest queue' or int(row['n']) >= 0.9 * NR_READS, row[0]  # unless the reader came late
+        # Not known where the guest left guest mode for something else between the interrupt and its handler.
+        assert stage == 'guest queue' or int(row['n']) >= 0.9 * NR_READS, row[0]
     say(page[:page.index('\n\n', page.index('STAGE'))])
+    say(f'{len(requests) - len(want)} requests of QEMU were before its first virtual CPU')
     return len(want)
 
 
@@ -330,14 +341,16 @@ def check_told(vms, console, cpus):
     assert re.search(r'^  kvmclock +no +in use; ', console, re.M), console
 
 
-@params(('6.1', 1), ('6.12', 2))
+@params(('6.1', 1), ('6.1', 2), ('6.12', 1), ('6.12', 2))
 def test_timeline(kernel, cpus):
+    """Of what a reader shows live, on a busy host much is not known of virtual CPUs yet: all is in the capture."""
     with tempfile.TemporaryDirectory() as at:
         with nested_linux.LinuxInL1(SCRIPT, GUEST, kernel, kernel, guest_cpus=cpus) as vm:
             vm.start()
             assert vm.finish(400) == 0, vm.console()[-3000:]
             with tarfile.open(vm.disk) as tar:
                 tar.extractall(at)
+        test_capture.replay(os.path.join(at, 'raw'), '-o', 'json:' + os.path.join(at, 'replayed'))
         test_capture.replay(os.path.join(at, 'raw'), '--view', 'io', '-o', 'text:' + os.path.join(at, 'page'))
         test_capture.replay(os.path.join(at, 'raw'), '--view', 'exits', '-o', 'text:' + os.path.join(at, 'exits'))
         test_capture.replay(os.path.join(at, 'raw'), '--view', 'steal:json', '-o', 'text:' + os.path.join(at, 'steal'))
@@ -346,7 +359,7 @@ def test_timeline(kernel, cpus):
 
 def check_files(at, cpus):
     files = {}
-    for name in 'json', 'err', 'clock', 'ftrace', 'ftrace.stats', 'list', 'l2.console', 'page', 'exits', 'steal', 'busy':
+    for name in 'json', 'replayed', 'err', 'clock', 'ftrace', 'ftrace.stats', 'list', 'l2.console', 'page', 'exits', 'steal', 'busy':
         with open(os.path.join(at, name), encoding='utf-8') as f:
             files[name] = f.read()
     assert len(re.findall(r'^lost +0 \(overwritten 0, dropped 0, corrupt 0', files['err'], re.M)) == 2, files['err']
@@ -356,13 +369,13 @@ def check_files(at, cpus):
                      files['clock'], re.M)
     assert told, files['clock']
     line = re.search(r'^line +it was ([\d.]+) s when the host\'s was ([\d.]+) s, .*; within (\d+) ns then$', files['clock'], re.M)
-    bound = max(e['bound'] for e in map(json.loads, files['json'].splitlines()) if 'clock' in e)
+    bound = max(e['bound'] for e in map(json.loads, files['replayed'].splitlines()) if 'clock' in e)
     assert int(line[3]) <= MAX_BOUND and bound <= OVERLOADED, (bound, line[0])
     # Without a common clock: each machine's own begins when it starts.
     apart = float(line[2]) - float(line[1])
     assert apart > 1, line[0]
     say(f'within {line[3]} ns, {bound} at worst; the two CLOCK_MONOTONIC are {apart:.3f} s apart')
-    events = test_kvm.load(files['json'])
+    live, events = (test_kvm.load(files[name]) for name in ('json', 'replayed'))
     host = sorted((e for e in events if e['source'] == 'kvm'), key=lambda e: e['time'])
     guest = [e for e in events if e['source'] != 'kvm']
     threads = test_kvm.by_thread([e for e in host if not e['event'].startswith('kvm_disk')])
@@ -371,8 +384,9 @@ def check_files(at, cpus):
     check_places(files['exits'], host, files['l2.console'])
     nr = check_disk(files['page'], host, files['ftrace'])
     say(f'{nr} requests of QEMU to its disk as ftrace has them')
-    known, out, changes = check_states(guest, threads)
-    say(f'{known} of {len(guest)} events of the guest, {out} of them only nearly in a time in which its virtual CPU ran')
+    for what, of, least in ('live', [e for e in live if e['source'] != 'kvm'], 0.1), ('again', guest, 0.99):
+        known, out, changes = check_states(of, threads, least)
+        say(f'{what}: {known} of {len(of)} events of the guest are known to lie in a time in which its virtual CPU ran, {out} only nearly')
     check_causes(guest, [e for e in host if not e['event'].startswith('kvm_disk')], bound, NR_CAUSES, NR_CAUSES)
     check_tracks(os.path.join(at, 'raw'), guest, changes, host[0]['fields']['vm'])
     check_steal(files['steal'], guest, changes)
@@ -445,7 +459,115 @@ def test_two_guests():
         check_causes(guest, host, bound, BURSTS * NR_CAUSES, 1)
 
 
+# A guest that polls before it halts: Debian's 6.12 for clouds has the governor for it, its 6.1 has not.
+POLLS = r'''
+truncate -s 16M $region
+host-reader -o json:$out/json ivshmem:$region 2> $out/err &
+reader=$!
+linux_start l2 driver=null-co,size=64M && linux_end l2 || { cat $out/err; exit 1; }
+kill -INT $reader
+wait $reader || { cat $out/err; exit 1; }
+'''
+
+POLLING = r'''
+T=/sys/kernel/tracing
+[ $(cat /sys/devices/system/cpu/cpuidle/current_governor) = haltpoll ] || exit 1
+echo 1 > $T/events/power/guest_halt_poll_ns/enable
+traced --events kvm_guest || exit 1
+for most in 100000000 1000; do # ns: of pauses shorter than that it polls ever longer, behind longer ones no more
+	echo $most > /sys/module/haltpoll/parameters/guest_halt_poll_ns
+	for i in $(seq 30); do usleep 20000; done
+done
+agent_stop || exit 1
+echo 0 > $T/tracing_on
+sed -n 's/.* guest_halt_poll_ns: /POLL /p' $T/trace
+'''
+
+
+def test_halt_polling():
+    """For how long the guest polls before it halts, each change of it as its own kernel traces it."""
+    with tempfile.TemporaryDirectory() as at:
+        with nested_linux.LinuxInL1(POLLS, POLLING, guest_kernel='6.12', guest_memory='256M', modules=(),
+                                    guest_options='cpuidle_haltpoll.force=1') as vm:
+            vm.start()
+            assert vm.finish(300) == 0, vm.console()[-3000:]
+            with tarfile.open(vm.disk) as tar:
+                tar.extractall(at)
+        with open(os.path.join(at, 'json'), encoding='utf-8') as f:
+            events = [e['fields'] for e in map(json.loads, f) if e.get('event') == 'guest_halt_poll_ns']
+        with open(os.path.join(at, 'l2.console'), encoding='utf-8') as f:
+            polls = re.findall(r'^POLL halt_poll_ns (\d+) \((grow|shrink) (\d+)\)', f.read(), re.M)
+    ours = [(e['new_ns'], bool(e['grow']), e['old_ns']) for e in events]
+    theirs = [(int(new), way == 'grow', int(old)) for new, way, old in polls]
+    ways = collections.Counter(grow for _, grow, _ in ours)
+    # The kernel's trace began before and ended later.
+    assert any(ours == theirs[i:i + len(ours)] for i in range(len(theirs) - len(ours) + 1)), (ours[:5], theirs[:5])
+    assert ways[True] >= 3 and ways[False] >= 3, (ways, ours[:20])
+    say(f'{len(ours)} changes of how long it polls as ftrace has them ({len(theirs)}), {ways[True]} of them longer')
+
+
+# By virtio's socket, which the host's kernel serves (vhost): nothing is shared.
+HOST_OF_VSOCK = r'''
+host-reader -o json:$out/json stream:vsock:3:7000 2> $out/err &
+reader=$!
+linux_start l2 driver=null-co,size=64M '' '-device vhost-vsock-pci,guest-cid=3' && linux_end l2 || { cat $out/err; exit 1; }
+kill -INT $reader
+wait $reader || { cat $out/err; exit 1; }
+'''
+
+BY_VSOCK = r'''
+agent_start --verbose --region stream:vsock:2:7000 --events sys_enter --filter 'nr == 121' || exit 1
+for i in $(seq 300); do
+	! grep -q 'the host is there' /tmp/agent.log || break
+	sleep 0.1
+done
+workload count CALLS 4242
+agent_stop || exit 1
+'''
+
+
+def test_vsock():
+    """A guest sends its events to its host by virtio's socket: each call of the workload's is there, once, in order."""
+    calls = 20000
+    with tempfile.TemporaryDirectory() as at:
+        with nested_linux.LinuxInL1(HOST_OF_VSOCK, BY_VSOCK.replace('CALLS', str(calls)), guest_memory='256M',
+                                    modules=('virtio_blk', 'vmw_vsock_virtio_transport'), host_modules=('vhost_vsock',)) as vm:
+            vm.start()
+            assert vm.finish(300) == 0, vm.console()[-3000:]
+            with tarfile.open(vm.disk) as tar:
+                tar.extractall(at)
+        with open(os.path.join(at, 'json'), encoding='utf-8') as f:
+            events = [json.loads(line) for line in f]
+    assert not any('lost' in e for e in events)
+    args = [e['fields']['args'][:2] for e in events if e.get('event') == 'sys_enter']
+    assert args == [[4242, number] for number in range(calls)], (len(args), args[:3], args[-3:])
+
+
+def test_multiplication():
+    """
+    bench/multiplication, one short round: a hypercall of a guest's guest is one exit to its own hypervisor and several of
+    that one's, among them the one that enters the guest again; a record that is read on this machine is none.
+    """
+    bench = load_bench('multiplication')
+    found, traced = bench.measure('6.1', 1, 0.2)
+    for (level, work), (run,) in found.items():
+        exits = bench.each(traced[level, work], work)
+        say(f'level {level}, {work}: {run["exits"]:.2f} exits right below, {exits:.2f} of the outer KVM, {run["ns"]} ns')
+        if work == 'record':
+            assert run['exits'] < 0.5 and exits < 2, (level, run, exits)
+            continue
+        assert run['exits'] >= 1 and len(bench.cycles(traced[level, work].exits)) == traced[level, work].n - 1, run
+        alone = collections.Counter(bench.alone(traced[level, work]))
+        assert alone, 'no hypercall without an interrupt before the next'
+        if level == 1:
+            assert set(alone) == {(bench.HYPERCALL,)}, alone
+        else:
+            assert all(of.count('vmrun') >= 1 and len(of) >= 3 for of in alone), alone
+    for line in bench.sequences(traced):
+        say(line)
+
+
 # QEMU in a machine that is emulated itself falls now and then on a busy one, whatever is tested: tools/long-tests.sh has
 # these run, a run of all tests has not. `nested`, `kvm` and `host_disk` are of guests that do not need it.
 if not os.environ.get('HTRACE_LINUX_GUEST'):
-    del test_timeline, test_two_guests
+    del test_timeline, test_two_guests, test_halt_polling, test_vsock, test_multiplication

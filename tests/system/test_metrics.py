@@ -59,14 +59,71 @@ def wait_until(path, condition, seconds=20):
         time.sleep(0.05)
 
 
+def check_summary(source, text, path):
+    """What --view summary:json has of a source is what the summary says in words."""
+    said = text.split(f'--- summary of {path} ---\n', 1)[1].split('--- summary of', 1)[0]
+    names = re.findall(r'^(\S+) +(\d+) +[\d.]+ % +[\d.]+ +([\d.]+)$', said, re.M)
+    events = [(e['event'], str(e['count']), f"{e['bytes'] / e['count']:.2f}") for e in source['events']]
+    assert events == names[:-1] and sum(e['count'] for e in source['events']) == int(names[-1][1]) == source['received']
+    rings = re.findall(r'^(\d+) +(\d+) +[\d.]+ +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$', said, re.M)
+    keys = 'cpu', 'received', 'bytes', 'overwritten', 'dropped', 'corrupt', 'unverified'
+    assert [tuple(str(r[k]) for k in keys) for r in source['rings']] == rings, (source['rings'], said)
+    for line in ('received    {received}\n', 'order       {late} late in the merge, {backwards} backwards in',
+                 'lost        {lost} (overwritten {overwritten}, dropped {dropped}, corrupt {corrupt}, '
+                 'skipped {skipped})\n',
+                 'before      {before} events were gone', f"duration    {source['attached_ns'] / 1e9:.3f} s attached",
+                 '{buffer[policy]}, {buffer[nr_rings]} rings of ', '{hostname}, kernel {kernel}, {nr_cpus} CPUs\n'):
+        assert line.format(**source) in said, (line.format(**source), said)
+    return source
+
+
+def read_pages(path):
+    """Pages of --view summary:json."""
+    with open(path, encoding='ascii') as f:
+        pages = [json.loads(line) for line in f]
+    assert all(page['view'] == 'summary' for page in pages)
+    return pages
+
+
+def check_pages(pages):
+    """That followed one another while two sources were read: what they count does not fall."""
+    assert len(pages) > 5
+    for i in range(2):
+        sources = [page['sources'][i] for page in pages]
+        for key in ('received', 'lost', 'attached_ns', 'sessions', 'bytes'):
+            assert sorted(s[key] for s in sources) == [s[key] for s in sources], key
+        assert any(s['agent']['state'] == 'running' and s['state'] == 'reading' and s['received'] and
+                   sum(e['count'] for e in s['events'] if e['event'] == 'counted') == s['received'] and
+                   s['attached_ns'] > 1e8
+                   for s in sources if s['sessions'])
+        assert sources[-1]['agent']['state'] == 'closed' and sources[-1]['state'] == 'waiting'
+        assert sources[-1]['backlog_bytes'] == 0
+
+
+def check_capture(raw, live):
+    """The same of a capture, but for what is of the reader itself."""
+    run = subprocess.run([READER, '--view', 'summary:json', 'file:' + raw], check=True, stdin=subprocess.DEVNULL,
+                         capture_output=True, text=True)
+    page, = map(json.loads, run.stdout.splitlines())
+    same = ('sessions', 'attached_ns', 'hostname', 'kernel', 'nr_cpus', 'placement', 'buffer', 'agent', 'received',
+            'unverified', 'bytes', 'lost', 'overwritten', 'dropped', 'corrupt', 'unfinished', 'skipped', 'programs',
+            'before', 'unread_bytes', 'backwards', 'events', 'rings')
+    for was, again in zip(live['sources'], page['sources'], strict=True):
+        assert again['kind'] == 'file' and again['state'] == 'done' and again['path'] == raw and 'sync' not in again
+        assert [was[key] for key in same] == [again[key] for key in same], (was, again)
+
+
 def test_numbers():
-    """Of two sources: events by name, loss by reason, sessions: the same as the JSON output and the summary have."""
+    """
+    Of two sources: events by name, loss by reason, sessions: the same as the JSON output and the summary have; the
+    summary as JSON has them, too, while they are read and at the end, and of their capture.
+    """
     with Stage() as stage:
         first, second = stage.guest('a"b\\c\nd'), stage.guest('two', kib=64)
-        path, out = stage.path('htrace.prom'), stage.path('json')
+        path, out, page, raw = (stage.path(name) for name in ('htrace.prom', 'json', 'page', 'raw'))
         name = '/'.join((stage.dir, 'a\\x22b\\x5cc\\x0ad'))
         reader = Reader('local:' + first.path, '-o', f'metrics:{path}', '-o', 'json:' + out, '--stats', '0.2',
-                        'local:' + second.path)
+                        'local:' + second.path, '--view', 'summary:json', '-o', 'text:' + page, '-o', 'raw:' + raw)
         wait_until(path, lambda f: list(f['htrace_reading'].values()) == [1, 1])
         first.do('w 0 1000')
         first.do('w 1 500')
@@ -83,15 +140,23 @@ def test_numbers():
         found, types = read(path)
         say(json.dumps({n: list(v.values()) for n, v in found.items()}))
         assert types['htrace_events'] == types['htrace_lost'] == 'counter' and types['htrace_build_info'] == 'gauge'
+        pages = read_pages(page)
+        check_pages(pages)
+        shown = {s['source']: check_summary(s, reader.err(), guest.path)
+                 for s, guest in zip(pages[-1]['sources'], (second, first))}
+        check_capture(raw, pages[-1])
         with open(out, encoding='ascii') as f:
             events = [item for item in map(json.loads, f) if 'fields' in item]
         for source in (name, second.path):
             its = [e for e in events if e['source'] == (first.path if source is name else source)]
+            assert shown[source]['received'] == len(its) and shown[source]['sessions'] == 1
+            assert shown[source]['events'] == [{'event': 'counted', 'count': len(its), 'bytes': shown[source]['bytes']}]
             assert of(found['htrace_events_total'], source=source) == len(its) > 0
             assert of(found['htrace_sessions_total'], source=source) == 1
             assert of(found['htrace_reading'], source=source) == 0
             assert of(found['htrace_lost_total'], source=source, reason='dropped') == 0
         lost = of(found['htrace_lost_total'], source=second.path, reason='overwritten')
+        assert lost == shown[second.path]['lost'] == shown[second.path]['overwritten']
         assert lost == 20000 - of(found['htrace_events_total'], source=second.path) > 0
         assert re.search(rf'^lost +{int(lost)} ', reader.err(), re.M), reader.err()
         assert sorted(n for n in os.listdir(stage.dir) if 'prom' in n) == ['htrace.prom']

@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A guest in a guest: real exits, which L2 and its VMM know the number of, and the kernel counts."""
 
+import contextlib
+import json
 import os
 import re
+import shutil
+import statistics
 import subprocess
+import tempfile
+import time
+import types
 
+import clocks
 import nested
 from harness import params, say
-from vm import READER
+from test_one_clock import BORDER, OPTION, error_of, told
+from vm import READER, Reader
 
 WORKS = ['io', 'mmio', 'hlt', 'cpuid', 'vmcall', 'interrupt', 'busy']
 LEAVING = ['io', 'mmio', 'hlt', 'cpuid', 'vmcall']
@@ -121,15 +130,36 @@ l2vmm $region 1000000000 4 2000 io busy > $out/novm.vmm 2>&1 &
 vmm=$!
 sleep 1
 kill -9 $vmm
-host-reader --sync kvm-exit --duration 4 -o json:$out/novm.json local:$region 2> $out/novm.err || exit 1
+host-reader --sync kvm-exit --duration 4 -o json:$out/novm.json local:$region 2> $out/novm.err || { cat $out/novm.err; exit 1; }
 rm $region
 writer $region overwrite 20 > $out/written 2>&1
 host-reader --sync kvm-exit --duration 1 -o json:$out/threads.json local:$region 2> $out/threads.err || exit 1
 rm $region
 
+# What KVM says of a VM is not true of a guest of its own, if that writes there.
+l2vmm -p 5000000 $region 1000000000 4 0 io busy > $out/word.vmm 2>&1 &
+vmm=$!
+until [ -s $region ]; do sleep 0.05; done
+for word in '' ,nested; do
+	host-reader --sync kvm-exit --tell-guest --events l2_record,kvm_exit,kvm_entry -o json:$out/word$word.json \
+		kvm ivshmem:$region$word 2> $out/word$word.err &
+	reader=$!
+	[ "$word" ] && last='cannot be told of its exits' || last='telling the guest of the exits'
+	until grep -q "$last" $out/word$word.err && [ $(grep -c l2_record $out/word$word.json) -gt 200 ]; do
+		kill -0 $reader $vmm || { cat $out/word$word.err; exit 1; }
+		sleep 0.1
+	done
+	kill -INT $reader
+	wait $reader || { cat $out/word$word.err; exit 1; }
+done
+kill -9 $vmm
+wait $vmm
+rm $region
+
 # No tracepoints.
 unsteady
-rmmod kvm_amd && rmmod kvm || exit 1
+until rmmod kvm_amd 2> /dev/null; do sleep 0.2; done # links of those that were killed are freed later
+until rmmod kvm 2> /dev/null; do sleep 0.2; done
 writer $region overwrite 20 > $out/written 2>&1
 host-reader --sync kvm-exit --duration 1 -o json:$out/nokvm.json local:$region 2> $out/nokvm.err || exit 1
 '''
@@ -162,6 +192,13 @@ def test_killed():
             assert all(got['l2_record'] for got in nested.check_records(found, 2)), said
         else:
             assert len(found) == written, name
+    for word, told in ('', True), (',nested', False):
+        said = files[f'word{word}.err']
+        assert told == bool(re.search(r'watching the exits of process \d+', said)), said
+        assert told == bool(re.search(r'telling the guest of the exits of process \d+', said)), said
+        assert told == ("its rings are those of a guest of the VM's" not in said), said
+        found = [e for session in nested.events(files[f'word{word}.json']) for e in session if e['event'] == 'l2_record']
+        assert len(found) > 100 and told == any('vcpu' in e for e in found), (word, len(found), said)
 
 
 def test_refused():
@@ -174,3 +211,136 @@ def test_refused():
     bad = subprocess.run([READER, '--sync', 'kvm-exit:10', 'local:/x'], stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, text=True, check=False)
     assert bad.returncode == 2 and "sync policy 'kvm-exit:10': wrong argument" in bad.stderr, bad.stderr
+
+
+SECONDS = 8
+COSTS = 3  # rounds
+# Devices of L1: its agent's region, numbers that its host asks it for, L2's region, numbers that it asks L2 for.
+STRAIGHT = rf'''
+set -- $(grep -l 0x1110 /sys/bus/pci/devices/*/device)
+own=${{1%/device}} mail=${{2%/device}} device=${{3%/device}} l2_mail=${{4%/device}}
+echo 1 > $mail/enable
+echo 1 > $l2_mail/enable
+agent_start --region ${{own##*/}} --events sys_enter --filter 'nr == 157' || exit 1
+border guest $mail/resource2 &
+answering=$!
+timeout 60 l2vmm -o tsc -i 1000000 -m $l2_mail/resource2 -w -e {SECONDS} bar:${{device##*/}} 60 1 0 answer > $out/order.vmm 2>&1 ||
+	{{ cat $out/order.vmm; exit 1; }}
+echo L2-ANSWERED
+wait $answering || exit 1
+agent_stop || exit 1
+for i in $(seq {COSTS}); do
+	for how in l2 native l2plain nativeplain; do
+		option=
+		case $how in native*) option=-1 ;; esac
+		case $how in *plain) option="$option -0" ;; esac
+		count_exits || exit 1
+		timeout 60 l2vmm $option -w bar:${{device##*/}} 400 25 100 busy > $out/$how$i.vmm 2>&1 ||
+			{{ cat $out/$how$i.vmm; exit 1; }}
+		counted_exits $how$i
+	done
+done
+'''
+
+
+def sessions_of(records, source):
+    """[[note or event] of each session]"""
+    found = [[]]
+    for r in records:
+        if r.get('source') != source:
+            continue
+        found[-1].append(r)
+        if r.get('note', '').startswith('clock ends'):
+            found.append([])
+    return [s for s in found if any('fields' in r for r in s)]
+
+
+def check_causes(records, session, seen, asker):
+    """Each number was seen in the guest after it was asked for, and before the answer came. Returns the bound."""
+    bound = [r for r in session if r.get('clock')][-1]
+    assert bound['clock'] == 'host' and bound['bound'] is not None, bound
+    asked = types.SimpleNamespace(region=asker, vm=types.SimpleNamespace(region='guest'))
+    calls = [{'source': 'guest', 'event': 'sys_enter', 'time': r['time'], 'fields': {'args': [OPTION, seen(r)]}}
+             for r in session if 'fields' in r and seen(r) is not None]
+    times = told(records + calls, asked)
+    assert len(times) > 10 * SECONDS, len(times)
+    error = error_of(times.values())
+    say(f'{len(times)} numbers seen by {session[0]["source"]}: causes later than effects by {max(error, 0)} ns at most, '
+        f'bound {bound["bound"]} ns')
+    assert error <= bound['bound'] < 100000, (error, bound)
+    return bound['bound']
+
+
+def check_one_order(records, bound, late):
+    """While L2 answers all are in one order, but for what came later than others wait for, by the reader's account."""
+    answered = [i for i, r in enumerate(records) if r.get('event') == 'l2_seen']
+    part = [r for r in records[answered[0]:answered[-1]] if 'time' in r]
+    clocks.check_order(part, {r['source'] for r in records if 'fields' in r}, bound, late)
+    assert late <= len(part) / 50 and len({r['source'] for r in part}) == 4 and len(part) > 40 * SECONDS
+
+
+def check_costs(files, sessions):
+    """
+    All records of both, in order; of the guest's own none left guest mode. To the guest's CPU a record costs as much more than
+    to its machine's as the same stores without a ring do, which is what the emulator takes for memory of a guest's guest.
+    """
+    costs = {'l2': [], 'native': [], 'l2plain': [], 'nativeplain': []}
+    for how in 'l2plain', 'nativeplain':
+        costs[how] += [nested.vmm(files[f'{how}{i}.vmm'])[0]['cost'] for i in range(1, COSTS + 1)]
+    runs = [(how, i) for i in range(1, COSTS + 1) for how in ('l2', 'native')]
+    assert len(sessions) == len(runs), (len(sessions), len(runs))
+    for (how, i), session in zip(runs, sessions):
+        account, = nested.vmm(files[f'{how}{i}.vmm'])
+        nested.check_all([r for r in session if 'fields' in r], [account])
+        counted = nested.exits(files[f'{how}{i}.exits'])
+        assert account['records'] == 10000
+        if how == 'l2':
+            check_exits(account, counted[0])
+            others = sum(n for reason, n in counted[0].items() if reason != nested.SVM['intr'])
+            assert others < account['records'] / 20, counted  # pages touched for the first time, and its end
+            say(f'L2: {account["records"]} records, {others} exits of its own, {counted[0].get(nested.SVM["intr"], 0)} by interrupts')
+        else:
+            assert not counted, counted
+        costs[how].append(account['cost'])
+    for what, a, b in ('record', 'l2', 'native'), ('record\'s stores without a ring', 'l2plain', 'nativeplain'):
+        say(f'ns a {what}: in L2 {statistics.median(costs[a])} ({min(costs[a])} ... {max(costs[a])}); in L1, by the same code, '
+            f'{statistics.median(costs[b])} ({min(costs[b])} ... {max(costs[b])})')
+    more = statistics.median(costs['l2']) / statistics.median(costs['native'])
+    plainly = statistics.median(costs['l2plain']) / statistics.median(costs['nativeplain'])
+    say(f'L2 takes {more:.2f} times as long for a record, {plainly:.2f} times for its stores alone')
+    assert more < 4 * plainly, costs  # the noise of emulated CPUs; an exit for each would be 50 times as much
+
+
+@params('6.12', thorough=['6.1'])
+def test_straight(kernel):
+    """L2's records into memory of L0: its region is in the device that L0 gave to L1, and is read there."""
+    with contextlib.ExitStack() as stack:
+        dir = tempfile.mkdtemp(prefix='htrace-straight-', dir='/dev/shm')
+        stack.callback(shutil.rmtree, dir, ignore_errors=True)
+        vm = stack.enter_context(nested.L1(STRAIGHT, kernel, regions=4, add=[BORDER + ':/bin/']))
+        vm.start()
+        askers = {os.path.join(dir, name): mail for name, mail in (('l1', vm.regions[1]), ('l2', vm.regions[3]))}
+        asking = [subprocess.Popen([BORDER, 'host', mail, region, 'monotonic', '20000']) for region, mail in askers.items()]
+        stack.callback(lambda: [p.kill() or p.wait() for p in asking])
+        while not all(os.path.exists(region) and os.path.getsize(region) for region in askers):
+            time.sleep(0.01)
+        sources = [f'ivshmem:{vm.regions[2]},nested', 'ivshmem:' + vm.regions[0], *('local:' + region for region in askers)]
+        reader = Reader(sources[-1], '--clock', '-o', f'json:{dir}/json', *sources[:-1])
+        vm.wait_for('L2-ANSWERED')
+        for p in asking:
+            p.terminate()
+            assert p.wait(20) == 0
+        status, files = vm.results()
+        assert status == 0, vm.console()[-3000:]
+        assert reader.stop() == 0, reader.err()
+        assert not any(map(int, re.findall(r'^lost +(\d+) ', reader.err(), re.M))), reader.err()
+        with open(f'{dir}/json', encoding='ascii') as f:
+            records = [json.loads(line) for line in f]
+        l2, (l1, *_) = (sessions_of(records, region) for region in (vm.regions[2], vm.regions[0]))
+        nested.check_all([r for r in l2[0] if 'fields' in r], nested.vmm(files['order.vmm']))
+        bound = max(check_causes(records, l1, lambda r: r['fields']['args'][1] if r['fields']['args'][0] == OPTION else None,
+                                 f'{dir}/l1'),
+                    check_causes(records, l2[0], lambda r: r['fields']['value'] if r['event'] == 'l2_seen' else None,
+                                 f'{dir}/l2'))
+        check_one_order(records, bound, sum(map(int, re.findall(r'^order +(\d+) late', reader.err(), re.M))))
+        check_costs(files, l2[1:])

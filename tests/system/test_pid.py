@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import ftrace
+import nested
 from guestlike import RAMLIKE
 from harness import Skip, add_huge_pages, params, say
 from test_truth import BEGIN, END, between_marks, ours, same
@@ -68,10 +69,10 @@ def records(reader):
     return numbers, lost
 
 
-@params('private', 'shared', 'scattered', 'huge')
+@params('private', 'shared', 'scattered', 'huge', 'hugeshared')
 def test_read(kind):
     """All records, in order, from the beginning to a proper end, by copies and by mapping."""
-    with huge_pages(40 if kind == 'huge' else 0), Ramlike(kind) as guest:
+    with huge_pages(40 if kind.startswith('huge') else 0), Ramlike(kind) as guest:
         guest.do('w 0 1000')
         reader = Reader(guest.source, '-o', 'json')
         reader.wait_for('2 vCPUs')
@@ -204,3 +205,66 @@ def test_truth(private, way):
             assert same(x[1], y[1]), f'event {i}: we {x}, ftrace {y}'
         assert len(a) == len(b) > 5000, (len(a), len(b))
         say(f'{len(a)} events, all equal;', re.search(r'looked through .*?1 region', reader.err())[0])
+
+
+# Another VMM than QEMU, and its guest, both in L1: tests/guest/l2vmm.c, which begins when it is told that the reader is there.
+SECOND = r'''
+begin() { # KIND
+	mkfifo /tmp/go-$1
+	l2vmm -w -p 300000 ram:$1 6000 4 0 cpuid busy < /tmp/go-$1 > $out/$1.vmm 2>&1 &
+	vmm=$!
+	exec 3> /tmp/go-$1
+	until grep -q 'beacon is lit' $out/$1.vmm; do
+		kill -0 $vmm || { cat $out/$1.vmm; return 1; }
+		sleep 0.05
+	done
+	host-reader -o json:$out/$1.json pid:$vmm 2> $out/$1.err &
+	reader=$!
+}
+says() { # KIND TEXT
+	until grep -q "$2" $out/$1.err; do
+		kill -0 $reader $vmm || { cat $out/$1.err $out/$1.vmm; return 1; }
+		sleep 0.05
+	done
+}
+for kind in private shared; do
+	begin $kind && says $kind '2 vCPUs' || exit 1
+	host-reader --list > $out/$kind.list
+	echo $vmm > $out/$kind.pid
+	echo go >&3
+	wait $vmm && wait $reader || { cat $out/$kind.vmm $out/$kind.err; exit 1; }
+	exec 3>&-
+done
+for kind in outside runs; do
+	begin $kind && says $kind 'lies outside guest RAM' || exit 1
+	kill -INT $reader
+	wait $reader
+	kill -KILL $vmm
+	wait $vmm
+	exec 3>&-
+done
+true
+'''
+
+
+@params('6.12', thorough=['6.1'])
+def test_second_vmm(kernel):
+    """A real guest of KVM's, of a VMM that is not QEMU: its memory alone is looked through, and all of its records are there."""
+    with nested.L1(SECOND, kernel) as vm:
+        status, files = vm.run()
+        assert status == 0, vm.console()[-3000:]
+    for kind, way in ('private', 'copied from process'), ('shared', 'mapped from'):
+        said = files[kind + '.err']
+        assert way in said and re.search(r'^lost +0 ', said, re.M), said
+        # 64 MiB, and none of what is the VMM's own, 32 MiB of which have a beacon in them, too
+        assert 'looked through 0.06 GiB' in said and '1 region' in said, said
+        pid = int(files[kind + '.pid'])
+        assert re.search(rf'^{pid} .*: l2vmm, KVM, 2 vCPUs.*\n +.*\n(?:.*\n)? +host-reader pid:{pid} ', files[kind + '.list'], re.M), (
+            files[kind + '.list'])
+        accounts = nested.vmm(files[kind + '.vmm'])
+        assert [a['work'] for a in accounts] == ['cpuid', 'busy'] and all(a['records'] == 24000 for a in accounts), accounts
+        nr = nested.check_all([e for session in nested.events(files[kind + '.json']) for e in session], accounts)
+        say(f'{kind}: {nr} records, {sum(a["exits"] for a in accounts)} exits;', re.search(r'looked through .*', said)[0])
+    for kind, what in ('outside', 'a page of its region'), ('runs', 'a page run'):
+        assert f'{what} lies outside guest RAM' in files[kind + '.err'], files[kind + '.err']
+        assert not nested.events(files[kind + '.json'])[0], kind

@@ -265,10 +265,9 @@ def check_snapshot(who, told, lost, events):
     say(f'{who}: {told} events, {len(numbers)} of the workload without a gap')
 
 
-def steady(notes, captured=False):
-    """Without those of clocks, which come when they are known better; and that a session began, as a capture has it."""
-    return [n for n in notes if not n.startswith('clock: ') and
-            not (captured and n.startswith(('restarted: ', 'new session')))]
+def steady(notes):
+    """Without those of clocks, which come when they are known better."""
+    return [n for n in notes if not n.startswith('clock: ')]
 
 
 def test_guest():
@@ -325,16 +324,21 @@ def test_guest():
             assert re.findall('^--- (.*) ---$', f.read(), re.M) == notes
         traced = [r.fields['text'].replace("\\'", "'") for t in ctftext.traces(ctf) for r in ctftext.read(t)[0]
                   if r.event == 'htrace_note']
-        assert traced == [n for n in notes if not n.startswith('restarted: ')], traced
+        assert traced == notes, (traced, notes)
         replay(raw, '-o', 'json:' + out + '2', '-o', 'perfetto:' + pf + '2')
         notes_again, found_again = read_recorded(out + '2')
-        assert steady(notes_again, True) == steady(notes, True), (notes_again, notes)
+        assert steady(notes_again) == steady(notes), (notes_again, notes)
         for snapshot, again in zip(found, found_again):
             # names of tasks may be missing in it: they came with what was not kept
             assert [(e['event'], e['fields'].get('number')) for e in again[3]] == \
                 [(e['event'], e['fields'].get('number')) for e in snapshot[3]]
-        again = steady(pftext.marks(pf + '2'), True)
-        assert again == steady(notes, True), again
+        again = steady(pftext.marks(pf + '2'))
+        assert again == steady(notes), again
+        # the session that began so, by itself: it is told, and first
+        first = next(n for n in steady(notes) if n.startswith('restarted: '))
+        replay(os.path.join(raw, 'source1-session2'), '-o', 'json:' + out + '3')
+        alone = steady(read_recorded(out + '3')[0])
+        assert alone == steady(notes)[steady(notes).index(first):], (alone, notes)
 
 
 REFUSED = {

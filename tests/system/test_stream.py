@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Sources `stream:`: what is sent where nothing can be shared is what would have been read."""
 
+import collections
 import json
 import os
 import random
 import signal
 import socket
 import struct
+import tarfile
 import tempfile
 import time
 
@@ -14,8 +16,9 @@ import test_loss
 import test_truth
 from guestlike import Guestlike
 from harness import Skip, no_vsock_loopback, params, say
+from nested import libraries
 from streams import Line, Sender, free_port
-from vm import VM, Reader
+from vm import READER, VM, Reader
 
 CPUS = 2
 
@@ -431,6 +434,25 @@ def test_vsock():
 
 # ------------------------------------------------------------------------------------------- real guests
 
+# Agent and reader in one guest, whose kernel connects them by vsock's loopback.
+BY_VSOCK = r'''
+out=/tmp/out
+mkdir $out
+host-reader stream:vsock:1:17012 -o json:$out/json 2> $out/err &
+reader=$!
+until grep -q 'vsock' $out/err; do
+	kill -0 $reader || { cat $out/err; exit 1; }
+	sleep 0.05
+done
+agent_start --verbose --region stream:vsock:1:17012 --events sys_enter --filter 'nr == 121' || exit 1
+until grep -q 'CPUs' $out/err; do sleep 0.05; done
+workload count CALLS 4242
+agent_stop > $out/agent || exit 1
+kill -INT $reader
+wait $reader || { cat $out/err; exit 1; }
+tar cf /dev/vda -C $out . && sync
+'''
+
 
 class SerialVM(VM):
     """No ivshmem device, no shared memory: a virtio-serial port, whose other end is a socket of QEMU's."""
@@ -467,6 +489,26 @@ def machine(way):
         return SerialVM, SerialVM.where
     NetVM.port = free_port()
     return NetVM, f'10.0.2.2:{NetVM.port}'
+
+
+def test_by_vsock():
+    """A guest whose kernel has vsock's loopback: agent and reader in it, each call of the workload's once, in order."""
+    calls, cpus = 20000, 2
+    with VM(BY_VSOCK.replace('CALLS', str(calls)), kernel='6.1', cpus=cpus, regions=0, disk_mib=64,
+            add=[READER + ':/bin/', *libraries(READER)], modules=['vsock_loopback']) as vm:
+        vm.start()
+        assert vm.finish(120) == 0, vm.console()[-3000:]
+        with tarfile.open(vm.disk) as tar:
+            files = {os.path.basename(m.name): tar.extractfile(m).read().decode() for m in tar if m.isfile()}
+    found = collections.defaultdict(list)
+    for e in map(json.loads, files['json'].splitlines()):
+        assert 'lost' not in e, e
+        if e.get('event') == 'sys_enter':
+            value, number = e['fields']['args'][:2]
+            assert value == 4242, e
+            found[e['cpu']].append(number)
+    assert found == {cpu: list(range(calls)) for cpu in range(cpus)}, {cpu: len(of) for cpu, of in found.items()}
+    assert ' 0 events dropped' in files['agent'], files['agent']
 
 
 @params(('serial', '6.12', 2), ('tcp', '6.1', 1))

@@ -22,7 +22,7 @@ TEXTS = {
     'syntax': b'"};\n}/*\\ \'a\r\t',
     'bytes': b'%s%n\xff\xc2\x9b\xe2\x80\xae~\x7f',
 }
-VIEWS = 'boot', 'boot:json', 'functions', 'functions:graph', 'functions:folded', 'functions:json'
+VIEWS = 'boot', 'boot:json', 'functions', 'functions:graph', 'functions:folded', 'functions:json', 'summary:json'
 # A line of metrics, without what would end a label.
 SERIES = r'(# [ -~]*|\w+(\{(\w+="[^"\\]*(\\\\[^"\\]*)*",?)*\})? [-+0-9.eInf]+( [0-9.]+)?)?'
 SHOWN = {'terminal': r'\x1b[2J', 'path': '../../x', 'syntax': r'\x22};\x0a}/*', 'bytes': r'%s%n\xff\xc2\x9b'}
@@ -102,7 +102,7 @@ def check_outputs(place):
     later = place.reader('file:raw')
     place.reader('--view', 'summary', 'file:raw')
     views = {view: place.reader('--view', view, 'file:raw').stdout.decode('ascii') for view in VIEWS}
-    for view in ('functions:json', 'boot:json'):
+    for view in ('functions:json', 'boot:json', 'summary:json'):
         json.loads(views[view])
     for line in read(place.path('metrics')).decode('latin-1').split('\n'):
         assert re.fullmatch(SERIES, line), f'metrics: {line}'
@@ -140,6 +140,9 @@ def test_texts(name):
             assert any(shown[:6] in line and re.search(lines, line) for line in text.splitlines()), \
                 f'{where} has no {shown}:\n{text[:2000]}'
         assert shown in live.stderr.decode('ascii').split('--- summary', 1)[1].split('placement', 1)[0], live.stderr
+        source = json.loads(views['summary:json'])['sources'][0]
+        for said in (source['hostname'], source['skipped_by'][0]['program']):
+            assert said.encode('utf-8', 'surrogateescape')[:4] == TEXTS[name][:4], (said, TEXTS[name])
         assert views['boot'].count(shown[:6]) >= 4, \
             f'no level, function, module or program {shown}:\n{views["boot"]}'
         for kind, key in (('levels', 'level'), ('initcalls', 'function'), ('modules', 'module'), ('programs', 'path')):

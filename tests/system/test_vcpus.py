@@ -244,8 +244,11 @@ def same_slices(trace, changes, pid):
         got = [(s.begin, s.end, s.what) for s in host.slices[f'VM {pid} vCPU {cpu}']]
         assert got[:-1] == want, (cpu, len(got), len(want))
         assert got[-1][0] == of[-1][0]
-        steal = [(end, lost_until(of[:i + 1], end)[1]) for i, ((_, state, _), (end, *_)) in enumerate(zip(of, of[1:]))
-                 if state == 'preempted']
+        steal, lost = [], 0
+        for (begin, state, _), (end, *_) in zip(of, of[1:]):
+            if state == 'preempted':
+                lost += end - begin
+                steal.append((end, lost))
         assert host.counters[f'VM {pid} vCPU {cpu} steal'] == steal, cpu
 
 

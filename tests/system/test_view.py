@@ -265,6 +265,20 @@ def test_takers(lossy):
     assert everything / 2 < all_of_it < everything if lossy != '0' else all_of_it == everything
 
 
+def test_filtered():
+    """Of what is aggregated a filter leaves exits of one kind, as those for one port, also where a vCPU changed its CPU meanwhile."""
+    r, truth_of_one, events = random.Random(2), Truth(), []
+    for i in range(500):
+        time, rip, ns = 10 ** 9 + 20000 * i, r.choice((0x7c00, 0x7d00)), r.randrange(500, 5000)
+        events.append((time, r.randrange(3), 'whole', 70, 71, 0, IO, rip, ns))
+        if rip == 0x7c00:
+            truth_of_one.event(time, 'kvm_io', 70, 71, 0, NAMES[IO], rip, ns)
+    with tempfile.TemporaryDirectory() as dir:
+        report = json.loads(view('--filter', 'guest_rip == 0x7c00', capture(dir, lines_of(events), 3), name='exits:json'))
+    nr = check_json(report, truth_of_one)
+    assert 200 < nr < 300 and not any(report[k] for k in ('no_end', 'no_exit', 'no_entry', 'void')), report
+
+
 def read_all(fd):
     data = b''
     try:

@@ -12,6 +12,7 @@
 #include "boot_records.h"
 #include "boot_ring.h"
 #include "format_text.h"
+#include "terminal.h"
 #include "view.h"
 
 static const char formats[] = BOOT_FORMATS FORMAT("odd", 16, FIELD("u8 x[3]", 8, 3, 0))
@@ -516,6 +517,22 @@ START_TEST(test_table)
 }
 END_TEST
 
+static void one_more(void)
+{
+	begin_page(3100000);
+	forked(0, 10);
+	show_page(0);
+}
+
+START_TEST(test_terminal)
+{
+	setup_records("boot");
+	show_some_boot();
+	terminal_check(&sinks, one_more, "12 events in 0.002 s: ", "13 events in 0.002 s: ", "  /init\n", TERMINAL_CUT);
+	teardown_records();
+}
+END_TEST
+
 /* A guest may say anything, as often as it likes. */
 START_TEST(test_bounds)
 {
@@ -592,6 +609,10 @@ int main(void)
 	tcase_add_test(tc, test_table);
 	tcase_add_test(tc, test_bounds);
 	tcase_add_test(tc, test_again);
+	suite_add_tcase(s, tc);
+	tc = tcase_create("terminal");
+	tcase_add_checked_fixture(tc, terminal_open, terminal_close);
+	tcase_add_test(tc, test_terminal);
 	suite_add_tcase(s, tc);
 	return unit_run(s);
 }

@@ -472,7 +472,19 @@ START_TEST(test_ticks)
 }
 END_TEST
 
-/* Two sessions, the second after a boot. */
+static unsigned int times_said(const char *path, const char *what)
+{
+	unsigned int nr = 0;
+	size_t len;
+	char *p = contents(path, &len);
+
+	for (const char *at = p; (at = strstr(at, what)) != NULL; at++)
+		nr++;
+	free(p);
+	return nr;
+}
+
+/* Two sessions, the second in the same boot. */
 START_TEST(test_sessions)
 {
 	const char *specs[] = { raw_spec };
@@ -481,6 +493,8 @@ START_TEST(test_sessions)
 
 	for (__u64 i = 1; i < 3; i++) {
 		begin_session(m, i);
+		if (i == 2)
+			session_began(m->session, "new session: h\\x1bost, kernel (unknown), 2 CPUs", m->now);
 		make_ordinary(m, i * 4000000000000ULL);
 		end_session(m);
 	}
@@ -494,6 +508,21 @@ START_TEST(test_sessions)
 	ck_assert_uint_eq(r.sum.uncommitted, 192);
 	/* One of them alone. */
 	ck_assert_uint_eq(replay(in_top("raw/source1-session2"), NULL, 0).sessions, 1);
+	/* That it began is told once, of it alone or with the one before, also of a capture of the capture. */
+	for (unsigned int i = 0; i < 8; i++) {
+		static const char *const dirs[] = {
+			"raw/source1-session1", "raw/source1-session2", "raw", "raw2", "raw2", "raw2/source1-session1",
+			"raw2/source1-session2", "raw3",
+		};
+		char json[300], raw[300];
+		const char *to[] = { json, raw };
+
+		snprintf(json, sizeof(json), "json:%s", in_top("second"));
+		snprintf(raw, sizeof(raw), "raw:%s", in_top(i == 2 ? "raw2" : i == 6 ? "raw3" : "none"));
+		replay(in_top(dirs[i]), to, i == 2 || i == 6 ? 2 : 1);
+		ck_assert_uint_eq(times_said(in_top("second"), "{\"note\":\"new session: h\\\\x1bost"),
+				  strstr(dirs[i], "session1") ? 0 : 1);
+	}
 }
 END_TEST
 
@@ -991,7 +1020,7 @@ START_TEST(test_random)
 	for (size_t f = 0; f < sizeof(files) / sizeof(*files); f++) {
 		snprintf(keep, sizeof(keep), "%s", in_top(files[f]));
 		p = contents(keep, &len);
-		for (int i = 0; i < 300; i++) {
+		for (int i = 0; i < (int)unit_some(300); i++) {
 			char *q = malloc(len);
 
 			memcpy(q, p, len);

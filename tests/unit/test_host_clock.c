@@ -437,8 +437,10 @@ START_TEST(test_order)
 	struct order *o = order_new();
 	struct feed a = FEED('a', 3, 2, 1, 4, 9), b = FEED('b', 3, 1, 2, 3, 5), late = FEED('c', 1, 0, 1);
 
+	ck_assert_uint_eq(order_sharers(&a.e), 1);
 	order_join(o, &a.e);
 	order_join(o, &b.e);
+	ck_assert_uint_eq(order_sharers(&b.e), 2);
 	ck_assert_str_eq(emit(&a, 10), "a1 b2 "); /* b has something that may come before a4 */
 	b.due = 3;
 	ck_assert_str_eq(emit(&b, 10), "b3 a4 ");
@@ -455,6 +457,7 @@ START_TEST(test_order)
 	ck_assert_uint_eq(order_due(&a.e), 7 + 2 * MERGE_DELAY_NS);
 	ck_assert_str_eq(emit(&a, 7 + 2 * MERGE_DELAY_NS), "a7 ");
 	order_leave(&late.e);
+	ck_assert_uint_eq(order_sharers(&a.e), 1);
 	order_leave(&a.e);
 	order_free(o);
 }

@@ -120,7 +120,7 @@ END_TEST
 static void disk(__u64 end, __u64 ns, __u64 queue_ns)
 {
 	struct io_disk_rq rq = {
-		.vm = VM, .dev = 0x800000, .bytes = 4096, .end = end, .ns = ns, .queue_ns = queue_ns,
+		.vm = VM, .rq = { .dev = 0x800000, .bytes = 4096 }, .end = end, .ns = ns, .queue_ns = queue_ns,
 	};
 
 	io_host_disk(x, &rq);
@@ -129,7 +129,7 @@ static void disk(__u64 end, __u64 ns, __u64 queue_ns)
 /* What the disks took of a request: when it is known, and how that adds up. */
 START_TEST(test_disk)
 {
-	struct io_disk_rq others = { .vm = VM + 1, .dev = 1, .bytes = 512, .end = 1300, .ns = 50 };
+	struct io_disk_rq others = { .vm = VM + 1, .rq = { .dev = 1, .bytes = 512 }, .end = 1300, .ns = 50 };
 
 	io_issue(x, at(1100, 0), READ(8));
 	io_notify(x, at(1150, 0), VQ);
@@ -215,10 +215,81 @@ START_TEST(test_disk_again)
 }
 END_TEST
 
+/* Alone, of the host's sectors so much further on; until then it is not believed. */
+static __u64 alone(__u64 t, __u64 sector, bool write_beside)
+{
+	struct io_rq other = { 4000, 0xfe00000, 4096, IO_WRITE };
+
+	if (write_beside)
+		io_issue(x, at(t, 2), &other);
+	io_issue(x, at(t, 0), READ(sector));
+	io_notify(x, at(t + 10, 0), VQ);
+	kick(t + 20, t + 30);
+	io_host_disk(x, &(struct io_disk_rq){ .vm = VM, .rq = { sector + 500, 0x800000, 4096, IO_READ }, .end = t + 80,
+					      .ns = 40, .queue_ns = 5 });
+	interrupt(t + 90, t + 95);
+	io_complete(x, at(t + 100, 1), READ(sector), false);
+	if (write_beside)
+		io_complete(x, at(t + 110, 1), &other, false);
+	return t + 1000;
+}
+
+/*
+ * Two in flight: each one's own is known by where it is, learnt from those that were alone, or of their operation; not
+ * after another session's, nor when something was lost, or between two lessons; if nothing was done at all, none is.
+ */
+START_TEST(test_disk_company)
+{
+	__u64 t = 1000, none = _i == 4;
+
+	t = alone(t, 80, _i == 1);
+	if (_i == 5)
+		io_host_loss(x, 0, 1);
+	t = alone(t, 8, _i == 1);
+	if (_i == 2)
+		io_guest_over(x, 1);
+	io_issue(x, at(t, 2), READ(800));
+	io_issue(x, at(t, 0), READ(40));
+	io_notify(x, at(t + 10, 0), VQ);
+	kick(t + 20, t + 30);
+	if (_i == 3)
+		io_host_loss(x, 0, 1);
+	if (_i != 4)
+		io_host_disk(x, &(struct io_disk_rq){ .vm = VM, .rq = { 540, 0x800000, 4096, IO_READ }, .end = t + 80,
+						      .ns = 30, .queue_ns = 10 });
+	if (_i != 4)
+		io_host_disk(x, &(struct io_disk_rq){ .vm = VM, .rq = { 1300, 0x800000, 4096, IO_READ }, .end = t + 85,
+						      .ns = 60, .queue_ns = 1 });
+	interrupt(t + 90, t + 95);
+	io_complete(x, at(t + 100, 1), READ(40), false);
+	if (_i == 1) { /* beside the writes the first one is not known, and yet taught */
+		size_t nr;
+		struct io_class **c = io_classes(x, &nr);
+
+		ck_assert_uint_eq(nr, 2);
+		ck_assert_uint_eq(c[0]->op, IO_READ);
+		ck_assert_uint_eq(c[0]->stage[IO_DISK].d.count, 2);
+		ck_assert_uint_eq(c[0]->stage[IO_DISK].d.sum, 40 + 30);
+		ck_assert_uint_eq(c[0]->stage[IO_DISK].unknown, 1);
+		free(c);
+		return;
+	}
+	if (_i == 2 || _i == 3 || _i == 5) {
+		is(IO_DISK, 2, 80, 0, 1);
+		return;
+	}
+	is(IO_WAITS, 2 + !none, 10 + (none ? 0 : 10), none, 0);
+	is(IO_DISK, 2 + !none, 80 + (none ? 0 : 30), none, 0);
+	is(IO_REST, 3, 2 * 25 + (none ? 70 : 30), 0, 0);
+}
+END_TEST
+
 /* By VM, disk and kind. */
 START_TEST(test_disk_classes)
 {
-	struct io_disk_rq rq = { .vm = 9, .dev = 5, .op = IO_WRITE, .bytes = 512, .end = 900, .ns = 1000, .queue_ns = 7 };
+	struct io_disk_rq rq = {
+		.vm = 9, .rq = { .dev = 5, .op = IO_WRITE, .bytes = 512 }, .end = 900, .ns = 1000, .queue_ns = 7,
+	};
 	struct io_disk_class **c;
 	size_t nr;
 
@@ -235,7 +306,7 @@ START_TEST(test_disk_classes)
 	ck_assert_uint_eq(c[1]->queue.sum, 14);
 	ck_assert_uint_eq(c[1]->size.sum, 1024);
 	free(c);
-	for (rq.dev = 0; rq.dev < 2 * IO_DISK_CLASSES; rq.dev++)
+	for (rq.rq.dev = 0; rq.rq.dev < 2 * IO_DISK_CLASSES; rq.rq.dev++)
 		io_host_disk(x, &rq);
 	ck_assert_uint_eq(io_counts(x).beyond, IO_DISK_CLASSES + 1);
 }
@@ -263,6 +334,39 @@ START_TEST(test_forced)
 	io_complete(x, at(1450, 1), READ(8), false);
 	if (_i < 2)
 		is(IO_IRQ, 1, _i ? 110 : 140, 0, 0);
+	else
+		is(IO_IRQ, 0, 0, 0, 1);
+}
+END_TEST
+
+/*
+ * The guest ends an interrupt and then handles it: the exit for that takes nothing from what it was given. Any other one
+ * does, and one behind which it was given something else; the end itself says nothing of what came before the exit.
+ */
+START_TEST(test_eoi)
+{
+	io_issue(x, at(1000, 0), READ(8));
+	io_notify(x, at(1100, 0), VQ);
+	kick(1110, 1150);
+	io_host_exit(x, 0, VM, 11, 1300, IO_EXIT_OTHER);
+	if (_i != 3)
+		io_host_inject(x, 0, VM, 11, 1310, VECTOR, false);
+	io_host_entry(x, 0, VM, 11, 1320);
+	if (_i == 1)
+		io_host_whole(x, 0, VM, 11, 1328, 4, IO_EXIT_OTHER, false);
+	io_host_exit(x, 0, VM, 11, 1330, IO_EXIT_OTHER);
+	if (_i == 2)
+		io_host_inject(x, 0, VM, 11, 1335, VECTOR, false);
+	io_host_eoi(x, 0, VM, 11);
+	io_host_entry(x, 0, VM, 11, 1340);
+	if (_i == 4)
+		io_host_eoi(x, 0, VM, 11); /* a lie: it is in no exit */
+	if (_i == 5)
+		io_host_exit(x, 0, VM, 11, 1350, IO_EXIT_OTHER);
+	io_interrupt(x, at(1400, 1), VQ);
+	io_complete(x, at(1450, 1), READ(8), false);
+	if (_i == 0 || _i == 2 || _i == 4)
+		is(IO_IRQ, 1, _i == 2 ? 115 : 140, 0, 0);
 	else
 		is(IO_IRQ, 0, 0, 0, 1);
 }
@@ -510,6 +614,28 @@ START_TEST(test_flush)
 }
 END_TEST
 
+/* As many as there is room for wait on one CPU, and another one notifies all the time: they are not looked at for it. */
+START_TEST(test_unsaid)
+{
+	__u64 others = 0;
+
+	for (__u64 i = 0; i < IO_REQUESTS; i++) {
+		io_issue(x, at(1000, i % 1000 ? 0 : 2), READ(8 * i));
+		others += !(i % 1000);
+	}
+	for (unsigned int i = 0; i < 500000; i++)
+		io_notify(x, at(1100, 1), VQ);
+	for (__u64 i = 1; i < 11; i++) /* before they were said */
+		io_complete(x, at(1150, 1), READ(8 * i * i), false);
+	io_notify(x, at(1200, 0), VQ);
+	for (__u64 i = 0; i < IO_REQUESTS; i++)
+		io_complete(x, at(1300, 1), READ(8 * i), false);
+	is(IO_DRIVER, IO_REQUESTS - others - 10, 200 * (IO_REQUESTS - others - 10), others + 10, 0);
+	ck_assert_uint_eq(io_counts(x).in_flight, 0);
+	io_notify(x, at(1400, 2), VQ); /* none of them is left there */
+}
+END_TEST
+
 START_TEST(test_limits)
 {
 	for (__u64 i = 0; i < 2 * IO_REQUESTS; i++)
@@ -549,8 +675,10 @@ int main(void)
 	add(s, "disk", test_disk, 1);
 	add(s, "disk_unknown", test_disk_unknown, 7);
 	add(s, "disk_again", test_disk_again, 3);
+	add(s, "disk_company", test_disk_company, 6);
 	add(s, "disk_classes", test_disk_classes, 1);
 	add(s, "forced", test_forced, 4);
+	add(s, "eoi", test_eoi, 6);
 	add(s, "batch", test_batch, 1);
 	add(s, "other_exits", test_other_exits, 1);
 	add(s, "fast", test_fast, 1);
@@ -563,6 +691,7 @@ int main(void)
 	add(s, "loss", test_loss, 1);
 	add(s, "ambiguous", test_ambiguous, 1);
 	add(s, "flush", test_flush, 1);
+	add(s, "unsaid", test_unsaid, 1);
 	add(s, "limits", test_limits, 1);
 	return unit_run(s);
 }

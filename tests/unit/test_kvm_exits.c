@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The policy kvm-exit without KVM: virtual CPUs are descriptors in a /proc of our own, and what the BPF
- * programs would write is an array that the tests write.
+ * programs would write is an array that the tests write. And which process runs a source's guest.
  */
 #include <errno.h>
 #include <limits.h>
@@ -21,11 +21,10 @@
 #define KVM_PROCESS_PROC "proc"
 #include "../../host-reader/kvm_exits.c"
 #include "../../host-reader/kvm_process.c"
+#include "../../host-reader/source_vm.c"
 #include "../../host-reader/sync_kvm_exit.c"
 #include "regionbox.h"
 #include "unit.h"
-
-#define MS 1000000ULL
 
 /* ---------------------------------------------------------------------------------- the finder */
 
@@ -38,6 +37,40 @@ int finder_process(struct kvm_process *p, const struct htrace_view *v, int pid, 
 {
 	ck_abort_msg("there is no finder");
 	return -EPIPE;
+}
+
+/* --------------------------------------------------------------------------------- the session */
+
+static struct {
+	struct session_vm vm; /* that it was told last */
+	unsigned int said;
+} told;
+
+void session_vm(struct session *s, const struct session_vm *vm, __u64 now)
+{
+	(void)s;
+	(void)now;
+	told.vm = *vm;
+}
+
+void say_within(struct say_quota *q, const char *fmt, ...)
+{
+	(void)q;
+	ck_assert_ptr_nonnull(strstr(fmt, "runs more than one VM"));
+	told.said++;
+}
+
+/* It is captured, so that virtual CPUs are wanted. */
+bool sinks_capture(const struct sinks *s)
+{
+	return s != NULL;
+}
+
+struct vcpus *vcpus_find(const struct vcpu_hosts *h, const __u8 *boot_id)
+{
+	(void)h;
+	(void)boot_id;
+	return NULL;
 }
 
 /* --------------------------------------------------------------------------------- the programs */
@@ -265,6 +298,73 @@ START_TEST(test_which_process)
 	ck_assert_int_eq(kvm_process_find(&p, view, vmm, err, sizeof(err)), -ESRCH);
 	die(other);
 	die(agent);
+}
+END_TEST
+
+/* Two VMs in one process: their virtual CPUs are not told apart. One of which there are two descriptors is one. */
+START_TEST(test_several_vms)
+{
+	bool judges = !syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, 0, 0);
+	struct kvm_process p;
+	int pid = live();
+
+	process(pid, one_fd, true);
+	ck_assert_int_eq(kvm_process_find(&p, view, 0, err, sizeof(err)), 0);
+	ck_assert(!p.several_vms);
+	close(p.pidfd);
+	link_to("anon_inode:kvm-vm", pid, "fd", "1000");
+	ck_assert_int_eq(kvm_process_find(&p, view, pid, err, sizeof(err)), 0);
+	ck_assert(p.several_vms && p.nr_vcpus == 1);
+	close(p.pidfd);
+	die(pid);
+	dup2(1, 1000);
+	pid = live();
+	process(pid, one_fd, true);
+	link_to("anon_inode:kvm-vm", pid, "fd", "1000");
+	ck_assert_int_eq(kvm_process_find(&p, view, pid, err, sizeof(err)), 0);
+	ck_assert(p.several_vms == !judges);
+	close(p.pidfd);
+	die(pid);
+}
+END_TEST
+
+/* Whose a source's guest is: told once it is known, no more when there is another VM, and again. */
+START_TEST(test_whose_guest)
+{
+	char path[] = "region";
+	struct source_spec spec = { .path = path };
+	struct source_config config = { .sinks = (struct sinks *)&config };
+	struct source s = { .spec = &spec, .config = &config, .view = view, .session = (struct session *)&s };
+	__u64 now = clock_now();
+	char second[100];
+	int pid = live();
+
+	s.facts.nr_sets = 1;
+	s.facts.set[0].kind = HTRACE_RING_PER_CPU;
+	memset(&told, 0, sizeof(told));
+	source_find_vcpus(&s, now);
+	ck_assert_uint_eq(told.vm.pid, 0);
+	process(pid, one_fd, true);
+	source_find_vcpus(&s, now += 1000 * SEC);
+	ck_assert_int_eq((int)told.vm.pid, pid);
+	ck_assert(told.vm.nr == 1 && s.vcpus_pid == pid && !told.said);
+	link_to("anon_inode:kvm-vm", pid, "fd", "1000");
+	for (int i = 0; i < 3; i++) {
+		source_find_vcpus(&s, now += 1000 * SEC);
+		ck_assert(!told.vm.pid && !told.vm.nr && !s.vcpus_pid);
+		ck_assert_uint_eq(told.said, 1);
+	}
+	snprintf(second, sizeof(second), "proc/%d/fd/1000", pid);
+	unlink(second);
+	source_find_vcpus(&s, now += 1000 * SEC);
+	ck_assert(told.vm.pid == (__u32)pid && told.vm.nr == 1);
+	/* There from the beginning on. */
+	link_to("anon_inode:kvm-vm", pid, "fd", "1000");
+	memset(&told, 0, sizeof(told));
+	source_forget_vcpus(&s);
+	source_find_vcpus(&s, now += 1000 * SEC);
+	ck_assert(!told.vm.pid && told.said == 1);
+	die(pid);
 }
 END_TEST
 
@@ -775,6 +875,8 @@ int main(void)
 	tcase_add_test(t, test_descriptors);
 	tcase_add_test(t, test_many_descriptors);
 	tcase_add_test(t, test_which_process);
+	tcase_add_test(t, test_several_vms);
+	tcase_add_test(t, test_whose_guest);
 	tcase_add_test(t, test_refused);
 	tcase_add_test(t, test_mapping);
 	tcase_add_test(t, test_when);

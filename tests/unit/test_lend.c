@@ -663,7 +663,7 @@ int main(void)
 	tcase_add_test(t, test_open);
 	tcase_add_loop_test(t, test_full, 0, WAYS);
 	tcase_add_loop_test(t, test_gone, 0, WAYS);
-	tcase_add_loop_test(t, test_changed, 0, 10);
+	tcase_add_loop_test(t, test_changed, 0, unit_share() > 1 ? 4 : 10);
 	tcase_add_loop_test(t, test_unseen, 0, 4);
 	tcase_add_test(t, test_backwards);
 	tcase_add_test(t, test_not_alone);

@@ -297,8 +297,8 @@ int main(void)
 	tcase_add_test(c, test_loss);
 	tcase_add_test(c, test_memory);
 	tcase_add_test(c, test_memory_of_many);
-	tcase_add_loop_test(c, test_random, 0, 50);
-	tcase_add_loop_test(c, test_lag, 0, 50);
+	tcase_add_loop_test(c, test_random, 0, (int)unit_some(50));
+	tcase_add_loop_test(c, test_lag, 0, (int)unit_some(50));
 	suite_add_tcase(s, c);
 	return unit_run(s);
 }

@@ -11,7 +11,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include "ctf.h"
+#include "ctf_classes.h"
 #include "outdir.h"
 
 #define TIME 12345678901ULL
@@ -597,6 +597,39 @@ START_TEST(test_rings_and_sessions)
 END_TEST
 
 /* Many events: several packets, in order, none of them broken. */
+/* How a session began, if there is a word of it, comes before all else of its trace, and once. */
+START_TEST(test_began)
+{
+	static const char began[] = "restarted: guest, kernel 6.1, 2 vCPUs";
+	__u32 id = declare("e", "v", htrace_builder_int(builder, "u", 8, false, HTRACE_HINT_NONE));
+	const struct sink_note note = { .text = "between", .from = &origin, .time = TIME };
+	struct ctf_event_header h;
+	const unsigned char *p;
+	struct packet packets[4];
+	__u64 v = 1;
+	size_t len;
+
+	session.began = began;
+	finish_schema();
+	if (_i == 1)
+		sink.ops->note(&sink, &note);
+	if (_i == 2)
+		sink.ops->loss(&sink, &(struct sink_loss){ .from = &origin, .time = TIME, .dropped = 3 });
+	show(id, &v, 8, _i == 3);
+	sink.ops->note(&sink, &note);
+	sink.ops->flush(&sink);
+	walk("vm-1/cpu2", packets, ARRAY_SIZE(packets));
+	ck_assert_uint_eq(packets[0].begin, TIME);
+	p = body("vm-1/cpu2", sizeof(struct packet), &len);
+	memcpy(&h, p, sizeof(h));
+	ck_assert_uint_eq(h.id, CTF_NOTE);
+	ck_assert_uint_eq(h.timestamp, TIME);
+	ck_assert_str_eq((const char *)p + EVENT_HEAD, began);
+	p = memmem(p + EVENT_HEAD + sizeof(began), len - EVENT_HEAD - sizeof(began), "restarted", 9);
+	ck_assert_ptr_null(p);
+}
+END_TEST
+
 START_TEST(test_many)
 {
 	__u32 id = declare("e", "v", htrace_builder_string(builder, 0));
@@ -884,6 +917,7 @@ int main(void)
 	tcase_add_test(c, test_state_dump);
 	tcase_add_test(c, test_loss);
 	tcase_add_test(c, test_rings_and_sessions);
+	tcase_add_loop_test(c, test_began, 0, 4);
 	tcase_add_test(c, test_many);
 	tcase_add_test(c, test_killed);
 	tcase_add_test(c, test_schema_grows);

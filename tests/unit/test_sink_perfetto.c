@@ -114,6 +114,23 @@ static __u32 declare_exit(void)
 	return declare_struct("sys_exit", m, ARRAY_SIZE(m), sizeof(struct on_exit));
 }
 
+struct on_fork {
+	__u32 parent_tid, child_tid, child_pid;
+	char child_comm[16];
+};
+
+static __u32 declare_fork(void)
+{
+	const struct htrace_schema_member m[] = {
+		{ .type = (__u32)u32(HTRACE_HINT_TID), .name = "parent_tid" },
+		{ .type = (__u32)u32(HTRACE_HINT_TID), .bit_off = 32, .name = "child_tid" },
+		{ .type = (__u32)u32(HTRACE_HINT_NONE), .bit_off = 64, .name = "child_pid" },
+		{ .type = (__u32)htrace_builder_string(builder, 16), .bit_off = 96, .name = "child_comm" },
+	};
+
+	return declare_struct("sched_process_fork", m, ARRAY_SIZE(m), sizeof(struct on_fork));
+}
+
 struct on_irq {
 	__s32 irq;
 	char name[28];
@@ -515,6 +532,27 @@ START_TEST(test_tasks)
 }
 END_TEST
 
+/* A task that is made ends the call of the one that had its number, and was not seen to end. */
+START_TEST(test_forked)
+{
+	__u32 enter = declare_enter(), fork_id = declare_fork();
+	struct on_enter exits = { .tid = 7, .nr = 231 }, reads = { .tid = 7, .nr = 0 };
+	struct on_fork made = { 5, 7, 7, "seven" };
+
+	finish_schema();
+	show_at(&origin, 10, enter, &exits, sizeof(exits), false);
+	show_at(&origin, 20, fork_id, &made, sizeof(made), false);
+	show_at(&origin, 30, enter, &reads, sizeof(reads), false);
+	finish();
+	ck_assert_ptr_nonnull(ftrace(0)->sys_enter);
+	ck_assert(ftrace(1)->sys_exit && ftrace(1)->sys_exit->id == 231);
+	ck_assert_uint_eq(ftrace(1)->timestamp, 20);
+	ck_assert_ptr_nonnull(ftrace(2)->task_newtask);
+	ck_assert_ptr_nonnull(ftrace(3)->sys_enter);
+	ck_assert_ptr_null(ftrace(4));
+}
+END_TEST
+
 /* No byte that a guest chooses gets out, and no text is longer than it may be. */
 START_TEST(test_hostile_names)
 {
@@ -747,6 +785,49 @@ START_TEST(test_machines)
 }
 END_TEST
 
+/* Machines with the times of one host have one offset, whatever each knows of it; those of another host, or boot, have theirs. */
+START_TEST(test_hosts)
+{
+	static const struct {
+		__u8 host;
+		__u64 real, ahead;
+	} want[] = { { 1, 1000, 1000 }, { 2, 7000000, 7000000 }, { 1, 1001, 1000 }, { 2, 0, 7000000 }, { 3, ~0ULL, 0 } };
+	__u32 id = declare("own", "v", s32());
+	__s32 v[4] = { 1 };
+	size_t nr = 0;
+
+	finish_schema();
+	session.on_host = true;
+	for (size_t i = 0; i < ARRAY_SIZE(want) + 2 * PF_HOSTS; i++) {
+		bool more = i >= ARRAY_SIZE(want); /* hosts without end */
+
+		session.host_boot_id[9] = more ? (__u8)i : want[i].host;
+		session.host_real = more ? 100 + i : want[i].real;
+		show_at(&origin, 500 + i, id, v, 16, false);
+		sink.ops->session_end(&sink, &session);
+	}
+	finish();
+	for (size_t i = 0; i < trace->n_packet; i++) {
+		const Pf__RemoteClockSync *sync = trace->packet[i]->remote_clock_sync;
+		const Pf__ClockSnapshot *at;
+		__u64 ahead;
+
+		if (!sync)
+			continue;
+		at = sync->synced_clocks[0]->client_clocks;
+		ahead = at->clocks[2]->timestamp - at->clocks[1]->timestamp;
+		if (nr >= ARRAY_SIZE(want))
+			ck_assert_uint_eq(ahead, 100 + nr);
+		else if (want[nr].ahead)
+			ck_assert_uint_eq(ahead, want[nr].ahead);
+		else
+			ck_assert_uint_lt(ahead, PF_TIME_MAX);
+		nr++;
+	}
+	ck_assert_uint_eq(nr, ARRAY_SIZE(want) + 2 * PF_HOSTS);
+}
+END_TEST
+
 /* What is said before anything happened stands at the beginning of its source's machine; so much of it. */
 START_TEST(test_early_notes)
 {
@@ -880,12 +961,14 @@ int main(void)
 	tcase_add_test(c, test_interrupts);
 	tcase_add_test(c, test_hidden);
 	tcase_add_test(c, test_tasks);
+	tcase_add_test(c, test_forked);
 	tcase_add_test(c, test_hostile_names);
 	tcase_add_test(c, test_large);
 	tcase_add_test(c, test_many_names);
 	tcase_add_test(c, test_many_tasks);
 	tcase_add_test(c, test_rate);
 	tcase_add_test(c, test_machines);
+	tcase_add_test(c, test_hosts);
 	tcase_add_test(c, test_early_notes);
 	tcase_add_test(c, test_times);
 	tcase_add_test(c, test_boot);

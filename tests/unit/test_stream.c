@@ -177,7 +177,7 @@ START_TEST(test_in_pieces)
 
 	rig_init(&t, HTRACE_OVERWRITE);
 	rig_begin(&t);
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < (int)unit_some(100); i++) {
 		push_some(&t, 60);
 		usleep(17000); /* it may wait so long after a silence */
 		stream_work(t.stream);
@@ -198,7 +198,7 @@ START_TEST(test_overrun)
 
 	rig_init(&t, HTRACE_OVERWRITE);
 	rig_begin(&t);
-	for (int i = 0; i < 20; i++) {
+	for (int i = 0; i < (unit_share() > 1 ? 8 : 20); i++) {
 		for (int k = 0; k < 40; k++) {
 			push_some(&t, 3000);
 			usleep(200);
@@ -272,7 +272,7 @@ START_TEST(test_discard)
 
 	rig_init(&t, HTRACE_DISCARD);
 	rig_begin(&t);
-	for (int i = 0; i < 60; i++) {
+	for (int i = 0; i < (unit_share() > 1 ? 20 : 60); i++) {
 		push_some(&t, 500);
 		rig_pump(&t);
 		box_drain(&t.box);
@@ -293,7 +293,7 @@ START_TEST(test_discard_other_host)
 	rig_init(&t, HTRACE_DISCARD);
 	t.random = (unsigned long long)_i;
 	rig_begin(&t);
-	for (int i = 0; i < 40; i++) {
+	for (int i = 0; i < (unit_share() > 1 ? 10 : 40); i++) {
 		push_some(&t, 100);
 		rig_pump(&t);
 		box_drain(&t.box);
@@ -306,7 +306,7 @@ START_TEST(test_discard_other_host)
 	htrace_consumer_free(t.box.c);
 	stream_apply_init(&t.apply, t.far, REGION); /* as of another process */
 	rig_begin(&t);
-	for (int i = 0; i < 40; i++) {
+	for (int i = 0; i < (unit_share() > 1 ? 10 : 40); i++) {
 		push_some(&t, 100);
 		rig_pump(&t);
 		box_drain(&t.box);

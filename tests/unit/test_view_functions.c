@@ -4,6 +4,7 @@
 #include "sink_fixture.h"
 
 #include "calls.h"
+#include "terminal.h"
 #include "view.h"
 
 static struct sinks sinks;
@@ -91,6 +92,23 @@ START_TEST(test_table)
 	ck_assert_ptr_nonnull(strstr(text, "  42.86%  68.81%  59.63%       0.03 "));
 	ck_assert(strstr(text, "MOST TIME") < strstr(text, "MOST CALLS"));
 	teardown();
+}
+END_TEST
+
+static void one_more(void)
+{
+	returned(1400, 7, 0, 0, false, 11);
+}
+
+START_TEST(test_terminal)
+{
+	terminal_open();
+	setup_view("functions");
+	some_calls();
+	terminal_check(&sinks, one_more, "7 calls of 3 functions in ", "8 calls of 3 functions in ", "\nc ",
+		       "\nand 2 more");
+	teardown();
+	terminal_close();
 }
 END_TEST
 
@@ -322,6 +340,7 @@ int main(void)
 	tcase_add_test(tc, test_folded);
 	tcase_add_test(tc, test_table);
 	tcase_add_test(tc, test_json);
+	tcase_add_test(tc, test_terminal);
 	tcase_add_loop_test(tc, test_lost, 0, 2);
 	tcase_add_test(tc, test_odd);
 	tcase_add_test(tc, test_bounds);

@@ -5,6 +5,7 @@
 
 #include "hypercalls.h"
 #include "stacks.h"
+#include "terminal.h"
 #include "view.h"
 
 static struct sinks sinks;
@@ -190,6 +191,25 @@ START_TEST(test_tables)
 }
 END_TEST
 
+static void one_more(void)
+{
+	flushed(9000, 100, 0, 1, (const __u8[]){ 14 });
+}
+
+START_TEST(test_terminal)
+{
+	terminal_open();
+	setup_view("hypercalls");
+	some_flushes();
+	upcall(6000, 7, 1000, 2);
+	channel(8200, 4, 55, 12, "xenbus", 300);
+	terminal_check(&sinks, one_more, "9 hypercalls in 5 flushes, ", "10 hypercalls in 6 flushes, ",
+		       "\nevtchn port 12 xenbus ", TERMINAL_CUT);
+	done();
+	terminal_close();
+}
+END_TEST
+
 static void stack_is(__u64 id, __u64 address, __u64 caller)
 {
 	struct htrace_stack head = { .id = id, .kind = HTRACE_STACK_KERNEL, .nr = 2 };
@@ -291,6 +311,7 @@ int main(void)
 
 	tcase_add_test(tc, test_operations);
 	tcase_add_test(tc, test_tables);
+	tcase_add_test(tc, test_terminal);
 	tcase_add_loop_test(tc, test_folded, 0, 2);
 	tcase_add_test(tc, test_queued);
 	tcase_add_test(tc, test_odd);

@@ -3,6 +3,7 @@
 #define SINK sink_text
 #include "sink_fixture.h"
 
+#include "terminal.h"
 #include "vcpus.h"
 #include "view.h"
 
@@ -40,7 +41,7 @@ struct disk {
 	__u64 ns, queue_ns;
 	__u32 dev, bytes, rwbs;
 	__s32 error;
-	__u64 pad;
+	__u64 sector;
 };
 
 static __u32 type(unsigned int size)
@@ -77,6 +78,7 @@ static void declare_events(void)
 		{ type(8), 128, 0, 0, "queue_ns" }, { type(4), 192, 0, 0, "dev" }, { type(4), 224, 0, 0, "bytes" },
 		{ type(4), 256, 0, 0, "rwbs" },
 		{ (__u32)htrace_builder_int(builder, "s", 4, true, HTRACE_HINT_NONE), 288, 0, 0, "error" },
+		{ type(8), 320, 0, 0, "sector" },
 	};
 
 	insert_id = declare_struct("block_rq_insert", 32, rq, 6);
@@ -91,7 +93,7 @@ static void declare_events(void)
 	strcpy(host[3].name, "vector");
 	inject_id = declare_struct("kvm_inj_virq", 24, host, 4);
 	if (tells_disks)
-		disk_id = declare_struct("kvm_disk_complete", 48, disk, 8);
+		disk_id = declare_struct("kvm_disk_complete", 48, disk, 9);
 }
 
 static void setup_all(void)
@@ -162,7 +164,7 @@ static void disk_at_host(__u64 time, __u64 ns, __u64 queue_ns, __u32 bytes, __s3
 }
 
 /* One request all the way; of a second queue, which is not a disk's, nothing is taken. */
-static const char *page(void)
+static void one_request(void)
 {
 	struct rq rq = { 8, DEV, 65536, 128, 1, 0, 0 };
 	struct vq vq = { 0xff00, REQ }, net = { 0xee00, "output.0" };
@@ -182,6 +184,11 @@ static const char *page(void)
 	at_host(1910000, 11, entry_id, 0);
 	at_guest(1950000, 1, interrupt_id, &vq, sizeof(vq));
 	at_guest(2000000, 1, complete_id, &rq, sizeof(rq));
+}
+
+static const char *page(void)
+{
+	one_request();
 	views_close(&sinks, true);
 	return written();
 }
@@ -218,6 +225,22 @@ START_TEST(test_stages)
 	ck_assert_ptr_nonnull(strstr(own, "\nVM 70, host disk 254:17, write, host disk, ns:\n"));
 	has(text, "completion ", " 100.00 ", " 0        0");
 	has(text, "total ", " 1000.00 ", " 0        0");
+}
+END_TEST
+
+static void one_more(void)
+{
+	struct rq rq = { 8, DEV, 4096, 8, 1, 0, 0 };
+
+	at_guest(2100000, 0, issue_id, &rq, sizeof(rq));
+	at_guest(2200000, 0, complete_id, &rq, sizeof(rq));
+}
+
+START_TEST(test_terminal)
+{
+	one_request();
+	terminal_check(&sinks, one_more, "block requests of guests in 0.002 s: 1\033[K\n", " s: 2",
+		       "\nVM 70, host disk 254:17, write, host disk, ns:\n", TERMINAL_CUT);
 }
 END_TEST
 
@@ -326,7 +349,8 @@ END_TEST
 int main(void)
 {
 	Suite *s = suite_create("view_io");
-	TCase *tc = tcase_create("pages"), *none = tcase_create("no_disks"), *json = tcase_create("json");
+	TCase *tc = tcase_create("pages"), *none = tcase_create("no_disks"), *json = tcase_create("json"),
+	      *terminals = tcase_create("terminal");
 
 	tcase_add_checked_fixture(tc, setup_view, teardown);
 	tcase_add_test(tc, test_stages);
@@ -340,5 +364,9 @@ int main(void)
 	tcase_add_checked_fixture(json, setup_json, teardown);
 	tcase_add_test(json, test_json);
 	suite_add_tcase(s, json);
+	tcase_add_checked_fixture(terminals, terminal_open, terminal_close);
+	tcase_add_checked_fixture(terminals, setup_view, teardown);
+	tcase_add_test(terminals, test_terminal);
+	suite_add_tcase(s, terminals);
 	return unit_run(s);
 }

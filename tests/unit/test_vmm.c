@@ -137,6 +137,27 @@ START_TEST(test_long_line)
 }
 END_TEST
 
+/* By what its threads do while they are watched. Of one that was not nothing is known. */
+START_TEST(test_idles)
+{
+	static struct vmm v;
+	pid_t child = fork();
+
+	ck_assert_int_ge(child, 0);
+	while (!child)
+		if (_i)
+			pause();
+	usleep(100000); /* until it waits */
+	v.pid = child;
+	v.pidfd = -1;
+	ck_assert(!vmm_idles(&v, 0));
+	vmm_watch(&v, 0);
+	usleep(100000);
+	ck_assert(vmm_idles(&v, 100000000) == (_i == 1));
+	end(child);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vmm");
@@ -146,6 +167,7 @@ int main(void)
 	tcase_add_test(t, test_found);
 	tcase_add_test(t, test_others);
 	tcase_add_test(t, test_long_line);
+	tcase_add_loop_test(t, test_idles, 0, 2);
 	suite_add_tcase(s, t);
 	return unit_run(s);
 }

@@ -114,7 +114,9 @@ struct l2_cpu {
 	__u64 ring;     /* addresses in the guest */
 	__u64 consumed;
 	__u64 event_idx, sync; /* of the host, or the two below; 0: nobody is to be woken */
+	__u64 ping, pong, pong_tsc; /* likewise: the reader's question for the TSC, and what answers it; or 0 */
 	__u64 waits_at;
+	__u64 plain;    /* instead of records: as much is stored here, where nobody reads; or 0 */
 	__u32 listens;
 	struct htrace_geometry geometry;
 	__u32 cpu;
@@ -139,6 +141,7 @@ struct l2_cpu {
 	__u64 made;    /* exits made on purpose; of two, an MSR's write and read, or a timer and its wait */
 	__u64 armed;   /* timers, each with a record */
 	__u64 number;  /* the latest in the mailbox */
+	__u64 ponged;  /* the latest question for the TSC */
 	__u64 seen;    /* numbers in the mailbox, each with a record, before its answer */
 	__u64 halts;   /* HLT instructions, but those of hlt's */
 	__u64 msrs, eois; /* instructions RDMSR and WRMSR; the second: the interrupt handler's */
