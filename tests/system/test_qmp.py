@@ -367,7 +367,6 @@ def test_no_guest():
                 time.sleep(0.05)
             return process
 
-        VM.started += 1
         with qemu('q35') as process:
             ret, said, _ = run(path)
             process.kill()

@@ -79,7 +79,6 @@ class VM:
     """One guest. `script` is shell code that it runs; its output and exit status come back."""
 
     source = None  # that is read: its region's, unless it says otherwise
-    started = 0  # of all: tests/run.py asks whether a test that failed had one
 
     def __init__(self, script, kernel='6.12', cpus=1, memory='512M', regions=1, region_size='16M',
                  disk_mib=0, add=(), machine='q35', reboot=False, append='', disks=1,
@@ -122,7 +121,6 @@ class VM:
             self.command += ['--no-reboot']
 
     def start(self):
-        VM.started += 1
         self.log = open(os.path.join(self.dir, 'qemu.log'), 'wb')
         self.qemu = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log,
                                      stderr=self.log)
