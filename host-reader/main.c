@@ -544,15 +544,13 @@ int main(int argc, char **argv)
 		return ret;
 	}
 	r.started = clock_ns(CLOCK_MONOTONIC);
-	if (options_plug(&r.options)) /* from then on there is something to take back */
-		catch_signals(r.options.snapshot.bytes != 0);
+	/* Before anything is said: who reads that may end us at once, and what a shell began by `&` ignores SIGINT. */
+	catch_signals(r.options.snapshot.bytes != 0);
 	ret = begin(&r);
 	if (!ret)
 		ret = begin_sync(&r);
-	if (!ret) {
-		catch_signals(r.options.snapshot.bytes != 0);
+	if (!ret)
 		ret = sandbox_enter(&r.options, &r.sinks, r.source, r.nr);
-	}
 	if (!ret) {
 		ret = finish(&r, run(&r));
 	} else {

@@ -644,14 +644,6 @@ int options_parse(struct options *o, int argc, char **argv, int *status)
 	return ret;
 }
 
-bool options_plug(const struct options *o)
-{
-	for (unsigned int i = 0; i < o->nr_sources; i++)
-		if (o->source[i].kind == SOURCE_QMP)
-			return true;
-	return false;
-}
-
 void options_free(struct options *o)
 {
 	for (unsigned int i = 0; i < o->nr_sources; i++) {

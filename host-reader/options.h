@@ -79,8 +79,6 @@ char *options_cut(char **rest);
 int options_add_source(struct options *o, const struct source_spec *like);
 /* 0: go on. Else *@status is what to exit with: --help, --version, or an error that was said. */
 int options_parse(struct options *o, int argc, char **argv, int *status);
-/* Is a device plugged in for any source? */
-bool options_plug(const struct options *o);
 void options_free(struct options *o);
 
 #endif

@@ -202,3 +202,44 @@ def test_list():
                 p.kill()
                 p.communicate()
     assert all(str(p.pid) not in run('--list')[1].split() for p in processes.values())
+
+
+def test_ended_at_once():
+    """
+    Who reads the first message may end the reader, also one that a shell began by `&`, which ignores SIGINT until it catches
+    it. Here it cannot get rid of that message, which is about one of its sources, before it was signalled.
+    """
+    dir = tempfile.mkdtemp()
+    reading, writing = os.pipe()
+    try:
+        region, other = (os.path.join(dir, name) for name in ('region', 'other'))
+        make_file(region, 16 << 20)
+        make_file(other, 16 << 20, b'x' * 4096)
+        os.set_blocking(writing, False)
+        try:
+            while True:
+                os.write(writing, b'x' * 4096)
+        except BlockingIOError:
+            os.set_blocking(writing, True)
+        reader = subprocess.Popen([READER, f'local:{other}', f'local:{region}'], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.DEVNULL, stderr=writing,
+                                  preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+        os.close(writing)
+        try:
+            end = time.time() + 20
+            while time.time() < end:
+                with open(f'/proc/{reader.pid}/syscall', encoding='ascii') as f:
+                    if f.read().split()[:2] == ['1', '0x2']:  # write(2, ...
+                        break
+                time.sleep(0.01)
+            else:
+                raise AssertionError('it said nothing')
+            reader.send_signal(signal.SIGINT)
+            with open(reading, encoding='ascii', closefd=False) as f:
+                said = f.read().lstrip('x')
+            assert reader.wait(20) == 1 and '--- summary of' in said, (reader.returncode, said)
+        finally:
+            reader.kill()
+    finally:
+        os.close(reading)
+        shutil.rmtree(dir)
