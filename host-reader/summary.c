@@ -396,7 +396,9 @@ void summary_write(struct out *o, const struct source *s, __u64 elapsed_ns, __u6
 	const struct stats *st = &s->stats;
 	char text[800];
 
-	out_printf(o, "--- summary of %s ---", s->spec->path);
+	out_text(o, "--- summary of ");
+	out_escaped(o, s->spec->path, strlen(s->spec->path)); /* of a capture, whoever made it chose its directory's name */
+	out_text(o, " ---");
 	out_newline(o);
 	if (!st->sessions) {
 		row(o, "guest", "none came");

@@ -26,12 +26,12 @@ linux_says() {
 	done
 }
 # Starts a guest; it runs its script as soon as it is up: NAME, its disk as QEMU's -drive has it, and the file of 16 MiB
-# that is its region, if not /dev/shm/NAME; more options of QEMU's.
+# that is its region, if not /dev/shm/NAME; more options of QEMU's. $ram: its memory, as QEMU's -object has it.
 linux_start() {
 	dmesg -n 1
 	: > $out/$1.console
 	qemu-system-x86_64 -L /usr/share/qemu -M pc,usb=off,memory-backend=ram -name debug-threads=on -nodefaults -nographic -accel kvm -cpu host \
-		-m L2_MEMORY -smp L2_CPUS -object memory-backend-memfd,id=ram,size=L2_MEMORY,share=on \
+		-m L2_MEMORY -smp L2_CPUS -object ${ram:-memory-backend-memfd,share=on},id=ram,size=L2_MEMORY \
 		-object memory-backend-file,id=region,size=16M,mem-path=${3:-/dev/shm/$1},share=on -device ivshmem-plain,memdev=region \
 		-drive $2,if=none,id=disk -device virtio-blk-pci,drive=disk $4 \
 		-kernel /l2/vmlinuz -initrd /l2/initrd -append "console=ttyS0 quiet panic=-1 L2_OPTIONS" -serial file:$out/$1.console \

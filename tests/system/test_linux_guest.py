@@ -23,6 +23,9 @@ import test_view_io
 from harness import params, say
 from test_cost import load_bench
 from test_kvm import name_of
+from vm import BUILD
+
+CROWD = os.path.join(BUILD, 'tests', 'crowd')
 
 NR_CAUSES, NR_READS = 200, 100
 BORDER, SLEEP = 0x68747263, 0x68747264  # tests/guest/causes.c
@@ -397,8 +400,9 @@ def check_files(at, cpus):
 def check_asked(guest, threads):
     """
     What the guest's kernel says that it asks of KVM is what KVM was asked: behind each such event of a virtual CPU there
-    is the hypercall, if any CPU was meant, and before each hypercall there is the event. By the hypercall's number.
+    is the hypercall, if any CPU was meant, and before each hypercall there is the event. By the hypercall's number. How many.
     """
+    counts = {}
     for name, number in ('kvm_kick_cpu', 5), ('kvm_send_ipi', 10):
         asked = made = 0
         for host in threads.values():
@@ -409,11 +413,8 @@ def check_asked(guest, threads):
             assert all(before[1] for before, e in zip(both, both[1:]) if not e[1]), (name, cpu, both[:20])
             asked, made = asked + len(mine), made + sum(not e[1] for e in both)
         say(f'{name}: {asked} events, {made} hypercalls behind them')
-    tokens = collections.Counter()
-    for e in sorted(guest, key=lambda e: e['time']):
-        if e['event'] in ('kvm_async_pf_wait', 'kvm_async_pf_wake'):
-            tokens[e['event'], e['fields']['token']] += 1
-    say(f'async page faults: {dict(tokens)}')
+        counts[name] = made
+    return counts
 
 
 def load_pairs(path):
@@ -504,6 +505,112 @@ def test_halt_polling():
     assert any(ours == theirs[i:i + len(ours)] for i in range(len(theirs) - len(ours) + 1)), (ours[:5], theirs[:5])
     assert ways[True] >= 3 and ways[False] >= 3, (ways, ours[:20])
     say(f'{len(ours)} changes of how long it polls as ftrace has them ({len(theirs)}), {ways[True]} of them longer')
+
+
+# L1's kernel traces what KVM was asked, or what it told.
+KVM_TRACED = r'''
+I=$T/instances/kvm
+mkdir $I
+echo 8192 > $I/buffer_size_kb
+for e in kvm_hypercall kvm_async_pf_not_present kvm_async_pf_ready; do echo 1 > $I/events/kvm/$e/enable || exit 1; done
+truncate -s 16M $region
+host-reader -o json:$out/json kvm ivshmem:$region 2> $out/err &
+reader=$!
+until grep -q 'rings of BPF programs on KVM' $out/err; do
+	kill -0 $reader || { cat $out/err; exit 1; }
+	sleep 0.05
+done
+'''
+
+TRACED_KVM = r'''
+linux_end l2 || { cat $out/err; exit 1; }
+echo 0 > $I/tracing_on
+kill -INT $reader
+wait $reader || { cat $out/err; exit 1; }
+cat $I/trace > $out/ftrace
+cat $I/per_cpu/cpu*/stats > $out/ftrace.stats
+'''
+
+ASKED = KVM_TRACED + r'''
+linux_start l2 driver=null-co,size=64M
+''' + TRACED_KVM
+
+ASKING = r'''
+traced --events kvm_kick_cpu,kvm_send_ipi || exit 1
+crowd locks 4 || exit 1
+agent_stop || exit 1
+'''
+
+
+def run_traced(*args, **more):
+    """(The guest's events, the host's by thread, ftrace's text)"""
+    with tempfile.TemporaryDirectory() as at:
+        with nested_linux.LinuxInL1(*args, modules=(), guest_add=[CROWD + ':/bin/'], **more) as vm:
+            vm.start()
+            assert vm.finish(300) == 0, vm.console()[-3000:]
+            with tarfile.open(vm.disk) as tar:
+                tar.extractall(at)
+        files = {}
+        for name in 'json', 'ftrace', 'ftrace.stats', 'err', 'l2.console':
+            with open(os.path.join(at, name), encoding='utf-8') as f:
+                files[name] = f.read()
+    assert len(re.findall(r'^lost +0 \(overwritten 0, dropped 0, corrupt 0', files['err'], re.M)) == 2, files['err']
+    assert not re.search(r'overrun: [^0]', files['ftrace.stats'])
+    say(*re.findall('CROWD .*', files['l2.console']))
+    events = test_kvm.load(files['json'])
+    threads = test_kvm.by_thread([e for e in events if e['source'] == 'kvm' and not e['event'].startswith('kvm_disk')])
+    return [e for e in events if e['source'] != 'kvm'], threads, files['ftrace']
+
+
+def test_asked():
+    """Kicks and interrupts that a guest's kernel asks for by hypercalls. One for all CPUs but one would be the APIC's, without any."""
+    guest, threads, ftrace = run_traced(ASKED, ASKING, guest_cpus=3, guest_options='no_ipi_broadcast=1')
+    assert len(threads) == 3, threads.keys()
+    for name, number in ('kvm_kick_cpu', 5), ('kvm_send_ipi', 10):
+        ours = sum(e['event'] == 'kvm_hypercall' and e['fields']['nr'] == number for of in threads.values() for e in of)
+        theirs = len(re.findall(rf' kvm_hypercall: nr 0x{number:x} ', ftrace))
+        assert ours == theirs, (name, ours, theirs)
+    made = check_asked(guest, threads)
+    assert made['kvm_kick_cpu'] >= 3 and made['kvm_send_ipi'] >= 50, made
+
+
+# Memory of QEMU's own, since a shared file's is fetched at once; swapped to a disk as soon as the guest has filled it.
+SWAPPED = r'''
+mkdir -p /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && echo +memory > /sys/fs/cgroup/cgroup.subtree_control || exit 1
+mkdir /sys/fs/cgroup/vm
+mkswap /dev/vdb > /dev/null && swapon /dev/vdb || exit 1
+''' + KVM_TRACED + r'''
+echo $$ > /sys/fs/cgroup/vm/cgroup.procs
+ram=memory-backend-ram
+linux_start l2 driver=null-co,size=64M
+echo $$ > /sys/fs/cgroup/cgroup.procs
+linux_says l2 FILLED || { cat $out/err; exit 1; }
+echo 150M > /sys/fs/cgroup/vm/memory.reclaim || : # as much as there is
+''' + TRACED_KVM
+
+SWAPPING = r'''
+agent_start --events 'kvm_async_pf_*' || exit 1
+sleep 1
+crowd pages 96 15 || exit 1
+agent_stop || exit 1
+'''
+
+
+def test_async_faults():
+    """Each page that KVM said it has not, the guest's task waits for, and it is woken when KVM says that it is there."""
+    guest, _, ftrace = run_traced(SWAPPED, SWAPPING, guest_disk_mib=512)
+    waits, wakes = ([(e['fields']['token'], e['time']) for e in sorted(guest, key=lambda e: e['time']) if e['event'] == name]
+                    for name in ('kvm_async_pf_wait', 'kvm_async_pf_wake'))
+    missing, ready = ([int(token, 16) for token in re.findall(rf' kvm_async_pf_{what}: token (0x[0-9a-f]+)', ftrace)]
+                      for what in ('not_present', 'ready'))
+    tokens = [token for token, _ in waits]
+    say(f'{len(waits)} waits of {len(missing)} times that KVM has not the page, {len(wakes)} wakes of {len(ready)}')
+    # KVM's began before, and ended later: what ends the agent is fetched, too.
+    begin = missing.index(tokens[0])
+    assert len(tokens) >= 500 and missing[begin:begin + len(tokens)] == tokens, (tokens[:5], missing[:5], len(missing))
+    assert not collections.Counter(token for token, _ in wakes) - collections.Counter(ready)
+    woken = dict(wakes)
+    assert all(token in woken and woken[token] >= time for token, time in waits[:-20]), 'a wait without a wake'
 
 
 # By virtio's socket, which the host's kernel serves (vhost): nothing is shared.
