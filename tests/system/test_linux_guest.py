@@ -679,4 +679,4 @@ def test_multiplication():
 # QEMU in a machine that is emulated itself falls now and then on a busy one, whatever is tested: tools/long-tests.sh has
 # these run, a run of all tests has not. `nested`, `kvm` and `host_disk` are of guests that do not need it.
 if not os.environ.get('HTRACE_LINUX_GUEST'):
-    del test_timeline, test_two_guests, test_halt_polling, test_vsock, test_multiplication
+    del test_timeline, test_two_guests, test_halt_polling, test_asked, test_async_faults, test_vsock, test_multiplication
