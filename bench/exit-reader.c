@@ -179,9 +179,9 @@ static void report(const char *policy, __u64 took, double cpu)
 	if (!nr_ages)
 		fail(policy, "no record was received");
 	printf("exit-reader: %s received %u p50 %u p99 %u p999 %u max %u percent %.1f bells %llu epochs %llu "
-	       "out %llu returned %llu inside %llu\n", policy, nr_ages, age[nr_ages / 2],
+	       "out %llu returned %llu inside %llu reader-cpu %.0f\n", policy, nr_ages, age[nr_ages / 2],
 	       age[(__u64)nr_ages * 99 / 100], age[(__u64)nr_ages * 999 / 1000], age[nr_ages - 1],
-	       100 * cpu / ((double)took / 1e9), bells, sum.exits, sum.out, sum.returned, sum.inside);
+	       100 * cpu / ((double)took / 1e9), bells, sum.exits, sum.out, sum.returned, sum.inside, 1e9 * cpu);
 }
 
 int main(int argc, char **argv)

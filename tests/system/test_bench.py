@@ -252,7 +252,7 @@ def test_hypercalls():
     for (size, work), (run,) in found.items():
         if work == 'event':
             assert run['exits'] >= -(-size // 24), (size, run)
-        assert run['ns'] > 0 and run['delay'] > 0, (size, work, run)
+        assert run['ns'] > 0 and run['delay'] > 0 and run['reader'] > 0, (size, work, run)
     for line in bench.table(found):
         say(line)
 
