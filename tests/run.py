@@ -128,14 +128,14 @@ def may_repeat(name, results):
 
 def run_unit(exe, label, results, wrapper=()):
     """A test program that prints TAP: each of its cases counts. One of which some fail is run once more, like others."""
-    first = try_unit(exe, label, wrapper)
-    if first.failed and may_repeat(label, results):
-        print(f'     {label + os.path.basename(exe)} failed ({", ".join(first.failures)}); once more', flush=True)
-        again = try_unit(exe, label, wrapper)
-        if not again.failed:
-            again.unsteady.append(label + os.path.basename(exe))
-        first = again
-    results.add(first)
+    suite = label + os.path.basename(exe)
+    of_it = try_unit(exe, label, wrapper)
+    if of_it.failed and may_repeat(label, results):
+        print(f'     {suite} failed ({", ".join(of_it.failures)}); once more', flush=True)
+        of_it = try_unit(exe, label, wrapper)
+        if not of_it.failed:
+            of_it.unsteady.append(suite)
+    results.add(of_it)
 
 
 def try_unit(exe, label, wrapper):

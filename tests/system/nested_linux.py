@@ -16,6 +16,19 @@ FIRMWARE_DIRS = '/usr/share/qemu', '/usr/share/seabios'
 
 # What L1's script can call, besides what nested.SHELL has.
 LINUX = r'''
+# A host-reader, as soon as it records exits: its options and sources, `kvm` among them.
+reader_start() {
+	host-reader "$@" 2> $out/err &
+	reader=$!
+	until grep -q 'rings of BPF programs on KVM' $out/err; do
+		kill -0 $reader || { cat $out/err; return 1; }
+		sleep 0.05
+	done
+}
+reader_end() {
+	kill -INT $reader
+	wait $reader || { cat $out/err; return 1; }
+}
 # Until a guest has printed a line, at most $patience seconds: NAME WORD
 patience=150
 linux_says() {

@@ -52,12 +52,7 @@ for e in sched/sched_switch block/block_bio_queue block/block_rq_issue block/blo
 	echo 1 > $I/events/$e/enable || exit 1
 done
 truncate -s 16M $region
-host-reader -o json:$out/json -o raw:$out/raw kvm ivshmem:$region 2> $out/err &
-reader=$!
-until grep -q 'rings of BPF programs on KVM' $out/err; do
-	kill -0 $reader || { cat $out/err; exit 1; }
-	sleep 0.05
-done
+reader_start -o json:$out/json -o raw:$out/raw kvm ivshmem:$region || exit 1
 linux_start l2 file=/dev/vdb,format=raw,cache=none,aio=threads || exit 1
 linux_says l2 L2-UP && host-reader --list > $out/list || exit 1
 linux_says l2 L2-TRACED || { cat $out/err; exit 1; }
@@ -68,8 +63,7 @@ done
 taskset 1 timeout 1 sh -c "echo \$\$ > $out/busy; while :; do :; done"
 linux_end l2 || { cat $out/err; exit 1; }
 echo 0 > $I/tracing_on
-kill -INT $reader
-wait $reader || { cat $out/err; exit 1; }
+reader_end || exit 1
 host-reader --clock --events none -o text:/dev/null file:$out/raw 2> $out/clock || { cat $out/clock; exit 1; }
 cat $I/trace > $out/ftrace
 cat $I/per_cpu/cpu*/stats > $out/ftrace.stats
@@ -93,17 +87,11 @@ grep ' native_write_msr$' /proc/kallsyms
 # Two guests: only what belongs to pairs, as that may be ten minutes of it.
 TWO = r'''
 for g in a b; do truncate -s 16M /dev/shm/$g; done
-host-reader --clock --events kvm_mmio,kvm_msr,kvm_inj_virq,sys_enter,timer_hrtimer_start,local_timer_entry,vring_interrupt \
-	-o json:$out/json kvm ivshmem:/dev/shm/a ivshmem:/dev/shm/b 2> $out/err &
-reader=$!
-until grep -q 'rings of BPF programs on KVM' $out/err; do
-	kill -0 $reader || { cat $out/err; exit 1; }
-	sleep 0.05
-done
+reader_start --clock --events kvm_mmio,kvm_msr,kvm_inj_virq,sys_enter,timer_hrtimer_start,local_timer_entry,vring_interrupt \
+	-o json:$out/json kvm ivshmem:/dev/shm/a ivshmem:/dev/shm/b || exit 1
 for g in a b; do linux_start $g driver=null-co,size=64M || exit 1; done
 for g in a b; do linux_end $g || { cat $out/err; exit 1; }; done
-kill -INT $reader
-wait $reader || { cat $out/err; exit 1; }
+reader_end || exit 1
 '''
 
 TWO_GUEST = rf'''
@@ -468,8 +456,7 @@ truncate -s 16M $region
 host-reader -o json:$out/json ivshmem:$region 2> $out/err &
 reader=$!
 linux_start l2 driver=null-co,size=64M && linux_end l2 || { cat $out/err; exit 1; }
-kill -INT $reader
-wait $reader || { cat $out/err; exit 1; }
+reader_end || exit 1
 '''
 
 POLLING = r'''
@@ -487,19 +474,20 @@ sed -n 's/.* guest_halt_poll_ns: /POLL /p' $T/trace
 '''
 
 
+def run_to_the_end(*args, **more):
+    """The files that L1 left, by name."""
+    with nested_linux.LinuxInL1(*args, **more) as vm:
+        status, files = vm.run(300)
+        assert status == 0, vm.console()[-3000:]
+    return files
+
+
 def test_halt_polling():
     """For how long the guest polls before it halts, each change of it as its own kernel traces it."""
-    with tempfile.TemporaryDirectory() as at:
-        with nested_linux.LinuxInL1(POLLS, POLLING, guest_kernel='6.12', guest_memory='256M', modules=(),
-                                    guest_options='cpuidle_haltpoll.force=1') as vm:
-            vm.start()
-            assert vm.finish(300) == 0, vm.console()[-3000:]
-            with tarfile.open(vm.disk) as tar:
-                tar.extractall(at)
-        with open(os.path.join(at, 'json'), encoding='utf-8') as f:
-            events = [e['fields'] for e in map(json.loads, f) if e.get('event') == 'guest_halt_poll_ns']
-        with open(os.path.join(at, 'l2.console'), encoding='utf-8') as f:
-            polls = re.findall(r'^POLL halt_poll_ns (\d+) \((grow|shrink) (\d+)\)', f.read(), re.M)
+    files = run_to_the_end(POLLS, POLLING, guest_kernel='6.12', guest_memory='256M', modules=(),
+                           guest_options='cpuidle_haltpoll.force=1')
+    events = [e['fields'] for e in map(json.loads, files['json'].splitlines()) if e.get('event') == 'guest_halt_poll_ns']
+    polls = re.findall(r'^POLL halt_poll_ns (\d+) \((grow|shrink) (\d+)\)', files['l2.console'], re.M)
     ours = [(e['new_ns'], bool(e['grow']), e['old_ns']) for e in events]
     theirs = [(int(new), way == 'grow', int(old)) for new, way, old in polls]
     ways = collections.Counter(grow for _, grow, _ in ours)
@@ -516,19 +504,13 @@ mkdir $I
 echo 8192 > $I/buffer_size_kb
 for e in kvm_hypercall kvm_async_pf_not_present kvm_async_pf_ready; do echo 1 > $I/events/kvm/$e/enable || exit 1; done
 truncate -s 16M $region
-host-reader -o json:$out/json kvm ivshmem:$region 2> $out/err &
-reader=$!
-until grep -q 'rings of BPF programs on KVM' $out/err; do
-	kill -0 $reader || { cat $out/err; exit 1; }
-	sleep 0.05
-done
+reader_start -o json:$out/json kvm ivshmem:$region || exit 1
 '''
 
 TRACED_KVM = r'''
 linux_end l2 || { cat $out/err; exit 1; }
 echo 0 > $I/tracing_on
-kill -INT $reader
-wait $reader || { cat $out/err; exit 1; }
+reader_end || exit 1
 cat $I/trace > $out/ftrace
 cat $I/per_cpu/cpu*/stats > $out/ftrace.stats
 '''
@@ -546,16 +528,7 @@ agent_stop || exit 1
 
 def run_traced(*args, **more):
     """(The guest's events, the host's by thread, ftrace's text)"""
-    with tempfile.TemporaryDirectory() as at:
-        with nested_linux.LinuxInL1(*args, modules=(), guest_add=[CROWD + ':/bin/'], **more) as vm:
-            vm.start()
-            assert vm.finish(300) == 0, vm.console()[-3000:]
-            with tarfile.open(vm.disk) as tar:
-                tar.extractall(at)
-        files = {}
-        for name in 'json', 'ftrace', 'ftrace.stats', 'err', 'l2.console':
-            with open(os.path.join(at, name), encoding='utf-8') as f:
-                files[name] = f.read()
+    files = run_to_the_end(*args, modules=(), guest_add=[CROWD + ':/bin/'], **more)
     assert len(re.findall(r'^lost +0 \(overwritten 0, dropped 0, corrupt 0', files['err'], re.M)) == 2, files['err']
     assert not re.search(r'overrun: [^0]', files['ftrace.stats'])
     say(*re.findall('CROWD .*', files['l2.console']))
@@ -620,8 +593,7 @@ HOST_OF_VSOCK = r'''
 host-reader -o json:$out/json stream:vsock:3:7000 2> $out/err &
 reader=$!
 linux_start l2 driver=null-co,size=64M '' '-device vhost-vsock-pci,guest-cid=3' && linux_end l2 || { cat $out/err; exit 1; }
-kill -INT $reader
-wait $reader || { cat $out/err; exit 1; }
+reader_end || exit 1
 '''
 
 BY_VSOCK = r'''
@@ -638,15 +610,9 @@ agent_stop || exit 1
 def test_vsock():
     """A guest sends its events to its host by virtio's socket: each call of the workload's is there, once, in order."""
     calls = 20000
-    with tempfile.TemporaryDirectory() as at:
-        with nested_linux.LinuxInL1(HOST_OF_VSOCK, BY_VSOCK.replace('CALLS', str(calls)), guest_memory='256M',
-                                    modules=('virtio_blk', 'vmw_vsock_virtio_transport'), host_modules=('vhost_vsock',)) as vm:
-            vm.start()
-            assert vm.finish(300) == 0, vm.console()[-3000:]
-            with tarfile.open(vm.disk) as tar:
-                tar.extractall(at)
-        with open(os.path.join(at, 'json'), encoding='utf-8') as f:
-            events = [json.loads(line) for line in f]
+    files = run_to_the_end(HOST_OF_VSOCK, BY_VSOCK.replace('CALLS', str(calls)), guest_memory='256M',
+                           modules=('virtio_blk', 'vmw_vsock_virtio_transport'), host_modules=('vhost_vsock',))
+    events = [json.loads(line) for line in files['json'].splitlines()]
     assert not any('lost' in e for e in events)
     args = [e['fields']['args'][:2] for e in events if e.get('event') == 'sys_enter']
     assert args == [[4242, number] for number in range(calls)], (len(args), args[:3], args[-3:])
